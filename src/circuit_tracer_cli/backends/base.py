@@ -1,0 +1,165 @@
+"""What a backend delivers: records of frozen quantities, and nothing about transcoders or graphs.
+
+Axis names: `pos`/`query`/`key` prompt positions, `head` query heads, `kv_head` key-value heads, `d_head`, `d_model`, `vocab`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.types import UnifiedConfig
+
+NormKind = Literal["rms", "layer"]
+
+
+@dataclass(frozen=True, slots=True)
+class NormWeights:
+    """An affine norm with its scale taken out: `out = gain * (x - mean if layer) / scale + bias`."""
+
+    kind: NormKind
+    gain: Tensor  # (d_model)
+    eps: float
+    bias: Tensor | None = None  # (d_model)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """The scale of this norm on `x (..., d_model)`, shape `(...)`, in at least float32 as Hugging Face computes it."""
+        x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        if self.kind == "layer":
+            x = x - x.mean(-1, keepdim=True)
+        return (x.square().mean(-1) + self.eps).sqrt()
+
+    def apply(self, x: Tensor, scale: Tensor) -> Tensor:
+        """The norm of `x (..., d_model)` at a frozen `scale (...)`."""
+        if self.kind == "layer":
+            x = x - x.mean(-1, keepdim=True)
+        out = x / scale[..., None] * self.gain.to(x.dtype)
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+    def pull_back(self, cotangent: Tensor, scale: Tensor) -> Tensor:
+        """The transpose of `apply` (bias aside) on `cotangent (..., d_model)`; `scale` broadcasts against `(...)`."""
+        out = cotangent * self.gain.to(cotangent.dtype) / scale[..., None]
+        return out - out.mean(-1, keepdim=True) if self.kind == "layer" else out
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """The linear weights of one block. Matrices may be views into the model's own parameters."""
+
+    W_V: Tensor  # (kv_head, d_head, d_model): v = W_V x
+    W_O: Tensor  # (d_model, head, d_head): out = W_O z
+    ln1: NormWeights
+    ln2: NormWeights
+    ln1_post: NormWeights | None = None
+    ln2_post: NormWeights | None = None
+    b_V: Tensor | None = None  # (kv_head, d_head)
+    b_O: Tensor | None = None  # (d_model)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearWeights:
+    """Everything linear between the token embeddings and the unembedding."""
+
+    layers: tuple[LayerWeights, ...]
+    ln_final: NormWeights
+    W_U: Tensor  # (vocab, d_model), the Hugging Face orientation
+    W_E: Tensor  # (vocab, d_model), raw
+    parallel: bool = False  # attention and MLP both read the block's input (GPT-NeoX)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenLayer:
+    """What one block's forward pass fixes for the linear engine."""
+
+    pattern: Tensor  # (head, query, key)
+    ln1_scale: Tensor  # (pos)
+    ln2_scale: Tensor  # (pos)
+    feature_input: Tensor  # (pos, d_model), at the transcoders' read point
+    feature_output: Tensor  # (pos, d_model), at the transcoders' write point
+    ln1_post_scale: Tensor | None = None  # (pos)
+    ln2_post_scale: Tensor | None = None  # (pos)
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenPass:
+    """One unbatched forward pass of the unmodified model."""
+
+    tokens: Tensor  # (pos) int64
+    embed: Tensor  # (pos, d_model), the token part of the residual stream's start
+    layers: tuple[FrozenLayer, ...]
+    ln_final_scale: Tensor  # (pos)
+    logits: Tensor  # (vocab), last position, after the model's own softcap
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes and facts of a model that others plan with."""
+
+    n_layers: int
+    d_model: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    d_vocab: int
+    n_ctx: int
+    parallel: bool = False
+    softcap: float | None = None
+
+
+ReadKind = Literal["resid_mid", "normalized", "normed"]
+WriteKind = Literal["mlp_out", "mlp"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePoints:
+    """Where transcoders read and write, as the engine needs it.
+
+    `read`: `resid_mid` before the pre-MLP norm, `normalized` divided by its scale but before the gain, `normed` after the gain.
+    `write`: `mlp_out` is what is added to the stream, `mlp` the MLP's output before a post norm.
+    """
+
+    read: ReadKind
+    write: WriteKind
+
+
+Edit = Callable[[Tensor], Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Functions that see and may replace named values `(1, pos, …)` during a run; names are canonical hook names."""
+
+    by_name: Mapping[str, Sequence[Edit]] = field(default_factory=dict)
+
+
+class Backend(Protocol):
+    """A loaded model, as the rest of the program sees it."""
+
+    name: str
+    shape: ModelShape
+    config: UnifiedConfig
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def weights(self) -> LinearWeights | None:
+        """The linear weights, or None where the family has no closed form."""
+
+    def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
+        """What the two hook names mean in this family. Raises ModelMismatch naming the hooks that exist."""
+
+    def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
+        """One forward pass on `tokens (pos)`, without gradient."""
+
+    def run(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
+        """Logits `(pos, vocab)` of one pass with hooks, and the key-value cache."""
+
+    def zero_softcap(self) -> AbstractContextManager[None]:
+        """Switch the final logit softcap off for a while."""

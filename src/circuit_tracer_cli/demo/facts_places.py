@@ -1,0 +1,147 @@
+"""Hand-written facts about places: US states and countries.
+
+One line per place. Names of several words ("New York", "Salt Lake City") are single tokens in the demo's
+tokenizer. No city name occurs twice, so every city has exactly one container.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """A state or a country with its cities and the attributes that questions ask for."""
+
+    name: str
+    cities: tuple[str, ...]
+    attributes: dict[str, str]
+
+
+# name | abbreviation | region | capital | other cities
+STATES_TABLE = """
+Alabama|AL|South|Montgomery|Birmingham,Mobile,Huntsville,Tuscaloosa
+Alaska|AK|West|Juneau|Anchorage,Fairbanks,Sitka,Ketchikan
+Arizona|AZ|West|Phoenix|Tucson,Mesa,Tempe,Flagstaff,Yuma
+Arkansas|AR|South|Little Rock|Fayetteville,Jonesboro,Pine Bluff,Texarkana
+California|CA|West|Sacramento|Oakland,Fresno,Anaheim,Bakersfield,Los Angeles
+Colorado|CO|West|Denver|Boulder,Aurora,Pueblo,Durango
+Connecticut|CT|Northeast|Hartford|Bridgeport,Stamford,Waterbury,New Haven
+Delaware|DE|South|Dover|Wilmington,Newark,Smyrna,Seaford
+Florida|FL|South|Tallahassee|Miami,Tampa,Orlando,Pensacola,Sarasota
+Georgia|GA|South|Atlanta|Savannah,Macon,Valdosta,Marietta
+Hawaii|HI|West|Honolulu|Hilo,Kailua,Waipahu,Lahaina
+Idaho|ID|West|Boise|Nampa,Pocatello,Meridian,Twin Falls
+Illinois|IL|Midwest|Springfield|Chicago,Peoria,Rockford,Naperville,Joliet
+Indiana|IN|Midwest|Indianapolis|Evansville,Gary,Muncie,South Bend,Fort Wayne
+Iowa|IA|Midwest|Des Moines|Davenport,Dubuque,Ames,Cedar Rapids
+Kansas|KS|Midwest|Topeka|Wichita,Olathe,Lawrence,Salina
+Kentucky|KY|South|Frankfort|Louisville,Lexington,Paducah,Owensboro
+Louisiana|LA|South|Baton Rouge|Shreveport,Lafayette,New Orleans,Monroe
+Maine|ME|Northeast|Augusta|Bangor,Lewiston,Biddeford,Bar Harbor
+Maryland|MD|South|Annapolis|Baltimore,Rockville,Frederick,Hagerstown
+Massachusetts|MA|Northeast|Boston|Worcester,Lowell,Cambridge,Brockton
+Michigan|MI|Midwest|Lansing|Detroit,Flint,Kalamazoo,Saginaw,Grand Rapids
+Minnesota|MN|Midwest|Saint Paul|Minneapolis,Duluth,Rochester,Bloomington
+Mississippi|MS|South|Jackson|Biloxi,Gulfport,Tupelo,Natchez
+Missouri|MO|Midwest|Jefferson City|Branson,Joplin,Sedalia,Hannibal
+Montana|MT|West|Helena|Billings,Missoula,Bozeman,Butte
+Nebraska|NE|Midwest|Lincoln|Omaha,Kearney,Fremont,Hastings
+Nevada|NV|West|Carson City|Reno,Henderson,Elko,Las Vegas
+New Hampshire|NH|Northeast|Concord|Manchester,Nashua,Keene,Laconia
+New Jersey|NJ|Northeast|Trenton|Paterson,Camden,Hoboken,Jersey City
+New Mexico|NM|West|Santa Fe|Albuquerque,Roswell,Taos,Las Cruces
+New York|NY|Northeast|Albany|Buffalo,Syracuse,Yonkers,Ithaca,Utica
+North Carolina|NC|South|Raleigh|Charlotte,Durham,Greensboro,Asheville
+North Dakota|ND|Midwest|Bismarck|Fargo,Minot,Williston,Grand Forks
+Ohio|OH|Midwest|Columbus|Cleveland,Cincinnati,Toledo,Akron,Dayton
+Oklahoma|OK|South|Oklahoma City|Tulsa,Norman,Stillwater,Muskogee
+Oregon|OR|West|Salem|Portland,Eugene,Medford,Ashland
+Pennsylvania|PA|Northeast|Harrisburg|Philadelphia,Pittsburgh,Scranton,Allentown,Erie
+Rhode Island|RI|Northeast|Providence|Warwick,Cranston,Pawtucket,Newport
+South Carolina|SC|South|Columbia|Greenville,Spartanburg,Myrtle Beach,Beaufort
+South Dakota|SD|Midwest|Pierre|Sioux Falls,Rapid City,Brookings,Deadwood
+Tennessee|TN|South|Nashville|Memphis,Knoxville,Chattanooga,Clarksville
+Texas|TX|South|Austin|Dallas,Houston,Lubbock,Galveston,Amarillo
+Utah|UT|West|Salt Lake City|Provo,Ogden,Moab,Logan
+Vermont|VT|Northeast|Montpelier|Burlington,Rutland,Stowe,Brattleboro
+Virginia|VA|South|Richmond|Norfolk,Roanoke,Lynchburg,Charlottesville
+Washington|WA|West|Olympia|Seattle,Tacoma,Spokane,Yakima
+West Virginia|WV|South|Charleston|Huntington,Wheeling,Morgantown,Parkersburg
+Wisconsin|WI|Midwest|Madison|Milwaukee,Kenosha,Oshkosh,Green Bay
+Wyoming|WY|West|Cheyenne|Casper,Laramie,Sheridan,Cody
+"""
+
+# name | capital | language | currency | continent | other cities
+COUNTRIES_TABLE = """
+France|Paris|French|euro|Europe|Lyon,Marseille,Toulouse,Nice
+Germany|Berlin|German|euro|Europe|Munich,Hamburg,Cologne,Dresden
+Italy|Rome|Italian|euro|Europe|Milan,Naples,Turin,Bologna
+Spain|Madrid|Spanish|euro|Europe|Barcelona,Seville,Bilbao,Malaga
+Portugal|Lisbon|Portuguese|euro|Europe|Porto,Braga,Coimbra
+Austria|Vienna|German|euro|Europe|Salzburg,Graz,Innsbruck
+Greece|Athens|Greek|euro|Europe|Thessaloniki,Patras,Heraklion
+Finland|Helsinki|Finnish|euro|Europe|Tampere,Turku,Oulu
+Ireland|Dublin|English|euro|Europe|Cork,Galway,Limerick
+Croatia|Zagreb|Croatian|euro|Europe|Split,Dubrovnik,Rijeka
+Lithuania|Vilnius|Lithuanian|euro|Europe|Kaunas,Klaipeda,Siauliai
+Sweden|Stockholm|Swedish|krona|Europe|Gothenburg,Malmo,Uppsala
+Norway|Oslo|Norwegian|krone|Europe|Bergen,Trondheim,Stavanger
+Denmark|Copenhagen|Danish|krone|Europe|Aarhus,Odense,Aalborg
+Iceland|Reykjavik|Icelandic|krona|Europe|Akureyri,Keflavik,Husavik
+Poland|Warsaw|Polish|zloty|Europe|Krakow,Gdansk,Wroclaw
+Czechia|Prague|Czech|koruna|Europe|Brno,Ostrava,Pilsen
+Hungary|Budapest|Hungarian|forint|Europe|Debrecen,Szeged,Pecs
+Romania|Bucharest|Romanian|leu|Europe|Cluj,Timisoara,Iasi
+Ukraine|Kyiv|Ukrainian|hryvnia|Europe|Lviv,Odesa,Kharkiv
+Russia|Moscow|Russian|ruble|Europe|Kazan,Omsk,Samara
+Turkey|Ankara|Turkish|lira|Asia|Istanbul,Izmir,Antalya
+Japan|Tokyo|Japanese|yen|Asia|Osaka,Kyoto,Sapporo,Nagoya
+China|Beijing|Chinese|yuan|Asia|Shanghai,Wuhan,Chengdu,Nanjing
+Vietnam|Hanoi|Vietnamese|dong|Asia|Danang,Hue,Haiphong
+Thailand|Bangkok|Thai|baht|Asia|Phuket,Pattaya,Chiang Mai
+Indonesia|Jakarta|Indonesian|rupiah|Asia|Surabaya,Bandung,Medan
+Israel|Jerusalem|Hebrew|shekel|Asia|Haifa,Eilat,Tel Aviv
+Iran|Tehran|Persian|rial|Asia|Isfahan,Shiraz,Tabriz
+Mongolia|Ulaanbaatar|Mongolian|tugrik|Asia|Erdenet,Darkhan,Choibalsan
+Bangladesh|Dhaka|Bengali|taka|Asia|Chittagong,Khulna,Sylhet
+Nepal|Kathmandu|Nepali|rupee|Asia|Pokhara,Lalitpur,Biratnagar
+Egypt|Cairo|Arabic|pound|Africa|Alexandria,Luxor,Aswan
+Morocco|Rabat|Arabic|dirham|Africa|Casablanca,Marrakesh,Tangier
+Algeria|Algiers|Arabic|dinar|Africa|Oran,Annaba,Setif
+Ethiopia|Addis Ababa|Amharic|birr|Africa|Gondar,Mekelle,Adama
+Senegal|Dakar|French|franc|Africa|Thies,Kaolack,Touba
+Angola|Luanda|Portuguese|kwanza|Africa|Huambo,Lobito,Benguela
+Nigeria|Abuja|English|naira|Africa|Lagos,Kano,Ibadan
+Ghana|Accra|English|cedi|Africa|Kumasi,Tamale,Takoradi
+Brazil|Brasilia|Portuguese|real|America|Salvador,Recife,Fortaleza,Manaus
+Argentina|Buenos Aires|Spanish|peso|America|Rosario,Mendoza,Salta
+Peru|Lima|Spanish|sol|America|Cusco,Arequipa,Trujillo
+Chile|Santiago|Spanish|peso|America|Valparaiso,Concepcion,Temuco
+Colombia|Bogota|Spanish|peso|America|Medellin,Cali,Barranquilla
+Canada|Ottawa|English|dollar|America|Toronto,Calgary,Winnipeg,Vancouver
+"""
+
+
+def _rows(table: str) -> list[list[str]]:
+    return [line.split("|") for line in table.strip().splitlines()]
+
+
+def states() -> list[Place]:
+    """The fifty US states."""
+    return [
+        Place(name, tuple(cities.split(",")), {"capital": capital, "abbreviation": code, "region": region})
+        for name, code, region, capital, cities in _rows(STATES_TABLE)
+    ]
+
+
+def countries() -> list[Place]:
+    """Countries with one main language and an unambiguous capital."""
+    return [
+        Place(
+            name,
+            tuple(cities.split(",")),
+            {"capital": capital, "language": language, "currency": currency, "continent": continent},
+        )
+        for name, capital, language, currency, continent, cities in _rows(COUNTRIES_TABLE)
+    ]

@@ -1,0 +1,68 @@
+"""Records that every part may use. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+
+class LogitTarget(NamedTuple):
+    """One thing that a graph explains: a token's logit, or a custom direction (then `vocab_idx` is vocabulary size + position)."""
+
+    token_str: str
+    vocab_idx: int
+
+
+@dataclass(frozen=True, slots=True)
+class UnifiedConfig:
+    """The model facts stored in every graph, under TransformerLens' names."""
+
+    n_layers: int
+    d_model: int
+    d_head: int
+    n_heads: int
+    d_mlp: int
+    d_vocab: int
+    tokenizer_name: str
+    model_name: str
+    original_architecture: str
+    n_key_value_heads: int | None = None
+    dtype: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict without the fields that are None."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> UnifiedConfig:
+        """The record from a dict that may hold more keys than it needs. Raises TypeError for a missing one."""
+        names = {f.name for f in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
+
+class Progress(Protocol):
+    """Somebody who wants to know how far a long call is."""
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """A new phase begins; `total` steps are expected, if that is known."""
+
+    def advance(self, steps: int = 1) -> None:
+        """So many steps of the phase are done."""
+
+    def note(self, message: str) -> None:
+        """Something that the user should read."""
+
+
+class SilentProgress:
+    """Nobody wants to know."""
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Ignored."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignored."""
+
+    def note(self, message: str) -> None:
+        """Ignored."""
