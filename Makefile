@@ -1,0 +1,64 @@
+# Everything a developer types. `make` alone lists it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Extra words for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu for torch without CUDA.
+PIP_ARGS ?=
+PYTEST ?= $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types layers test-js test-long wheel bench demo-model docs screenshot
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+setup: $(STAMP) ## Make .venv and install the package in it, with everything pinned
+
+demo: $(STAMP) ## Trace the embedded example and open the viewer on it
+	$(BIN)/circuit-tracer demo
+
+test: $(STAMP) ## Run every test that a change must pass
+	$(PYTEST)
+	$(MAKE) --no-print-directory test-js
+
+check: $(STAMP) format lint types test wheel test-long ## Run all that CI runs: format, lint, types, tests, wheel, long suites
+
+format: $(STAMP) ## Fail if a file isn't formatted (`make format FIX=1` formats)
+	$(BIN)/ruff format $(if $(FIX),,--check) .
+
+lint: $(STAMP) ## Lint the Python code
+	$(BIN)/ruff check $(if $(FIX),--fix) .
+
+types: $(STAMP) ## Check the types, strictly
+	$(BIN)/mypy
+
+layers: $(STAMP) ## Check who imports whom
+	$(PYTEST) -q tests/test_layers.py tests/test_imports.py
+
+test-js: ## Run the viewer's own tests, if Node is there
+	@if command -v node >/dev/null; then node --test tests/js/*.test.js; else echo "skipped: no node on this machine"; fi
+
+test-long: $(STAMP) ## Run the suites that take minutes
+	$(PYTEST) -m long
+
+wheel: $(STAMP) ## Build wheel and sdist into dist/, install the wheel in a clean place and try it
+	$(BIN)/python -m build --outdir dist .
+	$(PYTEST) -m "" tests/wheel
+
+bench: $(STAMP) ## Measure the engine against the floor of this machine
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+demo-model: $(STAMP) ## Train the embedded model and its transcoders again, from their seed
+	$(BIN)/python -m circuit_tracer_cli.demo.build
+
+docs: $(STAMP) ## Write docs/cli.md and the stored help texts again
+	$(BIN)/python scripts/write_cli_docs.py
+
+screenshot: $(STAMP) ## Make the README's picture from the demo
+	$(BIN)/python scripts/screenshot.py
