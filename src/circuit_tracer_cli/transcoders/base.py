@@ -7,33 +7,65 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+Kind = Literal["plt", "clt"]
+
 
 class Transcoders(Protocol):
     """A set of transcoders, one per layer.
 
-    A feature of layer `l` reads the residual stream at `feature_input_hook` of layer `l` and writes at `feature_output_hook` of the
-    layers `written_layers(l)`: `l` alone for a per-layer set, `l … n_layers-1` for a cross-layer one.
+    A feature of layer `l` reads the residual stream at `feature_input_hook` of layer `l` and writes at
+    `feature_output_hook` of the layers `written_layers(l)`: `l` alone for a per-layer set, `l … n_layers-1`
+    for a cross-layer one.
     """
 
-    kind: Literal["plt", "clt"]
-    n_layers: int
-    d_model: int
-    d_transcoder: int
-    feature_input_hook: str
-    feature_output_hook: str
-    scan: str | list[str] | None
-    has_skip: bool
-    dtype: torch.dtype
-    device: torch.device
+    @property
+    def kind(self) -> Kind:
+        """Per-layer (`plt`) or cross-layer (`clt`)."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the set; the model must have as many."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
+    @property
+    def d_transcoder(self) -> int:
+        """Features per layer."""
+
+    @property
+    def feature_input_hook(self) -> str:
+        """Where features read, relative to a block."""
+
+    @property
+    def feature_output_hook(self) -> str:
+        """Where features write, relative to a block."""
+
+    @property
+    def scan(self) -> str | list[str] | None:
+        """The id under which feature examples are found."""
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether any layer has a skip connection; ask `skip_matrix` for each."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which features are computed and rows delivered."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which features are computed and rows delivered."""
 
     def encode_layer(self, x: Tensor, layer: int, apply_activation_function: bool = True) -> Tensor:
-        """`(pos, d_model)` at the read point → activations (or pre-activations) `(pos, feature)` in the set's dtype."""
+        """`(pos, d_model)` at the read point → activations or pre-activations `(pos, feature)`."""
 
     def encoder_rows(self, layer: int, features: Tensor) -> Tensor:
         """Encoder rows `(n, d_model)` of `features (n)` int64, in any order, repeats allowed."""
 
     def decoder_rows(self, layer: int, features: Tensor) -> Tensor:
-        """Decoder rows `(n, written, d_model)`; slot `k` writes to layer `layer + k`. Not scaled by any activation."""
+        """Unscaled decoder rows `(n, written, d_model)`; slot `k` writes to layer `layer + k`."""
 
     def written_layers(self, layer: int) -> range:
         """The layers that features of `layer` write to."""
@@ -42,4 +74,4 @@ class Transcoders(Protocol):
         """`b_dec (d_model)` of the layer."""
 
     def skip_matrix(self, layer: int) -> Tensor | None:
-        """`S (d_in, d_out)` with skip(x) = x @ S, whatever the layout's own orientation; None without a skip connection."""
+        """`S (d_in, d_out)` with skip(x) = x @ S, whatever the layout's orientation; None without a skip."""

@@ -1,0 +1,66 @@
+"""Cross-layer transcoders: features of a layer write to that layer and all later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU
+from circuit_tracer_cli.transcoders.layer import TranscoderLayer
+from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
+from circuit_tracer_cli.transcoders.rows import EagerWeights
+from circuit_tracer_cli.transcoders.saving import write_tensors
+
+
+class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
+    """One transcoder over all layers. Layer `l` has a decoder `(feature, n_layers - l, d_model)`."""
+
+    kind = "clt"
+
+    @classmethod
+    def from_tensors(
+        cls,
+        W_enc: Sequence[Tensor],
+        W_dec: Sequence[Tensor],
+        b_enc: Sequence[Tensor],
+        b_dec: Sequence[Tensor],
+        *,
+        activations: Sequence[Activation] | None = None,
+        W_skip: Sequence[Tensor | None] | None = None,
+        feature_input_hook: str = "hook_resid_mid",
+        feature_output_hook: str = "hook_mlp_out",
+        scan: str | list[str] | None = None,
+    ) -> CrossLayerTranscoder:
+        """From one tensor per layer, shaped as in the standard files; `W_skip` is applied as x @ W_skip."""
+        layers = [
+            TranscoderLayer(
+                EagerWeights(W_enc[i]),
+                EagerWeights(W_dec[i]),
+                b_enc[i],
+                b_dec[i],
+                ReLU() if activations is None else activations[i],
+                None if W_skip is None else W_skip[i],
+            )
+            for i in range(len(W_enc))
+        ]
+        return cls(layers, feature_input_hook, feature_output_hook, scan)
+
+    def to_safetensors(self, path: Path | str) -> None:
+        """Write `W_enc_{i}.safetensors` and `W_dec_{i}.safetensors` for every layer into a folder."""
+        for index, layer in enumerate(self.layers):
+            tensors = {
+                f"W_enc_{index}": layer.W_enc.full(),
+                f"b_enc_{index}": layer.b_enc,
+                f"b_dec_{index}": layer.b_dec,
+            }
+            if isinstance(layer.activation, JumpReLU):
+                tensors[f"threshold_{index}"] = layer.activation.threshold
+            if layer.skip is not None:
+                tensors[f"W_skip_{index}"] = layer.skip
+            write_tensors(Path(path) / f"W_enc_{index}.safetensors", tensors)
+            write_tensors(Path(path) / f"W_dec_{index}.safetensors", {f"W_dec_{index}": layer.W_dec.full()})
+
+    def _written(self, index: int) -> int:
+        return self.n_layers - index

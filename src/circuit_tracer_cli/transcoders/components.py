@@ -1,0 +1,174 @@
+"""What is active on a prompt, and what the transcoders reconstruct from it.
+
+Everything goes layer by layer: no array over all layers, positions and features exists at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadTranscoders, InvalidValue
+from circuit_tracer_cli.transcoders.base import Transcoders
+from circuit_tracer_cli.transcoders.rows import all_finite
+
+_DENSE_ELEMENTS = 2**26
+_BLOCK_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveFeatures:
+    """The features that are not exactly zero, ordered by layer, then position, then feature."""
+
+    indices: Tensor  # (active, 3) int64: layer, position, feature
+    values: Tensor  # (active), in the set's dtype
+    layer_offsets: tuple[int, ...]  # (layer + 1): where the entries of each layer begin, and the end
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def of_layer(self, layer: int) -> slice:
+        """Where the entries of a layer stand."""
+        return slice(self.layer_offsets[layer], self.layer_offsets[layer + 1])
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderBlock:
+    """Decoder rows of some features of one source layer, and the active entries that use them."""
+
+    layer: int
+    entries: Tensor  # (entry) int64, ascending: indices into the ActiveFeatures
+    rows: Tensor  # (distinct, written, d_model), unscaled
+    row_of_entry: Tensor  # (entry) int64: which of `rows` an entry uses
+
+    def vectors(self) -> Tensor:
+        """The unscaled decoder vectors `(entry, written, d_model)`, one per entry."""
+        return self.rows.index_select(0, self.row_of_entry)
+
+
+def active_features(
+    transcoders: Transcoders,
+    feature_inputs: Sequence[Tensor],
+    zero_positions: Collection[int] | slice = slice(0, 1),
+) -> ActiveFeatures:
+    """Every active feature of a prompt.
+
+    Args:
+        transcoders: The set.
+        feature_inputs: Per layer `(pos, d_model)`, at the read point.
+        zero_positions: Positions at which no feature is active, by definition.
+
+    Raises:
+        InvalidValue: There aren't as many inputs as layers, or a position lies outside the prompt.
+        BadTranscoders: An activation is NaN or infinite.
+    """
+    if len(feature_inputs) != transcoders.n_layers:
+        raise InvalidValue(f"{len(feature_inputs)} feature inputs for a set of {transcoders.n_layers} layers")
+    zeroed = _positions(zero_positions, len(feature_inputs[0]))
+    found = [_active_of_layer(transcoders, layer, x, zeroed) for layer, x in enumerate(feature_inputs)]
+    offsets = [0]
+    for indices, _ in found:
+        offsets.append(offsets[-1] + len(indices))
+    return ActiveFeatures(
+        torch.cat([indices for indices, _ in found]),
+        torch.cat([values for _, values in found]),
+        tuple(offsets),
+    )
+
+
+def _positions(zero_positions: Collection[int] | slice, n_pos: int) -> list[int]:
+    if isinstance(zero_positions, slice):
+        return list(range(*zero_positions.indices(n_pos)))
+    outside = [position for position in zero_positions if not -n_pos <= position < n_pos]
+    if outside:
+        raise InvalidValue(f"position {outside[0]} lies outside a prompt of {n_pos} tokens")
+    return sorted({position % n_pos for position in zero_positions})
+
+
+def _active_of_layer(
+    transcoders: Transcoders, layer: int, x: Tensor, zeroed: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Indices `(n, 3)` and values `(n)` of one layer, a block of positions at a time."""
+    block = max(1, _DENSE_ELEMENTS // transcoders.d_transcoder)
+    indices, values = [], []
+    for start in range(0, len(x), block):
+        acts = transcoders.encode_layer(x[start : start + block], layer)
+        acts[[position - start for position in zeroed if start <= position < start + block]] = 0
+        if not all_finite(acts):
+            raise BadTranscoders(
+                f"activations of layer {layer} are NaN or infinite",
+                hint="float16 overflows easily: try --dtype bfloat16 or float32",
+            )
+        pos, feature = acts.nonzero(as_tuple=True)
+        indices.append(torch.stack([torch.full_like(pos, layer), pos + start, feature], dim=1))
+        values.append(acts[pos, feature])
+    return torch.cat(indices), torch.cat(values)
+
+
+def decoder_vectors(
+    transcoders: Transcoders, active: ActiveFeatures, max_bytes: int = _BLOCK_BYTES
+) -> Iterator[DecoderBlock]:
+    """The decoder rows of all active features, each read exactly once, layer by layer in blocks of at most `max_bytes`.
+
+    A block holds all entries of its features. A layer without an active feature yields none.
+    """
+    for layer in range(transcoders.n_layers):
+        span = active.of_layer(layer)
+        if span.start == span.stop:
+            continue
+        distinct, place = torch.unique(active.indices[span, 2], return_inverse=True)
+        row_bytes = len(transcoders.written_layers(layer)) * transcoders.d_model * transcoders.dtype.itemsize
+        size = max(1, max_bytes // row_bytes)
+        for start in range(0, len(distinct), size):
+            entries = ((place >= start) & (place < start + size)).nonzero().squeeze(1)
+            rows = transcoders.decoder_rows(layer, distinct[start : start + size])
+            yield DecoderBlock(layer, entries + span.start, rows, place[entries] - start)
+
+
+class Reconstruction:
+    """The transcoders' output `ŷ` on a prompt, summed up block by block in float32 or better.
+
+    Starts from `b_dec` at every position and the skip terms; `add` each block of `decoder_vectors`, then read
+    `outputs`, per layer `(pos, d_model)`.
+    """
+
+    def __init__(
+        self, transcoders: Transcoders, active: ActiveFeatures, feature_inputs: Sequence[Tensor]
+    ) -> None:
+        self.active = active
+        self.dtype = torch.promote_types(transcoders.dtype, torch.float32)
+        self.outputs = [
+            self._start(transcoders, layer, x.to(transcoders.device))
+            for layer, x in enumerate(feature_inputs)
+        ]
+
+    def _start(self, transcoders: Transcoders, layer: int, x: Tensor) -> Tensor:
+        bias = transcoders.bias(layer).to(self.dtype)
+        skip = transcoders.skip_matrix(layer)
+        if skip is None:
+            return bias.repeat(len(x), 1)
+        return torch.addmm(bias, x.to(self.dtype), skip.to(self.dtype))
+
+    def add(self, block: DecoderBlock) -> None:
+        """Add what the block's entries write: activation times decoder row, to every written layer."""
+        positions = self.active.indices[block.entries, 1]
+        values = self.active.values[block.entries].to(self.dtype)
+        shape = (len(self.outputs[0]), len(block.rows))
+        acts = torch.sparse_coo_tensor(
+            torch.stack([positions, block.row_of_entry]), values, shape, check_invariants=False
+        )
+        for slot in range(block.rows.shape[1]):
+            self.outputs[block.layer + slot] += torch.sparse.mm(acts, block.rows[:, slot].to(self.dtype))
+
+
+def reconstruct(
+    transcoders: Transcoders, active: ActiveFeatures, feature_inputs: Sequence[Tensor]
+) -> list[Tensor]:
+    """The reconstruction `(pos, d_model)` of every layer, in float32 or better."""
+    reconstruction = Reconstruction(transcoders, active, feature_inputs)
+    for block in decoder_vectors(transcoders, active):
+        reconstruction.add(block)
+    return reconstruction.outputs

@@ -1,0 +1,163 @@
+"""A stack of transcoder layers: the members of the `Transcoders` protocol that both kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.transcoders.base import Kind
+from circuit_tracer_cli.transcoders.layer import TranscoderLayer
+
+L = TypeVar("L", bound=TranscoderLayer)
+
+
+class LayeredTranscoders(Generic[L]):
+    """One transcoder layer per model layer, all of the same width and number of features.
+
+    Args:
+        layers: Index = layer.
+        feature_input_hook: Where features read, relative to a block.
+        feature_output_hook: Where features write, relative to a block.
+        scan: The id under which feature examples are found.
+    """
+
+    kind: ClassVar[Kind]
+
+    def __init__(
+        self,
+        layers: Sequence[L],
+        feature_input_hook: str,
+        feature_output_hook: str,
+        scan: str | list[str] | None = None,
+    ) -> None:
+        if not layers:
+            raise ValueError("a transcoder set needs at least one layer")
+        self.layers = tuple(layers)
+        for index, layer in enumerate(self.layers):
+            self._check(index, layer)
+        self.feature_input_hook = feature_input_hook
+        self.feature_output_hook = feature_output_hook
+        self.scan = scan
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, layer: int) -> L:
+        return self.layers[layer]
+
+    def __iter__(self) -> Iterator[L]:
+        return iter(self.layers)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the set."""
+        return len(self.layers)
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.layers[0].d_model
+
+    @property
+    def d_transcoder(self) -> int:
+        """Features per layer."""
+        return self.layers[0].d_transcoder
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether any layer has a skip connection."""
+        return any(layer.skip is not None for layer in self.layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.layers[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.layers[0].device
+
+    def written_layers(self, layer: int) -> range:
+        """The layers that features of `layer` write to."""
+        return range(layer, layer + self.layers[layer].n_written)
+
+    def encode_layer(self, x: Tensor, layer: int, apply_activation_function: bool = True) -> Tensor:
+        """`x (..., d_model)` at the read point of `layer` → (pre-)activations `(..., feature)`."""
+        return self.layers[layer].encode(x, apply_activation_function)
+
+    def apply_activation_function(self, layer: int, z: Tensor) -> Tensor:
+        """Pre-activations `(..., feature)` of `layer` → activations."""
+        return self.layers[layer].activation(z)
+
+    def encode(self, x: Tensor, apply_activation_function: bool = True) -> Tensor:
+        """All layers at once: `x (layer, pos, d_model)` → dense `(layer, pos, feature)`."""
+        encoded = [self.encode_layer(part, index, apply_activation_function) for index, part in enumerate(x)]
+        return torch.stack(encoded)
+
+    def encoder_rows(self, layer: int, features: Tensor) -> Tensor:
+        """Encoder rows `(n, d_model)` of `features (n)`."""
+        return self.layers[layer].W_enc.rows(features)
+
+    def decoder_rows(self, layer: int, features: Tensor) -> Tensor:
+        """Decoder rows `(n, written, d_model)` of `features (n)`, unscaled."""
+        return self.layers[layer].W_dec.rows(features)
+
+    def bias(self, layer: int) -> Tensor:
+        """`b_dec (d_model)` of `layer`."""
+        return self.layers[layer].b_dec
+
+    def skip_matrix(self, layer: int) -> Tensor | None:
+        """`S (d_in, d_out)` with skip(x) = x @ S, or None."""
+        return self.layers[layer].skip
+
+    def compute_skip(self, layer: int, x: Tensor) -> Tensor:
+        """The skip term of `layer`. Raises ValueError without a skip connection."""
+        return self.layers[layer].compute_skip(x)
+
+    def decode(self, acts: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Activations `(layer, pos, feature)` → reconstruction `(layer, pos, d_model)`.
+
+        Raises ValueError if there are skip connections and `inputs (layer, pos, d_model)` aren't given.
+        """
+        if self.has_skip and inputs is None:
+            raise ValueError("a set with skip connections needs the inputs to decode")
+        out = torch.stack([layer.b_dec.expand(acts.shape[1], -1).clone() for layer in self.layers])
+        for index, layer in enumerate(self.layers):
+            if inputs is not None and layer.skip is not None:
+                out[index] += layer.compute_skip(inputs[index])
+            for start, block in layer.W_dec.blocks():
+                part = acts[index, :, start : start + len(block)] @ block.flatten(1)
+                out[index : index + layer.n_written] += part.view(len(part), *block.shape[1:]).transpose(0, 1)
+        return out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x (layer, pos, d_model)` at the read points → reconstruction `(layer, pos, d_model)`."""
+        return self.decode(self.encode(x), x)
+
+    __call__ = forward
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move and cast in place, one tensor at a time; returns itself."""
+        target = self.device if device is None else torch.device(device)
+        for layer in self.layers:
+            layer.to(target, self.dtype if dtype is None else dtype)
+        return self
+
+    def _check(self, index: int, layer: TranscoderLayer) -> None:
+        """Raise ValueError if a layer doesn't fit the others."""
+        first = self.layers[0]
+        if layer.W_enc.shape != first.W_enc.shape:
+            raise ValueError(
+                f"layer {index} has an encoder of shape {layer.W_enc.shape}, layer 0 {first.W_enc.shape}"
+            )
+        wanted = (layer.d_transcoder, self._written(index), layer.d_model)
+        if layer.W_dec.shape != wanted:
+            raise ValueError(f"layer {index} has a decoder of shape {layer.W_dec.shape} instead of {wanted}")
+
+    def _written(self, index: int) -> int:
+        """How many layers the features of a layer write to."""
+        raise TypeError(f"{type(self).__name__} doesn't say which layers it writes to")

@@ -1,0 +1,181 @@
+"""Where a weight matrix comes from: held in memory, or read from its file row by row when asked.
+
+Both kinds deliver the same rows in the same blocks, so that results don't depend on which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.transcoders.tensor_file import TensorFile
+
+_BLOCK_ELEMENTS = 2**24
+
+
+class WeightSource(Protocol):
+    """A matrix with features along its first axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(feature, ...)`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where rows are delivered."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype in which rows are delivered."""
+
+    @property
+    def lazy(self) -> bool:
+        """Whether the rows stay in their file."""
+
+    def rows(self, features: Tensor) -> Tensor:
+        """A copy of the rows `features (n)` int64, in any order, repeats allowed."""
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Consecutive blocks with their first feature, for reading only, each until the next is asked for."""
+
+    def full(self) -> Tensor:
+        """The whole matrix, for reading only."""
+
+    def require_finite(self, block: Tensor) -> None:
+        """Raise BadTranscoders naming the tensor if a block or row holds NaN or infinity."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> WeightSource:
+        """The same matrix, delivered elsewhere."""
+
+
+class EagerWeights:
+    """A matrix in memory."""
+
+    lazy = False
+
+    def __init__(self, tensor: Tensor, origin: str = "a tensor") -> None:
+        self.tensor = tensor
+        self.origin = origin
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(feature, ...)`."""
+        return tuple(self.tensor.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.tensor.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Its dtype."""
+        return self.tensor.dtype
+
+    def rows(self, features: Tensor) -> Tensor:
+        """A copy of the rows `features`."""
+        return self.tensor.index_select(0, features.to(self.tensor.device))
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Views of the matrix."""
+        for start, stop in _block_bounds(self.shape):
+            yield start, self.tensor[start:stop]
+
+    def full(self) -> Tensor:
+        """The matrix itself."""
+        return self.tensor
+
+    def require_finite(self, block: Tensor) -> None:
+        """Raise BadTranscoders if the block isn't finite."""
+        require_finite(block, self.origin)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> EagerWeights:
+        """The same matrix moved and cast; shared if nothing changes."""
+        return EagerWeights(self.tensor.to(device, dtype), self.origin)
+
+
+class LazyWeights:
+    """A matrix that stays in its file; nothing that was read is kept.
+
+    Args:
+        file: The open file.
+        name: The tensor in it.
+        device: Where rows are delivered.
+        dtype: To what rows are cast.
+        row_shape: The shape of one row, if it isn't the file's (a per-layer decoder row is `(1, d_model)`).
+    """
+
+    lazy = True
+
+    def __init__(
+        self,
+        file: TensorFile,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        row_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.file = file
+        self.name = name
+        self.device = device
+        self.dtype = dtype
+        stored = file.tensors[name].shape
+        self.shape = (stored[0], *(stored[1:] if row_shape is None else row_shape))
+
+    def rows(self, features: Tensor) -> Tensor:
+        """A copy of the rows `features`; each distinct row is read once, in the order of the file."""
+        distinct, place = torch.unique(features.cpu(), return_inverse=True)
+        read = self.file.gather(self.name, distinct)
+        self.file.release(self.name)
+        read = read.view(len(distinct), *self.shape[1:]).to(self.device, self.dtype)
+        self.require_finite(read)
+        in_order = len(distinct) == len(features) and bool((place[1:] > place[:-1]).all())
+        return read if in_order else read.index_select(0, place.to(self.device))
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """Blocks read from the file and dropped again."""
+        for start, stop in _block_bounds(self.shape):
+            block = self.file.rows(self.name, start, stop).view(stop - start, *self.shape[1:])
+            yield start, block.to(self.device, self.dtype)
+            self.file.release(self.name)
+
+    def full(self) -> Tensor:
+        """The whole matrix, read now."""
+        return self.file.view(self.name).view(self.shape).to(self.device, self.dtype)
+
+    def require_finite(self, block: Tensor) -> None:
+        """Raise BadTranscoders if what was read isn't finite."""
+        require_finite(block, f"{self.file.path}: tensor {self.name!r}")
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LazyWeights:
+        """The same file, delivered elsewhere."""
+        return LazyWeights(self.file, self.name, device, dtype, self.shape[1:])
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite: one sum, and only if that overflows a closer look."""
+    if values.numel() == 0:
+        return True
+    accumulate = torch.promote_types(values.dtype, torch.float32)
+    return bool(values.sum(dtype=accumulate).isfinite()) or bool(values.isfinite().all())
+
+
+def require_finite(values: Tensor, origin: str) -> None:
+    """Raise BadTranscoders naming `origin` if a value is NaN or infinite."""
+    if not all_finite(values):
+        dtype = str(values.dtype).removeprefix("torch.")
+        raise BadTranscoders(
+            f"{origin} holds NaN or infinite values (read as {dtype})",
+            hint="copy or download the file again; if read as float16, try --dtype bfloat16 or float32",
+        )
+
+
+def _block_bounds(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    row_elements = max(1, torch.Size(shape[1:]).numel())
+    size = max(1, _BLOCK_ELEMENTS // row_elements)
+    for start in range(0, shape[0], size):
+        yield start, min(start + size, shape[0])
