@@ -1,0 +1,258 @@
+"""Direct effects between nodes in compressed rows (row = target, column = source). Knows no node kinds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from circuit_tracer_cli.errors import InvalidValue, OutOfMemory
+
+EDGE_BLOCK = 1 << 16
+"""Edges looked at in one go: small, so that no pass over the edges needs memory worth mentioning."""
+
+_DENSE_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeBlock:
+    """A run of stored edges: `rows` and `columns` int64, `values` float32, and where the run lies in the storage."""
+
+    start: int
+    stop: int
+    rows: torch.Tensor
+    columns: torch.Tensor
+    values: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """A `T × T` matrix of direct effects in compressed rows: columns ascend within a row, no zero is stored.
+
+    Attributes:
+        indptr: int64 `(T + 1)`; row `t` is the slice `indptr[t]:indptr[t + 1]` of the other two.
+        indices: int32 `(nnz)`, source nodes.
+        values: float32 `(nnz)`.
+    """
+
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+
+    @property
+    def n(self) -> int:
+        """`T`, the number of nodes."""
+        return self.indptr.numel() - 1
+
+    @property
+    def nnz(self) -> int:
+        """How many edges are stored."""
+        return self.values.numel()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the three tensors."""
+        return sum(t.numel() * t.element_size() for t in (self.indptr, self.indices, self.values))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.values.device
+
+    def to(self, device: torch.device | str) -> Edges:
+        """The same edges on another device."""
+        return Edges(self.indptr.to(device), self.indices.to(device), self.values.to(device))
+
+    def row(self, target: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sources int32 and weights float32 of the edges into one node."""
+        start, stop = self.indptr[target : target + 2].tolist()
+        return self.indices[start:stop], self.values[start:stop]
+
+    def row_indices(self, start: int, stop: int) -> torch.Tensor:
+        """Target nodes, int64, of the stored edges `start:stop`."""
+        first = int(torch.searchsorted(self.indptr, start, right=True)) - 1
+        last = int(torch.searchsorted(self.indptr, stop, right=False))
+        counts = self.indptr[first : last + 1].clamp(start, stop).diff()
+        return torch.arange(first, last, device=self.device).repeat_interleave(counts)
+
+    def blocks(self, first_row: int = 0, last_row: int | None = None, size: int = EDGE_BLOCK) -> Iterator[EdgeBlock]:
+        """The edges into the rows `first_row:last_row`, a block of at most `size` at a time, in stored order."""
+        end_row = self.n if last_row is None else last_row
+        begin, end = int(self.indptr[first_row]), int(self.indptr[end_row])
+        for start in range(begin, end, size):
+            stop = min(start + size, end)
+            yield EdgeBlock(
+                start,
+                stop,
+                self.row_indices(start, stop),
+                self.indices[start:stop].to(torch.int64),
+                self.values[start:stop],
+            )
+
+    def dense_rows(self, first_row: int, last_row: int) -> torch.Tensor:
+        """The rows `first_row:last_row` as a dense float32 matrix `(rows, T)`."""
+        dense = torch.zeros(last_row - first_row, self.n, device=self.device)
+        for block in self.blocks(first_row, last_row):
+            dense[block.rows - first_row, block.columns] = block.values
+        return dense
+
+    def to_dense(self) -> torch.Tensor:
+        """The whole matrix, float32 `(T, T)`. Raises OutOfMemory where that can't fit."""
+        require_memory(4 * self.n**2, self.device, f"the dense {self.n} x {self.n} adjacency matrix")
+        return self.dense_rows(0, self.n)
+
+    def select(self, keep: torch.Tensor) -> Edges:
+        """The edges where `keep` (bool `(nnz)`) holds. Where all are kept the tensors are shared, not copied."""
+        total = int(keep.sum())
+        if total == self.nnz:
+            return self
+        counts = torch.zeros(self.n, dtype=torch.int64, device=self.device)
+        indices = torch.empty(total, dtype=torch.int32, device=self.device)
+        values = torch.empty(total, device=self.device)
+        done = 0
+        for block in self.blocks():
+            chosen = keep[block.start : block.stop]
+            kept = block.values[chosen]
+            values[done : done + len(kept)] = kept
+            indices[done : done + len(kept)] = block.columns[chosen].to(torch.int32)
+            counts.index_add_(0, block.rows, chosen.to(torch.int64))
+            done += len(kept)
+        return Edges(_offsets(counts), indices, values)
+
+    @classmethod
+    def from_dense(cls, matrix: torch.Tensor) -> Edges:
+        """The non-zero entries of a square matrix, as float32. Raises InvalidValue for another shape."""
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InvalidValue(f"an adjacency matrix is square, not of shape {tuple(matrix.shape)}")
+        builder = EdgesBuilder(matrix.shape[0], device=matrix.device)
+        step = max(1, _DENSE_BLOCK // max(1, matrix.shape[1]))
+        for start in range(0, matrix.shape[0], step):
+            rows = matrix[start : start + step]
+            builder.add_rows(torch.arange(start, start + len(rows), device=matrix.device), rows)
+        return builder.build()
+
+
+class EdgesBuilder:
+    """Collects blocks of dense rows, compressed as they come, and puts them in order at the end.
+
+    Args:
+        n: Number of nodes.
+        device: Where the edges are collected; blocks from elsewhere are copied there.
+    """
+
+    def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
+        self._n = n
+        self._device = torch.device(device)
+        self._counts = torch.zeros(n, dtype=torch.int64)
+        self._seen = torch.zeros(n, dtype=torch.bool)
+        self._chunks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def nnz(self) -> int:
+        """Edges collected so far."""
+        return int(self._counts.sum())
+
+    def add_rows(self, row_ids: torch.Tensor, values: torch.Tensor) -> None:
+        """Takes the rows `row_ids` (int64 `(r)`, in any order, each row once) with all their columns (`(r, n)`).
+
+        Raises:
+            InvalidValue: Wrong shape, row outside the matrix, or a row that was given before.
+        """
+        ids = row_ids.to("cpu", torch.int64)
+        if values.ndim != 2 or values.shape != (len(ids), self._n):
+            raise InvalidValue(f"rows of shape {tuple(values.shape)} don't fit {len(ids)} row ids and {self._n} nodes")
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._n:
+            raise InvalidValue(f"row ids must lie in 0..{self._n - 1}")
+        if bool(self._seen[ids].any()) or len(torch.unique(ids)) != len(ids):
+            raise InvalidValue("a row of the adjacency matrix was given twice")
+        self._seen[ids] = True
+        step = max(1, _DENSE_BLOCK // max(1, self._n))
+        for start in range(0, len(ids), step):
+            self._compress(ids[start : start + step], values[start : start + step])
+
+    def _compress(self, ids: torch.Tensor, values: torch.Tensor) -> None:
+        block = values.to(self._device, torch.float32)
+        mask = block != 0
+        columns = mask.nonzero()[:, 1].to(torch.int32)
+        self._counts[ids] = mask.sum(1).to("cpu")
+        if columns.numel():
+            self._chunks.append((ids, columns, block[mask]))
+
+    def build(self) -> Edges:
+        """The matrix of all rows added; rows never added are empty. The builder is empty afterwards."""
+        indptr = _offsets(self._counts)
+        total = int(indptr[-1])
+        indices = torch.empty(total, dtype=torch.int32, device=self._device)
+        values = torch.empty(total, device=self._device)
+        places, counts = indptr.tolist(), self._counts.tolist()
+        self._chunks.reverse()
+        while self._chunks:  # each chunk is freed as it's copied, so that edges are never all held twice
+            ids, columns, weights = self._chunks.pop()
+            done = 0
+            for row in ids.tolist():
+                place, count = places[row], counts[row]
+                indices[place : place + count] = columns[done : done + count]
+                values[place : place + count] = weights[done : done + count]
+                done += count
+        self._counts = torch.zeros(self._n, dtype=torch.int64)
+        self._seen = torch.zeros(self._n, dtype=torch.bool)
+        return Edges(indptr.to(self._device), indices, values)
+
+
+def check_edges(edges: Edges) -> None:
+    """Raises InvalidValue unless the tensors are a well-formed matrix with finite, non-zero entries."""
+    indptr, indices, values = edges.indptr, edges.indices, edges.values
+    if indptr.dtype != torch.int64 or indices.dtype != torch.int32 or values.dtype != torch.float32:
+        raise InvalidValue("edges must be int64 row starts, int32 sources and float32 weights")
+    if indptr.ndim != 1 or indices.ndim != 1 or values.ndim != 1 or indptr.numel() < 1:
+        raise InvalidValue("the tensors of the edges must have one axis each")
+    if len(indices) != len(values) or int(indptr[0]) != 0 or int(indptr[-1]) != len(values):
+        raise InvalidValue("the row starts don't match the number of edges")
+    if bool((indptr.diff() < 0).any()):
+        raise InvalidValue("the row starts of the edges must not descend")
+    last_row, last_column = -1, -1
+    for block in edges.blocks():
+        if int(block.columns.min()) < 0 or int(block.columns.max()) >= edges.n:
+            raise InvalidValue(f"an edge comes from outside the graph's {edges.n} nodes")
+        rows = torch.cat([block.rows.new_tensor([last_row]), block.rows])
+        columns = torch.cat([block.columns.new_tensor([last_column]), block.columns])
+        if bool(((rows.diff() == 0) & (columns.diff() <= 0)).any()):
+            raise InvalidValue("the sources of a node's edges must ascend")
+        if not bool(torch.isfinite(block.values).all()):
+            raise InvalidValue("an edge weight is NaN or infinite")
+        if bool((block.values == 0).any()):
+            raise InvalidValue("an edge of weight zero is stored")
+        last_row, last_column = int(block.rows[-1]), int(block.columns[-1])
+
+
+def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
+    """Raises OutOfMemory if `n_bytes` are more than the device has free."""
+    free = available_memory(device)
+    if free is not None and n_bytes > free:
+        raise OutOfMemory(
+            f"{what} needs {n_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free",
+            "use the edges (`graph.edges`, or export to csv), which are stored sparse",
+        )
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Free bytes on a device, or None where the system doesn't tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            for line in stream:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _offsets(counts: torch.Tensor) -> torch.Tensor:
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

@@ -1,0 +1,301 @@
+"""The attribution graph of one prompt: its nodes, its direct effects and what they were computed from."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.edges import Edges, check_edges
+from circuit_tracer_cli.graph.layout import NodeKind, NodeLayout, error_id, feature_id, logit_ids, token_id
+from circuit_tracer_cli.types import LogitTarget, UnifiedConfig
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What pruning did to a graph.
+
+    Attributes:
+        node_mask: bool `(T)`, the nodes kept.
+        cumulative_scores: float32 `(T)`, share of all influence at each node's rank in the unpruned graph.
+        node_threshold: Share of influence that the kept nodes were asked to hold.
+        edge_threshold: The same for edges.
+        replacement_score: Of the unpruned graph.
+        completeness_score: Of the unpruned graph.
+        n_edges_before: Edges of the unpruned graph.
+    """
+
+    node_mask: torch.Tensor
+    cumulative_scores: torch.Tensor
+    node_threshold: float
+    edge_threshold: float
+    replacement_score: float
+    completeness_score: float
+    n_edges_before: int
+
+
+class Graph:
+    """Direct effects between the active features, errors, tokens and target logits of one prompt.
+
+    Node order is selected features, error nodes (layer-major), tokens, logits; rows of the matrix are targets, columns sources.
+
+    Args:
+        input_string: The decoded prompt, special tokens included.
+        input_tokens: int64 `(P)`.
+        active_features: int64 `(n, 3)`: layer, position, feature of every active feature, in that order.
+        adjacency_matrix: `Edges`, or a dense `(T, T)` tensor, `T = m + L·P + P + K`.
+        cfg: Facts about the model, as a record or a dict of the same keys.
+        selected_features: int64 `(m)`, ascending row numbers of `active_features`.
+        activation_values: float `(n)`.
+        logit_targets: `K` targets, or (as older files have it) an integer tensor of token ids.
+        logit_probabilities: float `(K)`, the weight of each target.
+        scan: Identifier of the transcoders, one or one per layer.
+        vocab_size: Size of the tokenizer's vocabulary; the model's when not given.
+        metadata: What else is known: model, versions, settings, `prompt_tokens` (each prompt token decoded), timings.
+        pruning: The masks, if the graph was pruned.
+
+    Raises:
+        InvalidValue: The parts don't agree with each other.
+    """
+
+    def __init__(
+        self,
+        input_string: str,
+        input_tokens: torch.Tensor,
+        active_features: torch.Tensor,
+        adjacency_matrix: torch.Tensor | Edges,
+        cfg: UnifiedConfig | Mapping[str, Any],
+        selected_features: torch.Tensor,
+        activation_values: torch.Tensor,
+        logit_targets: Sequence[LogitTarget] | torch.Tensor,
+        logit_probabilities: torch.Tensor,
+        scan: str | list[str] | None = None,
+        vocab_size: int | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        pruning: Pruning | None = None,
+    ) -> None:
+        self.input_string = input_string
+        self.cfg = _as_config(cfg)
+        self.input_tokens = torch.as_tensor(input_tokens).to(torch.int64)
+        self.active_features = active_features.to(torch.int64)
+        self.selected_features = selected_features.to(torch.int64)
+        self.activation_values = activation_values
+        self.logit_targets = _as_targets(logit_targets)
+        self.logit_probabilities = logit_probabilities
+        self.scan = scan
+        self.vocab_size = self.cfg.d_vocab if vocab_size is None else int(vocab_size)
+        self.metadata = dict(metadata or {})
+        self.pruning = pruning
+        self._edges = adjacency_matrix if isinstance(adjacency_matrix, Edges) else Edges.from_dense(adjacency_matrix)
+        _check(self)
+
+    def __repr__(self) -> str:
+        shape = self.layout
+        return (
+            f"Graph({self.input_string!r}, features={shape.n_features}, positions={shape.n_pos}, "
+            f"logits={shape.n_logits}, edges={self._edges.nnz}{', pruned' if self.pruning else ''})"
+        )
+
+    @property
+    def edges(self) -> Edges:
+        """The direct effects in compressed rows."""
+        return self._edges
+
+    @property
+    def adjacency_matrix(self) -> torch.Tensor:
+        """The direct effects as a new dense float32 `(T, T)` tensor. Raises OutOfMemory where that can't fit."""
+        return self._edges.to_dense()
+
+    @adjacency_matrix.setter
+    def adjacency_matrix(self, matrix: torch.Tensor | Edges) -> None:
+        self._edges = matrix if isinstance(matrix, Edges) else Edges.from_dense(matrix)
+        _check(self)
+
+    @property
+    def layout(self) -> NodeLayout:
+        """How the nodes are numbered."""
+        return NodeLayout(len(self.selected_features), self.cfg.n_layers, self.n_pos, len(self.logit_targets))
+
+    @property
+    def n_pos(self) -> int:
+        """`P`, the number of prompt tokens."""
+        return len(self.input_tokens)
+
+    @property
+    def n_nodes(self) -> int:
+        """`T`, the number of nodes."""
+        return self._edges.n
+
+    @property
+    def logit_token_ids(self) -> torch.Tensor:
+        """int64 `(K)`: vocabulary index of each target (virtual for custom ones), on the probabilities' device."""
+        ids = [target.vocab_idx for target in self.logit_targets]
+        return torch.tensor(ids, dtype=torch.int64, device=self.logit_probabilities.device)
+
+    @property
+    def logit_tokens(self) -> torch.Tensor:
+        """Deprecated name of `logit_token_ids`."""
+        warnings.warn("logit_tokens is deprecated, use logit_token_ids", DeprecationWarning, stacklevel=2)
+        return self.logit_token_ids
+
+    @property
+    def logit_weights(self) -> torch.Tensor:
+        """float32 `(T)`: zero but for the logit nodes, which have their probabilities; on the edges' device."""
+        weights = torch.zeros(self.n_nodes, device=self._edges.device)
+        weights[self.layout.logit_offset :] = self.logit_probabilities.to(weights)
+        return weights
+
+    @property
+    def prompt_tokens(self) -> list[str] | None:
+        """Each prompt token decoded, if `metadata` holds them."""
+        tokens = self.metadata.get("prompt_tokens")
+        if isinstance(tokens, list) and len(tokens) == self.n_pos and all(isinstance(t, str) for t in tokens):
+            return tokens
+        return None
+
+    def node_kind(self, node: int) -> NodeKind:
+        """`"feature"`, `"error"`, `"token"` or `"logit"`. Raises IndexError outside the graph."""
+        return self.layout.kind(node)
+
+    def node_id(self, node: int) -> str:
+        """The id that a node has in the JSON graph file. Raises IndexError outside the graph."""
+        layout = self.layout
+        kind = layout.kind(node)
+        if kind == "feature":
+            layer, position, feature = self.active_features[self.selected_features[node]].tolist()
+            return feature_id(layer, feature, position)
+        if kind == "error":
+            return error_id(*layout.error_place(node))
+        if kind == "token":
+            position = layout.token_position(node)
+            return token_id(int(self.input_tokens[position]), position)
+        return self._logit_ids()[node - layout.logit_offset]
+
+    def node_ids(self) -> list[str]:
+        """The ids of all nodes in node order."""
+        layout = self.layout
+        features = self.active_features[self.selected_features].tolist()
+        ids = [feature_id(layer, feature, position) for layer, position, feature in features]
+        ids += [error_id(layer, p) for layer in range(layout.n_layers) for p in range(layout.n_pos)]
+        ids += [token_id(token, p) for p, token in enumerate(self.input_tokens.tolist())]
+        return ids + self._logit_ids()
+
+    def _logit_ids(self) -> list[str]:
+        return logit_ids([t.vocab_idx for t in self.logit_targets], self.cfg.n_layers, self.n_pos)
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves edges, active features and probabilities to a device, in place."""
+        self._edges = self._edges.to(device)
+        self.active_features = self.active_features.to(device)
+        self.logit_probabilities = self.logit_probabilities.to(device)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the graph to a `.safetensors` or `.pt` file, atomically. Raises UsageError, OutputError."""
+        from circuit_tracer_cli.graph.store import save_graph
+
+        save_graph(self, Path(path))
+
+    def to_pt(self, path: str | os.PathLike[str]) -> None:
+        """Writes the graph in the `.pt` format, whatever the file is called. Raises OutputError."""
+        from circuit_tracer_cli.graph.store import save_graph
+
+        save_graph(self, Path(path), kind="pt")
+
+    @staticmethod
+    def from_pt(path: str | os.PathLike[str], map_location: torch.device | str = "cpu") -> Graph:
+        """Reads a graph file of any kind. Raises MissingFile, BadGraphFile."""
+        from circuit_tracer_cli.graph.store import load_graph
+
+        graph = load_graph(path)
+        if torch.device(map_location).type != "cpu":
+            graph.to(map_location)
+        return graph
+
+    def to_networkx(self) -> networkx.DiGraph[str]:
+        """A directed graph from source to target over the kept nodes: see `graph/views.py`."""
+        from circuit_tracer_cli.graph.views import to_networkx
+
+        return to_networkx(self)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """A table of the edges: see `graph/views.py`."""
+        from circuit_tracer_cli.graph.views import to_dataframe
+
+        return to_dataframe(self)
+
+
+def _as_config(cfg: UnifiedConfig | Mapping[str, Any]) -> UnifiedConfig:
+    if isinstance(cfg, UnifiedConfig):
+        return cfg
+    try:
+        config = UnifiedConfig.from_dict(dict(cfg))
+    except TypeError as error:
+        raise InvalidValue(f"the model facts of the graph are incomplete: {error}") from error
+    if type(config.n_layers) is not int or type(config.d_vocab) is not int or config.n_layers < 0:
+        raise InvalidValue("the model facts of the graph have no usable n_layers and d_vocab")
+    return config
+
+
+def _as_targets(targets: Sequence[LogitTarget] | torch.Tensor) -> list[LogitTarget]:
+    if isinstance(targets, torch.Tensor):
+        return [LogitTarget("", int(index)) for index in targets.flatten().tolist()]
+    try:
+        pairs = [LogitTarget(*target) for target in targets]
+    except TypeError as error:
+        raise InvalidValue("each logit target is a pair of token string and vocabulary index") from error
+    if not all(isinstance(p.token_str, str) and isinstance(p.vocab_idx, int) for p in pairs):
+        raise InvalidValue("each logit target is a pair of token string and vocabulary index")
+    return pairs
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvalidValue(message)
+
+
+def _check(graph: Graph) -> None:
+    """Raises InvalidValue unless the parts of the graph fit together."""
+    active, selected, n_active = graph.active_features, graph.selected_features, len(graph.active_features)
+    _require(isinstance(graph.input_string, str), "the prompt of a graph is a string")
+    _require(graph.input_tokens.ndim == 1 and graph.n_pos > 0, "the prompt tokens of a graph are a row of at least one id")
+    _require(active.ndim == 2 and active.shape[1:] == (3,), "active_features must have shape (n, 3)")
+    values = graph.activation_values
+    _require(values.is_floating_point() and values.shape == (n_active,), f"activation_values must hold {n_active} floats")
+    probabilities, n_logits = graph.logit_probabilities, len(graph.logit_targets)
+    _require(
+        probabilities.is_floating_point() and probabilities.shape == (n_logits,),
+        f"logit_probabilities must hold {n_logits} floats, one per target",
+    )
+    _require(bool(torch.isfinite(probabilities).all()), "a logit probability is NaN or infinite")
+    _require(selected.ndim == 1, "selected_features must have one axis")
+    if len(selected):
+        _require(bool((selected.diff() > 0).all()), "selected_features must ascend")
+        _require(0 <= int(selected[0]) and int(selected[-1]) < n_active, f"selected_features must lie in 0..{n_active - 1}")
+    if n_active:
+        bounds = torch.tensor([graph.cfg.n_layers, graph.n_pos], device=active.device)
+        inside = bool((active >= 0).all()) and bool((active[:, :2] < bounds).all())
+        _require(inside, "an active feature lies outside the model's layers or the prompt's positions")
+    expected = graph.layout.n_nodes
+    _require(graph.n_nodes == expected, f"the adjacency matrix has {graph.n_nodes} nodes, the rest of the graph {expected}")
+    check_edges(graph.edges)
+    if graph.pruning is not None:
+        _check_pruning(graph.pruning, expected)
+
+
+def _check_pruning(pruning: Pruning, n_nodes: int) -> None:
+    mask, scores = pruning.node_mask, pruning.cumulative_scores
+    _require(mask.dtype == torch.bool and mask.shape == (n_nodes,), f"node_mask must hold {n_nodes} booleans")
+    _require(scores.is_floating_point() and scores.shape == (n_nodes,), f"cumulative_scores must hold {n_nodes} floats")
+    thresholds = (pruning.node_threshold, pruning.edge_threshold)
+    _require(all(0 <= value <= 1 for value in thresholds), "the thresholds of a pruned graph must lie between 0 and 1")

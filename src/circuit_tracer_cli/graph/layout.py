@@ -1,0 +1,82 @@
+"""How the nodes of a graph are numbered and named. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+NodeKind = Literal["feature", "error", "token", "logit"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLayout:
+    """Node order of a graph: selected features, error nodes (layer-major), tokens, logits."""
+
+    n_features: int
+    n_layers: int
+    n_pos: int
+    n_logits: int
+
+    @property
+    def error_offset(self) -> int:
+        """Index of the first error node."""
+        return self.n_features
+
+    @property
+    def token_offset(self) -> int:
+        """Index of the first token node."""
+        return self.n_features + self.n_layers * self.n_pos
+
+    @property
+    def logit_offset(self) -> int:
+        """Index of the first logit node."""
+        return self.token_offset + self.n_pos
+
+    @property
+    def n_nodes(self) -> int:
+        """`T`, the number of all nodes."""
+        return self.logit_offset + self.n_logits
+
+    def kind(self, node: int) -> NodeKind:
+        """What node `node` is. Raises IndexError outside the graph."""
+        if not 0 <= node < self.n_nodes:
+            raise IndexError(f"node {node} is outside the graph's {self.n_nodes} nodes")
+        if node < self.error_offset:
+            return "feature"
+        if node < self.token_offset:
+            return "error"
+        return "token" if node < self.logit_offset else "logit"
+
+    def error_place(self, node: int) -> tuple[int, int]:
+        """Layer and position of an error node."""
+        return divmod(node - self.error_offset, self.n_pos)
+
+    def token_position(self, node: int) -> int:
+        """Position of a token node."""
+        return node - self.token_offset
+
+
+def feature_id(layer: int, feature: int, position: int) -> str:
+    """Id of a feature node."""
+    return f"{layer}_{feature}_{position}"
+
+
+def error_id(layer: int, position: int) -> str:
+    """Id of an error node; no feature has the number -1, so it can't be a feature's id."""
+    return f"{layer}_-1_{position}"
+
+
+def token_id(vocab_idx: int, position: int) -> str:
+    """Id of a token node."""
+    return f"E_{vocab_idx}_{position}"
+
+
+def logit_ids(vocab_indices: list[int], n_layers: int, n_pos: int) -> list[str]:
+    """Ids of the logit nodes in target order; a token that is a target again gets `_2`, `_3`, … at its end."""
+    seen: dict[int, int] = {}
+    names = []
+    for index in vocab_indices:
+        seen[index] = seen.get(index, 0) + 1
+        repeat = f"_{seen[index]}" if seen[index] > 1 else ""
+        names.append(f"{n_layers + 1}_{index}_{n_pos - 1}{repeat}")
+    return names

@@ -1,0 +1,144 @@
+"""Reads `.pt` graph files, ours and every generation of the reference's, without running what they contain.
+
+A `.pt` file is a zip archive with a pickle in it. The pickle's names are held against a short list before anything is unpickled,
+and the reference's classes are replaced by the stand-ins below.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from circuit_tracer_cli.errors import BadGraphFile
+from circuit_tracer_cli.types import LogitTarget
+
+
+class _ConfigStandIn:
+    """Takes the attributes of a pickled configuration."""
+
+
+class _TargetStandIn(NamedTuple):
+    token_str: str
+    vocab_idx: int
+
+
+def _stand_in(base: type, module: str, name: str) -> type:
+    return type(name, (base,), {"__module__": module, "__qualname__": name})
+
+
+_STAND_INS = [
+    _stand_in(_TargetStandIn, "circuit_tracer.attribution.targets", "LogitTarget"),
+    _stand_in(_ConfigStandIn, "circuit_tracer.utils.tl_nnsight_mapping", "UnifiedConfig"),
+    _stand_in(_ConfigStandIn, "transformer_lens.HookedTransformerConfig", "HookedTransformerConfig"),
+    _stand_in(_ConfigStandIn, "transformer_lens.config.HookedTransformerConfig", "HookedTransformerConfig"),
+    _stand_in(_ConfigStandIn, "transformer_lens.config.hooked_transformer_config", "HookedTransformerConfig"),
+]
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+_STORAGES = ("Half", "BFloat16", "Float", "Double", "Char", "Byte", "Short", "Int", "Long", "Bool")
+_ALLOWED = {
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    "torch device",
+    *(f"torch {name}" for name in _DTYPES),
+    *(f"torch {name}Storage" for name in _STORAGES),
+    *(f"{cls.__module__} {cls.__name__}" for cls in _STAND_INS),
+}
+
+_MAX_PICKLE = 1 << 30
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
+def read_pt(path: Path, source: str) -> dict[str, Any]:
+    """The values of a `.pt` graph file under the names of the current format, tensors memory-mapped.
+
+    Args:
+        path: The file.
+        source: What to call it in messages.
+
+    Raises:
+        BadGraphFile: Truncated, of another kind, or holding anything but plain values and tensors.
+    """
+    try:
+        _check_archive(path, source)
+        with torch.serialization.safe_globals([*_STAND_INS, torch.device]):
+            values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except _UNREADABLE as error:
+        if isinstance(error, BadGraphFile):
+            raise
+        raise BadGraphFile(f"{source} is truncated or not a graph file", "write or copy it again") from error
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise BadGraphFile(f"{source} isn't a graph file: it holds no dictionary of named values")
+    for value in values.values():
+        _check_tensor(value, path.stat().st_size, source)
+    return _current_names(values)
+
+
+def _check_archive(path: Path, source: str) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise BadGraphFile(f"{source} holds compressed data, which torch never writes")
+        pickles = [member for member in members if member.filename.endswith("data.pkl")]
+        if len(pickles) != 1 or pickles[0].file_size > min(_MAX_PICKLE, path.stat().st_size):
+            raise BadGraphFile(f"{source} isn't a file written by torch.save")
+        content = archive.read(pickles[0])
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
+            raise BadGraphFile(f"{source} could run code when it's loaded, so it's refused")
+        if opcode.name == "GLOBAL" and argument not in _ALLOWED:
+            name = str(argument).replace(" ", ".")
+            raise BadGraphFile(f"{source} names {name[:80]!r}, which a graph file has no use for, so it's refused")
+
+
+def _check_tensor(value: Any, file_size: int, source: str) -> None:
+    """A tensor that repeats its storage can claim any size; one that torch saved for a graph never does."""
+    if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > file_size:
+        raise BadGraphFile(f"{source} holds a tensor larger than the file")
+
+
+def _current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of an older generation under the current names."""
+    values = dict(values)
+    if "scan" not in values and "scan_name" in values:
+        values["scan"] = values.pop("scan_name")
+    if "logit_targets" not in values and "logit_tokens" in values:
+        values["logit_targets"] = values.pop("logit_tokens")
+    targets = values.get("logit_targets")
+    if isinstance(targets, list):
+        values["logit_targets"] = [LogitTarget(*t) if isinstance(t, tuple) else t for t in targets]
+    if isinstance(values.get("cfg"), _ConfigStandIn):
+        values["cfg"] = _config_values(vars(values["cfg"]))
+    return values
+
+
+def _config_values(facts: dict[str, Any]) -> dict[str, Any]:
+    """A pickled configuration as the dict that `UnifiedConfig.from_dict` takes; an old one has some names fewer."""
+    values = {name: facts[name] for name in facts if not name.startswith("_")}
+    values["tokenizer_name"] = values.get("tokenizer_name") or values.get("model_name") or ""
+    values["model_name"] = values.get("model_name") or ""
+    values["original_architecture"] = values.get("original_architecture") or "unknown"
+    n_heads = values.get("n_heads")
+    values["n_heads"] = n_heads if isinstance(n_heads, int) else 0
+    values["d_mlp"] = values.get("d_mlp") or 0
+    dtype = values.get("dtype")
+    values["dtype"] = None if dtype is None else str(dtype).removeprefix("torch.")
+    return values

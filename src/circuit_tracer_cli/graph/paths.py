@@ -1,0 +1,138 @@
+"""The strongest chains of edges from a prompt token to a target, and the most influential nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import node_influence, row_scale, topological_waves
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One chain of edges.
+
+    Attributes:
+        nodes: Node indices from the source to the target.
+        weights: Direct effect of each edge, one fewer than nodes.
+        strength: Product of the absolute weights, each divided by the sum over its target's incoming edges.
+        sign: 1 if the path raises its target, -1 if it lowers it: the product of the weights' signs.
+    """
+
+    nodes: tuple[int, ...]
+    weights: tuple[float, ...]
+    strength: float
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Best:
+    """The `k` strongest paths into each node, each as the last step and the place of the path that it prolongs.
+
+    Attributes:
+        strength: float64 `(T, k)`, descending; zero where there are fewer paths.
+        source: int64 `(T, k)`, node before the last, -1 where the path begins.
+        rank: int64 `(T, k)`, place of the prolonged path among those of `source`.
+        weight: float32 `(T, k)`, of the last edge.
+    """
+
+    strength: torch.Tensor
+    source: torch.Tensor
+    rank: torch.Tensor
+    weight: torch.Tensor
+
+
+def strongest_paths(graph: Graph, k: int = 5, source: int | None = None, target: int | None = None) -> list[Path]:
+    """The `k` strongest paths, strongest first, exactly: the best of each node are built from the best of its sources.
+
+    Args:
+        graph: Pruned or not; only stored edges are followed.
+        k: How many.
+        source: Node that the paths start from; any token when left out.
+        target: Node that they end at; any logit when left out, and then a path counts with its logit's probability as well.
+
+    Raises:
+        InvalidValue: `k` isn't positive, a node lies outside the graph, or its features aren't in the order of their layers.
+    """
+    _check_arguments(graph, k, source, target)
+    layout = graph.layout
+    sources = list(range(layout.token_offset, layout.logit_offset)) if source is None else [source]
+    best = _best_into_each(graph, k, sources)
+    first, last = (layout.logit_offset, layout.n_nodes) if target is None else (target, target + 1)
+    worth = best.strength[first:last].clone()
+    if target is None:
+        worth *= graph.logit_weights[first:, None].cpu()
+    order = worth.flatten().argsort(descending=True, stable=True)[:k].tolist()
+    return [_unrolled(best, first + i // k, i % k) for i in order if worth.flatten()[i] > 0]
+
+
+def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:
+    """Features and errors with the largest influence on the targets, as (node, share of all influence), largest first.
+
+    Only kept nodes of a pruned graph are listed; the shares are then of the influence within it.
+    """
+    influence = node_influence(graph.edges, row_scale(graph.edges), graph.logit_weights)
+    total = float(influence.sum())
+    inner = influence[: graph.layout.token_offset]
+    if graph.pruning is not None:
+        inner = inner * graph.pruning.node_mask[: len(inner)].to(inner)
+    order = inner.argsort(descending=True, stable=True)[:n].tolist()
+    return [(node, float(inner[node]) / total) for node in order if inner[node] > 0]
+
+
+def _check_arguments(graph: Graph, k: int, source: int | None, target: int | None) -> None:
+    if k < 1:
+        raise InvalidValue(f"the number of paths must be at least 1, not {k}")
+    for name, node in (("source", source), ("target", target)):
+        if node is not None and not 0 <= node < graph.n_nodes:
+            raise InvalidValue(f"{name} {node} is outside the graph's {graph.n_nodes} nodes")
+
+
+def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
+    edges = graph.edges.to("cpu")
+    if topological_waves(edges) is None:
+        raise InvalidValue("the graph has a cycle or features out of layer order, so it has no strongest path")
+    n = edges.n
+    best = _Best(
+        strength=torch.zeros(n, k, dtype=torch.float64),
+        source=torch.full((n, k), -1),
+        rank=torch.zeros(n, k, dtype=torch.int64),
+        weight=torch.zeros(n, k),
+    )
+    best.strength[sources, 0] = 1.0
+    starts = set(sources)
+    scale = row_scale(edges)
+    for node in edges.indptr.diff().nonzero().flatten().tolist():  # sources have lower numbers, so they're done by now
+        if node not in starts:
+            _fill(best, node, *edges.row(node), scale=float(scale[node]))
+    return best
+
+
+def _fill(best: _Best, node: int, columns: torch.Tensor, weights: torch.Tensor, scale: float) -> None:
+    k = best.strength.shape[1]
+    shares = weights.to(torch.float64).abs() * scale
+    strengths = (best.strength[columns] * shares[:, None]).flatten()
+    count = min(k, len(strengths))
+    least = strengths.topk(count).values[-1]
+    candidates = ((strengths >= least) & (strengths > 0)).nonzero().flatten()
+    order = strengths[candidates].argsort(descending=True, stable=True)[:count]
+    chosen = candidates[order]
+    edge = chosen // k
+    found = len(chosen)
+    best.strength[node, :found] = strengths[chosen]
+    best.source[node, :found] = columns[edge].to(torch.int64)
+    best.rank[node, :found] = chosen % k
+    best.weight[node, :found] = weights[edge]
+
+
+def _unrolled(best: _Best, node: int, rank: int) -> Path:
+    nodes, weights, strength = [node], [], float(best.strength[node, rank])
+    while (before := int(best.source[node, rank])) >= 0:
+        weights.append(float(best.weight[node, rank]))
+        node, rank = before, int(best.rank[node, rank])
+        nodes.append(node)
+    sign = -1 if sum(weight < 0 for weight in weights) % 2 else 1
+    return Path(tuple(reversed(nodes)), tuple(reversed(weights)), strength, sign)

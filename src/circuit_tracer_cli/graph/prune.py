@@ -1,0 +1,189 @@
+"""Cuts a graph down to the nodes and edges that carry most of the influence (Ameisen et al. 2025, "Graph pruning").
+
+Edge scores are computed block by block and never held: besides the edges there is one bit mask and what grows with the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.influence import masked_magnitudes, node_influence, row_scale
+from circuit_tracer_cli.graph.layout import NodeLayout
+from circuit_tracer_cli.graph.scores import compute_graph_scores
+from circuit_tracer_cli.graph.threshold import check_threshold, find_threshold, select_threshold
+
+NODE_THRESHOLD = 0.8
+EDGE_THRESHOLD = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """What stays of a graph. Unpacks as `node_mask, edge_mask, cumulative_scores`.
+
+    Attributes:
+        node_mask: bool `(T)`.
+        edge_keep: bool `(nnz)`, over the stored edges.
+        cumulative_scores: float32 `(T)`: share of all influence held by the nodes up to and including this one, the most
+            influential first.
+        edges: The edges that `edge_keep` is about.
+    """
+
+    node_mask: torch.Tensor
+    edge_keep: torch.Tensor
+    cumulative_scores: torch.Tensor
+    edges: Edges
+
+    @property
+    def edge_mask(self) -> torch.Tensor:
+        """bool `(T, T)`, row = target. Made on each access; `edge_keep` says the same in less memory."""
+        mask = torch.zeros(self.edges.n, self.edges.n, dtype=torch.bool, device=self.edges.device)
+        for block in self.edges.blocks():
+            mask[block.rows, block.columns] = self.edge_keep[block.start : block.stop]
+        return mask
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter((self.node_mask, self.edge_mask, self.cumulative_scores))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, place: Any) -> Any:
+        return tuple(self)[place]
+
+
+def prune_graph(
+    graph: Graph, node_threshold: float = NODE_THRESHOLD, edge_threshold: float = EDGE_THRESHOLD
+) -> PruneResult:
+    """The nodes that hold the share `node_threshold` of the influence and the edges among them that hold `edge_threshold`.
+
+    Tokens and logits always stay. A feature stays only with a kept edge on both sides, an error node with a kept edge out.
+
+    Raises:
+        InvalidValue: A threshold outside 0..1.
+        UsageError: The graph was pruned with other thresholds.
+    """
+    check_threshold(node_threshold, "node_threshold")
+    check_threshold(edge_threshold, "edge_threshold")
+    edges, layout = graph.edges, graph.layout
+    if graph.pruning is not None:
+        _require_same_thresholds(graph.pruning, node_threshold, edge_threshold)
+        keep = torch.ones(edges.nnz, dtype=torch.bool, device=edges.device)
+        return PruneResult(graph.pruning.node_mask, keep, graph.pruning.cumulative_scores, edges)
+    weights = graph.logit_weights
+    influence = node_influence(edges, row_scale(edges), weights).to(torch.float32)
+    node_mask = influence >= find_threshold(influence, node_threshold)
+    node_mask[layout.token_offset :] = True
+    edge_keep = _strongest_edges(edges, weights, node_mask, edge_threshold)
+    node_mask = _without_dead_ends(edges, edge_keep, node_mask, layout)
+    return PruneResult(node_mask, edge_keep, _cumulative_scores(influence), edges)
+
+
+def pruned_graph(graph: Graph, node_threshold: float | None = None, edge_threshold: float | None = None) -> Graph:
+    """The graph with only the kept edges, same nodes in the same order, and the record of the pruning.
+
+    Thresholds left out are those that the graph was pruned with already, else 0.8 and 0.98. A graph pruned with the same
+    thresholds is returned as it is. Raises as `prune_graph` does.
+    """
+    done = graph.pruning
+    node_threshold = _chosen(node_threshold, done and done.node_threshold, NODE_THRESHOLD)
+    edge_threshold = _chosen(edge_threshold, done and done.edge_threshold, EDGE_THRESHOLD)
+    if done is not None:
+        _require_same_thresholds(done, node_threshold, edge_threshold)
+        return graph
+    result = prune_graph(graph, node_threshold, edge_threshold)
+    replacement, completeness = compute_graph_scores(graph)
+    return Graph(
+        input_string=graph.input_string,
+        input_tokens=graph.input_tokens,
+        active_features=graph.active_features,
+        adjacency_matrix=graph.edges.select(result.edge_keep),
+        cfg=graph.cfg,
+        selected_features=graph.selected_features,
+        activation_values=graph.activation_values,
+        logit_targets=graph.logit_targets,
+        logit_probabilities=graph.logit_probabilities,
+        scan=graph.scan,
+        vocab_size=graph.vocab_size,
+        metadata=graph.metadata,
+        pruning=Pruning(
+            node_mask=result.node_mask,
+            cumulative_scores=result.cumulative_scores,
+            node_threshold=node_threshold,
+            edge_threshold=edge_threshold,
+            replacement_score=replacement,
+            completeness_score=completeness,
+            n_edges_before=graph.edges.nnz,
+        ),
+    )
+
+
+def _chosen(asked: float | None, done: float | None, default: float) -> float:
+    if asked is not None:
+        return check_threshold(asked, "threshold")
+    return default if done is None else done
+
+
+def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshold: float) -> None:
+    if (done.node_threshold, done.edge_threshold) != (node_threshold, edge_threshold):
+        raise UsageError(
+            f"the graph was already pruned with thresholds {done.node_threshold:g} and {done.edge_threshold:g}",
+            "leave the thresholds out, or start from the raw graph",
+        )
+
+
+def _strongest_edges(edges: Edges, weights: torch.Tensor, node_mask: torch.Tensor, threshold: float) -> torch.Tensor:
+    """bool `(nnz)`: the edges among the masked nodes that hold the share `threshold` of the edge scores."""
+    scale = row_scale(edges, node_mask)
+    factor = scale * (node_influence(edges, scale, weights, node_mask) + weights)
+
+    def scores() -> Iterable[torch.Tensor]:
+        for block in edges.blocks():
+            yield (masked_magnitudes(block, node_mask) * factor[block.rows]).to(torch.float32)
+
+    least = select_threshold(scores, threshold)
+    keep = torch.empty(edges.nnz, dtype=torch.bool, device=edges.device)
+    done = 0
+    for block in scores():
+        torch.ge(block, least, out=keep[done : done + len(block)])
+        done += len(block)
+    return keep
+
+
+def _without_dead_ends(
+    edges: Edges, edge_keep: torch.Tensor, node_mask: torch.Tensor, layout: NodeLayout
+) -> torch.Tensor:
+    """The mask without features and errors that lead nowhere or come from nowhere; their edges are taken out of `edge_keep`."""
+    while True:
+        has_out = torch.zeros_like(node_mask)
+        has_in = torch.zeros_like(node_mask)
+        for block in edges.blocks():
+            kept = edge_keep[block.start : block.stop]
+            has_out[block.columns[kept]] = True
+            has_in[block.rows[kept]] = True
+        alive = node_mask.clone()
+        alive[: layout.token_offset] &= has_out[: layout.token_offset]
+        alive[: layout.error_offset] &= has_in[: layout.error_offset]
+        if torch.equal(alive, node_mask):
+            return node_mask
+        node_mask = alive
+        for block in edges.blocks():
+            edge_keep[block.start : block.stop] &= node_mask[block.rows] & node_mask[block.columns]
+
+
+def _cumulative_scores(influence: torch.Tensor) -> torch.Tensor:
+    """float32 `(T)`: the share of the total at each node's rank; all ones if there is no influence."""
+    order = influence.argsort(descending=True, stable=True)
+    ranked = influence[order].to(torch.float64)
+    total = ranked.sum()
+    if not bool(total > 0):
+        return torch.ones_like(influence)
+    scores = torch.empty_like(influence)
+    scores[order] = (ranked.cumsum(0) / total).to(torch.float32)
+    return scores

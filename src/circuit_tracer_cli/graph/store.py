@@ -1,0 +1,252 @@
+"""Graph files: `.safetensors` (dense or sparse, memory-mapped) and `.pt`, recognised by content, written atomically."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from mmap import ACCESS_COPY, mmap
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import torch
+
+from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, MissingFile, OutOfMemory, UsageError
+from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.legacy import read_pt
+from circuit_tracer_cli.graph.tensorfile import looks_like_tensors, read_tensors, write_tensors
+
+FORMAT = "circuit-tracer-graph"
+FORMAT_VERSION = 1
+HEADER_KEY = "circuit-tracer-graph"
+
+Kind = Literal["safetensors", "pt"]
+_TENSORS = (
+    "input_tokens",
+    "active_features",
+    "activation_values",
+    "selected_features",
+    "logit_probabilities",
+)
+_SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before")
+
+
+def graph_kind(path: str | os.PathLike[str]) -> Kind:
+    """The kind of graph file that a name asks for. Raises UsageError for any suffix but `.safetensors` and `.pt`."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".safetensors":
+        return "safetensors"
+    if suffix == ".pt":
+        return "pt"
+    raise UsageError(
+        f"can't tell the kind of graph file from {str(path)!r}",
+        f"name it {Path(path).stem or 'graph'}.safetensors or {Path(path).stem or 'graph'}.pt",
+    )
+
+
+def save_graph(graph: Graph, path_or_file: str | os.PathLike[str] | BinaryIO, *, kind: Kind | None = None) -> None:
+    """Writes a graph to a file, atomically, or to a binary stream.
+
+    Args:
+        graph: Raw or pruned.
+        path_or_file: The suffix decides the kind; a stream gets safetensors.
+        kind: Decides instead.
+
+    Raises:
+        UsageError: Unknown suffix.
+        OutputError: The file can't be written; nothing is left of it.
+    """
+    if not isinstance(path_or_file, (str, os.PathLike)):
+        _write(graph, path_or_file, kind or "safetensors")
+        return
+    chosen = kind or graph_kind(path_or_file)
+    with atomic_writer(path_or_file) as stream:
+        _write(graph, stream, chosen)
+
+
+def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO) -> Graph:
+    """Reads a graph file of any kind, or a binary stream. Code in a file is never run.
+
+    Raises:
+        MissingFile: No such file, or no permission.
+        BadGraphFile: Truncated, damaged, of another kind or of a later version.
+    """
+    if not isinstance(path_or_file, (str, os.PathLike)):
+        with _spooled(path_or_file) as path:
+            return _load(path, "the graph read from the pipe")
+    path = Path(path_or_file)
+    if path.is_dir():
+        raise MissingFile(f"{path} is a folder, not a graph file", "name a .safetensors or .pt file")
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("rb") as stream, _spooled(stream) as copy:
+                return _load(copy, str(path))
+        return _load(path, str(path))
+    except FileNotFoundError as error:
+        raise MissingFile(f"no such graph file: {path}", "check the path, or make one with `attribute -o`") from error
+    except PermissionError as error:
+        raise MissingFile(f"can't read {path}: permission denied") from error
+
+
+@contextlib.contextmanager
+def _spooled(stream: BinaryIO) -> Iterator[Path]:
+    """The stream's content as a temporary file, so that it can be mapped into memory rather than held."""
+    handle, name = tempfile.mkstemp(prefix="circuit-tracer-", suffix=".graph")
+    try:
+        with os.fdopen(handle, "wb") as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+        yield Path(name)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise output_error(Path(name), error) from error
+        raise
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _load(path: Path, source: str) -> Graph:
+    with path.open("rb") as stream:
+        start = stream.read(9)
+        if start[:4] == b"PK\x03\x04":
+            values = read_pt(path, source)
+        elif looks_like_tensors(start):
+            values = _read_safetensors(stream, source)
+        elif not start:
+            raise BadGraphFile(f"{source} is empty", "the command that should have written it may have failed")
+        else:
+            raise BadGraphFile(f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them")
+    return _from_values(values, source)
+
+
+def _read_safetensors(stream: BinaryIO, source: str) -> dict[str, Any]:
+    try:
+        mapped = mmap(stream.fileno(), 0, access=ACCESS_COPY)
+    except OSError as error:
+        raise BadGraphFile(f"{source} can't be mapped into memory: {error.strerror}") from error
+    tensors, metadata = read_tensors(mapped, source)
+    if HEADER_KEY not in metadata:
+        raise BadGraphFile(f"{source} is a safetensors file without a graph", "a model or transcoder file isn't a graph")
+    try:
+        header = json.loads(metadata[HEADER_KEY])
+    except (ValueError, RecursionError) as error:
+        raise BadGraphFile(f"{source} has a damaged header") from error
+    if not isinstance(header, dict) or set(header) & set(tensors):
+        raise BadGraphFile(f"{source} has a damaged header")
+    return {**header, **tensors}
+
+
+def _from_values(values: Mapping[str, Any], source: str) -> Graph:
+    version = values.get("format_version", FORMAT_VERSION)
+    if values.get("format", FORMAT) != FORMAT or type(version) is not int:
+        raise BadGraphFile(f"{source} isn't a {FORMAT} file")
+    if version > FORMAT_VERSION:
+        raise BadGraphFile(f"{source} has format version {version}", "upgrade circuit-tracer-cli to read it")
+    try:
+        return Graph(
+            input_string=values["input_string"],
+            adjacency_matrix=_edges(values),
+            cfg=_mapping(values["cfg"]),
+            logit_targets=values["logit_targets"],
+            scan=_scan(values.get("scan")),
+            vocab_size=values.get("vocab_size"),
+            metadata=_mapping(values.get("metadata") or {}),
+            pruning=_pruning(values),
+            **{name: _tensor(values, name) for name in _TENSORS},
+        )
+    except KeyError as error:
+        raise BadGraphFile(f"{source} lacks {error.args[0]!r}", "it may be a file of another kind") from error
+    except OutOfMemory:
+        raise
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadGraphFile(f"{source} is damaged: {reason[:200]}") from error
+
+
+def _tensor(values: Mapping[str, Any], name: str) -> torch.Tensor:
+    value = values[name]
+    if name == "input_tokens" and isinstance(value, list):
+        return torch.tensor(value)
+    if not isinstance(value, torch.Tensor):
+        raise InvalidValue(f"{name} isn't a tensor")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidValue("a dictionary was expected")
+    return value
+
+
+def _scan(value: Any) -> str | list[str] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
+        return list(value)
+    raise InvalidValue("scan must be a string or a list of strings")
+
+
+def _edges(values: Mapping[str, Any]) -> Edges | torch.Tensor:
+    if "adjacency_indptr" in values:
+        names = ("adjacency_indptr", "adjacency_indices", "adjacency_values")
+        return Edges(*(_tensor(values, name) for name in names))
+    return _tensor(values, "adjacency_matrix")
+
+
+def _pruning(values: Mapping[str, Any]) -> Pruning | None:
+    if "node_mask" not in values:
+        return None
+    scores = {name: values[name] for name in _SCORES}
+    if not all(isinstance(value, (int, float)) for value in scores.values()):
+        raise InvalidValue("a threshold or score isn't a number")
+    return Pruning(node_mask=_tensor(values, "node_mask"), cumulative_scores=_tensor(values, "cumulative_scores"), **scores)
+
+
+def _write(graph: Graph, stream: BinaryIO, kind: Kind) -> None:
+    tensors, header = _tensors_of(graph), _header_of(graph)
+    if kind == "pt":
+        content = {**header, **tensors, "adjacency_matrix": graph.edges.to("cpu").to_dense()}
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:  # torch reports what a stream raised in its own words
+            raise OSError(errno.EIO, str(error).splitlines()[0]) from error
+        return
+    edges = graph.edges.to("cpu")
+    if edges.nbytes < 4 * edges.n**2:
+        sparse = {"indptr": edges.indptr, "indices": edges.indices, "values": edges.values}
+        tensors |= {f"adjacency_{name}": tensor for name, tensor in sparse.items()}
+    else:
+        tensors["adjacency_matrix"] = edges.to_dense()
+    write_tensors(stream, tensors, {HEADER_KEY: json.dumps(header)})
+
+
+def _tensors_of(graph: Graph) -> dict[str, torch.Tensor]:
+    tensors = {name: getattr(graph, name).detach().to("cpu").contiguous() for name in _TENSORS}
+    tensors["logit_probabilities"] = tensors["logit_probabilities"].to(torch.float32)
+    if graph.pruning is not None:
+        tensors["node_mask"] = graph.pruning.node_mask.to("cpu")
+        tensors["cumulative_scores"] = graph.pruning.cumulative_scores.to("cpu", torch.float32)
+    return tensors
+
+
+def _header_of(graph: Graph) -> dict[str, Any]:
+    """Everything that isn't a tensor, in plain values."""
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "input_string": graph.input_string,
+        "scan": graph.scan,
+        "vocab_size": graph.vocab_size,
+        "cfg": graph.cfg.to_dict(),
+        "logit_targets": [[target.token_str, target.vocab_idx] for target in graph.logit_targets],
+        "metadata": graph.metadata,
+    }
+    if graph.pruning is not None:
+        header |= {name: getattr(graph.pruning, name) for name in _SCORES}
+    plain: dict[str, Any] = json.loads(json.dumps(header, default=str))
+    return plain

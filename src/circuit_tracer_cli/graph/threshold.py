@@ -1,0 +1,78 @@
+"""The score that the largest scores holding a given share of the total stay above, found without sorting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+
+from circuit_tracer_cli.errors import InvalidValue
+
+ScoreStream = Callable[[], Iterable[torch.Tensor]]
+"""Gives the same blocks of float32 scores each time it's called."""
+
+_HIGH_BINS = 1 << 15  # the sign bit of a score is never set
+_LOW_BINS = 1 << 16
+
+
+def check_threshold(value: float, name: str) -> float:
+    """The value as a float. Raises InvalidValue unless it lies in 0..1."""
+    if not 0 <= value <= 1:
+        raise InvalidValue(f"{name} must lie between 0 and 1, not {value}", "1 keeps everything, 0 only the strongest")
+    return float(value)
+
+
+def find_threshold(scores: torch.Tensor, threshold: float) -> torch.Tensor:
+    """The smallest score to keep so that all scores at least as large hold the share `threshold` of the total.
+
+    0 gives the largest score, 1 the smallest above zero. Scores that aren't above zero hold no share and are never chosen.
+
+    Returns:
+        A scalar tensor like `scores`; infinity if no score is above zero.
+    """
+    check_threshold(threshold, "threshold")
+    flat = scores.flatten()
+
+    def blocks() -> Iterable[torch.Tensor]:
+        return (block.to(torch.float32) for block in flat.split(1 << 16))
+
+    found = select_threshold(blocks, threshold)
+    if math.isinf(found):
+        return scores.new_tensor(math.inf)
+    return flat[flat.to(torch.float32) == found].min()
+
+
+def select_threshold(stream: ScoreStream, threshold: float) -> float:
+    """`find_threshold` over scores that are computed block by block, twice, and never held.
+
+    For floats above zero the order of their bits is the order of their values: a first histogram over the upper sixteen bits
+    finds the bin, a second over the lower sixteen the very value.
+    """
+    sums = torch.zeros(_HIGH_BINS, dtype=torch.float64)
+    for block in stream():
+        positive = block[block > 0]
+        bins = positive.view(torch.int32) >> 16
+        sums += torch.bincount(bins, weights=positive.to(torch.float64), minlength=_HIGH_BINS).cpu()
+    total = float(sums.sum())
+    if not total > 0:
+        return math.inf
+    high, above = _first_reaching(sums, 0.0, threshold, total)
+    fine = torch.zeros(_LOW_BINS, dtype=torch.float64)
+    for block in stream():
+        positive = block[block > 0]
+        bits = positive.view(torch.int32)
+        inside = (bits >> 16) == high
+        low_bits = bits[inside] & (_LOW_BINS - 1)
+        fine += torch.bincount(low_bits, weights=positive[inside].to(torch.float64), minlength=_LOW_BINS).cpu()
+    low, _ = _first_reaching(fine, above, threshold, total)
+    return torch.tensor((high << 16) | low, dtype=torch.int32).view(torch.float32).item()
+
+
+def _first_reaching(sums: torch.Tensor, above: float, threshold: float, total: float) -> tuple[int, float]:
+    """The highest bin at which the share reaches `threshold` (else the lowest that isn't empty), and the sum above it."""
+    filled = sums.nonzero().flatten().flip(0)
+    cumulative = above + sums[filled].cumsum(0)
+    reached = (cumulative / total >= threshold).nonzero().flatten()
+    place = int(reached[0]) if len(reached) and threshold < 1 else len(filled) - 1
+    return int(filled[place]), float(cumulative[place - 1]) if place else above

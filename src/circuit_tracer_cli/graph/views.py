@@ -1,0 +1,136 @@
+"""A graph as a networkx graph or a pandas table. Both packages are optional."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from circuit_tracer_cli.errors import CircuitTracerError
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.layout import NodeKind
+
+if TYPE_CHECKING:
+    import networkx
+    import pandas
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """One node in plain values; what doesn't apply to its kind is None.
+
+    Attributes:
+        index: Place in the graph's node order.
+        node_id: As in the JSON graph file.
+        kind: feature, error, token or logit.
+        layer: Of a feature or error.
+        position: In the prompt; a logit's is the last.
+        feature: Number of a feature within its layer.
+        activation: Of a feature.
+        token: The prompt token of a token node, the target of a logit node, as text.
+        vocab_idx: Of a token or logit.
+        probability: Of a logit.
+        influence: Cumulative influence score, if the graph is pruned.
+    """
+
+    index: int
+    node_id: str
+    kind: NodeKind
+    position: int
+    layer: int | None = None
+    feature: int | None = None
+    activation: float | None = None
+    token: str | None = None
+    vocab_idx: int | None = None
+    probability: float | None = None
+    influence: float | None = None
+
+
+def iter_nodes(graph: Graph) -> Iterator[NodeView]:
+    """The kept nodes of a pruned graph, all nodes of another, in node order."""
+    kept = [True] * graph.n_nodes if graph.pruning is None else graph.pruning.node_mask.tolist()
+    scores = None if graph.pruning is None else graph.pruning.cumulative_scores.tolist()
+    features = graph.active_features[graph.selected_features].tolist()
+    activations = graph.activation_values[graph.selected_features.to(graph.activation_values.device)].tolist()
+    for index, node_id in enumerate(graph.node_ids()):
+        if kept[index]:
+            influence = scores[index] if scores else None
+            yield _view(graph, index, node_id, influence, features, activations)
+
+
+def _view(
+    graph: Graph, index: int, node_id: str, influence: float | None, features: list[list[int]], activations: list[float]
+) -> NodeView:
+    layout = graph.layout
+    kind = layout.kind(index)
+    if kind == "feature":
+        layer, position, feature = features[index]
+        return NodeView(
+            index, node_id, kind, position, layer, feature, activation=activations[index], influence=influence
+        )
+    if kind == "error":
+        layer, position = layout.error_place(index)
+        return NodeView(index, node_id, kind, position, layer, influence=influence)
+    if kind == "token":
+        position = layout.token_position(index)
+        token = graph.prompt_tokens[position] if graph.prompt_tokens else None
+        vocab_idx = int(graph.input_tokens[position])
+        return NodeView(index, node_id, kind, position, token=token, vocab_idx=vocab_idx, influence=influence)
+    place = index - layout.logit_offset
+    target, probability = graph.logit_targets[place], float(graph.logit_probabilities[place])
+    return NodeView(
+        index,
+        node_id,
+        kind,
+        graph.n_pos - 1,
+        token=target.token_str,
+        vocab_idx=target.vocab_idx,
+        probability=probability,
+    )
+
+
+def to_networkx(graph: Graph) -> networkx.DiGraph[str]:
+    """A directed graph over node ids, edges from source to target with their signed `weight`.
+
+    Nodes carry what `NodeView` has for their kind. Raises CircuitTracerError if networkx isn't installed.
+    """
+    networkx = _optional("networkx")
+    result: networkx.DiGraph[str] = networkx.DiGraph(prompt=graph.input_string)
+    for node in iter_nodes(graph):
+        values = {name: getattr(node, name) for name in NodeView.__slots__ if name != "node_id"}
+        result.add_node(node.node_id, **{name: value for name, value in values.items() if value is not None})
+    names = graph.node_ids()
+    for block in graph.edges.blocks():
+        triples = zip(block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True)
+        result.add_weighted_edges_from((names[source], names[target], weight) for source, target, weight in triples)
+    return result
+
+
+def to_dataframe(graph: Graph) -> pandas.DataFrame:
+    """One line per edge: `source`, `target` (node ids, as categories), `source_kind`, `target_kind`, `weight` (float32).
+
+    Raises CircuitTracerError if pandas isn't installed.
+    """
+    pandas = _optional("pandas")
+    names = graph.node_ids()
+    kinds = [graph.layout.kind(i) for i in range(graph.n_nodes)]
+    order: list[NodeKind] = ["feature", "error", "token", "logit"]
+    codes = [order.index(kind) for kind in kinds]
+    columns: dict[str, Any] = {}
+    targets = graph.edges.row_indices(0, graph.edges.nnz).cpu().numpy()
+    sources = graph.edges.indices.cpu().numpy()
+    for name, nodes in (("source", sources), ("target", targets)):
+        columns[name] = pandas.Categorical.from_codes(nodes, categories=names)
+    lookup = pandas.Series(codes).to_numpy()
+    for name, nodes in (("source_kind", sources), ("target_kind", targets)):
+        columns[name] = pandas.Categorical.from_codes(lookup[nodes], categories=order)
+    columns["weight"] = graph.edges.values.cpu().numpy()
+    return pandas.DataFrame(columns)
+
+
+def _optional(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise CircuitTracerError(f"{name} isn't installed", f"pip install {name}") from error
