@@ -1,0 +1,88 @@
+"""File contents as they go over the wire: bytes, entity tag and, made once, a compressed copy."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+_GZIP_FROM = 1 << 12
+_GZIP_LEVEL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One version of one file."""
+
+    content: bytes
+    etag: str
+    compressed: bytes | None
+
+
+def etag_of(content: bytes) -> str:
+    """A strong entity tag: the same for equal content, whatever the file's date."""
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+class BodyCache:
+    """Bodies of recently read files, dropped as soon as the file changes, least recently used first.
+
+    Args:
+        max_bytes: How much may be kept in memory, both copies counted. A larger file is served and not kept.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Path, tuple[tuple[int, ...], Body]] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
+        """The file's body. `check` sees every new version once and raises if it must not be served."""
+        version = _version(path)
+        with self._lock:
+            version_and_body = self._entries.get(path)
+            if version_and_body is not None and version_and_body[0] == version:
+                self._entries.move_to_end(path)
+                return version_and_body[1]
+        content = path.read_bytes()
+        if check is not None:
+            check(content)
+        body = Body(content, etag_of(content), _compressed(content))
+        self._keep(path, version, body)
+        return body
+
+    def _keep(self, path: Path, version: tuple[int, ...], body: Body) -> None:
+        with self._lock:
+            self._drop(path)
+            if _size(body) > self._max_bytes:
+                return
+            self._entries[path] = (version, body)
+            self._size += _size(body)
+            while self._size > self._max_bytes:
+                self._drop(next(iter(self._entries)))
+
+    def _drop(self, path: Path) -> None:
+        dropped = self._entries.pop(path, None)
+        if dropped is not None:
+            self._size -= _size(dropped[1])
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _size(body: Body) -> int:
+    return len(body.content) + len(body.compressed or b"")
+
+
+def _compressed(content: bytes) -> bytes | None:
+    if len(content) < _GZIP_FROM:
+        return None
+    packed = gzip.compress(content, compresslevel=_GZIP_LEVEL, mtime=0)
+    return packed if len(packed) < len(content) else None

@@ -1,0 +1,168 @@
+"""Starts and stops the server in a background thread."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
+from circuit_tracer_cli.server.app import Settings, create_app
+from circuit_tracer_cli.server.assets import static_folder
+from circuit_tracer_cli.server.security import AccessRules, check_origins
+
+DEFAULT_PORT = 8041
+_PORTS_TO_TRY = 64
+_START_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+
+
+class Server:
+    """A running server. Also a context manager that stops it."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self.host: str = settings.rules.host
+        self.port: int = listener.getsockname()[1]
+        self._listener = listener
+        config = uvicorn.Config(
+            create_app(settings),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            proxy_headers=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._uvicorn = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._uvicorn.run, kwargs={"sockets": [listener]}, name="circuit-tracer", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
+
+    def start(self) -> None:
+        """Returns when requests are answered. Raises ServerError if that doesn't come about."""
+        self._thread.start()
+        atexit.register(self.stop)
+        limit = time.monotonic() + _START_SECONDS
+        while not self._uvicorn.started:
+            if not self._thread.is_alive() or time.monotonic() > limit:
+                self.stop()
+                raise ServerError("the server didn't start", "set CIRCUIT_TRACER_DEBUG=1 and try again")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Ends the server and frees the port. Calling it again does nothing."""
+        atexit.unregister(self.stop)
+        self._uvicorn.should_exit = True
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_STOP_SECONDS)
+        self._listener.close()
+
+    def wait(self) -> None:
+        """Blocks until the server has stopped. Ctrl-C stops it, then raises KeyboardInterrupt."""
+        try:
+            while self._thread.is_alive():
+                self._thread.join(0.5)
+        finally:
+            self.stop()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def serve(
+    data_dir: str | Path,
+    frontend_dir: str | Path | None = None,
+    features_dir: str | Path | None = None,
+    port: int = DEFAULT_PORT,
+    host: str = "127.0.0.1",
+    allow_origins: Iterable[str] = (),
+) -> Server:
+    """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
+
+    Args:
+        data_dir: Folder of graph files. Files that appear later are listed without a restart.
+        frontend_dir: Another viewer than the packaged one.
+        features_dir: Folder of feature examples with `index.json.gz`.
+        port: 0 takes the next free one, from 8041 on.
+        host: Address to listen on.
+        allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
+
+    Raises:
+        MissingFile: A folder doesn't exist, or holds no viewer.
+        ServerError: The port is taken or the address unknown.
+        InvalidValue: The port is no port, or an origin no origin.
+    """
+    if isinstance(port, bool) or not 0 <= port <= 65535:
+        raise InvalidValue(f"port {port} doesn't exist", "use 1 to 65535, or 0 for the next free one")
+    settings = Settings(
+        data_dir=_folder(data_dir, "graph folder"),
+        static_dir=static_folder(frontend_dir).resolve(),
+        features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
+        rules=AccessRules(host, check_origins(allow_origins)),
+    )
+    server = Server(settings, _listen(host, port))
+    server.start()
+    return server
+
+
+def _folder(path: str | Path, what: str) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise MissingFile(f"the {what} {str(path)!r} doesn't exist", "name an existing folder")
+    return folder.resolve()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    candidates = range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TO_TRY) if port == 0 else (port,)
+    for candidate in candidates:
+        try:
+            return _bind(host, candidate)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                message = f"can't listen on {host}:{candidate}: {error.strerror}"
+                raise ServerError(message, _hint(error)) from error
+    if port == 0:
+        return _bind(host, 0)
+    free = _listen(host, 0)
+    suggestion = free.getsockname()[1]
+    free.close()
+    raise ServerError(f"port {port} is in use", f"try --port {suggestion}, or --port 0 for the next free one")
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket: on Linux only listening tells for certain that a port is free."""
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _hint(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "ports below 1024 need privileges; try --port 0"
+    return "use --host 127.0.0.1, or an address of this machine"
