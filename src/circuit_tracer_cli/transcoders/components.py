@@ -111,7 +111,7 @@ def _active_of_layer(
 def decoder_vectors(
     transcoders: Transcoders, active: ActiveFeatures, max_bytes: int = _BLOCK_BYTES
 ) -> Iterator[DecoderBlock]:
-    """The decoder rows of all active features, each read exactly once, layer by layer in blocks of at most `max_bytes`.
+    """The decoder rows of all active features, each read once, by layer in blocks of at most `max_bytes`.
 
     A block holds all entries of its features. A layer without an active feature yields none.
     """

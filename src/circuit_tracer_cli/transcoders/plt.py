@@ -27,13 +27,13 @@ class SingleLayerTranscoder(TranscoderLayer):
         activation: Activation | None = None,
         W_skip: Tensor | None = None,
     ) -> SingleLayerTranscoder:
-        """From tensors as in the standard file: `W_dec (feature, d_model)`, `W_skip` applied as x @ W_skip.T."""
+        """From tensors as in the standard file: `W_dec (feature, d_model)`, `W_skip` for x @ W_skip.T."""
         skip = None if W_skip is None else W_skip.T
         decoder = EagerWeights(W_dec.unsqueeze(1))
         return cls(EagerWeights(W_enc), decoder, b_enc, b_dec, activation or ReLU(), skip)
 
     def decode(self, acts: Tensor, input_acts: Tensor | None = None) -> Tensor:
-        """Activations `(pos, feature)` → reconstruction `(pos, d_model)`. A skip connection needs the input."""
+        """Activations `(pos, feature)` → reconstruction `(pos, d_model)`. A skip needs the input."""
         out = self.b_dec.expand(*acts.shape[:-1], -1).clone()
         for start, block in self.W_dec.blocks():
             out += acts[..., start : start + len(block)] @ block[:, 0]

@@ -126,6 +126,11 @@ class LazyWeights:
         stored = file.tensors[name].shape
         self.shape = (stored[0], *(stored[1:] if row_shape is None else row_shape))
 
+    @property
+    def origin(self) -> str:
+        """The file and the tensor, for messages."""
+        return f"{self.file.path}: tensor {self.name!r}"
+
     def rows(self, features: Tensor) -> Tensor:
         """A copy of the rows `features`; each distinct row is read once, in the order of the file."""
         distinct, place = torch.unique(features.cpu(), return_inverse=True)
@@ -145,11 +150,20 @@ class LazyWeights:
 
     def full(self) -> Tensor:
         """The whole matrix, read now."""
-        return self.file.view(self.name).view(self.shape).to(self.device, self.dtype)
+        out = torch.empty(self.shape, device=self.device, dtype=self.dtype)
+        for start, block in self.blocks():
+            out[start : start + len(block)] = block
+        return out
+
+    def load(self) -> EagerWeights:
+        """The matrix read into memory for good."""
+        tensor = self.full()
+        self.require_finite(tensor)
+        return EagerWeights(tensor, self.origin)
 
     def require_finite(self, block: Tensor) -> None:
         """Raise BadTranscoders if what was read isn't finite."""
-        require_finite(block, f"{self.file.path}: tensor {self.name!r}")
+        require_finite(block, self.origin)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LazyWeights:
         """The same file, delivered elsewhere."""

@@ -1,8 +1,8 @@
 """A safetensors file, mapped into memory once and read by rows.
 
-Knows the container format and nothing about transcoders. The header is checked before any of it is believed, so
-that a truncated or hostile file ends in one sentence. Views of the map are read-only memory: an operator may read
-them, nobody may write them, and they aren't handed to users.
+Knows the container format and nothing about transcoders. The header is checked before any of it is believed,
+so that a truncated or hostile file ends in one sentence. Views of the map are read-only memory: an operator
+may read them, nobody may write them, and they aren't handed to users.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StoredTensor:
 
 
 class TensorFile:
-    """An open safetensors file. Raises MissingFile if it can't be opened, BadTranscoders if its header is wrong."""
+    """An open safetensors file. Raises MissingFile, or BadTranscoders if its header is wrong."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,7 +61,7 @@ class TensorFile:
         self.tensors = _read_header(path, self._map)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
-        """Rows `start … stop-1` of the first axis as a read-only view (a copy where the data is misaligned)."""
+        """Rows `start … stop-1` of the first axis: a read-only view, or a copy if misaligned."""
         stored = self.tensors[name]
         row_bytes = _row_bytes(stored)
         offset = stored.start + start * row_bytes

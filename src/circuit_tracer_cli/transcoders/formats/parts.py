@@ -1,0 +1,157 @@
+"""Pieces that loaders share: which files are there, what they must hold, how tensors become weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU, TopK
+from circuit_tracer_cli.transcoders.config import SetConfig
+from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetSource
+from circuit_tracer_cli.transcoders.rows import LazyWeights, WeightSource, require_finite
+from circuit_tracer_cli.transcoders.tensor_file import TensorFile
+
+
+def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
+    """The files `{stem}{number}.safetensors` of a folder by number. Raises BadTranscoders if two share one."""
+    pattern = re.compile(re.escape(stem) + r"(\d+)\.safetensors")
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match is None:
+            continue
+        layer = int(match[1])
+        if layer in found:
+            raise BadTranscoders(f"{folder} holds layer {layer} twice: {found[layer].name} and {path.name}")
+        found[layer] = path
+    return found
+
+
+def require_consecutive(
+    found: dict[int, Path], folder: Path, stem: str, count: int | None = None
+) -> list[Path]:
+    """The files of layers `0 … count-1` (or up to the highest). Raises BadTranscoders naming a missing one."""
+    wanted = max(found) + 1 if count is None else count
+    for layer in range(wanted):
+        if layer not in found:
+            raise BadTranscoders(
+                f"{folder} lacks {stem}{layer}.safetensors (layer {layer} of {wanted})",
+                hint="download the whole set again",
+            )
+    return [found[layer] for layer in range(wanted)]
+
+
+def require_tensors(file: TensorFile, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Raise BadTranscoders if a tensor is missing, unknown, or not of a floating-point type (`k` aside)."""
+    for name in required:
+        if name not in file.tensors:
+            raise BadTranscoders(f"{file.path} lacks the tensor {name!r}")
+    for name, stored in file.tensors.items():
+        if name not in required and name not in optional:
+            raise BadTranscoders(f"{file.path} holds an unknown tensor {name!r}")
+        if name != "k" and not stored.dtype.is_floating_point:
+            dtype = str(stored.dtype).removeprefix("torch.")
+            raise BadTranscoders(f"{file.path}: tensor {name!r} is {dtype}, not floating point")
+
+
+def require_shape(file: TensorFile, name: str, *allowed: tuple[int, ...]) -> None:
+    """Raise BadTranscoders if a tensor that is there has none of the allowed shapes."""
+    if name in file.tensors and file.tensors[name].shape not in allowed:
+        shape = file.tensors[name].shape
+        raise BadTranscoders(f"{file.path}: tensor {name!r} has shape {shape} instead of {allowed[0]}")
+
+
+def encoder_shape(file: TensorFile, name: str) -> tuple[int, int]:
+    """`(feature, d_model)` of an encoder. Raises BadTranscoders if it isn't a matrix."""
+    shape = file.tensors[name].shape
+    if len(shape) != 2 or 0 in shape:
+        raise BadTranscoders(f"{file.path}: tensor {name!r} has shape {shape} instead of (feature, d_model)")
+    return shape[0], shape[1]
+
+
+def weights(
+    file: TensorFile, name: str, options: LoadOptions, lazy: bool, row_shape: tuple[int, ...] | None = None
+) -> WeightSource:
+    """A matrix of the file, left there or read now."""
+    source = LazyWeights(file, name, options.device, options.dtype, row_shape)
+    return source if lazy else source.load()
+
+
+def parameter(file: TensorFile, name: str, options: LoadOptions) -> Tensor:
+    """A small tensor, read now. Raises BadTranscoders if it isn't finite."""
+    tensor = file.view(name).to(options.device, options.dtype, copy=True)
+    require_finite(tensor, f"{file.path}: tensor {name!r}")
+    return tensor
+
+
+def optional_parameter(file: TensorFile, name: str, options: LoadOptions) -> Tensor | None:
+    """The same where the file may not hold it."""
+    return parameter(file, name, options) if name in file.tensors else None
+
+
+def activation_name(config: SetConfig, file: TensorFile, threshold: str) -> str:
+    """What the config says, else what the tensors mean. Raises BadTranscoders where they contradict."""
+    has_threshold = threshold in file.tensors
+    name = config.activation or ("jumprelu" if has_threshold else "topk" if "k" in file.tensors else "relu")
+    if name == "jumprelu" and not has_threshold:
+        raise BadTranscoders(f"{file.path} lacks the tensor {threshold!r}, but the activation is jumprelu")
+    if name != "jumprelu" and has_threshold:
+        raise BadTranscoders(f"{file.path} holds thresholds, but config.yaml says activation: {name}")
+    return name
+
+
+def activation(
+    config: SetConfig, file: TensorFile, threshold: str, d_transcoder: int, options: LoadOptions
+) -> Activation:
+    """The activation function of one layer."""
+    name = activation_name(config, file, threshold)
+    if name == "topk":
+        return TopK(top_k(config, file, d_transcoder))
+    if name == "relu":
+        return ReLU()
+    values = file.view(threshold).to(options.device, options.dtype, copy=True).flatten()
+    # An infinite threshold is a way to switch a feature off; NaN is damage.
+    if bool(values.isnan().any()):
+        raise BadTranscoders(f"{file.path}: tensor {threshold!r} holds NaN")
+    return JumpReLU(values)
+
+
+def top_k(config: SetConfig, file: TensorFile, d_transcoder: int) -> int:
+    """`k` from the config, else the file. Raises BadTranscoders if there is none or it is too large."""
+    k = config.k if config.k is not None else _stored_k(file)
+    if not 1 <= k <= d_transcoder:
+        raise BadTranscoders(f"{file.path}: k = {k} doesn't fit {d_transcoder} features")
+    return k
+
+
+def _stored_k(file: TensorFile) -> int:
+    if "k" not in file.tensors:
+        raise BadTranscoders(
+            f"activation is topk, but neither config.yaml nor {file.path} says k",
+            hint="add k: NUMBER to config.yaml",
+        )
+    stored = file.tensors["k"]
+    if stored.shape not in ((), (1,)) or stored.dtype is torch.bool:
+        raise BadTranscoders(f"{file.path}: tensor 'k' isn't one number")
+    value = file.view("k").reshape(()).item()
+    if value != int(value):
+        raise BadTranscoders(f"{file.path}: tensor 'k' isn't a whole number")
+    return int(value)
+
+
+def listed_files(source: SetSource) -> list[Path] | None:
+    """The files that the config lists by layer, relative ones in the set's folder; None if it lists none."""
+    if source.config.transcoders is None:
+        return None
+    remote = [reference for reference in source.config.transcoders if "://" in reference]
+    if remote:
+        raise BadTranscoders(
+            f"config.yaml in {source.folder} lists {remote[0]}, and this version doesn't load from the hub",
+            hint="download the files and list them by their local names",
+        )
+    return [source.folder / Path(reference).expanduser() for reference in source.config.transcoders]
