@@ -79,7 +79,7 @@ def _source(reference: str | Path) -> tuple[SetSource, str, Format]:
         name, loader = recognise(source)
     except PermissionError as error:
         raise MissingFile(f"{resolved.folder} can't be read: {error.strerror}") from None
-    if loader.KIND != config.kind:
+    if config.kind != loader.KIND:
         raise BadTranscoders(
             f"config.yaml in {resolved.folder} describes a {config.kind} set, but its files are {name}",
             hint="correct model_kind: transcoder_set is per-layer, cross_layer_transcoder cross-layer",

@@ -18,7 +18,7 @@ from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 
 
 def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
-    """The files `{stem}{number}.safetensors` of a folder by number. Raises BadTranscoders if two share one."""
+    """The files `{stem}{number}.safetensors` by number. Raises BadTranscoders if two share one."""
     pattern = re.compile(re.escape(stem) + r"(\d+)\.safetensors")
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -35,7 +35,7 @@ def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
 def require_consecutive(
     found: dict[int, Path], folder: Path, stem: str, count: int | None = None
 ) -> list[Path]:
-    """The files of layers `0 … count-1` (or up to the highest). Raises BadTranscoders naming a missing one."""
+    """The files of layers `0 … count-1`, or to the highest. Raises BadTranscoders naming a missing one."""
     wanted = max(found) + 1 if count is None else count
     for layer in range(wanted):
         if layer not in found:

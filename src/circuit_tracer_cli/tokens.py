@@ -1,0 +1,176 @@
+"""How a prompt becomes token ids, and at which positions no feature may be active."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadPrompt, InvalidType
+
+# <bos><start_of_turn>user\n, on which features of an instruction-tuned Gemma 3 say nothing about the prompt.
+_GEMMA3_PREFIX = (2, 105, 2364, 107)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A tokenised prompt, special first token included."""
+
+    ids: Tensor  # (pos) int64
+    strings: tuple[str, ...]  # (pos), each token decoded alone
+    text: str  # all tokens decoded together
+    zero_positions: range  # where activations and errors count as zero
+    notes: tuple[str, ...] = ()  # what the user should know about how it was tokenised
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def ensure_tokenized(
+    prompt: str | Tensor | Sequence[int],
+    tokenizer: Any,
+    *,
+    model_name: str = "",
+    device: torch.device | str = "cpu",
+    d_vocab: int | None = None,
+    n_ctx: int | None = None,
+) -> Tokens:
+    """The ids of a prompt; a special token is put first unless one is there.
+
+    Text is tokenised without special tokens of the tokenizer's own choice, so that text with and without a
+    written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other special
+    token. Where the tokenizer has none at all, the ids stay as they are and a note says so. Position 0 is zeroed
+    in every case, the first four for an instruction-tuned Gemma 3.
+
+    Args:
+        prompt: Text, or ids: a list, or a tensor with at most one axis longer than 1.
+        tokenizer: A Hugging Face tokenizer.
+        model_name: The model's name, which decides about Gemma 3.
+        device: Where the ids shall be.
+        d_vocab: Ids of the model's vocabulary lie below this; without it, the tokenizer's length.
+        n_ctx: The longest prompt that the model takes.
+
+    Raises:
+        BadPrompt: It is empty, too long, or holds an id outside the vocabulary.
+        InvalidType: It is neither text nor ids.
+    """
+    d_vocab = len(tokenizer) if d_vocab is None else d_vocab
+    given = _text_ids(prompt, tokenizer) if isinstance(prompt, str) else _given_ids(prompt)
+    if not given:
+        raise BadPrompt("the prompt is empty")
+    _check_vocabulary(given, d_vocab)
+    ids, zeroed, notes = _with_prefix(given, tokenizer, model_name, d_vocab)
+    if n_ctx is not None and len(ids) > n_ctx:
+        raise BadPrompt(f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}")
+    return Tokens(
+        ids=torch.tensor(ids, dtype=torch.int64, device=device),
+        strings=tuple(tokenizer.decode([token]) for token in ids),
+        text=tokenizer.decode(ids),
+        zero_positions=zeroed,
+        notes=notes,
+    )
+
+
+def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: str | None = None) -> str:
+    """The prompt as a user's message in the tokenizer's own chat template, up to where the assistant answers.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template.
+        prompt: The user's message.
+        system: A system message before it.
+        prefill: The beginning of the assistant's answer.
+
+    Raises:
+        BadPrompt: There is no template, or it refuses these messages (many know no system message).
+    """
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise BadPrompt(
+            "the tokenizer has no chat template", hint="leave out --chat and write the prompt in full"
+        )
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as error:
+        hint = None if system is None else "leave out --system"
+        raise BadPrompt(f"the chat template refuses the messages: {error}", hint=hint) from None
+    return str(text) + (prefill or "")
+
+
+def _text_ids(text: str, tokenizer: Any) -> list[int]:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadPrompt("the prompt holds half a character (a lone surrogate)") from None
+    return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
+
+
+def _given_ids(prompt: Tensor | Sequence[int]) -> list[int]:
+    if not isinstance(prompt, Tensor):
+        prompt = _as_tensor(prompt)
+    if prompt.numel() == 0:
+        return []
+    if prompt.dtype is torch.bool or prompt.is_floating_point() or prompt.is_complex():
+        raise InvalidType(f"token ids must be whole numbers, not {str(prompt.dtype).removeprefix('torch.')}")
+    if sum(size > 1 for size in prompt.shape) > 1:
+        raise BadPrompt(f"one prompt at a time: ids of shape {tuple(prompt.shape)} are several")
+    return [int(token) for token in prompt.flatten().tolist()]
+
+
+def _as_tensor(prompt: Any) -> Tensor:
+    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
+        raise InvalidType(f"a prompt is text, a list of ids or a tensor, not {type(prompt).__name__}")
+    try:
+        return torch.tensor(prompt)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise InvalidType("the prompt isn't a list of token ids") from None
+
+
+def _check_vocabulary(ids: Sequence[int], d_vocab: int) -> None:
+    for position, token in enumerate(ids):
+        if not 0 <= token < d_vocab:
+            raise BadPrompt(f"token id {token} at position {position} is outside the vocabulary of {d_vocab}")
+
+
+def _with_prefix(
+    ids: list[int], tokenizer: Any, model_name: str, d_vocab: int
+) -> tuple[list[int], range, tuple[str, ...]]:
+    """The ids as the model shall see them, the zeroed positions, and notes."""
+    if _is_gemma3_chat(model_name):
+        _check_gemma3_prefix(ids, tokenizer)
+        return ids, range(len(_GEMMA3_PREFIX)), ()
+    ids, notes = _with_first_token(ids, tokenizer, d_vocab)
+    return ids, range(1), notes
+
+
+def _with_first_token(ids: list[int], tokenizer: Any, d_vocab: int) -> tuple[list[int], tuple[str, ...]]:
+    special = list(tokenizer.all_special_ids)
+    if ids[0] in special:
+        return ids, ()
+    preferred = [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, *special]
+    # A padding token that was added to the tokenizer alone has no embedding.
+    usable = [token for token in preferred if token is not None and token < d_vocab]
+    if not usable:
+        note = "the tokenizer has no special token to put first; features of the first token are not traced"
+        return ids, (note,)
+    return [usable[0], *ids], ()
+
+
+def _is_gemma3_chat(model_name: str) -> bool:
+    name = model_name.rstrip("/").lower()
+    return "gemma-3" in name and name.endswith("-it")
+
+
+def _check_gemma3_prefix(ids: Sequence[int], tokenizer: Any) -> None:
+    if tuple(ids[: len(_GEMMA3_PREFIX)]) != _GEMMA3_PREFIX:
+        start = tokenizer.decode(list(ids[: len(_GEMMA3_PREFIX)]))
+        raise BadPrompt(
+            f"a prompt for an instruction-tuned Gemma 3 must begin with its chat prefix, not with {start!r}",
+            hint="use --chat, or begin with <bos><start_of_turn>user and a line break",
+        )
