@@ -128,6 +128,16 @@ class FeaturePoints:
     write: WriteKind
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenGraph:
+    """Tensors of a frozen forward pass, connected by autograd."""
+
+    embed: Tensor  # (pos, d_model), a leaf
+    writes: tuple[Tensor, ...]  # per layer (pos, d_model), leaves at the write points
+    reads: tuple[Tensor, ...]  # per layer (pos, d_model), values at the read points
+    final: Tensor  # (pos, d_model), output of the final norm
+
+
 Edit = Callable[[Tensor], Tensor | None]
 
 
@@ -157,6 +167,11 @@ class Backend(Protocol):
 
     def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
         """One forward pass on `tokens (pos)`, without gradient."""
+
+    def frozen_graph(
+        self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, skips: Sequence[Tensor | None]
+    ) -> FrozenGraph:
+        """One forward pass with everything non-linear frozen and its autograd graph kept, for the generic engine."""
 
     def run(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
         """Logits `(pos, vocab)` of one pass with hooks, and the key-value cache."""

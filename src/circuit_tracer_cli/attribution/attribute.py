@@ -1,0 +1,314 @@
+"""The phases of attribution in order: tokens, frozen pass, active features, targets, rows, graph."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata as package_metadata
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli import __version__
+from circuit_tracer_cli.attribution.linear import LinearEngine
+from circuit_tracer_cli.attribution.packaging import Packager
+from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, next_features
+from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
+from circuit_tracer_cli.attribution.sources import build_sources
+from circuit_tracer_cli.attribution.targets import AttributionTargets
+from circuit_tracer_cli.attribution.vjp import VjpEngine
+from circuit_tracer_cli.backends.base import FrozenPass
+from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.types import Progress, SilentProgress
+
+OFFLOADS = (None, "auto", "none", "cpu", "disk")
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionSettings:
+    """The numbers that decide what a graph contains.
+
+    Args:
+        max_n_logits: Most logits to explain when targets are chosen by probability.
+        desired_logit_prob: Stop choosing logits when their probabilities sum to this.
+        batch_size: With `update_interval`, how many features are chosen between two rankings. Not the compute block.
+        max_feature_nodes: Most features that become nodes; None or 0 for all.
+        update_interval: Batches between two rankings.
+    """
+
+    max_n_logits: int = 10
+    desired_logit_prob: float = 0.95
+    batch_size: int = 512
+    max_feature_nodes: int | None = None
+    update_interval: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("max_n_logits", "batch_size", "update_interval"):
+            if getattr(self, name) < 1:
+                raise InvalidValue(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.max_feature_nodes is not None and self.max_feature_nodes < 0:
+            raise InvalidValue(f"max_feature_nodes is {self.max_feature_nodes}, but must not be negative")
+        if not 0 < self.desired_logit_prob <= 1:
+            raise InvalidValue(f"desired_logit_prob is {self.desired_logit_prob}, but must lie in (0, 1]")
+
+
+class Stopwatch:
+    """Seconds per phase, told to a progress display as they begin."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[None]:
+        """Time one phase."""
+        self.progress.phase(name, total)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 6)
+
+
+def attribute(
+    prompt: str | Tensor | Sequence[int],
+    model: ReplacementModel,
+    *,
+    attribution_targets: Any = None,
+    max_n_logits: int = 10,
+    desired_logit_prob: float = 0.95,
+    batch_size: int = 512,
+    max_feature_nodes: int | None = None,
+    offload: str | None = None,
+    verbose: bool = False,
+    update_interval: int = 4,
+    engine: str = "auto",
+    progress: Progress | None = None,
+) -> Graph:
+    """The attribution graph of a prompt: direct effects of every active feature, error and token on each other and on the targets.
+
+    Args:
+        prompt: Text, or token ids.
+        model: Model and transcoders.
+        attribution_targets: None for the likeliest tokens; a tensor of ids; token strings or differences `"A - B"`; or
+            `(token_str, prob, vec)` tuples.
+        max_n_logits: Most tokens to explain when they are chosen by probability.
+        desired_logit_prob: Stop choosing when their probabilities sum to this.
+        batch_size: With `update_interval`, how many features are chosen between two rankings.
+        max_feature_nodes: Most features that become nodes; None or 0 for all.
+        offload: Accepted as in the reference; the engine needs no MLP once the forward pass is done.
+        verbose: Show progress on the terminal.
+        update_interval: Batches between two rankings.
+        engine: `auto`, `closed-form` or `vector-jacobian`.
+        progress: Somebody to tell about phases and rows.
+
+    Returns:
+        The graph, rows in float32, row = target, column = source (Ameisen et al. 2025, "Attribution graphs").
+
+    Raises:
+        BadPrompt: empty, too long or not tokenisable.
+        BadTarget: a target that can't be used.
+        NoActiveFeatures: nothing to trace.
+    """
+    settings = AttributionSettings(max_n_logits, desired_logit_prob, batch_size, max_feature_nodes, update_interval)
+    if offload not in (*OFFLOADS, "None"):
+        raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
+    if progress is None:
+        progress = _terminal_progress() if verbose else SilentProgress()
+    return Attribution(model, settings, engine, progress).run(prompt, attribution_targets)
+
+
+def _terminal_progress() -> Progress:
+    """Progress lines through the standard logging module, for `verbose=True` in scripts and notebooks."""
+    from circuit_tracer_cli.attribution.log_progress import LogProgress
+
+    return LogProgress()
+
+
+class Attribution:
+    """One run of `attribute`."""
+
+    def __init__(self, model: ReplacementModel, settings: AttributionSettings, engine: str, progress: Progress) -> None:
+        if engine not in ("auto", LinearEngine.name, VjpEngine.name):
+            raise InvalidValue(f"unknown engine {engine!r}", hint=f"choose auto, {LinearEngine.name} or {VjpEngine.name}")
+        self.model, self.settings, self.engine_name, self.progress = model, settings, engine, progress
+        self.watch = Stopwatch(progress)
+
+    @torch.no_grad()
+    def run(self, prompt: str | Tensor | Sequence[int], attribution_targets: Any) -> Graph:
+        """The phases in order."""
+        tokens = self.model.tokenize(prompt)
+        for note in tokens.notes:
+            self.progress.note(note)
+        with self.watch.phase("forward pass"):
+            frozen = self.model.frozen_pass(tokens.ids)
+        with self.watch.phase("targets"):
+            targets = self.targets(attribution_targets, frozen)
+        with self.watch.phase("active features"):
+            active = self.active(frozen, tokens)
+        with self.watch.phase("source vectors"):
+            engine = self.engine(frozen, active, tokens)
+        work = largest_work(self.model.device)
+        with self.watch.phase("logit rows", len(targets)):
+            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), work))
+            first_rows = list(first)
+        count = min(self.settings.max_feature_nodes or len(active), len(active))
+        with self.watch.phase("feature rows", count):
+            selected, packager = self.trace(engine, active, first_rows, targets, count, work)
+        with self.watch.phase("packaging"):
+            return self.graph(tokens, frozen, active, targets, selected, packager, engine)
+
+    def targets(self, attribution_targets: Any, frozen: FrozenPass) -> AttributionTargets:
+        """What to explain."""
+        return AttributionTargets(
+            attribution_targets,
+            frozen.logits,
+            self.model.W_U.T,
+            self.model.tokenizer,
+            max_n_logits=self.settings.max_n_logits,
+            desired_logit_prob=self.settings.desired_logit_prob,
+            note=self.progress.note,
+        )
+
+    def active(self, frozen: FrozenPass, tokens: Tokens) -> ActiveFeatures:
+        """The active features. Raises NoActiveFeatures."""
+        inputs = [layer.feature_input for layer in frozen.layers]
+        active = active_features(self.model.transcoders, inputs, tokens.zero_positions)
+        if not len(active):
+            raise NoActiveFeatures(
+                "no feature is active on this prompt, so there is nothing to trace",
+                hint="use a longer prompt, or check that model, dtype and transcoders belong together",
+            )
+        return active
+
+    def engine(self, frozen: FrozenPass, active: ActiveFeatures, tokens: Tokens) -> Engine:
+        """The closed form where the family has one, otherwise vector-Jacobian products."""
+        transcoders, backend = self.model.transcoders, self.model.model
+        dtype = torch.promote_types(self.model.dtype, torch.float32)
+        sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype)
+        skips = [transcoders.skip_matrix(layer) for layer in range(transcoders.n_layers)]
+        weights = backend.weights
+        if self.engine_name == VjpEngine.name or weights is None:
+            if self.engine_name == LinearEngine.name:
+                raise InvalidValue(f"{self.model.cfg.original_architecture} has no closed form", hint="use engine='auto'")
+            hooks = transcoders.feature_input_hook, transcoders.feature_output_hook
+            return VjpEngine(backend.frozen_graph(frozen.tokens, *hooks, skips), sources)
+        return LinearEngine(weights, frozen, self.model.points, sources, skips)
+
+    def trace(
+        self,
+        engine: Engine,
+        active: ActiveFeatures,
+        first_rows: list[RowBlock],
+        targets: AttributionTargets,
+        count: int,
+        work: int,
+    ) -> tuple[Tensor, Packager]:
+        """Rows of all features, or of the `count` most influential ones; the features, ascending, and the packed rows."""
+        transcoders = self.model.transcoders
+        if count == len(active):
+            selected = torch.arange(count)
+            packager = Packager(engine.columns, selected, len(targets))
+            blocks: Iterator[RowBlock] = self.advancing(feature_rows(engine, transcoders, active, selected, work))
+        else:
+            kept = self.most_influential(engine, active, first_rows, targets, count, work)
+            selected = torch.sort(torch.cat([block.nodes for block in kept])).values
+            packager = Packager(engine.columns, selected, len(targets))
+            blocks = iter(kept)
+        for block in first_rows:
+            packager.add(block)
+        for block in blocks:
+            packager.add(block)
+        return selected, packager
+
+    def most_influential(
+        self,
+        engine: Engine,
+        active: ActiveFeatures,
+        first_rows: list[RowBlock],
+        targets: AttributionTargets,
+        count: int,
+        work: int,
+    ) -> list[RowBlock]:
+        """Rows of the features that matter most, ranked anew after every `update_interval * batch_size` of them (spec 2.6)."""
+        columns = engine.columns
+        influence = PartialInfluence(columns.feature_column, columns.width, targets.logit_probabilities, engine.n_layers)
+        influence.add(first_rows)
+        visited = torch.zeros(len(active), dtype=torch.bool)
+        step = self.settings.update_interval * self.settings.batch_size
+        kept: list[RowBlock] = []
+        while (done := int(visited.sum())) < count:
+            chosen = next_features(influence.of_features(), visited, min(step, count - done))
+            visited[chosen] = True
+            blocks = list(self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, work)))
+            kept += blocks
+            if done + len(chosen) < count:
+                influence.add(blocks)
+        return kept
+
+    def advancing(self, blocks: Iterator[RowBlock]) -> Iterator[RowBlock]:
+        """The blocks, reported to the progress display as they come."""
+        for block in blocks:
+            self.progress.advance(len(block.nodes))
+            yield block
+
+    def graph(
+        self,
+        tokens: Tokens,
+        frozen: FrozenPass,
+        active: ActiveFeatures,
+        targets: AttributionTargets,
+        selected: Tensor,
+        packager: Packager,
+        engine: Engine,
+    ) -> Graph:
+        """The record."""
+        return Graph(
+            input_string=tokens.text,
+            input_tokens=frozen.tokens.cpu(),
+            active_features=active.indices.cpu(),
+            adjacency_matrix=packager.edges(),
+            cfg=self.model.cfg,
+            selected_features=selected,
+            activation_values=active.values.cpu(),
+            logit_targets=targets.logit_targets,
+            logit_probabilities=targets.logit_probabilities.cpu(),
+            scan=self.model.scan,
+            vocab_size=targets.vocab_size,
+            metadata=self.metadata(tokens, engine, targets),
+        )
+
+    def metadata(self, tokens: Tokens, engine: Engine, targets: AttributionTargets) -> dict[str, Any]:
+        """How the graph was made."""
+        transcoders = self.model.transcoders
+        return {
+            "generator": {"name": "circuit-tracer-cli", "version": __version__},
+            "model": self.model.cfg.model_name,
+            "transcoders": {
+                "scan": self.model.scan,
+                "kind": transcoders.kind,
+                "feature_input_hook": transcoders.feature_input_hook,
+                "feature_output_hook": transcoders.feature_output_hook,
+            },
+            "backend": self.model.backend,
+            "engine": engine.name,
+            "targets": targets.kind,
+            "settings": asdict(self.settings),
+            "dtype": self.model.cfg.dtype,
+            "device": str(self.model.device),
+            "versions": {"python": platform.python_version(), **_versions("torch", "transformers", "transformer_lens")},
+            "prompt_tokens": list(tokens.strings),
+            "zero_positions": list(tokens.zero_positions),
+            "timings": self.watch.seconds,
+        }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Installed versions."""
+    return {package: package_metadata.version(package) for package in packages}

@@ -1,0 +1,79 @@
+"""The order of sources inside the engine: position, then layer, then feature. Knows nothing of vectors or models.
+
+The graph's own order is layer-major. Inside the engine a row of a target at position `p` only has sources at positions `<= p`, so with
+position-major columns it is a prefix, and the features at one position that write to a layer are one contiguous range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where every source node stands.
+
+    At each position: its features by (layer, feature), then one error per layer, then the token.
+    """
+
+    n_features: int
+    n_layers: int
+    n_pos: int
+    feature_order: Tensor  # (n_features) rank in column order → index into active features
+    feature_column: Tensor  # (n_features) index into active features → column
+    starts: tuple[int, ...]  # (n_pos + 1) column where a position begins
+    layer_ends: tuple[tuple[int, ...], ...]  # (n_pos, n_layers + 1) features at the position in layers before l
+
+    @classmethod
+    def build(cls, features: Tensor, n_layers: int, n_pos: int) -> Columns:
+        """From `features (n, 3)`, rows (layer, position, feature) in lexicographic order."""
+        features = features.cpu()
+        layer, pos = features[:, 0], features[:, 1]
+        order = torch.argsort(pos, stable=True)
+        counts = torch.bincount(pos * n_layers + layer, minlength=n_pos * n_layers).view(n_pos, n_layers)
+        ends = torch.cat([torch.zeros(n_pos, 1, dtype=torch.int64), counts.cumsum(1)], dim=1)
+        widths = ends[:, -1] + n_layers + 1
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), widths.cumsum(0)])
+        column = torch.empty(len(features), dtype=torch.int64)
+        column[order] = torch.arange(len(features)) + pos[order] * (n_layers + 1)
+        return cls(
+            n_features=len(features),
+            n_layers=n_layers,
+            n_pos=n_pos,
+            feature_order=order,
+            feature_column=column,
+            starts=tuple(starts.tolist()),
+            layer_ends=tuple(map(tuple, ends.tolist())),
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of source nodes."""
+        return self.starts[-1]
+
+    def error_column(self, pos: int, layer: int = 0) -> int:
+        """Column of the error node of a layer and position."""
+        return self.starts[pos] + self.layer_ends[pos][-1] + layer
+
+    def token_column(self, pos: int) -> int:
+        """Column of the token node of a position."""
+        return self.starts[pos + 1] - 1
+
+    def feature_range(self, pos: int, first_layer: int, last_layer: int) -> tuple[int, int]:
+        """Columns `[start, end)` of the features at `pos` in layers `first_layer … last_layer`."""
+        start, ends = self.starts[pos], self.layer_ends[pos]
+        return start + ends[first_layer], start + ends[last_layer + 1]
+
+    def nodes(self) -> Tensor:
+        """Column → index of the node in the full graph (features, errors layer-major, tokens), shape `(width)`."""
+        nodes = torch.empty(self.width, dtype=torch.int64)
+        nodes[self.feature_column] = torch.arange(self.n_features)
+        layers = torch.arange(self.n_layers)
+        for pos in range(self.n_pos):
+            first = self.error_column(pos)
+            nodes[first : first + self.n_layers] = self.n_features + layers * self.n_pos + pos
+            nodes[self.token_column(pos)] = self.n_features + self.n_layers * self.n_pos + pos
+        return nodes

@@ -1,0 +1,252 @@
+"""The linear engine: rows of direct effects, by walking cotangents down the frozen network. No hooks, no autograd, no model.
+
+A row of target `t` at (layer, position) with direction `v` is the gradient of `⟨v, read point⟩` contracted with every source vector
+(Ameisen et al. 2025, "attribution graphs"). With attention patterns and norm scales frozen the map is linear, so the gradient is a
+product of matrices. Everything that is fixed for a prompt is folded into them once: norm gains and centring into `W_V` and `W_O`, norm
+scales into the pattern, a post-MLP norm into the source vectors.
+
+Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low: those that have
+started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attribution.sources import LayerDecoders, Sources
+from circuit_tracer_cli.backends.base import FeaturePoints, FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Targets to compute rows for: layer (`n_layers` for logits), position and direction of each."""
+
+    layers: Tensor  # (n) int64
+    positions: Tensor  # (n) int64
+    vectors: Tensor  # (n, d_model)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def select(self, index: Tensor) -> Targets:
+        """Some of the targets, in the order of `index`."""
+        return Targets(self.layers[index], self.positions[index], self.vectors[index.to(self.vectors.device)])
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedLayer:
+    """One block's linear maps with everything that is fixed for the prompt folded in."""
+
+    W_O: Tensor  # (d_model, head * d_head)
+    W_V: Tensor  # (kv_head * d_head, d_model)
+    pattern: Tensor  # (kv_head, key, group * query), transposed for pulling back, divided by the norms' scales
+    skip: Tensor | None  # (d_model, d_model), pulls a cotangent at the stream back through the skip connection
+    skip_scale: Tensor | None  # (pos)
+
+
+def fold_norm_out(matrix: Tensor, norm: NormWeights) -> Tensor:
+    """`matrix (n, d_model)`, whose rows are applied to a norm's output, as applied to its input divided by the scale."""
+    out = matrix * norm.gain.to(matrix)
+    return out - out.mean(-1, keepdim=True) if norm.kind == "layer" else out
+
+
+def through_norm(vectors: Tensor, norm: NormWeights) -> Tensor:
+    """`vectors (n, d_model)` written to a norm's input as they arrive at its output, the division by the scale left out."""
+    centred = vectors - vectors.mean(-1, keepdim=True) if norm.kind == "layer" else vectors
+    return centred * norm.gain.to(vectors)
+
+
+def pull_to_stream(vectors: Tensor, points: FeaturePoints, norm: NormWeights, scale: Tensor) -> Tensor:
+    """Directions at the read point as directions in the residual stream; `scale (…)` is the pre-MLP norm's."""
+    if points.read == "resid_mid":
+        return vectors
+    if points.read == "normalized":
+        out = vectors / scale[..., None]
+        return out - out.mean(-1, keepdim=True) if norm.kind == "layer" else out
+    return norm.pull_back(vectors, scale)
+
+
+def fold_layer(
+    weights: LayerWeights, frozen: FrozenLayer, points: FeaturePoints, skip: Tensor | None, dtype: torch.dtype
+) -> FoldedLayer:
+    """Fold one block for the engine."""
+    d_model, n_heads, d_head = weights.W_O.shape
+    n_kv = weights.W_V.shape[0]
+    W_V = fold_norm_out(weights.W_V.to(dtype).reshape(n_kv * d_head, d_model), weights.ln1)
+    W_O = weights.W_O.to(dtype).reshape(d_model, n_heads * d_head)
+    pattern = frozen.pattern.to(dtype) / frozen.ln1_scale.to(dtype)
+    if weights.ln1_post is not None and frozen.ln1_post_scale is not None:
+        W_O = through_norm(W_O.T, weights.ln1_post).T.contiguous()
+        pattern = pattern / frozen.ln1_post_scale.to(dtype)[:, None]
+    n_pos = pattern.shape[-1]
+    pattern = pattern.view(n_kv, n_heads // n_kv, n_pos, n_pos).permute(0, 3, 1, 2)
+    folded_skip, skip_scale = None, None
+    if skip is not None:
+        folded_skip, skip_scale = _fold_skip(skip.to(dtype), weights, frozen, points)
+    return FoldedLayer(W_O, W_V, pattern, folded_skip, skip_scale)
+
+
+def _fold_skip(
+    skip: Tensor, weights: LayerWeights, frozen: FrozenLayer, points: FeaturePoints
+) -> tuple[Tensor, Tensor]:
+    """The skip map from stream to stream: post norm, transposed skip, read point's norm; scales apart."""
+    ones = torch.ones(len(frozen.ln2_scale), dtype=skip.dtype, device=skip.device)
+    scale = ones.clone()
+    if points.write == "mlp" and weights.ln2_post is not None and frozen.ln2_post_scale is not None:
+        skip = through_norm(skip, weights.ln2_post)
+        scale = scale / frozen.ln2_post_scale.to(skip.dtype)
+    pulled = pull_to_stream(skip.T.contiguous(), points, weights.ln2, ones[:1].expand(len(skip)))
+    if points.read != "resid_mid":
+        scale = scale / frozen.ln2_scale.to(skip.dtype)
+    return pulled, scale
+
+
+class LinearEngine:
+    """Computes rows in closed form.
+
+    Args:
+        weights: The model's linear weights.
+        frozen: One forward pass.
+        points: Where the transcoders read and write.
+        sources: The vectors to contract with; its decoders and errors are taken over (folded in place).
+        skips: Per layer the skip matrix `(d_in, d_out)` of the transcoders, or None.
+    """
+
+    name = "closed-form"
+
+    def __init__(
+        self,
+        weights: LinearWeights,
+        frozen: FrozenPass,
+        points: FeaturePoints,
+        sources: Sources,
+        skips: Sequence[Tensor | None],
+    ) -> None:
+        self.dtype, self.device = sources.tokens.dtype, sources.tokens.device
+        self.weights, self.frozen, self.points = weights, frozen, points
+        self.columns, self.tokens = sources.columns, sources.tokens
+        self.n_layers = len(weights.layers)
+        self.layers = [
+            fold_layer(layer_weights, layer, points, skip, self.dtype)
+            for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
+        ]
+        self.decoders, self.errors = sources.decoders, sources.errors
+        if points.write == "mlp":
+            self._fold_post_norms()
+
+    def _fold_post_norms(self) -> None:
+        """Carry source vectors through the post-MLP norm once, so that cotangents needn't be."""
+        for index, (weights, frozen) in enumerate(zip(self.weights.layers, self.frozen.layers, strict=True)):
+            if weights.ln2_post is None or frozen.ln2_post_scale is None:
+                continue
+            scale = frozen.ln2_post_scale.to(self.dtype)
+            self.errors[index] = through_norm(self.errors[index], weights.ln2_post) / scale[:, None]
+            decoders = self.decoders[index]
+            counts = torch.tensor(decoders.ends).diff().to(self.device)
+            rows = through_norm(decoders.rows, weights.ln2_post)
+            decoders.rows.copy_(rows / torch.repeat_interleave(scale, counts)[:, None])
+
+    def rows(self, targets: Targets) -> Tensor:
+        """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
+        n_pos = int(targets.positions.max()) + 1
+        out = torch.zeros(len(targets), self.columns.starts[n_pos], dtype=self.dtype, device=self.device)
+        G = torch.zeros(len(targets), n_pos, self.tokens.shape[1], dtype=self.dtype, device=self.device)
+        descending = (-targets.layers).contiguous()
+        started = self._start_logits(targets, G)
+        for layer in range(self.n_layers - 1, -1, -1):
+            reached = int(torch.searchsorted(descending, -layer, right=True))
+            if reached == 0:
+                continue
+            if started:
+                self._contract(layer, G[:started], out)
+            self._pull_block(layer, targets, G, started, reached)
+            started = reached
+        self._contract_tokens(G, out)
+        return out
+
+    def _start_logits(self, targets: Targets, G: Tensor) -> int:
+        """Start the rows of logit targets at the output of the final norm; their number."""
+        count = int((targets.layers == self.n_layers).sum())
+        if count:
+            positions = targets.positions[:count].to(self.device)
+            scale = self.frozen.ln_final_scale.to(self.dtype)[positions]
+            vectors = self.weights.ln_final.pull_back(targets.vectors[:count].to(self.dtype), scale)
+            G[torch.arange(count, device=self.device), positions] = vectors
+        return count
+
+    def _contract(self, layer: int, G: Tensor, out: Tensor) -> None:
+        """Contract the cotangent at the write point of a layer with the decoders and errors that write there."""
+        decoders: LayerDecoders = self.decoders[layer]
+        count, n_pos = G.shape[:2]
+        for pos in range(n_pos):
+            first, last = decoders.ends[pos], decoders.ends[pos + 1]
+            if first < last:
+                start, end = self.columns.feature_range(pos, decoders.first_source, decoders.last_source)
+                out[:count, start:end].addmm_(G[:, pos], decoders.rows[first:last].T)
+        columns = torch.tensor([self.columns.error_column(pos, layer) for pos in range(n_pos)], device=self.device)
+        out[:count, columns] = torch.einsum("rpd,pd->rp", G, self.errors[layer, :n_pos])
+
+    def _pull_block(self, layer: int, targets: Targets, G: Tensor, started: int, reached: int) -> None:
+        """Pull the cotangent from above a block to below it; rows `started … reached` begin at its read point."""
+        folded = self.layers[layer]
+        mlp = self._skip_cotangent(folded, G[:started])
+        if not self.weights.parallel and mlp is not None:
+            G[:started] += mlp
+        values = self._attention_values(folded, G[:started])
+        fresh = self._start_features(layer, targets, started, reached)
+        if fresh is not None and not self.weights.parallel:
+            positions = targets.positions[started:reached].to(self.device)
+            values = torch.cat([values, self._fresh_values(folded, fresh, positions, G.shape[1])])
+        if len(values):
+            flat = G[: len(values)].view(-1, G.shape[2])
+            flat.addmm_(values.reshape(flat.shape[0], -1), folded.W_V)
+        if self.weights.parallel and mlp is not None:
+            G[:started] += mlp
+        if fresh is not None:
+            index = torch.arange(started, reached, device=self.device)
+            G[index, targets.positions[started:reached].to(self.device)] += fresh
+
+    def _skip_cotangent(self, folded: FoldedLayer, G: Tensor) -> Tensor | None:
+        """What flows from a layer's output to its input through the skip connection."""
+        if folded.skip is None or folded.skip_scale is None or not len(G):
+            return None
+        return (G @ folded.skip) * folded.skip_scale[: G.shape[1], None]
+
+    def _start_features(self, layer: int, targets: Targets, started: int, reached: int) -> Tensor | None:
+        """Encoder directions of the targets that begin at a layer, in the residual stream."""
+        if started == reached:
+            return None
+        positions = targets.positions[started:reached].to(self.device)
+        scale = self.frozen.layers[layer].ln2_scale.to(self.dtype)[positions]
+        vectors = targets.vectors[started:reached].to(self.dtype)
+        return pull_to_stream(vectors, self.points, self.weights.layers[layer].ln2, scale)
+
+    def _attention_values(self, folded: FoldedLayer, G: Tensor) -> Tensor:
+        """Cotangents of the value vectors `(row, key, kv_head * d_head)` for cotangents at every position."""
+        rows, n_pos, d_model = G.shape
+        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[2]
+        d_head = folded.W_V.shape[0] // n_kv
+        if not rows:
+            return G.new_zeros(0, n_pos, n_kv * d_head)
+        z = G.reshape(-1, d_model) @ folded.W_O
+        z = z.view(rows, n_pos, n_kv, group, d_head).permute(2, 3, 1, 0, 4).reshape(n_kv, group * n_pos, rows * d_head)
+        pattern = folded.pattern[:, :n_pos, :, :n_pos].reshape(n_kv, n_pos, group * n_pos)
+        values = torch.bmm(pattern, z).view(n_kv, n_pos, rows, d_head)
+        return values.permute(2, 1, 0, 3).reshape(rows, n_pos, n_kv * d_head)
+
+    def _fresh_values(self, folded: FoldedLayer, fresh: Tensor, positions: Tensor, n_pos: int) -> Tensor:
+        """The same for rows whose cotangent stands at one position only."""
+        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[2]
+        z = (fresh @ folded.W_O).view(len(fresh), n_kv, group, -1)
+        at = folded.pattern[:, :n_pos, :, :].index_select(3, positions)
+        return torch.einsum("vkgr,rvgd->rkvd", at, z).reshape(len(fresh), n_pos, -1)
+
+    def _contract_tokens(self, G: Tensor, out: Tensor) -> None:
+        """Contract the cotangent at the embedding with the token vectors."""
+        n_pos = G.shape[1]
+        columns = torch.tensor([self.columns.token_column(pos) for pos in range(n_pos)], device=self.device)
+        out[:, columns] = torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos])

@@ -1,0 +1,50 @@
+"""From rows in the engine's column order to the edges of the graph. Knows no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attribution.columns import Columns
+from circuit_tracer_cli.attribution.ranking import RowBlock
+from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
+
+
+class Packager:
+    """Collects row blocks into the graph's edges.
+
+    Args:
+        columns: The engine's column order.
+        selected: Ascending indices of the active features that become nodes.
+        n_logits: Number of logit targets.
+    """
+
+    def __init__(self, columns: Columns, selected: Tensor, n_logits: int) -> None:
+        self.columns = columns
+        shared = columns.n_layers * columns.n_pos + columns.n_pos
+        self.n_nodes = len(selected) + shared + n_logits
+        self.node_of = torch.full((columns.n_features + shared + n_logits,), -1, dtype=torch.int64)
+        self.node_of[selected] = torch.arange(len(selected))
+        self.node_of[columns.n_features :] = torch.arange(shared + n_logits) + len(selected)
+        self.node_of_column = self.node_of[columns.nodes()]
+        self.first_logit = len(selected) + shared
+        self.builder = EdgesBuilder(self.n_nodes)
+
+    def add(self, block: RowBlock) -> None:
+        """Take the rows of one block; columns of features that aren't nodes are dropped."""
+        width = block.rows.shape[1]
+        nodes = self.node_of_column[:width]
+        kept = nodes >= 0
+        values = torch.zeros(len(block.rows), self.n_nodes)
+        values[:, nodes[kept]] = block.rows if bool(kept.all()) else block.rows[:, kept]
+        is_logit = block.nodes >= self.columns.n_features
+        rows = torch.where(
+            is_logit,
+            block.nodes - self.columns.n_features + self.first_logit,
+            self.node_of[block.nodes.clamp_max(max(self.columns.n_features - 1, 0))],
+        )
+        self.builder.add_rows(rows, values)
+
+    def edges(self) -> Edges:
+        """All edges, in order."""
+        return self.builder.build()

@@ -1,0 +1,89 @@
+"""Which features to trace next: influence of every source on the targets through the rows that are known so far.
+
+Each update passes on only what the new rows change, so rows are never copied, renormalised or multiplied again for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+SMALLEST_SUM = 1e-8
+"""Row sums are clamped here before dividing (spec/attribution.md 2.7)."""
+
+
+@dataclass(slots=True)
+class RowBlock:
+    """Rows of a block of targets, sorted by layer from high to low.
+
+    Args:
+        nodes: `(r)` index of each target among the active features, or `n_features + k` for logit target `k`.
+        layers: `(r)` layer of each target.
+        rows: `(r, width)` direct effects on a prefix of the columns, float32, on the host.
+    """
+
+    nodes: Tensor
+    layers: Tensor
+    rows: Tensor
+    scale: Tensor = field(init=False)
+    layer_slices: list[tuple[int, int, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scale = 1.0 / self.rows.abs().sum(1).clamp_min(SMALLEST_SUM)
+        values, counts = torch.unique_consecutive(self.layers, return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        self.layer_slices = list(zip(values.tolist(), [0, *ends[:-1]], ends, strict=True))
+
+
+class PartialInfluence:
+    """Multi-hop influence on the targets over the known rows: `w N + w N² + …` with `N` the normalised `|rows|`.
+
+    Args:
+        feature_column: `(n_features)` column of each active feature.
+        width: Number of source columns.
+        weights: `(K)` weight of each logit target.
+        n_layers: Layers of the model; logit rows have this layer.
+    """
+
+    def __init__(self, feature_column: Tensor, width: int, weights: Tensor, n_layers: int) -> None:
+        self.feature_column, self.n_layers = feature_column, n_layers
+        self.weights = weights.to(torch.float32).cpu()
+        self.influence = torch.zeros(width)
+        self._known: list[RowBlock] = []
+
+    def of_features(self) -> Tensor:
+        """Influence of every active feature, `(n_features)`."""
+        return self.influence[self.feature_column]
+
+    def add(self, new: list[RowBlock]) -> None:
+        """Take in new rows. Sources of a row lie in earlier layers, so one pass from the top settles everything."""
+        by_layer: list[list[tuple[RowBlock, int, int, bool]]] = [[] for _ in range(self.n_layers + 1)]
+        for blocks, fresh in ((self._known, False), (new, True)):
+            for block in blocks:
+                for layer, start, end in block.layer_slices:
+                    by_layer[layer].append((block, start, end, fresh))
+        delta = torch.zeros_like(self.influence)
+        for layer in range(self.n_layers, -1, -1):
+            for block, start, end, fresh in by_layer[layer]:
+                mass = self._mass(block.nodes[start:end], delta, fresh)
+                if mass.any():
+                    rows = block.rows[start:end]
+                    delta[: rows.shape[1]] += (mass * block.scale[start:end]) @ rows.abs()
+        self.influence += delta
+        self._known += new
+
+    def _mass(self, nodes: Tensor, delta: Tensor, fresh: bool) -> Tensor:
+        """What the targets of some rows pass on now: everything if their rows are new, else only what has just arrived."""
+        n_features = len(self.feature_column)
+        if nodes[0] >= n_features:
+            return self.weights[nodes - n_features] if fresh else torch.zeros(len(nodes))
+        columns = self.feature_column[nodes]
+        return delta[columns] + self.influence[columns] if fresh else delta[columns]
+
+
+def next_features(influence: Tensor, visited: Tensor, count: int) -> Tensor:
+    """The `count` most influential features that aren't visited yet; ties in index order."""
+    ranked = torch.argsort(influence, descending=True, stable=True)
+    return ranked[~visited[ranked]][:count]

@@ -1,0 +1,77 @@
+"""Computes rows for chosen features, block by block, through whichever engine there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attribution.blocks import plan_blocks
+from circuit_tracer_cli.attribution.columns import Columns
+from circuit_tracer_cli.attribution.linear import Targets
+from circuit_tracer_cli.attribution.ranking import RowBlock
+from circuit_tracer_cli.transcoders.base import Transcoders
+from circuit_tracer_cli.transcoders.components import ActiveFeatures
+
+CPU_WORK = 4096
+GPU_WORK = 65536
+"""Rows times positions in one block: enough to keep matrix products busy, little enough to stay in fast memory."""
+
+ENCODER_ROWS_AT_ONCE = 16384
+"""Targets whose encoder rows are held at the same time."""
+
+
+class Engine(Protocol):
+    """Anything that computes rows."""
+
+    name: str
+    columns: Columns
+    n_layers: int
+
+    def rows(self, targets: Targets) -> Tensor:
+        """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
+
+
+def largest_work(device: torch.device) -> int:
+    """The block size for a device."""
+    return CPU_WORK if device.type == "cpu" else GPU_WORK
+
+
+def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, work: int) -> Iterator[RowBlock]:
+    """Rows of the logit targets, whose directions `(K, d_model)` stand at the last position's final norm output."""
+    n_features = engine.columns.n_features
+    step = max(1, work // n_pos)
+    for start in range(0, len(vectors), step):
+        chunk = vectors[start : start + step]
+        layers = torch.full((len(chunk),), engine.n_layers)
+        rows = engine.rows(Targets(layers, torch.full_like(layers, n_pos - 1), chunk))
+        nodes = torch.arange(start, start + len(chunk)) + n_features
+        yield RowBlock(nodes, layers, rows.to("cpu", torch.float32))
+
+
+def feature_rows(
+    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, work: int
+) -> Iterator[RowBlock]:
+    """Rows of the chosen active features (indices into `active`), in an order that suits the engine."""
+    chosen = torch.sort(chosen).values
+    by_position = chosen[torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)]
+    for start in range(0, len(by_position), ENCODER_ROWS_AT_ONCE):
+        part = by_position[start : start + ENCODER_ROWS_AT_ONCE]
+        indices = active.indices[part.to(active.indices.device)].cpu()
+        layers, positions = indices[:, 0], indices[:, 1]
+        vectors = encoder_rows(transcoders, layers, indices[:, 2])
+        for index in plan_blocks(layers, positions, work):
+            rows = engine.rows(Targets(layers, positions, vectors).select(index))
+            yield RowBlock(part[index], layers[index], rows.to("cpu", torch.float32))
+
+
+def encoder_rows(transcoders: Transcoders, layers: Tensor, features: Tensor) -> Tensor:
+    """Encoder rows `(n, d_model)` of features of several layers, each layer asked once."""
+    out = torch.empty(len(layers), transcoders.d_model, dtype=transcoders.dtype, device=transcoders.device)
+    for layer in torch.unique(layers).tolist():
+        here = torch.nonzero(layers == layer).squeeze(1)
+        rows = transcoders.encoder_rows(layer, features[here].to(transcoders.device))
+        out[here.to(out.device)] = rows.to(out)
+    return out

@@ -1,0 +1,258 @@
+"""What a graph explains: the likeliest tokens, given tokens, or directions in the output space (spec/attribution.md 2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue
+from circuit_tracer_cli.types import LogitTarget
+
+DIFFERENCE = " - "
+SMALLEST_WEIGHT = 1e-6
+
+
+class CustomTarget(NamedTuple):
+    """A direction in the space of the final norm's output.
+
+    Args:
+        token_str: Label.
+        prob: Weight of the target in influence computations.
+        vec: `(d_model)`, used as given: neither demeaned nor scaled.
+    """
+
+    token_str: str
+    prob: float
+    vec: Tensor
+
+
+class _BadTargetType(BadTarget, InvalidType):
+    """A target is of a kind that can't be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unembedding:
+    """The unembedding in the orientation `(vocab, d_model)`, and how tokens are written."""
+
+    W_U: Tensor
+    tokenizer: Any
+
+    def vector(self, token: int) -> Tensor:
+        """`u_k` in at least float32."""
+        row = self.W_U[token]
+        return row if row.dtype == torch.float64 else row.float()
+
+    def mean(self) -> Tensor:
+        """The mean over all unembedding vectors."""
+        return self.W_U.mean(0, dtype=torch.float64).to(self.vector(0))
+
+    def decode(self, token: int) -> str:
+        """The token as text; its number when there is no tokenizer."""
+        return str(self.tokenizer.decode([token])) if self.tokenizer is not None else f"⟨{token}⟩"
+
+    def single_token(self, text: str, note: Callable[[str], None]) -> int:
+        """The id of a target string: `id:N`, the text itself if it is one token, else the text after a space."""
+        if text.startswith("id:"):
+            return self._id(text)
+        if self.tokenizer is None:
+            raise BadTarget(f"target {text!r} needs a tokenizer", hint="give ids: id:123")
+        tried = []
+        for candidate in (text, " " + text):
+            try:
+                ids = list(self.tokenizer.encode(candidate, add_special_tokens=False))
+            except (ValueError, TypeError, KeyError) as error:
+                raise BadTarget(f"target {text!r} can't be tokenised: {error}") from error
+            tried.append(ids)
+            if len(ids) == 1:
+                if candidate != text:
+                    note(f"target {text!r} is read as {candidate!r} (token {ids[0]})")
+                return self._in_vocabulary(int(ids[0]), text)
+        if not tried[0]:
+            raise BadTarget(f"target {text!r} is no token at all")
+        raise BadTarget(
+            f"target {text!r} was encoded to {len(tried[0])} tokens {tried[0]}, but a target is one token",
+            hint="give a single token, or id:N",
+        )
+
+    def _id(self, text: str) -> int:
+        try:
+            token = int(text[3:])
+        except ValueError:
+            raise BadTarget(f"target {text!r} has no number after 'id:'", hint="for example id:123") from None
+        return self._in_vocabulary(token, text)
+
+    def _in_vocabulary(self, token: int, text: str) -> int:
+        if not 0 <= token < len(self.W_U):
+            raise BadTarget(f"target {text!r} is token {token}, outside the vocabulary of {len(self.W_U)}")
+        return token
+
+
+class AttributionTargets:
+    """The targets of a graph.
+
+    Attributes:
+        logit_targets: Token string and vocabulary index of each; custom ones are numbered from the vocabulary size on.
+        logit_probabilities: `(K)` softmax probability, or the weight of a custom target.
+        logit_vectors: `(K, d_model)`; for tokens `u_k` minus the mean unembedding vector.
+        vocab_size: The tokenizer's vocabulary size, which may differ from the number of logits.
+
+    Raises:
+        BadTarget: a target that can't be used (a ValueError), or of a wrong type (also a TypeError).
+    """
+
+    logit_targets: list[LogitTarget]
+    logit_probabilities: Tensor
+    logit_vectors: Tensor
+    vocab_size: int
+    kind: str
+    unembedding: Unembedding
+
+    def __init__(
+        self,
+        attribution_targets: Any,
+        logits: Tensor,
+        unembed_proj: Tensor,
+        tokenizer: Any,
+        *,
+        max_n_logits: int = 10,
+        desired_logit_prob: float = 0.95,
+        note: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        W_U = unembed_proj if unembed_proj.shape[0] == len(logits) else unembed_proj.T
+        self.unembedding = Unembedding(W_U, tokenizer)
+        self.vocab_size = int(getattr(tokenizer, "vocab_size", 0) or len(logits))
+        probabilities = torch.softmax(logits.double(), dim=-1).to(torch.float32)
+        if attribution_targets is None:
+            ids = salient_ids(probabilities, max_n_logits, desired_logit_prob)
+            self.kind = "salient logits"
+            self._set_tokens(ids, probabilities)
+        elif isinstance(attribution_targets, Tensor):
+            self.kind = "specified logit targets"
+            self._set_tokens(_checked_ids(attribution_targets, len(logits)), probabilities)
+        else:
+            self._set_sequence(attribution_targets, probabilities, note)
+
+    def _set_sequence(self, given: Any, probabilities: Tensor, note: Callable[[str], None]) -> None:
+        """Strings, or custom directions; a bare string is one target."""
+        if isinstance(given, str):
+            given = [given]
+        if not isinstance(given, Sequence):
+            raise _BadTargetType(f"targets must be a list, a tensor of ids or None, not {type(given).__name__}")
+        if not given:
+            raise BadTarget("the list of targets cannot be empty", hint="leave it out for the likeliest tokens")
+        kinds = {str if isinstance(item, str) else tuple if isinstance(item, tuple) else type(item) for item in given}
+        if len(kinds) > 1:
+            raise _BadTargetType("token strings and custom directions can't be mixed", hint="trace them one after the other")
+        if kinds == {str}:
+            self._set_strings(list(given), probabilities, note)
+        elif kinds == {tuple}:
+            self._set_custom([_checked_custom(item) for item in given], len(probabilities))
+        else:
+            raise _BadTargetType(f"a target must be a string or (token_str, prob, vec), not {kinds.pop().__name__}")
+
+    def _set_strings(self, texts: list[str], probabilities: Tensor, note: Callable[[str], None]) -> None:
+        """Tokens by name, or differences of two by name."""
+        differences = [DIFFERENCE in text.strip() for text in texts]
+        if not any(differences):
+            self.kind = "specified logit targets"
+            ids = [self.unembedding.single_token(text, note) for text in texts]
+            self._set_tokens(torch.tensor(ids), probabilities)
+            return
+        if not all(differences):
+            raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+        self._set_custom([self._difference(text, probabilities, note) for text in texts], len(probabilities))
+
+    def _difference(self, text: str, probabilities: Tensor, note: Callable[[str], None]) -> CustomTarget:
+        """`A - B`: direction `u_A − u_B`, weight `max(|p_A − p_B|, 1e-6)`."""
+        first, second = text.split(DIFFERENCE, 1)
+        a, b = self.unembedding.single_token(first, note), self.unembedding.single_token(second, note)
+        weight = max(abs(float(probabilities[a] - probabilities[b])), SMALLEST_WEIGHT)
+        return CustomTarget(text, weight, self.unembedding.vector(a) - self.unembedding.vector(b))
+
+    def _set_tokens(self, ids: Tensor, probabilities: Tensor) -> None:
+        """Vocabulary tokens, demeaned."""
+        tokens = [int(token) for token in ids]
+        mean = self.unembedding.mean()
+        self.logit_targets = [LogitTarget(self.unembedding.decode(token), token) for token in tokens]
+        self.logit_probabilities = probabilities[ids.to(probabilities.device)]
+        self.logit_vectors = torch.stack([self.unembedding.vector(token) - mean for token in tokens])
+
+    def _set_custom(self, targets: list[CustomTarget], n_logits: int) -> None:
+        """Directions as given; their vocabulary index is virtual."""
+        self.kind = "custom attribution targets"
+        d_model = self.unembedding.W_U.shape[1]
+        for target in targets:
+            if target.vec.shape != (d_model,):
+                raise BadTarget(f"target {target.token_str!r} has shape {tuple(target.vec.shape)}, not ({d_model},)")
+            if not (bool(torch.isfinite(target.vec).all()) and target.prob == target.prob and abs(target.prob) < float("inf")):
+                raise BadTarget(f"target {target.token_str!r} has a value that is not a finite number")
+        self.logit_targets = [LogitTarget(target.token_str, n_logits + i) for i, target in enumerate(targets)]
+        self.logit_probabilities = torch.tensor([target.prob for target in targets], dtype=torch.float32)
+        like = self.unembedding.vector(0)
+        self.logit_vectors = torch.stack([target.vec.to(like) for target in targets])
+
+    def __len__(self) -> int:
+        return len(self.logit_targets)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(target) for target in self.logit_targets[:3]) + (", ..." if len(self) > 3 else "")
+        return f"AttributionTargets(n={len(self)}, targets=[{shown}])"
+
+    @property
+    def tokens(self) -> list[str]:
+        """The token strings or labels."""
+        return [target.token_str for target in self.logit_targets]
+
+    @property
+    def token_ids(self) -> Tensor:
+        """Vocabulary indices, virtual ones included, int64 `(K)`."""
+        ids = [target.vocab_idx for target in self.logit_targets]
+        return torch.tensor(ids, dtype=torch.int64, device=self.logit_probabilities.device)
+
+    def to(self, device: torch.device | str) -> AttributionTargets:
+        """Move the two tensors; returns self."""
+        self.logit_probabilities = self.logit_probabilities.to(device)
+        self.logit_vectors = self.logit_vectors.to(device)
+        return self
+
+
+def salient_ids(probabilities: Tensor, max_n_logits: int, desired_logit_prob: float) -> Tensor:
+    """The likeliest tokens, up to `max_n_logits` or until their probabilities sum to `desired_logit_prob`."""
+    if not 1 <= max_n_logits <= len(probabilities):
+        raise InvalidValue(
+            f"max_n_logits is {max_n_logits}, but must lie between 1 and the vocabulary size {len(probabilities)}"
+        )
+    if not 0 < desired_logit_prob <= 1:
+        raise InvalidValue(f"desired_logit_prob is {desired_logit_prob}, but must lie in (0, 1]")
+    top, ids = torch.topk(probabilities, max_n_logits)
+    reached = torch.nonzero(top.cumsum(0) >= desired_logit_prob)
+    return ids[: int(reached[0]) + 1] if len(reached) else ids
+
+
+def _checked_ids(ids: Tensor, n_logits: int) -> Tensor:
+    if ids.dtype.is_floating_point or ids.dtype.is_complex or ids.dtype == torch.bool or ids.ndim > 1:
+        raise _BadTargetType("target ids must be a one-dimensional tensor of integers")
+    ids = ids.reshape(-1).to(torch.int64)
+    if not len(ids):
+        raise BadTarget("the list of targets cannot be empty", hint="leave it out for the likeliest tokens")
+    invalid = ids[(ids < 0) | (ids >= n_logits)].tolist()
+    if invalid:
+        raise BadTarget(f"target ids {invalid} are outside the vocabulary of {n_logits}")
+    return ids
+
+
+def _checked_custom(item: tuple[Any, ...]) -> CustomTarget:
+    if len(item) != 3:
+        raise BadTarget(f"a custom target is (token_str, prob, vec), not {len(item)} values")
+    token_str, prob, vec = item
+    if not isinstance(token_str, str):
+        raise _BadTargetType(f"the label of a custom target must be a string, not {type(token_str).__name__}")
+    if isinstance(prob, bool) or not isinstance(prob, int | float):
+        raise _BadTargetType(f"the weight of a custom target must be a number, not {type(prob).__name__}")
+    if not isinstance(vec, Tensor):
+        raise _BadTargetType(f"the direction of a custom target must be a tensor, not {type(vec).__name__}")
+    return CustomTarget(token_str, float(prob), vec)

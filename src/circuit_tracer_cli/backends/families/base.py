@@ -1,0 +1,79 @@
+"""What a model family's configuration may say. A field that isn't listed is refused by name, never ignored."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from circuit_tracer_cli.errors import UnsupportedArchitecture
+
+ALLOW_VARIABLE = "CIRCUIT_TRACER_ALLOW_CONFIG"
+
+BOOKKEEPING = frozenset(
+    """architectures auto_map chunk_size_feed_forward dtype torch_dtype id2label label2id model_type output_attentions
+    output_hidden_states problem_type return_dict transformers_version use_cache initializer_range bos_token_id eos_token_id
+    pad_token_id sep_token_id decoder_start_token_id tie_word_embeddings attn_implementation attention_dropout pretraining_tp
+    classifier_dropout transformers.js_config summary_activation summary_first_dropout summary_proj_to_labels summary_type
+    summary_use_proj task_specific_params""".split()
+)
+"""Fields that don't change the forward pass of a decoder in evaluation mode."""
+
+SIZES = frozenset(
+    """vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size
+    max_position_embeddings rms_norm_eps""".split()
+)
+"""Fields that the weights' shapes and the norms' records carry."""
+
+PATTERN = frozenset("rope_parameters rope_scaling rope_theta layer_types sliding_window".split())
+"""Fields that act inside the attention pattern, which is frozen."""
+
+REQUIRED: Mapping[str, tuple[Any, ...]] = {
+    "is_encoder_decoder": (False, None),
+    "add_cross_attention": (False, None),
+    "use_bidirectional_attention": (False, None),
+    "is_decoder": (False, True, None),
+    "quantization_config": (None,),
+}
+"""Fields that are understood with these values only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One model family.
+
+    Args:
+        name: What people call it.
+        architectures: Class names of Hugging Face that belong to it.
+        pattern: Fields that act inside the attention pattern (frozen), beside the common ones.
+        mlp: Fields that act inside the MLP (replaced, or frozen with the error node).
+        linear: Fields whose effect the linear weights carry (biases, norms, embedding scale, softcaps).
+        required: Fields with the values that are understood.
+        closed_form: False if rows have to be computed by vector-Jacobian products through the model.
+        notes: What is special about it, for `doctor --models`.
+    """
+
+    name: str
+    architectures: tuple[str, ...]
+    pattern: frozenset[str] = frozenset()
+    mlp: frozenset[str] = frozenset()
+    linear: frozenset[str] = frozenset()
+    required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    closed_form: bool = True
+    notes: str = ""
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Raise UnsupportedArchitecture for a field of a model's `config.json` that isn't understood."""
+        known = BOOKKEEPING | SIZES | PATTERN | self.pattern | self.mlp | self.linear
+        required = {**REQUIRED, **self.required}
+        allowed = set(filter(None, os.environ.get(ALLOW_VARIABLE, "").split(",")))
+        for name, value in config.items():
+            if name.startswith("_") or name in known or name in allowed:
+                continue
+            if name in required and value in required[name]:
+                continue
+            raise UnsupportedArchitecture(
+                f"the model's setting {name!r} (= {value!r}) is not understood for the family {self.name}",
+                hint=f"if it doesn't change the forward pass, set {ALLOW_VARIABLE}={name} and run again",
+            )

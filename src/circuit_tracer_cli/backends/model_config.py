@@ -1,0 +1,87 @@
+"""Facts read from a model's `config.json`, before any weight. Imports neither torch nor transformers at the top."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuit_tracer_cli.errors import BadModel, UnsupportedArchitecture
+from circuit_tracer_cli.types import UnifiedConfig
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.backends.base import ModelShape
+
+_ALIASES = {
+    "n_layers": ("num_hidden_layers", "n_layer"),
+    "d_model": ("hidden_size", "n_embd"),
+    "n_heads": ("num_attention_heads", "n_head"),
+    "d_mlp": ("intermediate_size", "n_inner"),
+    "d_vocab": ("vocab_size",),
+    "n_ctx": ("max_position_embeddings", "n_positions", "n_ctx"),
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The `config.json` of a local model folder. Raises BadModel if there is none or it isn't a JSON object."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadModel(
+            f"{folder} has no config.json", hint="name a Hugging Face model folder or a model of the hub"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadModel(f"{path} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise BadModel(f"{path} is not a JSON object")
+    return config
+
+
+def fact(config: Mapping[str, Any], name: str) -> int:
+    """One size under its TransformerLens name. Raises UnsupportedArchitecture when no known field has it."""
+    for alias in _ALIASES[name]:
+        if isinstance(config.get(alias), int):
+            return int(config[alias])
+    if name == "d_mlp":
+        return 4 * fact(config, "d_model")
+    raise UnsupportedArchitecture(f"the model's config.json doesn't say {' or '.join(_ALIASES[name])}")
+
+
+def model_shape(config: Mapping[str, Any]) -> ModelShape:
+    """Sizes of a model from its configuration."""
+    from circuit_tracer_cli.backends.base import ModelShape
+
+    d_model, n_heads = fact(config, "d_model"), fact(config, "n_heads")
+    softcap = config.get("final_logit_softcapping")
+    return ModelShape(
+        n_layers=fact(config, "n_layers"),
+        d_model=d_model,
+        n_heads=n_heads,
+        n_kv_heads=int(config.get("num_key_value_heads") or n_heads),
+        d_head=int(config.get("head_dim") or d_model // n_heads),
+        d_mlp=fact(config, "d_mlp"),
+        d_vocab=fact(config, "d_vocab"),
+        n_ctx=fact(config, "n_ctx"),
+        parallel=config.get("model_type") == "gpt_neox" and bool(config.get("use_parallel_residual", True)),
+        softcap=None if softcap is None else float(softcap),
+    )
+
+
+def unified_config(config: Mapping[str, Any], name: str, dtype: str) -> UnifiedConfig:
+    """The record stored in graphs (names as in TransformerLens)."""
+    shape = model_shape(config)
+    return UnifiedConfig(
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        d_head=shape.d_head,
+        n_heads=shape.n_heads,
+        d_mlp=shape.d_mlp,
+        d_vocab=shape.d_vocab,
+        tokenizer_name=name,
+        model_name=name,
+        original_architecture=(config.get("architectures") or ["unknown"])[0],
+        n_key_value_heads=shape.n_kv_heads,
+        dtype=dtype,
+    )

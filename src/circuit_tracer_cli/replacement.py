@@ -1,0 +1,193 @@
+"""A model with its MLPs replaced by transcoders: the object that attribution and interventions work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends import backend_class
+from circuit_tracer_cli.backends.base import Backend, FeaturePoints, FrozenPass
+from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
+from circuit_tracer_cli.tokens import Tokens, ensure_tokenized
+from circuit_tracer_cli.transcoders.base import Transcoders
+from circuit_tracer_cli.types import UnifiedConfig
+
+
+def default_device() -> torch.device:
+    """CUDA, else Apple's GPU, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class ReplacementModel:
+    """A backend and its transcoders.
+
+    Attributes:
+        backend: Name of the backend.
+        transcoders: The transcoder set, on the model's device and in its dtype.
+        cfg: Sizes and names of the model.
+        tokenizer: The model's tokenizer, or None.
+        scan: Identifier of the transcoder set.
+    """
+
+    def __init__(self, backend: Backend, transcoders: Transcoders) -> None:
+        self.model = backend
+        self.backend = backend.name
+        self.transcoders = transcoders
+        self._check_match()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_name: str,
+        transcoder_set: str,
+        backend: str = "transformerlens",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        lazy_encoder: bool = False,
+        lazy_decoder: bool = True,
+        **kwargs: Any,
+    ) -> ReplacementModel:
+        """Load transcoders, then the model.
+
+        Args:
+            model_name: Local Hugging Face folder or model of the hub; `demo` is the embedded model.
+            transcoder_set: Reference of the set: `demo`, `demo-plt` or a folder.
+            backend: Name of the backend.
+            device: Default CUDA, else Apple's GPU, else the CPU.
+            dtype: Of the model and its transcoders.
+            lazy_encoder: Read encoders from the files when they are needed.
+            lazy_decoder: The same for decoder rows.
+            kwargs: Passed on to the model's loader.
+
+        Raises:
+            CircuitTracerError: one of its leaves, for anything missing, malformed or not belonging together.
+        """
+        from circuit_tracer_cli.transcoders.loading import load_transcoders
+
+        device = torch.device(device) if device is not None else default_device()
+        loaded = load_transcoders(
+            transcoder_set, device=device, dtype=dtype, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder
+        )
+        return cls.from_pretrained_and_transcoders(model_name, loaded.transcoders, backend, device, dtype, **kwargs)
+
+    @classmethod
+    def from_pretrained_and_transcoders(
+        cls,
+        model_name: str,
+        transcoders: Transcoders,
+        backend: str = "transformerlens",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        **kwargs: Any,
+    ) -> ReplacementModel:
+        """Load the model for transcoders that are there already."""
+        device = torch.device(device) if device is not None else default_device()
+        return cls(backend_class(backend).from_pretrained(resolve_model(model_name), device, dtype, **kwargs), transcoders)
+
+    @classmethod
+    def from_config(
+        cls, config: Any, transcoders: Transcoders, backend: str = "transformerlens", **kwargs: Any
+    ) -> ReplacementModel:
+        """A randomly initialised model of a Hugging Face configuration."""
+        return cls(backend_class(backend).from_config(config, **kwargs), transcoders)
+
+    def _check_match(self) -> None:
+        """Raise ModelMismatch where model and transcoders can't belong together."""
+        shape, transcoders = self.model.shape, self.transcoders
+        for what, ours, theirs in (
+            ("layers", shape.n_layers, transcoders.n_layers),
+            ("d_model", shape.d_model, transcoders.d_model),
+        ):
+            if ours != theirs:
+                raise ModelMismatch(
+                    f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
+                    hint=f"the model is {self.cfg.model_name}; name the one in the set's config.yaml with --model",
+                )
+        self.points  # raises for unknown hooks  # noqa: B018
+
+    @property
+    def points(self) -> FeaturePoints:
+        """What the transcoders' hooks mean in this model."""
+        return self.model.feature_points(self.transcoders.feature_input_hook, self.transcoders.feature_output_hook)
+
+    @property
+    def cfg(self) -> UnifiedConfig:
+        """Sizes and names of the model."""
+        return self.model.config
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, or None."""
+        return self.model.tokenizer
+
+    @property
+    def scan(self) -> str | list[str] | None:
+        """Identifier of the transcoder set."""
+        return self.transcoders.scan
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The model's dtype."""
+        return self.model.dtype
+
+    @property
+    def W_E(self) -> Tensor:
+        """Token embeddings `(d_vocab, d_model)`, raw: without a scaling that the model applies afterwards."""
+        return self._weights.W_E
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding `(d_model, d_vocab)`."""
+        return self._weights.W_U.T
+
+    @property
+    def _weights(self) -> Any:
+        weights = self.model.weights
+        if weights is None:
+            raise InvalidValue(f"{self.cfg.original_architecture} has no linear weights in closed form")
+        return weights
+
+    def zero_softcap(self) -> AbstractContextManager[None]:
+        """Switch the final logit softcap off for a while."""
+        return self.model.zero_softcap()
+
+    def ensure_tokenized(self, prompt: str | Tensor | Sequence[int]) -> Tensor:
+        """The prompt's ids `(pos)` with the special first token that the model expects (spec 1.7)."""
+        return self.tokenize(prompt).ids
+
+    def tokenize(self, prompt: str | Tensor | Sequence[int]) -> Tokens:
+        """The prompt's ids, texts and the positions at which nothing is traced."""
+        return ensure_tokenized(
+            prompt,
+            self.tokenizer,
+            model_name=self.cfg.model_name,
+            d_vocab=self.model.shape.d_vocab,
+            n_ctx=self.model.shape.n_ctx,
+            device=self.device,
+        )
+
+    def frozen_pass(self, tokens: Tensor) -> FrozenPass:
+        """One forward pass of the unmodified model on `tokens (pos)`, with what the engine needs kept."""
+        return self.model.frozen_pass(
+            tokens, self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
+        )
+
+
+def resolve_model(name: str) -> str:
+    """The folder of the embedded model for `demo`, otherwise the name itself."""
+    if name != "demo":
+        return name
+    from circuit_tracer_cli.demo import model_dir
+
+    return str(model_dir())
