@@ -1,0 +1,60 @@
+"""Two tables for spreadsheets, pandas and R: the nodes and the edges."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.viewer import make_folder
+from circuit_tracer_cli.graph.atomic import atomic_writer
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.prune import pruned_graph
+from circuit_tracer_cli.graph.views import NodeView, iter_nodes
+
+
+def export(
+    graph: Graph,
+    *,
+    slug: str,
+    directory: Path,
+    scan: str | list[str] | None = None,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+) -> list[Path]:
+    """Writes `{slug}-nodes.csv` and `{slug}-edges.csv`; the edges name nodes by the ids of the JSON file."""
+    check_slug(slug)
+    pruned = pruned_graph(graph, node_threshold, edge_threshold)
+    folder = make_folder(directory)
+    columns = [f.name for f in dataclasses.fields(NodeView) if f.name != "index"]
+    nodes = ([_text(getattr(node, name)) for name in columns] for node in iter_nodes(pruned))
+    names = pruned.node_ids()
+    edges = (
+        [names[source], names[target], repr(weight)]
+        for block in pruned.edges.blocks()
+        for source, target, weight in zip(
+            block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True
+        )
+    )
+    return [
+        _write(folder / f"{slug}-nodes.csv", columns, nodes),
+        _write(folder / f"{slug}-edges.csv", ["source", "target", "weight"], edges),
+    ]
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _write(path: Path, columns: list[str], rows: Iterable[list[str]]) -> Path:
+    with atomic_writer(path) as stream:
+        text = io.TextIOWrapper(stream, encoding="utf-8", errors="replace", newline="", write_through=True)
+        writer = csv.writer(text)
+        writer.writerow(columns)
+        writer.writerows(rows)
+        text.detach()
+    return path

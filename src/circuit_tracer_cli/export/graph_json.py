@@ -1,0 +1,180 @@
+"""Writes graph files and reads every form of them that is about: ours, the reference's, Neuronpedia's. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, BinaryIO
+
+from circuit_tracer_cli.errors import BadGraphFile
+from circuit_tracer_cli.export.records import GraphFile, Link, Metadata, Node, QParams, to_values
+from circuit_tracer_cli.graph.layout import error_id
+
+_LINKS_AT_ONCE = 10_000
+
+
+def write_graph_json(
+    stream: BinaryIO, metadata: Metadata, q_params: QParams, nodes: Iterable[Node], links: Iterable[Link]
+) -> None:
+    """Writes a graph file without indentation, the links as they come. Raises OSError as the stream does."""
+    stream.write(b'{"metadata":' + encode_json(to_values(metadata)))
+    stream.write(b',"qParams":' + encode_json(to_values(q_params)))
+    stream.write(b',"nodes":' + encode_json([to_values(node) for node in nodes]))
+    stream.write(b',"links":[')
+    remaining = iter(links)
+    separator = b""
+    while batch := [to_values(link) for link in islice(remaining, _LINKS_AT_ONCE)]:
+        stream.write(separator + encode_json(batch)[1:-1])
+        separator = b","
+    stream.write(b"]}")
+
+
+def encode_json(value: Any) -> bytes:
+    """Compact JSON in UTF-8. Raises ValueError for a number that JSON can't hold."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes \udxxx, which JSON reads as such
+
+
+def read_graph_json(content: bytes | str, source: str = "the graph file") -> GraphFile:
+    """The file in the current form: lists where older files have strings, error ids that no feature can have.
+
+    Raises:
+        BadGraphFile: Not JSON, or not a graph file.
+    """
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadGraphFile(f"{source} isn't valid JSON", "it may be truncated: export it again") from error
+    try:
+        return graph_file_from(values)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise BadGraphFile(f"{source} isn't a graph file: {reason[:200]}") from error
+
+
+def graph_file_from(values: Mapping[str, Any]) -> GraphFile:
+    """The records of a parsed file. Raises KeyError, TypeError or ValueError for what isn't a graph file."""
+    nodes = [node_from(_object(item)) for item in _list(values["nodes"])]
+    links = [link_from(_object(item)) for item in _list(values["links"])]
+    metadata = metadata_from(_object(values["metadata"]))
+    q_params = q_params_from(_object(values.get("qParams") or {}))
+    return _with_safe_error_ids(GraphFile(metadata, q_params, nodes, links))
+
+
+def metadata_from(values: Mapping[str, Any]) -> Metadata:
+    """Metadata of a file of any age; what may be absent is filled in."""
+    known, extra = _split(values, Metadata)
+    for name in ("transcoder_list", "feature_details", "info", "generation_settings", "pruning_settings"):
+        if known.get(name) is None:
+            known.pop(name, None)
+    known.setdefault("schema_version", None)
+    tokens = [str(token) for token in _list(values["prompt_tokens"])]
+    required = {"slug": str(values["slug"]), "scan": str(values["scan"]), "prompt": str(values["prompt"])}
+    return Metadata(**{**known, **required, "prompt_tokens": tokens, "extra": extra})
+
+
+def q_params_from(values: Mapping[str, Any]) -> QParams:
+    """View state whose lists may be comma-joined strings or JSON text, and whose entries may be null."""
+    known, extra = _split({name: value for name, value in values.items() if value is not None}, QParams)
+    pinned = _names(known.pop("pinnedIds", []))
+    supernodes = [[str(name) for name in _list(group)] for group in _parsed(known.pop("supernodes", []))]
+    if "hiddenIds" in extra:
+        extra["hiddenIds"] = _names(extra["hiddenIds"])
+    if "clerps" in extra:
+        extra["clerps"] = [[str(part) for part in _list(pair)] for pair in _parsed(extra["clerps"])]
+    texts = {name: str(value) for name, value in known.items()}
+    return QParams(pinnedIds=pinned, supernodes=supernodes, extra=extra, **texts)
+
+
+def node_from(values: Mapping[str, Any]) -> Node:
+    """A node; keys that the viewer alone knows stay in `extra`."""
+    known, extra = _split(values, Node)
+    known["node_id"] = str(known["node_id"])
+    known["layer"] = str(known["layer"])
+    known["ctx_idx"] = int(known["ctx_idx"])
+    known["feature_type"] = str(known["feature_type"])
+    known["jsNodeId"] = str(known.get("jsNodeId") or known["node_id"])
+    known["feature"] = None if known.get("feature") is None else int(known["feature"])
+    for name in ("token_prob", "is_target_logit", "run_idx", "reverse_ctx_idx", "clerp"):
+        if known.get(name) is None:
+            known.pop(name, None)
+    return Node(**known, extra=extra)
+
+
+def link_from(values: Mapping[str, Any]) -> Link:
+    """A link. Raises ValueError for a weight that isn't a finite number."""
+    weight = float(values["weight"])
+    if not math.isfinite(weight):
+        raise ValueError("a link's weight isn't finite")
+    return Link(str(values["source"]), str(values["target"]), weight)
+
+
+def _split(values: Mapping[str, Any], record: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    names = {f.name for f in dataclasses.fields(record)} - {"extra"}
+    known = {name: value for name, value in values.items() if name in names}
+    return known, {name: value for name, value in values.items() if name not in names}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError("an object was expected")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("a list was expected")
+    return value
+
+
+def _parsed(value: Any) -> list[Any]:
+    """A list, given as such or as JSON text; an empty text is an empty list."""
+    if isinstance(value, str):
+        value = json.loads(value) if value.strip() else []
+    return _list(value)
+
+
+def _names(value: Any) -> list[str]:
+    """Names, given as a list or joined by commas."""
+    if isinstance(value, str):
+        value = [name for name in value.split(",") if name]
+    return [str(name) for name in _list(value)]
+
+
+def _with_safe_error_ids(file: GraphFile) -> GraphFile:
+    """Older files name the error of layer 5 at position 3 `0_5_3`, which is also feature 5 of layer 0 at position 3.
+
+    Where both are in the file, an error is meant only by the second of two links between the same ids: errors follow features.
+    """
+    taken = {node.node_id for node in file.nodes if "error" not in node.feature_type}
+    renamed: dict[str, str] = {}
+    nodes = []
+    for node in file.nodes:
+        if "error" in node.feature_type and node.layer.isdigit():
+            name = error_id(int(node.layer), node.ctx_idx)
+            if name != node.node_id:
+                renamed[node.node_id] = name
+                script_id = f"{node.layer}_-1-{node.ctx_idx}"
+                node = dataclasses.replace(node, node_id=name, jsNodeId=script_id)
+        nodes.append(node)
+    if not renamed:
+        return file
+    certain = {old: new for old, new in renamed.items() if old not in taken}
+    seen: set[tuple[str, str]] = set()
+    links = []
+    for link in file.links:
+        if link.source in certain or (link.source, link.target) in seen:
+            link = dataclasses.replace(link, source=renamed.get(link.source, link.source))
+        elif link.source in renamed:
+            seen.add((link.source, link.target))
+        links.append(link)
+    q_params = dataclasses.replace(
+        file.qParams,
+        pinnedIds=[certain.get(name, name) for name in file.qParams.pinnedIds],
+        supernodes=[[label, *(certain.get(name, name) for name in ids)] for label, *ids in file.qParams.supernodes if ids],
+        clickedId=certain.get(file.qParams.clickedId, file.qParams.clickedId),
+    )
+    return GraphFile(file.metadata, q_params, nodes, links)

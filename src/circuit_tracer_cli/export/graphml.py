@@ -1,0 +1,89 @@
+"""GraphML, which Gephi, Cytoscape, yEd and networkx read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.sax.saxutils import escape, quoteattr
+
+from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.viewer import make_folder
+from circuit_tracer_cli.graph.atomic import atomic_writer
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.prune import pruned_graph
+from circuit_tracer_cli.graph.views import NodeView, iter_nodes
+
+_KEYS = {
+    "kind": "string",
+    "layer": "int",
+    "position": "int",
+    "feature": "long",
+    "activation": "double",
+    "token": "string",
+    "vocab_idx": "long",
+    "probability": "double",
+    "influence": "double",
+}
+_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def export(
+    graph: Graph,
+    *,
+    slug: str,
+    directory: Path,
+    scan: str | list[str] | None = None,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+) -> list[Path]:
+    """Writes `{slug}.graphml`: node ids as in the JSON file, node attributes by kind, signed edge weights."""
+    check_slug(slug)
+    pruned = pruned_graph(graph, node_threshold, edge_threshold)
+    target = make_folder(directory) / f"{slug}.graphml"
+    with atomic_writer(target) as stream:
+        _write(stream, pruned, scan if scan is not None else graph.scan)
+    return [target]
+
+
+def _write(stream: BinaryIO, graph: Graph, scan: str | list[str] | None) -> None:
+    stream.write(b'<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
+    for name, kind in _KEYS.items():
+        _line(stream, f'<key id="{name}" for="node" attr.name="{name}" attr.type="{kind}"/>')
+    _line(stream, '<key id="weight" for="edge" attr.name="weight" attr.type="double"/>')
+    for name in ("prompt", "scan"):
+        _line(stream, f'<key id="{name}" for="graph" attr.name="{name}" attr.type="string"/>')
+    _line(stream, '<graph edgedefault="directed">')
+    scans = "\n".join(scan) if isinstance(scan, list) else scan or ""
+    _line(stream, _data([("prompt", graph.input_string), ("scan", scans)]))
+    for node in iter_nodes(graph):
+        _line(stream, f"<node id={_attribute(node.node_id)}>{_data(_node_values(node))}</node>")
+    names = [_attribute(name) for name in graph.node_ids()]
+    for block in graph.edges.blocks():
+        rows = zip(block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True)
+        for source, target, weight in rows:
+            ends = f"source={names[source]} target={names[target]}"
+            _line(stream, f'<edge {ends}><data key="weight">{weight!r}</data></edge>')
+    stream.write(b"</graph>\n</graphml>\n")
+
+
+def _node_values(node: NodeView) -> Iterable[tuple[str, Any]]:
+    return ((name, getattr(node, name)) for name in _KEYS if getattr(node, name) is not None)
+
+
+def _data(values: Iterable[tuple[str, Any]]) -> str:
+    return "".join(f'<data key="{name}">{escape(_clean(str(value)))}</data>' for name, value in values)
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_clean(text))
+
+
+def _clean(text: str) -> str:
+    """The text with what XML can't hold (control characters, halves of surrogate pairs) replaced."""
+    return _NOT_XML.sub("\ufffd", text)
+
+
+def _line(stream: BinaryIO, text: str) -> None:
+    stream.write(text.encode("utf-8") + b"\n")

@@ -1,0 +1,215 @@
+"""The files that the viewer and Neuronpedia read: one JSON file per graph and the list of graphs in the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import circuit_tracer_cli
+from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError
+from circuit_tracer_cli.export.graph_json import read_graph_json, write_graph_json
+from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
+from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
+from circuit_tracer_cli.export.records import Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD, pruned_graph
+from circuit_tracer_cli.graph.store import load_graph
+from circuit_tracer_cli.graph.views import NodeView, iter_nodes
+
+_GENERATION_SETTINGS = ("max_n_logits", "desired_logit_prob", "batch_size", "max_feature_nodes")
+
+
+def create_graph_files(
+    graph_or_path: Graph | str | os.PathLike[str],
+    slug: str,
+    output_path: str | os.PathLike[str],
+    scan: str | list[str] | None = None,
+    node_threshold: float = NODE_THRESHOLD,
+    edge_threshold: float = EDGE_THRESHOLD,
+) -> list[Path]:
+    """Prunes a graph and writes `{slug}.json` and the folder's `graph-metadata.json`.
+
+    Args:
+        graph_or_path: A graph or the path of its file; the graph itself stays as it is.
+        slug: Name of the file: letters, digits, dots, hyphens, underscores.
+        output_path: The folder, made if it's missing.
+        scan: Identifier of the transcoders; the graph's own when left out.
+        node_threshold: For a graph that is pruned already the default means its own threshold.
+        edge_threshold: The same.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UsageError: Bad slug or threshold, no scan, or thresholds other than the graph was pruned with.
+        OutputError: The folder can't be written to.
+        BadGraphFile: The graph, or the folder's list, is damaged.
+    """
+    graph = graph_or_path if isinstance(graph_or_path, Graph) else load_graph(graph_or_path)
+    return export(
+        graph,
+        slug=slug,
+        directory=Path(output_path),
+        scan=scan,
+        node_threshold=None if graph.pruning and node_threshold == NODE_THRESHOLD else node_threshold,
+        edge_threshold=None if graph.pruning and edge_threshold == EDGE_THRESHOLD else edge_threshold,
+    )
+
+
+def export(
+    graph: Graph,
+    *,
+    slug: str,
+    directory: Path,
+    scan: str | list[str] | None = None,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+) -> list[Path]:
+    """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain."""
+    check_slug(slug)
+    scan_name, transcoder_list = scan_names(graph.scan if scan is None else scan)
+    pruned = pruned_graph(graph, node_threshold, edge_threshold)
+    assert pruned.pruning is not None
+    metadata = _metadata(pruned, pruned.pruning, slug, scan_name, transcoder_list)
+    nodes = _nodes(pruned)
+    target = make_folder(directory) / f"{slug}.json"
+    with locked_folder(directory):
+        read_graph_list(directory)  # a damaged list is found before anything is written
+        q_params = _kept_annotations(target, metadata, {node.node_id for node in nodes})
+        with atomic_writer(target) as stream:
+            write_graph_json(stream, metadata, q_params, nodes, _links(pruned))
+        return [target, add_to_graph_list(directory, metadata)]
+
+
+def make_folder(directory: Path) -> Path:
+    """The folder, made if it's missing. Raises OutputError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"{directory} is a file, not a folder", "name another folder") from error
+    except OSError as error:
+        raise output_error(directory, error) from error
+    return directory
+
+
+def scan_names(scan: str | list[str] | None) -> tuple[str, list[str]]:
+    """The scan as one string and the per-layer ids it stands for: a list gets a name made from its content, the same each time.
+
+    Raises InvalidValue where there is none.
+    """
+    if isinstance(scan, list) and scan:
+        digest = hashlib.sha256(json.dumps(scan).encode("ascii")).hexdigest()
+        return f"custom-{digest[:16]}", list(scan)
+    if isinstance(scan, str) and scan:
+        return scan, []
+    raise InvalidValue("the graph doesn't say which transcoders it was made with", "name them with --scan")
+
+
+def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_list: list[str]) -> Metadata:
+    settings = graph.metadata.get("settings")
+    chosen = settings if isinstance(settings, dict) else {}
+    info: dict[str, Any] = {
+        "generator": {"name": "circuit-tracer-cli", "version": circuit_tracer_cli.__version__},
+        "transcoder_set": scan,
+    }
+    created = graph.metadata.get("create_time_ms")
+    if isinstance(created, int):
+        info["create_time_ms"] = created
+    return Metadata(
+        slug=slug,
+        scan=scan,
+        prompt_tokens=prompt_tokens_of(graph),
+        prompt=graph.input_string,
+        transcoder_list=transcoder_list,
+        node_threshold=pruning.node_threshold,
+        feature_details=_feature_details(graph),
+        info=info,
+        generation_settings={
+            name: chosen[name] for name in _GENERATION_SETTINGS if isinstance(chosen.get(name), (int, float))
+        },
+        pruning_settings={"node_threshold": pruning.node_threshold, "edge_threshold": pruning.edge_threshold},
+        extra={
+            "replacement_score": pruning.replacement_score,
+            "completeness_score": pruning.completeness_score,
+        },
+    )
+
+
+def _feature_details(graph: Graph) -> dict[str, Any]:
+    """Where the features' own pages are: what the graph says, else beside the viewer."""
+    details = graph.metadata.get("feature_details")
+    return details if isinstance(details, dict) else {"feature_json_base_url": "features"}
+
+
+def _nodes(graph: Graph) -> list[Node]:
+    """Kept nodes in node order, features and errors only where an edge ends or starts."""
+    linked = bytearray(graph.n_nodes)
+    for block in graph.edges.blocks():
+        for end in (block.rows, block.columns):
+            for node in end.unique().tolist():
+                linked[node] = 1
+    first_token = graph.layout.token_offset
+    return [_node(graph, view) for view in iter_nodes(graph) if linked[view.index] or view.index >= first_token]
+
+
+def _node(graph: Graph, view: NodeView) -> Node:
+    influence = _finite(view.influence)
+    if view.kind == "feature":
+        assert view.layer is not None and view.feature is not None
+        return Node.feature_node(view.layer, view.position, view.feature, influence, _finite(view.activation))
+    if view.kind == "error":
+        assert view.layer is not None
+        return Node.error_node(view.layer, view.position, influence)
+    assert view.vocab_idx is not None
+    if view.kind == "token":
+        return Node.token_node(view.position, view.vocab_idx, influence)
+    return Node.logit_node(
+        view.node_id,
+        view.position,
+        view.vocab_idx,
+        view.token or "",
+        view.probability or 0.0,
+        is_first=view.index == graph.layout.logit_offset,
+        n_layers=graph.cfg.n_layers,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _links(graph: Graph) -> Iterator[Link]:
+    names = graph.node_ids()
+    for block in graph.edges.blocks():
+        for source, target, weight in zip(
+            block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True
+        ):
+            yield Link(names[source], names[target], weight)
+
+
+def _kept_annotations(path: Path, metadata: Metadata, node_ids: set[str]) -> QParams:
+    """The annotations of the file that is about to be replaced, if it shows the same, without the nodes that are gone."""
+    try:
+        old = read_graph_json(path.read_bytes())
+    except (OSError, BadGraphFile):
+        return QParams()
+    if (old.metadata.prompt, old.metadata.scan) != (metadata.prompt, metadata.scan):
+        return QParams()
+    pinned = [name for name in old.qParams.pinnedIds if name in node_ids]
+    supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.qParams.supernodes]
+    unchanged = pinned == old.qParams.pinnedIds and supernodes == old.qParams.supernodes
+    return QParams(
+        pinnedIds=pinned,
+        supernodes=[group for group in supernodes if len(group) > 1],
+        linkType=old.qParams.linkType,
+        clickedId=old.qParams.clickedId if old.qParams.clickedId in node_ids else "",
+        sg_pos=old.qParams.sg_pos if unchanged else "",  # positions are listed in the order of the pinned nodes
+        extra=old.qParams.extra,
+    )
