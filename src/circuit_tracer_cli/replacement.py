@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
-from circuit_tracer_cli.backends.base import Backend, FeaturePoints, FrozenPass
+from circuit_tracer_cli.backends.base import Backend, FrozenPass
+from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
 from circuit_tracer_cli.tokens import Tokens, ensure_tokenized
 from circuit_tracer_cli.transcoders.base import Transcoders

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.sources import LayerDecoders, Sources
-from circuit_tracer_cli.backends.base import FeaturePoints, FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
+from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
+from circuit_tracer_cli.backends.points import FeaturePoints
 
 
 @dataclass(frozen=True, slots=True)

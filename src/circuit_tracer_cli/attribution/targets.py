@@ -35,20 +35,16 @@ class _BadTargetType(BadTarget, InvalidType):
 
 
 @dataclass(frozen=True, slots=True)
-class Unembedding:
-    """The unembedding in the orientation `(vocab, d_model)`, and how tokens are written."""
+class TokenReader:
+    """Turns target strings into token ids, and ids into text.
 
-    W_U: Tensor
+    Args:
+        tokenizer: The model's tokenizer, or None.
+        n_logits: Size of the model's vocabulary.
+    """
+
     tokenizer: Any
-
-    def vector(self, token: int) -> Tensor:
-        """`u_k` in at least float32."""
-        row = self.W_U[token]
-        return row if row.dtype == torch.float64 else row.float()
-
-    def mean(self) -> Tensor:
-        """The mean over all unembedding vectors."""
-        return self.W_U.mean(0, dtype=torch.float64).to(self.vector(0))
+    n_logits: int
 
     def decode(self, token: int) -> str:
         """The token as text; its number when there is no tokenizer."""
@@ -57,7 +53,7 @@ class Unembedding:
     def single_token(self, text: str, note: Callable[[str], None]) -> int:
         """The id of a target string: `id:N`, the text itself if it is one token, else the text after a space."""
         if text.startswith("id:"):
-            return self._id(text)
+            return self._number(text)
         if self.tokenizer is None:
             raise BadTarget(f"target {text!r} needs a tokenizer", hint="give ids: id:123")
         tried = []
@@ -78,7 +74,13 @@ class Unembedding:
             hint="give a single token, or id:N",
         )
 
-    def _id(self, text: str) -> int:
+    def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
+        """Raise BadTarget for a target string that can't be used, before any weight is read."""
+        for text in texts:
+            for part in text.split(DIFFERENCE, 1):
+                self.single_token(part, note)
+
+    def _number(self, text: str) -> int:
         try:
             token = int(text[3:])
         except ValueError:
@@ -86,9 +88,25 @@ class Unembedding:
         return self._in_vocabulary(token, text)
 
     def _in_vocabulary(self, token: int, text: str) -> int:
-        if not 0 <= token < len(self.W_U):
-            raise BadTarget(f"target {text!r} is token {token}, outside the vocabulary of {len(self.W_U)}")
+        if not 0 <= token < self.n_logits:
+            raise BadTarget(f"target {text!r} is token {token}, outside the vocabulary of {self.n_logits}")
         return token
+
+
+@dataclass(frozen=True, slots=True)
+class Unembedding:
+    """The unembedding in the orientation `(vocab, d_model)`."""
+
+    W_U: Tensor
+
+    def vector(self, token: int) -> Tensor:
+        """`u_k` in at least float32."""
+        row = self.W_U[token]
+        return row if row.dtype == torch.float64 else row.float()
+
+    def mean(self) -> Tensor:
+        """The mean over all unembedding vectors."""
+        return self.W_U.mean(0, dtype=torch.float64).to(self.vector(0))
 
 
 class AttributionTargets:
@@ -110,6 +128,7 @@ class AttributionTargets:
     vocab_size: int
     kind: str
     unembedding: Unembedding
+    reader: TokenReader
 
     def __init__(
         self,
@@ -123,7 +142,7 @@ class AttributionTargets:
         note: Callable[[str], None] = lambda message: None,
     ) -> None:
         W_U = unembed_proj if unembed_proj.shape[0] == len(logits) else unembed_proj.T
-        self.unembedding = Unembedding(W_U, tokenizer)
+        self.unembedding, self.reader = Unembedding(W_U), TokenReader(tokenizer, len(logits))
         self.vocab_size = int(getattr(tokenizer, "vocab_size", 0) or len(logits))
         probabilities = torch.softmax(logits.double(), dim=-1).to(torch.float32)
         if attribution_targets is None:
@@ -156,10 +175,10 @@ class AttributionTargets:
 
     def _set_strings(self, texts: list[str], probabilities: Tensor, note: Callable[[str], None]) -> None:
         """Tokens by name, or differences of two by name."""
-        differences = [DIFFERENCE in text.strip() for text in texts]
+        differences = [DIFFERENCE in text for text in texts]
         if not any(differences):
             self.kind = "specified logit targets"
-            ids = [self.unembedding.single_token(text, note) for text in texts]
+            ids = [self.reader.single_token(text, note) for text in texts]
             self._set_tokens(torch.tensor(ids), probabilities)
             return
         if not all(differences):
@@ -169,7 +188,7 @@ class AttributionTargets:
     def _difference(self, text: str, probabilities: Tensor, note: Callable[[str], None]) -> CustomTarget:
         """`A - B`: direction `u_A − u_B`, weight `max(|p_A − p_B|, 1e-6)`."""
         first, second = text.split(DIFFERENCE, 1)
-        a, b = self.unembedding.single_token(first, note), self.unembedding.single_token(second, note)
+        a, b = self.reader.single_token(first, note), self.reader.single_token(second, note)
         weight = max(abs(float(probabilities[a] - probabilities[b])), SMALLEST_WEIGHT)
         return CustomTarget(text, weight, self.unembedding.vector(a) - self.unembedding.vector(b))
 
@@ -177,7 +196,7 @@ class AttributionTargets:
         """Vocabulary tokens, demeaned."""
         tokens = [int(token) for token in ids]
         mean = self.unembedding.mean()
-        self.logit_targets = [LogitTarget(self.unembedding.decode(token), token) for token in tokens]
+        self.logit_targets = [LogitTarget(self.reader.decode(token), token) for token in tokens]
         self.logit_probabilities = probabilities[ids.to(probabilities.device)]
         self.logit_vectors = torch.stack([self.unembedding.vector(token) - mean for token in tokens])
 

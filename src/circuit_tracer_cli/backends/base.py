@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.types import UnifiedConfig
 
 NormKind = Literal["rms", "layer"]
@@ -110,22 +111,6 @@ class ModelShape:
     n_ctx: int
     parallel: bool = False
     softcap: float | None = None
-
-
-ReadKind = Literal["resid_mid", "normalized", "normed"]
-WriteKind = Literal["mlp_out", "mlp"]
-
-
-@dataclass(frozen=True, slots=True)
-class FeaturePoints:
-    """Where transcoders read and write, as the engine needs it.
-
-    `read`: `resid_mid` before the pre-MLP norm, `normalized` divided by its scale but before the gain, `normed` after the gain.
-    `write`: `mlp_out` is what is added to the stream, `mlp` the MLP's output before a post norm.
-    """
-
-    read: ReadKind
-    write: WriteKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import Edit, FeaturePoints, FrozenGraph, Hooks, NormWeights
+from circuit_tracer_cli.backends.base import Edit, FrozenGraph, Hooks, NormWeights
+from circuit_tracer_cli.backends.points import FeaturePoints
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import (
-    FeaturePoints,
     FrozenGraph,
     FrozenLayer,
     FrozenPass,
@@ -32,7 +30,9 @@ from circuit_tracer_cli.backends.bridge_weights import has_component, linear_wei
 from circuit_tracer_cli.backends.families import family_for
 from circuit_tracer_cli.backends.frozen_run import FreezeNames, run_frozen
 from circuit_tracer_cli.backends.model_config import model_shape, read_config, unified_config
-from circuit_tracer_cli.errors import BadModel, ModelMismatch
+from circuit_tracer_cli.backends.points import READ_HOOKS, WRITE_HOOKS, FeaturePoints, feature_points
+from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+from circuit_tracer_cli.errors import BadModel
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -100,17 +100,16 @@ class TransformerLensBackend:
         if folder.is_dir():
             family_for(read_config(folder))
             model_name = str(folder)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        tokenizer = load_tokenizer(model_name)
+        from transformers import AutoModelForCausalLM
 
         try:
             with quiet_loading():
-                tokenizer = AutoTokenizer.from_pretrained(model_name)
                 model = AutoModelForCausalLM.from_pretrained(
                     model_name, attn_implementation="eager", dtype=dtype, **kwargs
                 ).to(device)
         except (OSError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadModel(
                 f"the model {model_name!r} can't be loaded: {first}",
                 hint="name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
@@ -142,47 +141,27 @@ class TransformerLensBackend:
         block = self.bridge.blocks[0]
         return has_component(block, "ln1_post"), has_component(block, "ln2_post")
 
-    def read_points(self) -> dict[str, tuple[str, FeaturePoints]]:
-        """Feature input hooks of this family: name → (hook that carries the value, meaning)."""
-        mlp_out = FeaturePoints("normed", "mlp_out")
-        points = {"mlp.hook_in": ("mlp.hook_in", mlp_out), "ln2.hook_out": ("mlp.hook_in", mlp_out)}
-        points["ln2.hook_normalized"] = ("ln2.hook_in", FeaturePoints("normalized", "mlp_out"))
-        if not self.shape.parallel:
-            points["hook_resid_mid"] = ("ln2.hook_in", FeaturePoints("resid_mid", "mlp_out"))
-        return points
-
-    def write_hooks(self) -> dict[str, str]:
-        """Feature output hooks of this family: name → hook that carries the value."""
-        post = self.has_post_norms()[1]
-        return {"hook_mlp_out": "ln2_post.hook_out" if post else "mlp.hook_out", "mlp.hook_out": "mlp.hook_out"}
+    def write_hook(self, feature_output_hook: str) -> str:
+        """The component hook that carries a feature output hook's value."""
+        post = self.has_post_norms()[1] and WRITE_HOOKS[feature_output_hook] == "mlp_out"
+        return "ln2_post.hook_out" if post else "mlp.hook_out"
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
         """What the two hook names mean here. Raises ModelMismatch naming the hooks that exist."""
-        reads, writes = self.read_points(), self.write_hooks()
-        for hook, known, role in (
-            (feature_input_hook, list(reads), "feature_input_hook"),
-            (feature_output_hook, list(writes), "feature_output_hook"),
-        ):
-            if hook not in known:
-                raise ModelMismatch(
-                    f"{role} {hook!r} doesn't exist in {self.config.original_architecture}",
-                    hint=f"correct config.yaml; this model has {', '.join(known)}",
-                )
-        post = self.has_post_norms()[1]
-        write = "mlp" if post and feature_output_hook == "mlp.hook_out" else "mlp_out"
-        return FeaturePoints(reads[feature_input_hook][1].read, write)
-
-    def hook_name(self, layer: int, hook: str) -> str:
-        """The bridge's own name of a feature hook or component hook of a block."""
-        hook = self.write_hooks().get(hook, hook)
-        return f"blocks.{layer}.{self.read_points()[hook][0] if hook in self.read_points() else hook}"
+        points = feature_points(
+            feature_input_hook,
+            feature_output_hook,
+            parallel=self.shape.parallel,
+            model=self.config.original_architecture,
+        )
+        return points if self.has_post_norms()[1] else FeaturePoints(points.read, "mlp_out")
 
     @torch.no_grad()
     def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
         """One forward pass on `tokens (pos)`; see FrozenPass for what is kept."""
         points = self.feature_points(feature_input_hook, feature_output_hook)
         post1, post2 = self.has_post_norms()
-        read, write = self.read_points()[feature_input_hook][0], self.write_hooks()[feature_output_hook]
+        read, write = READ_HOOKS[feature_input_hook][0], self.write_hook(feature_output_hook)
         parts = {"ln1.hook_in", "ln2.hook_in", "attn.hook_pattern", read, write}
         parts |= {"ln1_post.hook_in"} if post1 else set()
         parts |= {"ln2_post.hook_in"} if post2 else set()
@@ -229,8 +208,8 @@ class TransformerLensBackend:
             patterns=tuple(f"blocks.{i}.attn.hook_pattern" for i in layers),
             norms=(*norms, ("ln_final", norm_weights(self.bridge.ln_final))),
             read_norms=tuple(f"blocks.{i}.ln2" for i in layers),
-            read=tuple(self.hook_name(i, feature_input_hook) for i in layers),
-            write=tuple(self.hook_name(i, feature_output_hook) for i in layers),
+            read=tuple(f"blocks.{i}.{READ_HOOKS[feature_input_hook][0]}" for i in layers),
+            write=tuple(f"blocks.{i}.{self.write_hook(feature_output_hook)}" for i in layers),
         )
 
     def frozen_graph(

@@ -1,0 +1,56 @@
+"""Feature locations by name (spec/replacement-model.md 1.8), and what they mean to the engine. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from circuit_tracer_cli.errors import ModelMismatch
+
+ReadKind = Literal["resid_mid", "normalized", "normed"]
+WriteKind = Literal["mlp_out", "mlp"]
+
+READ_HOOKS: dict[str, tuple[str, ReadKind]] = {
+    "hook_resid_mid": ("ln2.hook_in", "resid_mid"),
+    "ln2.hook_normalized": ("ln2.hook_in", "normalized"),
+    "ln2.hook_out": ("mlp.hook_in", "normed"),
+    "mlp.hook_in": ("mlp.hook_in", "normed"),
+}
+"""Feature input hook → the hook that carries its value, and where that stands relative to the pre-MLP norm."""
+
+WRITE_HOOKS: dict[str, WriteKind] = {"hook_mlp_out": "mlp_out", "mlp.hook_out": "mlp"}
+"""Feature output hook → whether it stands after or before a post-MLP norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePoints:
+    """Where transcoders read and write, as the engine needs it.
+
+    `read`: `resid_mid` before the pre-MLP norm, `normalized` divided by its scale but before the gain, `normed` after the gain.
+    `write`: `mlp_out` is what is added to the stream, `mlp` the MLP's output before a post norm.
+    """
+
+    read: ReadKind
+    write: WriteKind
+
+
+def feature_points(feature_input_hook: str, feature_output_hook: str, *, parallel: bool, model: str) -> FeaturePoints:
+    """What two hook names mean in a model. Raises ModelMismatch naming the hooks that exist.
+
+    Args:
+        feature_input_hook: Where the transcoders read.
+        feature_output_hook: Where they write.
+        parallel: Whether attention and MLP run in parallel; then there is no `hook_resid_mid`.
+        model: What to call the model in an error.
+    """
+    reads = [name for name in READ_HOOKS if not (parallel and name == "hook_resid_mid")]
+    for role, hook, known in (
+        ("feature_input_hook", feature_input_hook, reads),
+        ("feature_output_hook", feature_output_hook, list(WRITE_HOOKS)),
+    ):
+        if hook not in known:
+            raise ModelMismatch(
+                f"{role} {hook!r} doesn't exist in {model}",
+                hint=f"correct the set's config.yaml; this model has {', '.join(known)}",
+            )
+    return FeaturePoints(READ_HOOKS[feature_input_hook][1], WRITE_HOOKS[feature_output_hook])

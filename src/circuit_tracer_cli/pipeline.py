@@ -1,0 +1,228 @@
+"""The whole journey from a request to a graph, as one short function. Read this first.
+
+    request → check → transcoders → model → prompt → attribute → Graph
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from circuit_tracer_cli.errors import BadPrompt, InvalidValue, ModelMismatch
+from circuit_tracer_cli.types import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.replacement import ReplacementModel
+
+DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16"}
+OFFLOADS = ("auto", "none", "cpu", "disk")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceRequest:
+    """Everything that `circuit-tracer attribute` needs to know to make a graph."""
+
+    prompt: str
+    transcoder_set: str = "demo"
+    model: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+    backend: str = "transformerlens"
+    targets: tuple[str, ...] = ()
+    max_n_logits: int = 10
+    desired_logit_prob: float = 0.95
+    batch_size: int = 256
+    max_feature_nodes: int = 7500
+    update_interval: int = 4
+    offload: str = "auto"
+    lazy_encoder: bool | None = None
+    lazy_decoder: bool | None = None
+    chat: bool = False
+    system: str | None = None
+    prefill: str | None = None
+    offline: bool = False
+    command: str = ""
+
+
+def check_values(request: TraceRequest) -> None:
+    """Raise for anything that is wrong whatever the files say."""
+    if not request.prompt.strip():
+        raise BadPrompt("the prompt is empty", hint='for example --prompt "The capital of France is"')
+    if request.dtype not in DTYPES:
+        raise InvalidValue(f"unknown dtype {request.dtype!r}", hint=f"choose one of {', '.join(DTYPES)}")
+    if request.offload.lower() not in OFFLOADS:
+        raise InvalidValue(f"unknown offload {request.offload!r}", hint=f"choose one of {', '.join(OFFLOADS)}")
+    for name in ("max_n_logits", "batch_size", "update_interval"):
+        if getattr(request, name) < 1:
+            raise InvalidValue(f"{name} must be at least 1, not {getattr(request, name)}")
+    if request.max_feature_nodes < 0:
+        raise InvalidValue(f"max_feature_nodes must not be negative: {request.max_feature_nodes}")
+    probability = request.desired_logit_prob
+    if not (math.isfinite(probability) and 0 < probability <= 1):
+        raise InvalidValue(f"desired_logit_prob must lie in (0, 1], not {probability}")
+    if (request.system is not None or request.prefill is not None) and not request.chat:
+        raise InvalidValue("--system and --prefill need --chat", hint="add --chat")
+
+
+def check(request: TraceRequest) -> None:
+    """Everything that can be judged without reading weights: values, the set's files, the model's configuration."""
+    check_values(request)
+    from circuit_tracer_cli.backends.families import family_for
+    from circuit_tracer_cli.backends.model_config import fact, model_shape, read_config
+    from circuit_tracer_cli.backends.points import feature_points
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    described = inspect_transcoders(request.transcoder_set)
+    hooks = described.config.feature_input_hook, described.config.feature_output_hook
+    folder = model_folder(request.model or described.config.model_name)
+    if folder is None:
+        return
+    config = read_config(folder)
+    family_for(config)
+    feature_points(*hooks, parallel=model_shape(config).parallel, model=str(folder))
+    for what, theirs in (("n_layers", described.shape.n_layers), ("d_model", described.shape.d_model)):
+        ours = fact(config, what)
+        if ours != theirs:
+            raise ModelMismatch(
+                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
+                hint="name the model that they belong to with --model",
+            )
+    vocabulary = fact(config, "d_vocab")
+    if request.max_n_logits > vocabulary:
+        raise InvalidValue(
+            f"max_n_logits is {request.max_n_logits}, but the vocabulary has {vocabulary} tokens",
+            hint=f"--max-n-logits {vocabulary} at most",
+        )
+    check_prompt(request, folder)
+
+
+def check_prompt(request: TraceRequest, folder: Path) -> None:
+    """The prompt and the targets through the model's tokenizer, before any weight is read."""
+    from circuit_tracer_cli.attribution.targets import TokenReader
+    from circuit_tracer_cli.backends.model_config import model_shape, read_config
+    from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+    from circuit_tracer_cli.tokens import ensure_tokenized
+
+    shape = model_shape(read_config(folder))
+    tokenizer = load_tokenizer(str(folder))
+    ensure_tokenized(
+        prompt_text(request, tokenizer), tokenizer, model_name=str(folder), d_vocab=shape.d_vocab, n_ctx=shape.n_ctx
+    )
+    TokenReader(tokenizer, shape.d_vocab).check(request.targets)
+
+
+def prompt_text(request: TraceRequest, tokenizer: Any) -> str:
+    """The prompt, in the tokenizer's chat template when that is asked for."""
+    from circuit_tracer_cli.tokens import chat_text
+
+    return chat_text(tokenizer, request.prompt, request.system, request.prefill) if request.chat else request.prompt
+
+
+def model_folder(name: str | None) -> Path | None:
+    """The local folder that a model name means, or None for a model of the hub. Raises for a name that is neither."""
+    from circuit_tracer_cli.errors import BadModel, UsageError
+
+    if name is None:
+        raise UsageError("the transcoder set names no model", hint="name one with --model")
+    if name == "demo":
+        from circuit_tracer_cli.demo import model_dir
+
+        return model_dir()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise BadModel(f"there is no model folder {name}", hint="check the path given with --model")
+    return None
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises InvalidValue for one that isn't there."""
+    import torch
+
+    from circuit_tracer_cli.replacement import default_device
+
+    if name == "auto":
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InvalidValue(f"unknown device {name!r}", hint="choose auto, cpu, cuda, cuda:N or mps") from None
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise InvalidValue(f"the device {name} is not available here", hint="--device auto; `circuit-tracer doctor` lists devices")
+    return device
+
+
+@contextmanager
+def offline_mode(offline: bool) -> Iterator[None]:
+    """Keep the hub's client from the network when asked to. Set before it is imported, or it won't notice."""
+    import os
+
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    yield
+
+
+def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
+    """The transcoders and then the model of a request."""
+    import torch
+
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.transcoders.loading import load_transcoders
+
+    device, dtype = pick_device(request.device), getattr(torch, DTYPES[request.dtype])
+    progress.phase("loading transcoders")
+    loaded = load_transcoders(
+        request.transcoder_set,
+        device=device,
+        dtype=dtype,
+        lazy_encoder=bool(request.lazy_encoder),
+        lazy_decoder=request.lazy_decoder is not False,
+    )
+    name = request.model or loaded.config.model_name
+    folder = model_folder(name)
+    progress.phase("loading the model")
+    return ReplacementModel.from_pretrained_and_transcoders(
+        str(folder) if folder is not None else str(name), loaded.transcoders, request.backend, device, dtype
+    )
+
+
+def trace(request: TraceRequest, progress: Progress) -> Graph:
+    """Make the graph that is asked for.
+
+    Raises:
+        CircuitTracerError: one of its leaves; values, files and configurations are judged before weights are read.
+    """
+    with offline_mode(request.offline):
+        check(request)
+        model = load_model(request, progress)
+        return trace_with(model, request, progress)
+
+
+def trace_with(model: ReplacementModel, request: TraceRequest, progress: Progress) -> Graph:
+    """Make a graph with a model that is loaded already."""
+    from circuit_tracer_cli.attribution.attribute import attribute
+
+    graph = attribute(
+        prompt_text(request, model.tokenizer),
+        model,
+        attribution_targets=list(request.targets) or None,
+        max_n_logits=request.max_n_logits,
+        desired_logit_prob=request.desired_logit_prob,
+        batch_size=request.batch_size,
+        max_feature_nodes=request.max_feature_nodes,
+        offload=request.offload.lower(),
+        update_interval=request.update_interval,
+        progress=progress,
+    )
+    graph.metadata["command"] = request.command
+    return graph
