@@ -1,0 +1,94 @@
+"""Assembles the program: the list of commands, the options of the program itself, and the run. Nothing else."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from circuit_tracer_cli import __version__
+from circuit_tracer_cli.cli import attribute, demo, doctor, export, prune, serve, show
+from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
+from circuit_tracer_cli.cli.help import GroupedCommand
+
+PROGRAM = "circuit-tracer"
+
+
+def _hyphens(name: str) -> str:
+    """Every long option may be typed with underscores; help shows hyphens."""
+    return name.replace("_", "-")
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"token_normalize_func": _hyphens, "help_option_names": ["-h", "--help"]},
+    epilog="Start with `circuit-tracer demo`. Help on one command: `circuit-tracer COMMAND --help`.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Find, read and test circuits inside language models with transcoders.
+
+    Results go to stdout, everything else to stderr, so that commands can be joined by pipes.
+    """
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with every exception turned into a printed line and an exit code."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except (typer.Exit, TyperException):
+            raise
+        except BaseException as error:
+            raise typer.Exit(report(error)) from error
+
+    return guarded
+
+
+def _register(name: str, function: Callable[..., None], summary: str, *, hidden: bool = False) -> None:
+    app.command(name, cls=GroupedCommand, short_help=summary, hidden=hidden)(_guarded(function))
+
+
+_register("attribute", attribute.attribute, "Trace one prompt into a graph.")
+_register("prune", prune.prune, "Keep the part of a graph that matters.")
+_register("export", export.export, "Write a graph for the viewer or other programs.")
+_register("show", show.show, "Print a graph's strongest nodes and paths.")
+_register("serve", serve.serve, "Open the viewer on a folder of graphs.")
+_register("start-server", serve.serve, "The same as serve.", hidden=True)
+_register("demo", demo.demo, "Trace an example that comes with the program.")
+_register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    install_signal_handlers()
+    try:
+        code = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        return report_usage(error.format_message(), context.command_path if context else PROGRAM)
+    except BaseException as error:
+        return report(error)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,134 @@
+"""`attribute`: a prompt in, a graph out, and what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuit_tracer_cli.cli import attribute_options as own
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.cli.graph_files import GraphFiles
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.summary import GraphSummary, headline
+from circuit_tracer_cli.cli.viewing import Viewer
+from circuit_tracer_cli.errors import BadPrompt, UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.pipeline import TraceRequest
+
+
+def attribute(
+    prompt: own.PromptOpt,
+    transcoder_set: own.TranscoderSetOpt = "demo",
+    model: own.ModelOpt = None,
+    chat: own.ChatOpt = False,
+    system: own.SystemOpt = None,
+    prefill: own.PrefillOpt = None,
+    target: own.TargetOpt = None,
+    max_n_logits: own.MaxNLogitsOpt = 10,
+    desired_logit_prob: own.DesiredLogitProbOpt = 0.95,
+    max_feature_nodes: own.MaxFeatureNodesOpt = 7500,
+    batch_size: own.BatchSizeOpt = 256,
+    update_interval: own.UpdateIntervalOpt = 4,
+    graph_output_path: opt.GraphOutputOpt = None,
+    slug: opt.SlugOpt = None,
+    graph_file_dir: opt.GraphFileDirOpt = None,
+    node_threshold: opt.NodeThresholdOpt = None,
+    edge_threshold: opt.EdgeThresholdOpt = None,
+    server: own.ServerOpt = False,
+    port: opt.PortOpt = opt.DEFAULT_PORT,
+    host: opt.HostOpt = opt.DEFAULT_HOST,
+    features_dir: opt.FeaturesDirOpt = None,
+    dtype: own.DTypeOpt = "float32",
+    device: own.DeviceOpt = "auto",
+    offload: own.OffloadOpt = "auto",
+    lazy_encoder: own.LazyEncoderOpt = None,
+    lazy_decoder: own.LazyDecoderOpt = None,
+    backend: own.BackendOpt = "transformerlens",
+    offline: own.OfflineOpt = False,
+    verbose: own.VerboseOpt = False,
+    no_progress: own.NoProgressOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Trace one prompt: the features, tokens and errors behind what the model says next.
+
+    Writes the raw graph (-o), pruned graph files for the viewer (--slug, --graph-file-dir), or both.
+    """
+    output = Output(quiet=quiet, stdout_taken=True)
+    given = _prompt_text(prompt, chat=chat, system=system, prefill=prefill)
+    files = GraphFiles(
+        graph_path=graph_output_path,
+        slug=slug,
+        directory=graph_file_dir,
+        node_threshold=node_threshold,
+        edge_threshold=edge_threshold,
+    ).completed(given, server=server)
+    files.check()
+    set_manners(output, verbose=verbose, offline=offline)
+    from circuit_tracer_cli.pipeline import TraceRequest
+
+    request = TraceRequest(
+        prompt=given, transcoder_set=transcoder_set, model=model, chat=chat, system=system, prefill=prefill,
+        targets=tuple(target or ()), max_n_logits=max_n_logits, desired_logit_prob=desired_logit_prob,
+        max_feature_nodes=max_feature_nodes, batch_size=batch_size, update_interval=update_interval,
+        dtype=own.long_dtype(dtype), device=device, offload=offload, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder,
+        backend=backend, offline=offline, command=typed_command(),
+    )  # fmt: skip
+    viewer = Viewer(Path(files.directory or ""), features_dir, host, port) if server else None
+    _run(request, files, viewer, output, bars=not no_progress)
+
+
+def _prompt_text(prompt: str, *, chat: bool, system: str | None, prefill: str | None) -> str:
+    """The prompt itself, read from stdin for `-` (without the line end that `echo` adds). Raises BadPrompt, UsageError."""
+    if not chat and (system is not None or prefill is not None):
+        raise UsageError("--system and --prefill are parts of a conversation", "add --chat")
+    text = sys.stdin.read().removesuffix("\n") if prompt == STREAM else prompt
+    if not text:
+        raise BadPrompt("the prompt is empty", 'for example --prompt "The capital of Texas is"')
+    return text
+
+
+def typed_command() -> str:
+    """The command line, to be kept with the graph and typed again."""
+    return shlex.join(["circuit-tracer", *sys.argv[1:]])
+
+
+def _run(
+    request: TraceRequest, files: GraphFiles, viewer: Viewer | None, output: Output, *, bars: bool
+) -> None:
+    """Check, trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
+    from circuit_tracer_cli.pipeline import check, trace
+
+    check(request)
+    with viewer.start() if viewer else nullcontext() as running:
+        with progress_on(output, bars=bars) as progress:
+            graph = trace(request, progress)
+        written = files.write(graph)
+        _say_what_came_out(graph, files, written, output, served=running is not None)
+        if viewer and running:
+            viewer.announce(running, output)
+            running.wait()
+
+
+def _say_what_came_out(
+    graph: Graph, files: GraphFiles, written: list[Path], output: Output, *, served: bool
+) -> None:
+    if output.quiet:
+        return
+    for line in headline(GraphSummary(graph, n_nodes=0, n_paths=0)):
+        output.note(line)
+    for path in written:
+        output.note(f"written      {path}")
+    if served or files.graph_path == STREAM:
+        return
+    if files.directory is not None:
+        output.note(f"next: circuit-tracer serve {shlex.quote(files.directory)}")
+    elif files.graph_path is not None:
+        output.note(f"next: circuit-tracer show {shlex.quote(files.graph_path)}")

@@ -1,0 +1,146 @@
+"""`demo`: the embedded example, from its prompt to the viewer, without a network or a GPU."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from circuit_tracer_cli.cli import attribute_options as own
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.attribute import typed_command
+from circuit_tracer_cli.cli.graph_files import GraphFiles
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output, quoted
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.summary import GraphSummary, print_summary
+from circuit_tracer_cli.cli.viewing import Viewer
+from circuit_tracer_cli.errors import InvalidValue, ServerError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.demo import DemoPrompt
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.server.serve import Server
+
+_ANSWER_SECONDS = 10
+
+ListOpt = Annotated[bool, typer.Option("--list", help="List the example prompts and stop.")]
+PromptIdOpt = Annotated[
+    str, typer.Option(metavar="ID", help="Which prompt: its id or its number in the list.")
+]
+KindOpt = Annotated[
+    Literal["clt", "plt"],
+    typer.Option("--transcoders", help="Cross-layer (clt) or per-layer (plt) transcoders."),
+]
+DemoPortOpt = Annotated[
+    int,
+    typer.Option(
+        min=0, max=65535, metavar="PORT", show_default="8041 or the next free one", help="The viewer's port."
+    ),
+]
+
+
+def demo(
+    prompt_id: PromptIdOpt = "1",
+    list_: ListOpt = False,
+    transcoders: KindOpt = "clt",
+    graph_file_dir: opt.GraphFileDirOpt = opt.DEFAULT_DIRECTORY,
+    port: DemoPortOpt = 0,
+    json_: opt.JsonOpt = False,
+    no_progress: own.NoProgressOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Trace an example on the small model that comes with the program, and open the viewer on it.
+
+    Needs no network and no GPU. On a terminal the viewer stays up until Ctrl-C; elsewhere it's tried once and closed.
+    """
+    output = Output(quiet=quiet)
+    if list_:
+        _list(output, as_json=json_)
+        return
+    chosen = _chosen(prompt_id)
+    directory = graph_file_dir or opt.DEFAULT_DIRECTORY
+    raw = str(Path(directory) / f"demo-{chosen['id']}.safetensors")
+    files = GraphFiles(slug=f"demo-{chosen['id']}", directory=directory)
+    files.check()
+    set_manners(output)
+    summary = GraphSummary(_trace(chosen, transcoders, output, bars=not no_progress))
+    files = GraphFiles(graph_path=raw, slug=files.slug, directory=directory)
+    files.write(summary.graph)
+    if json_:
+        output.data(summary.to_dict())
+    else:
+        print_summary(summary, output)
+    _suggest(chosen, raw, output)
+    viewer = Viewer(Path(directory), port=port)
+    with viewer.start() as server:
+        _view(viewer, server, output)
+
+
+def _list(output: Output, *, as_json: bool) -> None:
+    from circuit_tracer_cli.demo import prompts
+
+    if as_json:
+        output.data(prompts())
+        return
+    rows = [
+        (str(number), entry["id"], entry["prompt"], quoted(entry["answer"]))
+        for number, entry in enumerate(prompts(), 1)
+    ]
+    output.table("Example prompts", ("#", "id", "prompt", "answer"), rows)
+    output.note("trace one: circuit-tracer demo --prompt-id ID")
+
+
+def _chosen(prompt_id: str) -> DemoPrompt:
+    """The prompt with this id or number. Raises InvalidValue."""
+    from circuit_tracer_cli.demo import prompts
+
+    for number, entry in enumerate(prompts(), 1):
+        if prompt_id in {entry["id"], str(number)}:
+            return entry
+    raise InvalidValue(f"there is no example prompt {prompt_id!r}", "circuit-tracer demo --list")
+
+
+def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) -> Graph:
+    from circuit_tracer_cli.pipeline import TraceRequest, check, trace
+
+    request = TraceRequest(
+        prompt=chosen["prompt"], transcoder_set=f"demo-{transcoders}", offline=True, command=typed_command()
+    )
+    check(request)
+    with progress_on(output, bars=bars) as progress:
+        return trace(request, progress)
+
+
+def _suggest(chosen: DemoPrompt, raw: str, output: Output) -> None:
+    """What to type next."""
+    output.note("")
+    output.note(f"example      {chosen['title']}. {chosen['note']}".rstrip())
+    output.note(f"written      {raw}")
+    output.note(f"next         circuit-tracer show {shlex.quote(raw)}")
+    output.note(f"             circuit-tracer attribute -p {shlex.quote(chosen['prompt'])} --server")
+    output.note("             circuit-tracer demo --list")
+    output.note("")
+
+
+def _view(viewer: Viewer, server: Server, output: Output) -> None:
+    """On a terminal, stay up. Elsewhere make sure that the viewer answers, and end. Raises ServerError if it doesn't."""
+    if sys.stdout.isatty() and not os.environ.get("CI"):
+        viewer.announce(server, output)
+        server.wait()
+        return
+    try:
+        with urllib.request.urlopen(f"{server.url}healthz", timeout=_ANSWER_SECONDS) as answer:
+            status = answer.status
+    except OSError as error:
+        raise ServerError(
+            f"the viewer doesn't answer at {server.url}: {error}", "circuit-tracer doctor"
+        ) from error
+    output.result(server.url)
+    output.note(f"the viewer answered ({status}) and is closed again, for this is no terminal; to open it:")
+    output.note(f"             circuit-tracer serve {shlex.quote(str(viewer.directory))}")

@@ -1,0 +1,101 @@
+"""Where graphs come from and go to. Every destination is tried before the heavy work, and a pipe is safetensors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from circuit_tracer_cli.errors import MissingFile, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
+
+STREAM = "-"
+SUFFIXES = (".safetensors", ".pt")
+
+
+def read_graph(argument: str) -> Graph:
+    """The graph in a file, or on stdin for `-`.
+
+    Raises:
+        UsageError: Nothing is named and stdin is a terminal.
+        MissingFile, BadGraphFile: There is no graph.
+    """
+    if argument == STREAM and sys.stdin.isatty():
+        raise UsageError(
+            "no graph: none is named and nothing is piped in", "name a graph file, or pipe one in"
+        )
+    if argument != STREAM and not Path(argument).is_file():
+        kind = "is a folder" if Path(argument).is_dir() else "doesn't exist"
+        raise MissingFile(
+            f"graph file {argument} {kind}", "make one with `circuit-tracer attribute -o graph.safetensors`"
+        )
+    from circuit_tracer_cli.graph.store import load_graph
+
+    return load_graph(sys.stdin.buffer if argument == STREAM else Path(argument))
+
+
+def write_graph(graph: Graph, destination: str) -> None:
+    """Write a graph to a file, or as safetensors to stdout for `-`. Raises OutputError."""
+    from circuit_tracer_cli.graph.store import save_graph
+
+    if destination != STREAM:
+        save_graph(graph, Path(destination))
+        return
+    stream: BinaryIO = sys.stdout.buffer
+    save_graph(graph, stream)
+    stream.flush()
+
+
+def check_graph_destination(destination: str | None) -> None:
+    """Refuse a graph destination that can't work: unknown suffix, terminal, folder missing or not writable."""
+    if destination is None:
+        return
+    if destination == STREAM:
+        if sys.stdout.isatty():
+            raise UsageError(
+                "a graph is binary and stdout is a terminal", "pipe it on, or write -o graph.safetensors"
+            )
+        return
+    path = Path(destination)
+    if path.suffix not in SUFFIXES:
+        raise UsageError(
+            f"can't tell the format of {destination}: its suffix is neither .safetensors nor .pt",
+            f"-o {path.with_suffix('.safetensors')}",
+        )
+    if path.is_dir():
+        raise OutputError(f"{destination} is a folder", f"-o {path / 'graph.safetensors'}")
+    if not path.parent.is_dir():
+        raise OutputError(f"folder {path.parent} doesn't exist", f"mkdir -p {path.parent}")
+    _try_to_write(path.parent)
+
+
+def prepare_directory(directory: str) -> Path:
+    """The folder for graph files, made if it is missing and tried with an empty file. Raises OutputError."""
+    path = Path(directory)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f"{directory} can't be a folder: a file is in the way", "name another --graph-file-dir"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"can't make folder {directory}: {error.strerror}", "name another --graph-file-dir"
+        ) from error
+    _try_to_write(path)
+    return path
+
+
+def _try_to_write(folder: Path) -> None:
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".circuit-tracer-", dir=folder)
+    except OSError as error:
+        raise OutputError(
+            f"can't write into folder {folder}: {error.strerror}", "name another folder"
+        ) from error
+    os.close(descriptor)
+    os.unlink(name)

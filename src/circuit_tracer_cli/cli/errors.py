@@ -1,0 +1,97 @@
+"""From an exception to what the user reads and the exit code. Only here, and only at the outermost call, is everything caught."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+
+from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError
+
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt, it passes every `except Exception` on its way out."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def install_signal_handlers() -> None:
+    """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files go. SIGHUP stays as nohup or tmux set it."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def report(error: BaseException) -> int:
+    """Print what went wrong on stderr, as `error: …` and `hint: …`, and return the exit code."""
+    if os.environ.get("CIRCUIT_TRACER_DEBUG") == "1" and not _is_closed_pipe(error):
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt | Terminated):
+        _say("interrupted", None, prefix="")
+        return INTERRUPTED
+    if _is_closed_pipe(error):
+        silence_stdout()
+        return DONE
+    known = error if isinstance(error, CircuitTracerError) else _translated(error)
+    if known is None:
+        message = f"internal error: {type(error).__name__}: {_one_line(str(error))}"
+        _say(
+            message, "set CIRCUIT_TRACER_DEBUG=1 for the traceback, and report it with the command you typed"
+        )
+        return FAILED
+    _say(known.message, known.hint)
+    return known.exit_code
+
+
+def report_usage(message: str, command: str) -> int:
+    """Print a command line's fault as the parser words it, with the help to read."""
+    text = message[:1].lower() + message[1:].rstrip(".")
+    _say(text, f"{command} --help")
+    return WRONG_USAGE
+
+
+def silence_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush into a closed pipe can't complain."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+
+
+def _translated(error: BaseException) -> CircuitTracerError | None:
+    """The error tree's word for what Python and torch raise when the machine is at its limits."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return OutOfMemory(
+            "there is not enough memory for this",
+            "try a smaller --max-feature-nodes or --batch-size, --offload cpu, or --lazy-encoder --lazy-decoder",
+        )
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutputError("the disk is full", "free some space, or name another folder")
+    if isinstance(error, PermissionError) and error.filename:
+        return OutputError(
+            f"no permission for {error.filename}", "name another path, or change its permissions"
+        )
+    return None
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    return isinstance(error, BrokenPipeError)
+
+
+def _say(message: str, hint: str | None, prefix: str = "error: ") -> None:
+    """Print to stderr, unless there is nobody left to read it."""
+    lines = [prefix + _one_line(message)]
+    if hint:
+        lines.append("hint: " + _one_line(hint))
+    try:
+        print("\n".join(lines), file=sys.stderr, flush=True)
+    except OSError:
+        return
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

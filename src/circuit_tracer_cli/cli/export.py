@@ -1,0 +1,71 @@
+"""`export`: a graph for other programs: the viewer's JSON, GraphML, CSV."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.destinations import STREAM, prepare_directory, read_graph
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.cli.slugs import invent_slug
+from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.export.slugs import check_slug
+
+FormatOpt = Annotated[
+    str,
+    typer.Option(
+        "--format", "-f", metavar="FORMAT", help="json, graphml or csv.", rich_help_panel=opt.OUTPUT
+    ),
+]
+ScanOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID",
+        show_default="as the graph says",
+        help="Name of the transcoder set.",
+        rich_help_panel=opt.OUTPUT,
+    ),
+]
+
+
+def export(
+    graph: opt.GraphArg = STREAM,
+    format_: FormatOpt = "json",
+    slug: opt.SlugOpt = None,
+    graph_file_dir: opt.GraphFileDirOpt = None,
+    scan: ScanOpt = None,
+    node_threshold: opt.NodeThresholdOpt = None,
+    edge_threshold: opt.EdgeThresholdOpt = None,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Write a graph for the viewer (json), for graph tools (graphml) or as tables (csv).
+
+    A raw graph is pruned first; a pruned one is taken as it is. Prints the paths of the files written.
+    """
+    from circuit_tracer_cli.export import FORMATS
+
+    output = Output(quiet=quiet)
+    if format_ not in FORMATS:
+        raise InvalidValue(f"unknown format {format_!r}", f"--format {' | '.join(FORMATS)}")
+    if slug is not None:
+        check_slug(slug)
+    directory = prepare_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
+    set_manners(output)
+    raw = read_graph(graph)
+    from circuit_tracer_cli.export import exporter
+
+    written = exporter(format_)(
+        raw,
+        slug=slug or invent_slug(raw.input_string),
+        directory=directory,
+        scan=scan,
+        node_threshold=node_threshold,
+        edge_threshold=edge_threshold,
+    )
+    for path in written:
+        output.result(str(path))
+    if format_ == "json":
+        output.note(f"next: circuit-tracer serve {directory}")

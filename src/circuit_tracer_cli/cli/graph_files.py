@@ -1,0 +1,81 @@
+"""What `attribute` leaves behind: the raw graph, graph files for the viewer, or both. Settled before the work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuit_tracer_cli.cli.destinations import (
+    STREAM,
+    check_graph_destination,
+    prepare_directory,
+    write_graph,
+)
+from circuit_tracer_cli.cli.options import DEFAULT_DIRECTORY
+from circuit_tracer_cli.cli.slugs import invent_slug
+from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.export.slugs import check_slug
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphFiles:
+    """The files that a call leaves.
+
+    Args:
+        graph_path: The raw graph; "-" is stdout.
+        slug, directory: The graph files for the viewer; none are written without both.
+        node_threshold, edge_threshold: Their pruning; None is the default.
+    """
+
+    graph_path: str | None = None
+    slug: str | None = None
+    directory: str | None = None
+    node_threshold: float | None = None
+    edge_threshold: float | None = None
+
+    def completed(self, prompt: str, *, server: bool) -> GraphFiles:
+        """The same with what is missing filled in: a slug made from the prompt, the default folder.
+
+        Raises UsageError when no output is named at all.
+        """
+        if server or self.slug is not None or self.directory is not None:
+            slug = invent_slug(prompt) if self.slug is None else self.slug
+            directory = DEFAULT_DIRECTORY if self.directory is None else self.directory
+            return replace(self, slug=slug, directory=directory)
+        if self.graph_path is None:
+            raise UsageError(
+                "nothing to write: no output is named", "add -o graph.safetensors, --slug NAME or --server"
+            )
+        return self
+
+    def check(self) -> None:
+        """Refuse what can't be written, and make the folder. Raises UsageError, OutputError."""
+        if self.slug is not None:
+            check_slug(self.slug)
+        check_graph_destination(self.graph_path)
+        if self.directory is not None:
+            prepare_directory(self.directory)
+
+    def write(self, graph: Graph) -> list[Path]:
+        """Write them. Returns the paths, without stdout. Raises OutputError."""
+        written = []
+        if self.graph_path is not None:
+            write_graph(graph, self.graph_path)
+            if self.graph_path != STREAM:
+                written.append(Path(self.graph_path))
+        if self.slug is not None and self.directory is not None:
+            from circuit_tracer_cli.export.viewer import export
+
+            written += export(
+                graph,
+                slug=self.slug,
+                directory=Path(self.directory),
+                scan=None,
+                node_threshold=self.node_threshold,
+                edge_threshold=self.edge_threshold,
+            )
+        return written

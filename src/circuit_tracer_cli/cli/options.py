@@ -1,0 +1,93 @@
+"""Options that several commands share, each written once. Defaults are the reference's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+OUTPUT, VIEWER = "Output", "Viewer"
+
+NODE_THRESHOLD, EDGE_THRESHOLD = 0.8, 0.98
+DEFAULT_PORT = 8041
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_DIRECTORY = "graph_files"
+
+GraphArg = Annotated[
+    str, typer.Argument(metavar="GRAPH", help="A graph file; - or nothing reads stdin.", show_default=False)
+]
+GraphOutputOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--graph-output-path",
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="Write the graph: .safetensors or .pt; - writes to stdout.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+SlugOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Name of the graph and its file in the viewer.", rich_help_panel=OUTPUT
+    ),
+]
+GraphFileDirOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=DEFAULT_DIRECTORY,
+        help="Folder for the viewer's graph files.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+NodeThresholdOpt = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        show_default=str(NODE_THRESHOLD),
+        help="Keep the nodes that carry this share of the influence.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+EdgeThresholdOpt = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        show_default=str(EDGE_THRESHOLD),
+        help="Of their edges, keep this share.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+PortOpt = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="The viewer's port; 0 takes a free one.",
+        rich_help_panel=VIEWER,
+    ),
+]
+HostOpt = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Address the viewer listens on.", rich_help_panel=VIEWER)
+]
+FeaturesDirOpt = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Folder with feature examples for the viewer.", rich_help_panel=VIEWER),
+]
+AllowOriginOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ORIGIN",
+        help="Also answer pages from here, such as a notebook's proxy. Repeatable.",
+        rich_help_panel=VIEWER,
+    ),
+]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -1,0 +1,97 @@
+"""The one place that prints. Results go to stdout, notes and warnings to stderr; a dead stderr never stops a computation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+_MARKS = {"\n": "⏎", "\t": "→", "\r": "↵"}
+
+
+def visible(text: str, width: int | None = None) -> str:
+    """Text as it can be shown in a terminal: no control characters, cut to `width` with an ellipsis."""
+    shown = "".join(_MARKS.get(c, c) if c.isprintable() or c in _MARKS else f"\\x{ord(c):02x}" for c in text)
+    return shown if width is None or len(shown) <= width else shown[: width - 1] + "…"
+
+
+def quoted(token: str, width: int | None = None) -> str:
+    """A token between quotes, so that its leading space is seen."""
+    return f'"{visible(token, width)}"'
+
+
+def number(value: float) -> str:
+    """A score, weight or probability in the few digits that a table needs."""
+    return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.2e}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command's words go.
+
+    Args:
+        quiet: Drop notes. Warnings stay.
+        stdout_taken: stdout carries a graph, so results go to stderr.
+    """
+
+    quiet: bool = False
+    stdout_taken: bool = False
+
+    @property
+    def _results(self) -> TextIO:
+        return sys.stderr if self.stdout_taken else sys.stdout
+
+    def result(self, text: str = "") -> None:
+        """One line or paragraph of what was asked for."""
+        if self.stdout_taken:
+            _to_stderr(text)
+        else:
+            print(text)
+
+    def data(self, record: Any) -> None:
+        """The same as JSON."""
+        self.result(json.dumps(record, ensure_ascii=False, indent=2))
+
+    def note(self, message: str) -> None:
+        """Something good to know, on stderr."""
+        if not self.quiet:
+            _to_stderr(message)
+
+    def warn(self, message: str) -> None:
+        """Something that may make the result wrong, on stderr even when quiet."""
+        _to_stderr(f"warning: {message}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table of strings; columns whose name ends in `#` hold numbers."""
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(
+            title=title,
+            show_header=any(columns),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
+        for column in columns:
+            table.add_column(
+                column.rstrip("#"),
+                justify="right" if column.endswith("#") else "left",
+                overflow="fold",
+                header_style="dim",
+            )
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console(file=self._results, highlight=False).print(table)
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        return

@@ -1,0 +1,163 @@
+"""A graph in words and numbers: what `show` prints, and the lines that end `attribute`, `prune` and `demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from circuit_tracer_cli.cli.output import Output, number, quoted, visible
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.graph.paths import Path as GraphPath
+    from circuit_tracer_cli.graph.views import NodeView
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """Everything that is said about a graph, computed once.
+
+    Args:
+        graph: Raw or pruned.
+        n_nodes, n_paths: How many of the strongest to list.
+    """
+
+    graph: Graph
+    n_nodes: int = 10
+    n_paths: int = 5
+
+    @cached_property
+    def nodes(self) -> dict[int, NodeView]:
+        """The kept nodes by their number."""
+        from circuit_tracer_cli.graph.views import iter_nodes
+
+        return {node.index: node for node in iter_nodes(self.graph)}
+
+    @cached_property
+    def scores(self) -> tuple[float, float]:
+        """Replacement and completeness score of the unpruned graph."""
+        from circuit_tracer_cli.graph.scores import compute_graph_scores
+
+        return compute_graph_scores(self.graph)
+
+    @cached_property
+    def strongest_nodes(self) -> list[tuple[int, float]]:
+        """Features and errors by their share of all influence."""
+        from circuit_tracer_cli.graph.paths import strongest_nodes
+
+        return strongest_nodes(self.graph, self.n_nodes) if self.n_nodes else []
+
+    @cached_property
+    def strongest_paths(self) -> list[GraphPath]:
+        """From a token to a target."""
+        from circuit_tracer_cli.graph.paths import strongest_paths
+
+        return strongest_paths(self.graph, self.n_paths) if self.n_paths else []
+
+    def counts(self) -> dict[str, int]:
+        """How many nodes of each kind are kept, and edges."""
+        kinds = [node.kind for node in self.nodes.values()]
+        counted = {f"{kind}s": kinds.count(kind) for kind in ("feature", "error", "token", "logit")}
+        return {**counted, "edges": self.graph.edges.nnz}
+
+    def place(self, position: int) -> str:
+        """A prompt position as its token, or its number where the tokens aren't known."""
+        tokens = self.graph.prompt_tokens
+        return quoted(tokens[position], 16) if tokens else f"position {position}"
+
+    def name(self, index: int) -> str:
+        """A node in one word: a token in quotes, a feature as `layer/feature@position`, which `intervene` understands."""
+        node = self.nodes[index]
+        if node.kind == "feature":
+            return f"{node.layer}/{node.feature}@{node.position}"
+        if node.kind == "error":
+            return f"error {node.layer}@{node.position}"
+        return quoted(node.token, 24) if node.token is not None else f"id:{node.vocab_idx}"
+
+    def path_in_words(self, path: GraphPath) -> str:
+        """A path with an arrow for each step, `⊣` where the step lowers its target."""
+        words = self.name(path.nodes[0])
+        for node, weight in zip(path.nodes[1:], path.weights, strict=True):
+            words += f" {'→' if weight >= 0 else '⊣'} {self.name(node)}"
+        return words
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for programs; node ids are those of the JSON graph file."""
+        graph, (replacement, completeness) = self.graph, self.scores
+        targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+        pruning = graph.pruning
+        return {
+            "prompt": graph.input_string,
+            "prompt_tokens": graph.prompt_tokens,
+            "model": graph.cfg.model_name,
+            "transcoders": graph.scan,
+            "targets": [{"token": t.token_str, "id": t.vocab_idx, "probability": p} for t, p in targets],
+            "active_features": len(graph.active_features),
+            "counts": self.counts(),
+            "replacement_score": replacement,
+            "completeness_score": completeness,
+            "pruning": pruning
+            and {"node_threshold": pruning.node_threshold, "edge_threshold": pruning.edge_threshold},
+            "strongest_nodes": [
+                {**_node_record(self.nodes[index]), "influence": share}
+                for index, share in self.strongest_nodes
+            ],
+            "strongest_paths": [
+                {
+                    "nodes": [self.nodes[index].node_id for index in path.nodes],
+                    "weights": list(path.weights),
+                    "strength": path.strength,
+                    "sign": path.sign,
+                }
+                for path in self.strongest_paths
+            ],
+        }
+
+
+def _node_record(node: NodeView) -> dict[str, Any]:
+    names = ("node_id", "kind", "layer", "position", "feature", "activation")
+    return {name: getattr(node, name) for name in names if getattr(node, name) is not None}
+
+
+def headline(summary: GraphSummary) -> list[str]:
+    """The prompt, the size of the graph, its targets and scores: a few lines."""
+    graph, counts = summary.graph, summary.counts()
+    pruning = graph.pruning
+    state = f"pruned at {pruning.node_threshold:g} / {pruning.edge_threshold:g}" if pruning else "not pruned"
+    replacement, completeness = summary.scores
+    targets = [
+        f"{quoted(target.token_str, 24) if target.token_str else f'id:{target.vocab_idx}'} {number(p)}"
+        for target, p in zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+    ]
+    more = f" and {len(targets) - 5} more" if len(targets) > 5 else ""
+    return [
+        f"prompt       {visible(graph.input_string, 200)}",
+        f"targets      {', '.join(targets[:5])}{more}",
+        f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
+        f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",
+        f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
+    ]
+
+
+def print_summary(summary: GraphSummary, output: Output) -> None:
+    """All of it as text."""
+    for line in headline(summary):
+        output.result(line)
+    print_strongest(summary, output)
+
+
+def print_strongest(summary: GraphSummary, output: Output) -> None:
+    """The strongest nodes as a table, the strongest paths in words."""
+    if summary.strongest_nodes:
+        output.result()
+        rows = []
+        for index, share in summary.strongest_nodes:
+            node = summary.nodes[index]
+            activation = "" if node.activation is None else number(node.activation)
+            rows.append((summary.name(index), summary.place(node.position), f"{share:.1%}", activation))
+        output.table("Strongest nodes", ("node", "at", "influence#", "activation#"), rows)
+    if summary.strongest_paths:
+        output.result()
+        lines = [(f"{path.strength:.2%}", summary.path_in_words(path)) for path in summary.strongest_paths]
+        output.table("Strongest paths", ("strength#", "path"), lines)

@@ -1,0 +1,41 @@
+"""Before anything is imported: no network, no home folder, no writes outside a temporary folder, the same numbers every time."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_SANDBOX = tempfile.mkdtemp(prefix="circuit-tracer-tests-")
+atexit.register(shutil.rmtree, _SANDBOX, ignore_errors=True)
+os.environ.update(
+    HOME=_SANDBOX,
+    XDG_CACHE_HOME=f"{_SANDBOX}/cache",
+    HF_HOME=f"{_SANDBOX}/huggingface",
+    HF_HUB_OFFLINE="1",
+    WANDB_MODE="disabled",
+    TOKENIZERS_PARALLELISM="false",
+    TRANSFORMERS_VERBOSITY="error",
+    COLUMNS="80",
+)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _name in ("CIRCUIT_TRACER_DEBUG", "FORCE_COLOR", "PY_COLORS"):
+    os.environ.pop(_name, None)
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+_GOLDEN = Path(__file__).resolve().parents[1] / ".." / "shared" / "golden"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The reference's own results; a test that needs them is skipped where they aren't there."""
+    if not _GOLDEN.is_dir():
+        pytest.skip("the golden data isn't beside this checkout")
+    return _GOLDEN.resolve()

@@ -1,0 +1,81 @@
+"""What a fresh interpreter loads: nothing heavy for the package, the help, the server and the reading of graph files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("torch", "transformers", "transformer_lens", "wandb", "datasets", "pandas")
+
+
+def loaded_by(code: str) -> set[str]:
+    """The heavy packages that are loaded after running `code` in a new interpreter."""
+    script = (
+        f"import sys\ntry:\n    {code}\nexcept SystemExit:\n    pass\nprint(*sys.modules, file=sys.stderr)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    return {name for name in HEAVY if name in run.stderr.split()}
+
+
+def main_with(*arguments: str) -> str:
+    """Python that runs a command line."""
+    return f"sys.argv = ['circuit-tracer', *{list(arguments)!r}]; from circuit_tracer_cli.__main__ import main; main()"
+
+
+def test_the_probe_can_fail() -> None:
+    assert loaded_by("import torch") == {"torch"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import circuit_tracer_cli",
+        "import circuit_tracer_cli.server.app",
+        "import circuit_tracer_cli.server.serve",
+        "import circuit_tracer_cli.export.records",
+        "import circuit_tracer_cli.cli.app",
+        main_with("--help"),
+        main_with("--version"),
+        main_with("attribute", "--help"),
+        main_with("serve", "--help"),
+        main_with("attribute", "-p", "x"),
+        main_with("attribute", "-p", "x", "-o", "graph.unknown"),
+        main_with("prune", "missing.pt"),
+        main_with("serve", "missing"),
+    ],
+)
+def test_loads_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+def test_every_public_name_is_there() -> None:
+    import circuit_tracer_cli
+
+    assert all(getattr(circuit_tracer_cli, name) is not None for name in circuit_tracer_cli.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import circuit_tracer_cli
+
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = circuit_tracer_cli.no_such_name
+
+
+def seconds(code: str) -> float:
+    """The best of five runs, so that what else the machine does counts little."""
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def test_help_costs_at_most_twice_importing_typer_and_rich() -> None:
+    program = f"import sys\ntry:\n    {main_with('--help')}\nexcept SystemExit:\n    pass"
+    assert seconds(program) <= 2 * seconds("import typer, rich.console, rich.table, rich.progress")

@@ -1,0 +1,125 @@
+"""Imports follow the order of docs/architecture.md: a module knows its own package and what lies below it, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import circuit_tracer_cli
+
+PACKAGE = Path(circuit_tracer_cli.__file__).parent
+NAME = "circuit_tracer_cli"
+
+_ROOT = {"errors", "types"}
+_MODEL = _ROOT | {"tokens", "backends", "transcoders"}
+_WORK = _MODEL | {"graph", "replacement"}
+_TOP = _WORK | {"attribution", "interventions", "features", "export", "pipeline"}
+ALLOWED = {
+    "errors": set(),
+    "types": {"errors"},
+    "tokens": _ROOT,
+    "graph": _ROOT,
+    "backends": _ROOT | {"tokens"},
+    "transcoders": _ROOT | {"tokens"},
+    "replacement": _MODEL,
+    "attribution": _WORK,
+    "interventions": _WORK,
+    "features": _WORK,
+    "export": _ROOT | {"graph", "features"},
+    "pipeline": _WORK | {"attribution", "interventions", "features", "export"},
+    "server": _TOP,
+    "demo": _TOP | {"server"},
+    "cli": _TOP | {"server", "demo"},
+    "__main__": {"cli"},
+    "": {"errors", "types"},
+}
+
+
+def package_of(module: str) -> str:
+    """The layer that a dotted module name belongs to: its first part below the package."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each of the package's modules that a file imports, late imports included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if module == NAME else [module]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in names if name == NAME or name.startswith(f"{NAME}."))
+
+
+def faults(path: Path, root: Path = PACKAGE) -> list[str]:
+    """The imports of one file that its layer doesn't allow."""
+    own = path.relative_to(root).with_suffix("").parts[0]
+    own = "" if own == "__init__" else own
+    found = []
+    for line, name in imported(ast.parse(path.read_text())):
+        layer = package_of(name)
+        if layer.startswith("__version__") or layer in {own, ""}:
+            continue
+        if layer not in ALLOWED[own]:
+            found.append(f"{path.relative_to(root)}:{line} imports {name}")
+    return found
+
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_only_what_lies_below(path: Path) -> None:
+    assert faults(path) == []
+
+
+def test_no_relative_imports() -> None:
+    relative = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level > 0
+    ]
+    assert relative == []
+
+
+def test_a_wrong_import_is_found(tmp_path: Path) -> None:
+    (tmp_path / "graph").mkdir()
+    wrong = tmp_path / "graph" / "wrong.py"
+    wrong.write_text(f"def late():\n    from {NAME}.backends.base import Backend\n    return Backend\n")
+    assert faults(wrong, tmp_path) == [f"graph/wrong.py:2 imports {NAME}.backends.base"]
+
+
+def test_every_folder_has_its_place() -> None:
+    parts = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in SOURCES} - {"__init__"}
+    assert parts <= set(ALLOWED)
+
+
+_DOORS = {
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "transformer_lens": {"backends", "replacement"},
+    "nnsight": {"backends"},
+}
+
+
+@pytest.mark.parametrize("library", sorted(_DOORS))
+def test_third_parties_stay_behind_one_door(library: str) -> None:
+    users = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            if any(name.split(".")[0] == library for name in names):
+                users.add(path.relative_to(PACKAGE).parts[0])
+    assert users <= _DOORS[library]
