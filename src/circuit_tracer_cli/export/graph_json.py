@@ -35,7 +35,9 @@ def write_graph_json(
 def encode_json(value: Any) -> bytes:
     """Compact JSON in UTF-8. Raises ValueError for a number that JSON can't hold."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")  # half a surrogate pair becomes \udxxx, which JSON reads as such
+    return text.encode(
+        "utf-8", "backslashreplace"
+    )  # half a surrogate pair becomes \udxxx, which JSON reads as such
 
 
 def read_graph_json(content: bytes | str, source: str = "the graph file") -> GraphFile:
@@ -80,7 +82,8 @@ def q_params_from(values: Mapping[str, Any]) -> QParams:
     """View state whose lists may be comma-joined strings or JSON text, and whose entries may be null."""
     known, extra = _split({name: value for name, value in values.items() if value is not None}, QParams)
     pinned = _names(known.pop("pinnedIds", []))
-    supernodes = [[str(name) for name in _list(group)] for group in _parsed(known.pop("supernodes", []))]
+    groups = [_list(group) for group in _parsed(known.pop("supernodes", []))]
+    supernodes = [[str(name) for name in group] for group in groups if group]
     if "hiddenIds" in extra:
         extra["hiddenIds"] = _names(extra["hiddenIds"])
     if "clerps" in extra:
@@ -145,11 +148,7 @@ def _names(value: Any) -> list[str]:
 
 
 def _with_safe_error_ids(file: GraphFile) -> GraphFile:
-    """Older files name the error of layer 5 at position 3 `0_5_3`, which is also feature 5 of layer 0 at position 3.
-
-    Where both are in the file, an error is meant only by the second of two links between the same ids: errors follow features.
-    """
-    taken = {node.node_id for node in file.nodes if "error" not in node.feature_type}
+    """Older files name the error of layer 5 at position 3 `0_5_3`, which is also feature 5 of layer 0 at position 3."""
     renamed: dict[str, str] = {}
     nodes = []
     for node in file.nodes:
@@ -157,24 +156,37 @@ def _with_safe_error_ids(file: GraphFile) -> GraphFile:
             name = error_id(int(node.layer), node.ctx_idx)
             if name != node.node_id:
                 renamed[node.node_id] = name
-                script_id = f"{node.layer}_-1-{node.ctx_idx}"
-                node = dataclasses.replace(node, node_id=name, jsNodeId=script_id)
+                node = dataclasses.replace(node, node_id=name, jsNodeId=f"{node.layer}_-1-{node.ctx_idx}")
         nodes.append(node)
     if not renamed:
         return file
-    certain = {old: new for old, new in renamed.items() if old not in taken}
-    seen: set[tuple[str, str]] = set()
-    links = []
-    for link in file.links:
-        if link.source in certain or (link.source, link.target) in seen:
-            link = dataclasses.replace(link, source=renamed.get(link.source, link.source))
-        elif link.source in renamed:
-            seen.add((link.source, link.target))
-        links.append(link)
+    others = {node.node_id for node in nodes}
+    certain = {old: new for old, new in renamed.items() if old not in others}
     q_params = dataclasses.replace(
         file.qParams,
         pinnedIds=[certain.get(name, name) for name in file.qParams.pinnedIds],
-        supernodes=[[label, *(certain.get(name, name) for name in ids)] for label, *ids in file.qParams.supernodes if ids],
+        supernodes=[[label, *(certain.get(n, n) for n in ids)] for label, *ids in file.qParams.supernodes],
         clickedId=certain.get(file.qParams.clickedId, file.qParams.clickedId),
     )
-    return GraphFile(file.metadata, q_params, nodes, links)
+    return GraphFile(file.metadata, q_params, nodes, _relinked(file.links, nodes, renamed))
+
+
+def _relinked(links: list[Link], nodes: list[Node], renamed: dict[str, str]) -> list[Link]:
+    """The links under the new error ids.
+
+    A source that names a feature and an error is the error if the feature's turn is over: the links into a node are written
+    in the order of their sources, features first.
+    """
+    place = {node.node_id: i for i, node in enumerate(nodes)}
+    result = []
+    target, last = "", -1
+    for link in links:
+        if link.target != target:
+            target, last = link.target, -1
+        source = link.source
+        if source in renamed and (source not in place or place[source] <= last):
+            source = renamed[source]
+            link = dataclasses.replace(link, source=source)
+        last = place.get(source, last)
+        result.append(link)
+    return result

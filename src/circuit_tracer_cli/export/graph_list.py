@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def add_to_graph_list(directory: Path, metadata: Metadata) -> Path:
     return directory / LIST_NAME
 
 
-if os.name == "nt":  # pragma: no cover
+if sys.platform == "win32":
 
     def _lock(descriptor: int) -> None:
         import msvcrt

@@ -48,7 +48,9 @@ def export(
 
 
 def _write(stream: BinaryIO, graph: Graph, scan: str | list[str] | None) -> None:
-    stream.write(b'<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n')
+    stream.write(
+        b'<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n'
+    )
     for name, kind in _KEYS.items():
         _line(stream, f'<key id="{name}" for="node" attr.name="{name}" attr.type="{kind}"/>')
     _line(stream, '<key id="weight" for="edge" attr.name="weight" attr.type="double"/>')

@@ -88,7 +88,12 @@ class Node:
 
     @classmethod
     def feature_node(
-        cls, layer: int, position: int, feature: int, influence: float | None = None, activation: float | None = None
+        cls,
+        layer: int,
+        position: int,
+        feature: int,
+        influence: float | None = None,
+        activation: float | None = None,
     ) -> Node:
         """A transcoder feature; the type is the same for per-layer ones."""
         return cls(
@@ -130,7 +135,14 @@ class Node:
 
     @classmethod
     def logit_node(
-        cls, node_id: str, position: int, vocab_idx: int, token: str, probability: float, is_first: bool, n_layers: int
+        cls,
+        node_id: str,
+        position: int,
+        vocab_idx: int,
+        token: str,
+        probability: float,
+        is_first: bool,
+        n_layers: int,
     ) -> Node:
         """A target; its id comes from the layout, which marks the targets that repeat."""
         repeat = node_id.removeprefix(f"{n_layers + 1}_{vocab_idx}_{position}")

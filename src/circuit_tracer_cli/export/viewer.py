@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import circuit_tracer_cli
 from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError
 from circuit_tracer_cli.export.graph_json import read_graph_json, write_graph_json
@@ -150,19 +152,21 @@ def _feature_details(graph: Graph) -> dict[str, Any]:
 
 def _nodes(graph: Graph) -> list[Node]:
     """Kept nodes in node order, features and errors only where an edge ends or starts."""
-    linked = bytearray(graph.n_nodes)
+    mask = torch.zeros(graph.n_nodes, dtype=torch.bool, device=graph.edges.device)
     for block in graph.edges.blocks():
-        for end in (block.rows, block.columns):
-            for node in end.unique().tolist():
-                linked[node] = 1
-    first_token = graph.layout.token_offset
-    return [_node(graph, view) for view in iter_nodes(graph) if linked[view.index] or view.index >= first_token]
+        mask[block.rows] = True
+        mask[block.columns] = True
+    linked, first_token = mask.tolist(), graph.layout.token_offset
+    return [
+        _node(graph, view) for view in iter_nodes(graph) if linked[view.index] or view.index >= first_token
+    ]
 
 
 def _node(graph: Graph, view: NodeView) -> Node:
     influence = _finite(view.influence)
     if view.kind == "feature":
-        assert view.layer is not None and view.feature is not None
+        assert view.layer is not None
+        assert view.feature is not None
         return Node.feature_node(view.layer, view.position, view.feature, influence, _finite(view.activation))
     if view.kind == "error":
         assert view.layer is not None
@@ -210,6 +214,8 @@ def _kept_annotations(path: Path, metadata: Metadata, node_ids: set[str]) -> QPa
         supernodes=[group for group in supernodes if len(group) > 1],
         linkType=old.qParams.linkType,
         clickedId=old.qParams.clickedId if old.qParams.clickedId in node_ids else "",
-        sg_pos=old.qParams.sg_pos if unchanged else "",  # positions are listed in the order of the pinned nodes
+        sg_pos=old.qParams.sg_pos
+        if unchanged
+        else "",  # positions are listed in the order of the pinned nodes
         extra=old.qParams.extra,
     )

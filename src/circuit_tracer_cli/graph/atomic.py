@@ -49,6 +49,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     named = Path(path)
     target = Path(os.path.realpath(named))
     temporary: Path | None = None
+    stream: BinaryIO
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

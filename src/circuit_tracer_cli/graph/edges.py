@@ -77,7 +77,9 @@ class Edges:
         counts = self.indptr[first : last + 1].clamp(start, stop).diff()
         return torch.arange(first, last, device=self.device).repeat_interleave(counts)
 
-    def blocks(self, first_row: int = 0, last_row: int | None = None, size: int = EDGE_BLOCK) -> Iterator[EdgeBlock]:
+    def blocks(
+        self, first_row: int = 0, last_row: int | None = None, size: int = EDGE_BLOCK
+    ) -> Iterator[EdgeBlock]:
         """The edges into the rows `first_row:last_row`, a block of at most `size` at a time, in stored order."""
         end_row = self.n if last_row is None else last_row
         begin, end = int(self.indptr[first_row]), int(self.indptr[end_row])
@@ -162,7 +164,9 @@ class EdgesBuilder:
         """
         ids = row_ids.to("cpu", torch.int64)
         if values.ndim != 2 or values.shape != (len(ids), self._n):
-            raise InvalidValue(f"rows of shape {tuple(values.shape)} don't fit {len(ids)} row ids and {self._n} nodes")
+            raise InvalidValue(
+                f"rows of shape {tuple(values.shape)} don't fit {len(ids)} row ids and {self._n} nodes"
+            )
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._n:
             raise InvalidValue(f"row ids must lie in 0..{self._n - 1}")
         if bool(self._seen[ids].any()) or len(torch.unique(ids)) != len(ids):

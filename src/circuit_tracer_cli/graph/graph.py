@@ -97,7 +97,9 @@ class Graph:
         self.vocab_size = self.cfg.d_vocab if vocab_size is None else int(vocab_size)
         self.metadata = dict(metadata or {})
         self.pruning = pruning
-        self._edges = adjacency_matrix if isinstance(adjacency_matrix, Edges) else Edges.from_dense(adjacency_matrix)
+        self._edges = (
+            adjacency_matrix if isinstance(adjacency_matrix, Edges) else Edges.from_dense(adjacency_matrix)
+        )
         _check(self)
 
     def __repr__(self) -> str:
@@ -268,10 +270,16 @@ def _check(graph: Graph) -> None:
     """Raises InvalidValue unless the parts of the graph fit together."""
     active, selected, n_active = graph.active_features, graph.selected_features, len(graph.active_features)
     _require(isinstance(graph.input_string, str), "the prompt of a graph is a string")
-    _require(graph.input_tokens.ndim == 1 and graph.n_pos > 0, "the prompt tokens of a graph are a row of at least one id")
+    _require(
+        graph.input_tokens.ndim == 1 and graph.n_pos > 0,
+        "the prompt tokens of a graph are a row of at least one id",
+    )
     _require(active.ndim == 2 and active.shape[1:] == (3,), "active_features must have shape (n, 3)")
     values = graph.activation_values
-    _require(values.is_floating_point() and values.shape == (n_active,), f"activation_values must hold {n_active} floats")
+    _require(
+        values.is_floating_point() and values.shape == (n_active,),
+        f"activation_values must hold {n_active} floats",
+    )
     probabilities, n_logits = graph.logit_probabilities, len(graph.logit_targets)
     _require(
         probabilities.is_floating_point() and probabilities.shape == (n_logits,),
@@ -281,13 +289,19 @@ def _check(graph: Graph) -> None:
     _require(selected.ndim == 1, "selected_features must have one axis")
     if len(selected):
         _require(bool((selected.diff() > 0).all()), "selected_features must ascend")
-        _require(0 <= int(selected[0]) and int(selected[-1]) < n_active, f"selected_features must lie in 0..{n_active - 1}")
+        _require(
+            int(selected[0]) >= 0 and int(selected[-1]) < n_active,
+            f"selected_features must lie in 0..{n_active - 1}",
+        )
     if n_active:
         bounds = torch.tensor([graph.cfg.n_layers, graph.n_pos], device=active.device)
         inside = bool((active >= 0).all()) and bool((active[:, :2] < bounds).all())
         _require(inside, "an active feature lies outside the model's layers or the prompt's positions")
     expected = graph.layout.n_nodes
-    _require(graph.n_nodes == expected, f"the adjacency matrix has {graph.n_nodes} nodes, the rest of the graph {expected}")
+    _require(
+        graph.n_nodes == expected,
+        f"the adjacency matrix has {graph.n_nodes} nodes, the rest of the graph {expected}",
+    )
     check_edges(graph.edges)
     if graph.pruning is not None:
         _check_pruning(graph.pruning, expected)
@@ -296,6 +310,12 @@ def _check(graph: Graph) -> None:
 def _check_pruning(pruning: Pruning, n_nodes: int) -> None:
     mask, scores = pruning.node_mask, pruning.cumulative_scores
     _require(mask.dtype == torch.bool and mask.shape == (n_nodes,), f"node_mask must hold {n_nodes} booleans")
-    _require(scores.is_floating_point() and scores.shape == (n_nodes,), f"cumulative_scores must hold {n_nodes} floats")
+    _require(
+        scores.is_floating_point() and scores.shape == (n_nodes,),
+        f"cumulative_scores must hold {n_nodes} floats",
+    )
     thresholds = (pruning.node_threshold, pruning.edge_threshold)
-    _require(all(0 <= value <= 1 for value in thresholds), "the thresholds of a pruned graph must lie between 0 and 1")
+    _require(
+        all(0 <= value <= 1 for value in thresholds),
+        "the thresholds of a pruned graph must lie between 0 and 1",
+    )

@@ -33,7 +33,9 @@ def normalize_matrix(matrix: torch.Tensor | Edges) -> torch.Tensor | Edges:
     return Edges(matrix.indptr, matrix.indices, values)
 
 
-def compute_influence(A: torch.Tensor | Edges, logit_weights: torch.Tensor, max_iter: int = 1000) -> torch.Tensor:
+def compute_influence(
+    A: torch.Tensor | Edges, logit_weights: torch.Tensor, max_iter: int = 1000
+) -> torch.Tensor:
     """Influence `(T)` of every node through the matrix as it is (`A` is normalised already).
 
     Args:

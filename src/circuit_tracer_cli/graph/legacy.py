@@ -106,7 +106,9 @@ def _check_archive(path: Path, source: str) -> None:
             raise BadGraphFile(f"{source} could run code when it's loaded, so it's refused")
         if opcode.name == "GLOBAL" and argument not in _ALLOWED:
             name = str(argument).replace(" ", ".")
-            raise BadGraphFile(f"{source} names {name[:80]!r}, which a graph file has no use for, so it's refused")
+            raise BadGraphFile(
+                f"{source} names {name[:80]!r}, which a graph file has no use for, so it's refused"
+            )
 
 
 def _check_tensor(value: Any, file_size: int, source: str) -> None:

@@ -45,7 +45,9 @@ class _Best:
     weight: torch.Tensor
 
 
-def strongest_paths(graph: Graph, k: int = 5, source: int | None = None, target: int | None = None) -> list[Path]:
+def strongest_paths(
+    graph: Graph, k: int = 5, source: int | None = None, target: int | None = None
+) -> list[Path]:
     """The `k` strongest paths, strongest first, exactly: the best of each node are built from the best of its sources.
 
     Args:
@@ -94,7 +96,9 @@ def _check_arguments(graph: Graph, k: int, source: int | None, target: int | Non
 def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
     edges = graph.edges.to("cpu")
     if topological_waves(edges) is None:
-        raise InvalidValue("the graph has a cycle or features out of layer order, so it has no strongest path")
+        raise InvalidValue(
+            "the graph has a cycle or features out of layer order, so it has no strongest path"
+        )
     n = edges.n
     best = _Best(
         strength=torch.zeros(n, k, dtype=torch.float64),
@@ -105,7 +109,9 @@ def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
     best.strength[sources, 0] = 1.0
     starts = set(sources)
     scale = row_scale(edges)
-    for node in edges.indptr.diff().nonzero().flatten().tolist():  # sources have lower numbers, so they're done by now
+    for node in (
+        edges.indptr.diff().nonzero().flatten().tolist()
+    ):  # sources have lower numbers, so they're done by now
         if node not in starts:
             _fill(best, node, *edges.row(node), scale=float(scale[node]))
     return best

@@ -85,15 +85,24 @@ def prune_graph(
     return PruneResult(node_mask, edge_keep, _cumulative_scores(influence), edges)
 
 
-def pruned_graph(graph: Graph, node_threshold: float | None = None, edge_threshold: float | None = None) -> Graph:
+def pruned_graph(
+    graph: Graph, node_threshold: float | None = None, edge_threshold: float | None = None
+) -> Graph:
     """The graph with only the kept edges, same nodes in the same order, and the record of the pruning.
 
     Thresholds left out are those that the graph was pruned with already, else 0.8 and 0.98. A graph pruned with the same
     thresholds is returned as it is. Raises as `prune_graph` does.
     """
     done = graph.pruning
-    node_threshold = _chosen(node_threshold, done and done.node_threshold, NODE_THRESHOLD)
-    edge_threshold = _chosen(edge_threshold, done and done.edge_threshold, EDGE_THRESHOLD)
+    node_default, edge_default = NODE_THRESHOLD, EDGE_THRESHOLD
+    if done is not None:
+        node_default, edge_default = done.node_threshold, done.edge_threshold
+    node_threshold = check_threshold(
+        node_default if node_threshold is None else node_threshold, "node_threshold"
+    )
+    edge_threshold = check_threshold(
+        edge_default if edge_threshold is None else edge_threshold, "edge_threshold"
+    )
     if done is not None:
         _require_same_thresholds(done, node_threshold, edge_threshold)
         return graph
@@ -124,12 +133,6 @@ def pruned_graph(graph: Graph, node_threshold: float | None = None, edge_thresho
     )
 
 
-def _chosen(asked: float | None, done: float | None, default: float) -> float:
-    if asked is not None:
-        return check_threshold(asked, "threshold")
-    return default if done is None else done
-
-
 def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshold: float) -> None:
     if (done.node_threshold, done.edge_threshold) != (node_threshold, edge_threshold):
         raise UsageError(
@@ -138,7 +141,9 @@ def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshol
         )
 
 
-def _strongest_edges(edges: Edges, weights: torch.Tensor, node_mask: torch.Tensor, threshold: float) -> torch.Tensor:
+def _strongest_edges(
+    edges: Edges, weights: torch.Tensor, node_mask: torch.Tensor, threshold: float
+) -> torch.Tensor:
     """bool `(nnz)`: the edges among the masked nodes that hold the share `threshold` of the edge scores."""
     scale = row_scale(edges, node_mask)
     factor = scale * (node_influence(edges, scale, weights, node_mask) + weights)

@@ -50,7 +50,9 @@ def graph_kind(path: str | os.PathLike[str]) -> Kind:
     )
 
 
-def save_graph(graph: Graph, path_or_file: str | os.PathLike[str] | BinaryIO, *, kind: Kind | None = None) -> None:
+def save_graph(
+    graph: Graph, path_or_file: str | os.PathLike[str] | BinaryIO, *, kind: Kind | None = None
+) -> None:
     """Writes a graph to a file, atomically, or to a binary stream.
 
     Args:
@@ -89,7 +91,9 @@ def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO) -> Graph:
                 return _load(copy, str(path))
         return _load(path, str(path))
     except FileNotFoundError as error:
-        raise MissingFile(f"no such graph file: {path}", "check the path, or make one with `attribute -o`") from error
+        raise MissingFile(
+            f"no such graph file: {path}", "check the path, or make one with `attribute -o`"
+        ) from error
     except PermissionError as error:
         raise MissingFile(f"can't read {path}: permission denied") from error
 
@@ -118,9 +122,13 @@ def _load(path: Path, source: str) -> Graph:
         elif looks_like_tensors(start):
             values = _read_safetensors(stream, source)
         elif not start:
-            raise BadGraphFile(f"{source} is empty", "the command that should have written it may have failed")
+            raise BadGraphFile(
+                f"{source} is empty", "the command that should have written it may have failed"
+            )
         else:
-            raise BadGraphFile(f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them")
+            raise BadGraphFile(
+                f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them"
+            )
     return _from_values(values, source)
 
 
@@ -131,7 +139,9 @@ def _read_safetensors(stream: BinaryIO, source: str) -> dict[str, Any]:
         raise BadGraphFile(f"{source} can't be mapped into memory: {error.strerror}") from error
     tensors, metadata = read_tensors(mapped, source)
     if HEADER_KEY not in metadata:
-        raise BadGraphFile(f"{source} is a safetensors file without a graph", "a model or transcoder file isn't a graph")
+        raise BadGraphFile(
+            f"{source} is a safetensors file without a graph", "a model or transcoder file isn't a graph"
+        )
     try:
         header = json.loads(metadata[HEADER_KEY])
     except (ValueError, RecursionError) as error:
@@ -204,7 +214,11 @@ def _pruning(values: Mapping[str, Any]) -> Pruning | None:
     scores = {name: values[name] for name in _SCORES}
     if not all(isinstance(value, (int, float)) for value in scores.values()):
         raise InvalidValue("a threshold or score isn't a number")
-    return Pruning(node_mask=_tensor(values, "node_mask"), cumulative_scores=_tensor(values, "cumulative_scores"), **scores)
+    return Pruning(
+        node_mask=_tensor(values, "node_mask"),
+        cumulative_scores=_tensor(values, "cumulative_scores"),
+        **scores,
+    )
 
 
 def _write(graph: Graph, stream: BinaryIO, kind: Kind) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from mmap import mmap
 from typing import Any, BinaryIO
 
@@ -39,7 +40,11 @@ def write_tensors(stream: BinaryIO, tensors: Mapping[str, torch.Tensor], metadat
     offset = 0
     for name, tensor in ordered:
         size = tensor.numel() * tensor.element_size()
-        entry = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, offset + size]}
+        entry = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + size],
+        }
         header[name] = entry
         offset += size
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
@@ -49,7 +54,7 @@ def write_tensors(stream: BinaryIO, tensors: Mapping[str, torch.Tensor], metadat
     for _, tensor in ordered:
         flat = tensor.detach().to("cpu").contiguous().flatten()
         if flat.numel():
-            stream.write(memoryview(flat.view(torch.uint8).numpy()))
+            stream.write(flat.view(torch.uint8).numpy().data)
 
 
 def looks_like_tensors(start: bytes) -> bool:
@@ -72,7 +77,7 @@ def read_tensors(buffer: bytearray | mmap, source: str) -> tuple[dict[str, torch
         extents.append((start, stop))
         tensors[name] = _tensor(buffer, dtype, shape, data_start + start)
     extents.sort()
-    if any(before[1] > after[0] for before, after in zip(extents, extents[1:], strict=False)):
+    if any(before[1] > after[0] for before, after in pairwise(extents)):
         raise BadGraphFile(f"{source} has tensors that overlap")
     return tensors, metadata
 
@@ -84,7 +89,9 @@ def _header(buffer: bytearray | mmap, source: str) -> tuple[dict[str, Any], int]
     try:
         header = json.loads(bytes(buffer[8 : 8 + length]).decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise BadGraphFile(f"{source} has a header that isn't JSON", "it may be truncated or of another kind") from error
+        raise BadGraphFile(
+            f"{source} has a header that isn't JSON", "it may be truncated or of another kind"
+        ) from error
     if not isinstance(header, dict):
         raise BadGraphFile(f"{source} has a header that isn't a safetensors header")
     return header, 8 + length
@@ -94,8 +101,8 @@ def _entry(name: str, entry: Any, source: str) -> tuple[torch.dtype, list[int], 
     wrong = BadGraphFile(f"{source} describes its tensor {name[:60]!r} wrongly")
     if not isinstance(entry, dict) or entry.get("dtype") not in _DTYPES:
         raise wrong
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
-    if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
+    shape, offsets = _counts(entry.get("shape")), _counts(entry.get("data_offsets"))
+    if shape is None or offsets is None or len(offsets) != 2:
         raise wrong
     dtype = _DTYPES[entry["dtype"]]
     if len(shape) > 8 or offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize:
@@ -103,8 +110,11 @@ def _entry(name: str, entry: Any, source: str) -> tuple[torch.dtype, list[int], 
     return dtype, shape, offsets[0], offsets[1]
 
 
-def _is_counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 62 for item in value)
+def _counts(value: Any) -> list[int] | None:
+    """The value if it's a list of sizes that a file can have."""
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 62 for item in value):
+        return value
+    return None
 
 
 def _tensor(buffer: bytearray | mmap, dtype: torch.dtype, shape: list[int], start: int) -> torch.Tensor:
@@ -120,4 +130,6 @@ def _tensor(buffer: bytearray | mmap, dtype: torch.dtype, shape: list[int], star
 
 
 def _truncated(source: str) -> BadGraphFile:
-    return BadGraphFile(f"{source} is truncated", "write or copy it again; it ends before its own header says")
+    return BadGraphFile(
+        f"{source} is truncated", "write or copy it again; it ends before its own header says"
+    )

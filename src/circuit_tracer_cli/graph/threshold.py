@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.edges import EDGE_BLOCK
 
 ScoreStream = Callable[[], Iterable[torch.Tensor]]
 """Gives the same blocks of float32 scores each time it's called."""
@@ -19,7 +20,9 @@ _LOW_BINS = 1 << 16
 def check_threshold(value: float, name: str) -> float:
     """The value as a float. Raises InvalidValue unless it lies in 0..1."""
     if not 0 <= value <= 1:
-        raise InvalidValue(f"{name} must lie between 0 and 1, not {value}", "1 keeps everything, 0 only the strongest")
+        raise InvalidValue(
+            f"{name} must lie between 0 and 1, not {value}", "1 keeps everything, 0 only the strongest"
+        )
     return float(value)
 
 
@@ -35,7 +38,9 @@ def find_threshold(scores: torch.Tensor, threshold: float) -> torch.Tensor:
     flat = scores.flatten()
 
     def blocks() -> Iterable[torch.Tensor]:
-        return (block.to(torch.float32) for block in flat.split(1 << 16))
+        return (
+            flat[start : start + EDGE_BLOCK].to(torch.float32) for start in range(0, len(flat), EDGE_BLOCK)
+        )
 
     found = select_threshold(blocks, threshold)
     if math.isinf(found):
@@ -64,7 +69,9 @@ def select_threshold(stream: ScoreStream, threshold: float) -> float:
         bits = positive.view(torch.int32)
         inside = (bits >> 16) == high
         low_bits = bits[inside] & (_LOW_BINS - 1)
-        fine += torch.bincount(low_bits, weights=positive[inside].to(torch.float64), minlength=_LOW_BINS).cpu()
+        fine += torch.bincount(
+            low_bits, weights=positive[inside].to(torch.float64), minlength=_LOW_BINS
+        ).cpu()
     low, _ = _first_reaching(fine, above, threshold, total)
     return torch.tensor((high << 16) | low, dtype=torch.int32).view(torch.float32).item()
 

@@ -60,7 +60,12 @@ def iter_nodes(graph: Graph) -> Iterator[NodeView]:
 
 
 def _view(
-    graph: Graph, index: int, node_id: str, influence: float | None, features: list[list[int]], activations: list[float]
+    graph: Graph,
+    index: int,
+    node_id: str,
+    influence: float | None,
+    features: list[list[int]],
+    activations: list[float],
 ) -> NodeView:
     layout = graph.layout
     kind = layout.kind(index)
@@ -95,15 +100,16 @@ def to_networkx(graph: Graph) -> networkx.DiGraph[str]:
 
     Nodes carry what `NodeView` has for their kind. Raises CircuitTracerError if networkx isn't installed.
     """
-    networkx = _optional("networkx")
-    result: networkx.DiGraph[str] = networkx.DiGraph(prompt=graph.input_string)
+    result: networkx.DiGraph[str] = _optional("networkx").DiGraph(prompt=graph.input_string)
     for node in iter_nodes(graph):
         values = {name: getattr(node, name) for name in NodeView.__slots__ if name != "node_id"}
         result.add_node(node.node_id, **{name: value for name, value in values.items() if value is not None})
     names = graph.node_ids()
     for block in graph.edges.blocks():
         triples = zip(block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True)
-        result.add_weighted_edges_from((names[source], names[target], weight) for source, target, weight in triples)
+        result.add_weighted_edges_from(
+            (names[source], names[target], weight) for source, target, weight in triples
+        )
     return result
 
 
@@ -112,7 +118,7 @@ def to_dataframe(graph: Graph) -> pandas.DataFrame:
 
     Raises CircuitTracerError if pandas isn't installed.
     """
-    pandas = _optional("pandas")
+    library = _optional("pandas")
     names = graph.node_ids()
     kinds = [graph.layout.kind(i) for i in range(graph.n_nodes)]
     order: list[NodeKind] = ["feature", "error", "token", "logit"]
@@ -121,12 +127,13 @@ def to_dataframe(graph: Graph) -> pandas.DataFrame:
     targets = graph.edges.row_indices(0, graph.edges.nnz).cpu().numpy()
     sources = graph.edges.indices.cpu().numpy()
     for name, nodes in (("source", sources), ("target", targets)):
-        columns[name] = pandas.Categorical.from_codes(nodes, categories=names)
-    lookup = pandas.Series(codes).to_numpy()
+        columns[name] = library.Categorical.from_codes(nodes, categories=names)
+    lookup = library.Series(codes).to_numpy()
     for name, nodes in (("source_kind", sources), ("target_kind", targets)):
-        columns[name] = pandas.Categorical.from_codes(lookup[nodes], categories=order)
+        columns[name] = library.Categorical.from_codes(lookup[nodes], categories=order)
     columns["weight"] = graph.edges.values.cpu().numpy()
-    return pandas.DataFrame(columns)
+    table: pandas.DataFrame = library.DataFrame(columns)
+    return table
 
 
 def _optional(name: str) -> Any:
