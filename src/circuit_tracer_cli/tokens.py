@@ -41,9 +41,9 @@ def ensure_tokenized(
     """The ids of a prompt; a special token is put first unless one is there.
 
     Text is tokenised without special tokens of the tokenizer's own choice, so that text with and without a
-    written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other special
-    token. Where the tokenizer has none at all, the ids stay as they are and a note says so. Position 0 is zeroed
-    in every case, the first four for an instruction-tuned Gemma 3.
+    written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other
+    special token. Where the tokenizer has none at all, the ids stay as they are and a note says so.
+    Position 0 is zeroed in every case, the first four for an instruction-tuned Gemma 3.
 
     Args:
         prompt: Text, or ids: a list, or a tensor with at most one axis longer than 1.

@@ -156,12 +156,16 @@ class Reconstruction:
         """Add what the block's entries write: activation times decoder row, to every written layer."""
         positions = self.active.indices[block.entries, 1]
         values = self.active.values[block.entries].to(self.dtype)
-        shape = (len(self.outputs[0]), len(block.rows))
+        n_pos, (distinct, written, d_model) = len(self.outputs[0]), block.rows.shape
         acts = torch.sparse_coo_tensor(
-            torch.stack([positions, block.row_of_entry]), values, shape, check_invariants=False
+            torch.stack([positions, block.row_of_entry]), values, (n_pos, distinct), check_invariants=False
         )
-        for slot in range(block.rows.shape[1]):
-            self.outputs[block.layer + slot] += torch.sparse.mm(acts, block.rows[:, slot].to(self.dtype))
+        group = max(1, _DENSE_ELEMENTS // (2 * n_pos * d_model))
+        for start in range(0, written, group):
+            rows = block.rows[:, start : start + group].to(self.dtype)
+            added = torch.sparse.mm(acts, rows.flatten(1)).view(n_pos, -1, d_model)
+            for slot, part in enumerate(added.unbind(1), start):
+                self.outputs[block.layer + slot] += part
 
 
 def reconstruct(
