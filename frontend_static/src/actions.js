@@ -1,0 +1,119 @@
+/* What a person can do to the view, in terms of the store. Panels and the keyboard call these and nothing else. */
+
+import { dissolveGroup, mergeGroups, renameGroup } from "./supernodes.js";
+import { nodeLabel } from "./format.js";
+
+/** Selects a node; the selected one again, or null, clears the selection. */
+export function select(store, id, { toggle = true } = {}) {
+  store.set({ selected: toggle && id === store.get("selected") ? null : id, editing: false });
+}
+
+/** What a click on a node does: select, with Ctrl or Cmd pin, while g is held mark for grouping. */
+export function click(store, id, event) {
+  if (store.get("grouping")) markForGroup(store, id);
+  else if (event.ctrlKey || event.metaKey) togglePin(store, id);
+  else select(store, id);
+}
+
+export function hover(store, id) {
+  if (store.get("hovered") !== id) store.set({ hovered: id });
+}
+
+export function togglePin(store, id) {
+  const pinned = store.get("pinned");
+  store.edit({ pinned: pinned.includes(id) ? pinned.filter((other) => other !== id) : [...pinned, id] });
+}
+
+export function unpinAll(store) {
+  if (store.get("pinned").length > 0) store.edit({ pinned: [], supernodes: [], positions: {} });
+}
+
+/** Adds a node, or the group that it belongs to, to the nodes marked while g is held; marked ones are taken out. */
+export function markForGroup(store, id) {
+  const group = store.get("supernodes").find(([, ...members]) => members.includes(id));
+  const ids = group ? group.slice(1) : [id];
+  const marked = store.get("grouping") ?? [];
+  const without = marked.filter((other) => !ids.includes(other));
+  store.set({ grouping: without.length < marked.length ? without : [...marked, ...ids] });
+}
+
+export function beginGrouping(store) {
+  if (store.get("grouping") === null) store.set({ grouping: [] });
+}
+
+/** Merges what was marked into one supernode, pinning it; fewer than two nodes change nothing. */
+export function finishGrouping(store) {
+  const marked = store.get("grouping") ?? [];
+  store.set({ grouping: null });
+  if (marked.length < 2) return;
+  const graph = store.get("graph");
+  const names = marked.map((id) => graph.node(id)).filter((node) => node && (node.clerp || store.get("labels")[node.code]));
+  const supernodes = mergeGroups(store.get("supernodes"), marked, names.map((node) => nodeLabel(node, store.get("labels"))));
+  store.edit({ supernodes, pinned: [...new Set([...store.get("pinned"), ...marked])] });
+}
+
+export function cancelGrouping(store) {
+  store.set({ grouping: null });
+}
+
+export function dissolve(store, number) {
+  store.edit({ supernodes: dissolveGroup(store.get("supernodes"), number) });
+}
+
+export function rename(store, number, label) {
+  if (store.get("supernodes")[number]?.[0] === label) return;
+  store.edit({ supernodes: renameGroup(store.get("supernodes"), number, label) });
+}
+
+/** Labels a feature everywhere it occurs; an empty label takes the user's label away. */
+export function setLabel(store, code, label) {
+  const labels = { ...store.get("labels") };
+  const text = label.trim();
+  if ((labels[code] ?? "") === text) return;
+  if (text) labels[code] = text;
+  else delete labels[code];
+  store.edit({ labels });
+}
+
+export function moveBoxes(store, positions) {
+  store.edit({ positions: { ...store.get("positions"), ...positions } });
+}
+
+export function freeBoxes(store) {
+  if (Object.keys(store.get("positions")).length > 0) store.edit({ positions: {} });
+}
+
+/**
+ * Goes along the selected node's strongest visible link: `input` down, `output` up. Without a selection, selects the
+ * likeliest logit.
+ */
+export function follow(store, direction) {
+  const [graph, visible] = [store.get("graph"), store.get("visible")];
+  const from = graph.index(store.get("selected"));
+  if (from < 0) return selectTopLogit(store);
+  const links = direction === "input" ? graph.inputs(from) : graph.outputs(from);
+  const end = direction === "input" ? graph.links.source : graph.links.target;
+  const link = links.find((k) => visible[end[k]]);
+  if (link === undefined) return;
+  store.set({ trail: { from: graph.nodes[from].id, direction } });
+  select(store, graph.nodes[end[link]].id, { toggle: false });
+}
+
+/** Goes to the next weaker (+1) or stronger (−1) link of the node that the last `follow` came from. */
+export function followSibling(store, step) {
+  const [graph, visible, trail] = [store.get("graph"), store.get("visible"), store.get("trail")];
+  if (!trail || graph.index(trail.from) < 0) return;
+  const from = graph.index(trail.from);
+  const links = trail.direction === "input" ? graph.inputs(from) : graph.outputs(from);
+  const end = trail.direction === "input" ? graph.links.source : graph.links.target;
+  const others = [...links].map((k) => end[k]).filter((index) => visible[index]);
+  const at = others.indexOf(graph.index(store.get("selected")));
+  const next = others[at + step];
+  if (at >= 0 && next !== undefined) select(store, graph.nodes[next].id, { toggle: false });
+}
+
+export function selectTopLogit(store) {
+  const logits = store.get("graph").nodes.filter((node) => node.kind === "logit");
+  const top = logits.sort((a, b) => b.probability - a.probability)[0];
+  if (top) select(store, top.id, { toggle: false });
+}

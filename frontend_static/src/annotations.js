@@ -1,0 +1,114 @@
+/* Annotations between the forms that files and URLs hold (`qParams`) and the store's. Pure. */
+
+const LINK_TYPES = ["input", "output", "either", "both"];
+
+/**
+ * The store's annotation values from a file's `qParams`. Arrays are expected; comma-joined and JSON strings, as the reference's
+ * page saves them, are understood too, and what can't be read is left out.
+ */
+export function fromParams(params) {
+  const given = params ?? {};
+  const known = {
+    pinned: idList(given.pinnedIds),
+    hidden: idList(given.hiddenIds),
+    supernodes: groups(given.supernodes),
+    labels: Object.fromEntries(pairs(given.clerps)),
+    selected: nodeId(given.clickedId),
+    linkType: LINK_TYPES.includes(given.linkType) ? given.linkType : "both",
+    threshold: threshold(given.pruningThreshold),
+    savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
+  };
+  const { pinnedIds, hiddenIds, supernodes, clerps, clickedId, linkType, pruningThreshold, sg_pos, ...otherParams } = given;
+  return { ...known, otherParams };
+}
+
+/** `qParams` from the store's values, as they are saved: arrays, and unknown keys as they were. */
+export function toParams(state, maxThreshold) {
+  const params = {
+    ...state.otherParams,
+    pinnedIds: state.pinned,
+    supernodes: state.supernodes,
+    linkType: state.linkType,
+    clickedId: state.selected ?? "",
+    sg_pos: writePositions(state.positions),
+  };
+  if (state.hidden.length > 0) params.hiddenIds = state.hidden;
+  if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
+  if (state.threshold !== null && maxThreshold !== null && state.threshold < maxThreshold) {
+    params.pruningThreshold = state.threshold;
+  }
+  return params;
+}
+
+/** What a page's address says, in the shape of `qParams` without the keys it doesn't name. */
+export function paramsFromAddress(search) {
+  const address = new URLSearchParams(search);
+  const keys = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "clickedId", "linkType", "pruningThreshold"];
+  const named = keys.filter((key) => address.has(key)).map((key) => [key, address.get(key)]);
+  return { slug: address.get("slug"), params: Object.fromEntries(named) };
+}
+
+/** The address' query for the present view; with `everything`, also pins, groups and labels, for sharing. */
+export function addressOf(state, everything = false) {
+  const address = new URLSearchParams();
+  if (state.slug) address.set("slug", state.slug);
+  if (state.selected) address.set("clickedId", state.selected);
+  if (state.threshold !== null) address.set("pruningThreshold", String(Number(state.threshold.toFixed(4))));
+  if (everything) {
+    if (state.pinned.length > 0) address.set("pinnedIds", state.pinned.join(","));
+    if (state.supernodes.length > 0) address.set("supernodes", JSON.stringify(state.supernodes));
+    if (Object.keys(state.labels).length > 0) address.set("clerps", JSON.stringify(Object.entries(state.labels)));
+  }
+  return address.toString();
+}
+
+function nodeId(value) {
+  const usable = typeof value === "string" && value !== "" && value !== "null" && value !== "undefined";
+  return usable && !value.includes("supernode") ? value : null;
+}
+
+function idList(value) {
+  const list = typeof value === "string" ? value.split(",") : Array.isArray(value) ? value : [];
+  return [...new Set(list.map(nodeId).filter((id) => id !== null))];
+}
+
+function groups(value) {
+  return asArray(value)
+    .filter((group) => Array.isArray(group) && group.length > 1 && group.every((item) => typeof item === "string"))
+    .map((group) => Object.freeze([...group]));
+}
+
+function pairs(value) {
+  return asArray(value)
+    .filter((pair) => Array.isArray(pair) && pair.length === 2 && typeof pair[1] === "string" && pair[1] !== "")
+    .map(([code, label]) => [String(code), label]);
+}
+
+function asArray(value) {
+  if (typeof value !== "string") return Array.isArray(value) ? value : [];
+  try {
+    const parsed = JSON.parse(value);
+    return Array.isArray(parsed) ? parsed : [];
+  } catch {
+    return [];
+  }
+}
+
+function threshold(value) {
+  const number = typeof value === "string" && value !== "" ? Number(value) : value;
+  return typeof number === "number" && Number.isFinite(number) ? number : null;
+}
+
+/** Positions by box key, each [x, y] from 0 to 1, as `sg_pos`: integers to 1000 in the order of the sorted keys. */
+export function writePositions(positions) {
+  const keys = Object.keys(positions).sort();
+  return keys.flatMap((key) => positions[key].map((value) => Math.round(value * 1000))).join(" ");
+}
+
+/** The inverse of `writePositions` for boxes with these keys; empty if the numbers don't fit them. */
+export function readPositions(text, keys) {
+  const numbers = text.split(/\s+/).filter(Boolean).map(Number);
+  if (numbers.length !== keys.length * 2 || !numbers.every(Number.isFinite)) return {};
+  const sorted = [...keys].sort();
+  return Object.fromEntries(sorted.map((key, i) => [key, [numbers[2 * i] / 1000, numbers[2 * i + 1] / 1000]]));
+}

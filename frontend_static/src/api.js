@@ -1,0 +1,61 @@
+/* The only file that talks to the server. Addresses are relative to the page, so that the viewer works behind a proxy's path. */
+
+/** A reply that isn't a success; `status` 0 means that no reply came. */
+export class ApiError extends Error {
+  constructor(status, message, hint) {
+    super(message);
+    this.status = status;
+    this.hint = hint ?? "";
+  }
+}
+
+export function createApi(base) {
+  const address = (...parts) => new URL(parts.map(encodeURIComponent).join("/"), base);
+
+  async function request(url, options = {}) {
+    let reply;
+    try {
+      reply = await fetch(url, options);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new ApiError(0, "The server doesn't answer", "Is circuit-tracer still running?");
+    }
+    if (!reply.ok) throw await failure(reply);
+    return reply;
+  }
+
+  return Object.freeze({
+    /** `{graphs, errors}`: metadata of every graph in the folder, and files that can't be read. */
+    listGraphs: async () => (await request(address("api", "graphs"))).json(),
+
+    /** `{json, etag}` of one graph file. */
+    async readGraph(slug) {
+      const reply = await request(address("api", "graphs", slug));
+      return { json: await reply.json(), etag: reply.headers.get("etag") };
+    },
+
+    /** Saves `qParams`; returns the new tag. Status 412 means that somebody else saved first. */
+    async saveAnnotations(slug, etag, params, { keepalive = false } = {}) {
+      const reply = await request(address("api", "graphs", slug, "annotations"), {
+        method: "PUT",
+        headers: { "Content-Type": "application/json", "If-Match": etag },
+        body: JSON.stringify(params),
+        keepalive,
+      });
+      return reply.headers.get("etag");
+    },
+
+    /** One feature's examples. */
+    feature: async (layer, feature, signal) =>
+      (await request(address("api", "features", String(layer), String(feature)), { signal })).json(),
+  });
+}
+
+async function failure(reply) {
+  try {
+    const { error, hint } = await reply.json();
+    return new ApiError(reply.status, error ?? reply.statusText, hint);
+  } catch {
+    return new ApiError(reply.status, `The server replied ${reply.status} ${reply.statusText}`.trim());
+  }
+}

@@ -1,0 +1,79 @@
+/* Saves every edit after a short pause, one request at a time, and never over somebody else's. */
+
+import { maxThreshold } from "./graph.js";
+import { toParams } from "./annotations.js";
+
+const PAUSE = 500;
+const RETRY = 4000;
+
+/**
+ * Watches the store and saves through `save(slug, etag, params, options) -> etag`.
+ *
+ * `saving` in the store is `{kind, message}`: `idle`, `pending`, `saving`, `saved`, `failed` (tried again by itself) or
+ * `conflict` (waits for `overwrite`). Returns `{dispose, flush, overwrite, dirty}`.
+ */
+export function createAutosave(store, save, { later = setTimeout, forget = clearTimeout } = {}) {
+  let timer = null;
+  let running = false;
+  let savedEdits = store.get("edits");
+  let slug = store.get("slug");
+
+  const dirty = () => store.get("edits") !== savedEdits;
+  const report = (kind, message = "") => store.set({ saving: { kind, message } });
+  const params = () => toParams(snapshot(), maxThreshold(store.get("graph")));
+  const snapshot = () =>
+    Object.fromEntries(
+      ["pinned", "supernodes", "labels", "positions", "linkType", "selected", "hidden", "threshold", "otherParams"].map(
+        (key) => [key, store.get(key)],
+      ),
+    );
+
+  function schedule(delay) {
+    forget(timer);
+    timer = later(flush, delay);
+  }
+
+  async function flush(options = {}) {
+    forget(timer);
+    if (running || !dirty() || !store.get("etag") || store.get("saving").kind === "conflict") return;
+    running = true;
+    const [edits, target] = [store.get("edits"), store.get("slug")];
+    report("saving");
+    try {
+      const etag = await save(target, store.get("etag"), params(), options);
+      if (store.get("slug") === target) {
+        savedEdits = edits;
+        store.set({ etag, saving: { kind: dirty() ? "pending" : "saved", message: "" } });
+      }
+    } catch (error) {
+      if (store.get("slug") === target) refused(error);
+    } finally {
+      running = false;
+    }
+    if (dirty() && store.get("saving").kind !== "conflict" && store.get("saving").kind !== "failed") schedule(PAUSE);
+  }
+
+  function refused(error) {
+    if (error.status === 412) return report("conflict", "This graph was changed in another window.");
+    report("failed", [error.message, error.hint].filter(Boolean).join(". "));
+    if (error.status === 0 || error.status >= 500) schedule(RETRY);
+  }
+
+  /** After a conflict: takes the present tag and saves over the other version. */
+  async function overwrite(etag) {
+    store.set({ etag, saving: { kind: "pending", message: "" } });
+    await flush();
+  }
+
+  const dispose = store.subscribe(["edits", "slug", "graph"], () => {
+    if (store.get("slug") !== slug || store.get("edits") === 0) {
+      [slug, savedEdits] = [store.get("slug"), store.get("edits")];
+      return;
+    }
+    if (!dirty() || store.get("saving").kind === "conflict") return;
+    if (store.get("saving").kind !== "saving") report("pending");
+    schedule(PAUSE);
+  });
+
+  return Object.freeze({ dispose, flush, overwrite, dirty });
+}

@@ -1,0 +1,184 @@
+/* From a graph file's JSON to an immutable, indexed model. Pure: no DOM, no fetch. */
+
+export const KINDS = Object.freeze(["feature", "error", "token", "logit"]);
+const EMBEDDING_LAYER = -1;
+
+/**
+ * One graph, ready for lookups by node index.
+ *
+ * Links are parallel typed arrays; `inputs(i)` and `outputs(i)` give the link numbers at node i, strongest first.
+ * `share[k]` is the link's part of all absolute input into its target, between -1 and 1.
+ */
+export function parseGraph(json) {
+  const metadata = json.metadata ?? {};
+  const tokens = (metadata.prompt_tokens ?? []).map(String);
+  const raw = Array.isArray(json.nodes) ? json.nodes : [];
+  const topLayer = raw.reduce((top, node) => (isLogit(node) ? top : Math.max(top, layerOf(node))), EMBEDDING_LAYER);
+  const nodes = Object.freeze(raw.map((node, index) => parseNode(node, index, topLayer + 1, metadata, tokens)));
+  const indexById = new Map();
+  let duplicates = 0;
+  for (const node of nodes) {
+    if (indexById.has(node.id)) duplicates += 1;
+    else indexById.set(node.id, node.index);
+  }
+  const links = parseLinks(json.links ?? [], indexById, nodes.length);
+  return Object.freeze({
+    metadata,
+    tokens,
+    nodes,
+    links,
+    duplicates,
+    logitLayer: topLayer + 1,
+    index: (id) => indexById.get(id) ?? -1,
+    node: (id) => nodes[indexById.get(id) ?? -1] ?? null,
+    inputs: (index) => links.byTarget.subarray(links.targetStart[index], links.targetStart[index + 1]),
+    outputs: (index) => links.bySource.subarray(links.sourceStart[index], links.sourceStart[index + 1]),
+  });
+}
+
+function parseNode(raw, index, logitLayer, metadata, tokens) {
+  const kind = kindOf(raw);
+  const layer = kind === "logit" ? logitLayer : layerOf(raw);
+  const position = Number(raw.ctx_idx) || 0;
+  const clerp = typeof raw.clerp === "string" ? raw.clerp : "";
+  return Object.freeze({
+    index,
+    id: String(raw.node_id),
+    kind,
+    layer,
+    position,
+    token: tokens[position] ?? "",
+    code: kind === "feature" ? Number(raw.feature) : null,
+    feature: kind === "feature" ? featureOf(raw, layer, metadata) : null,
+    clerp,
+    logitToken: kind === "logit" ? outputToken(clerp) : null,
+    probability: kind === "logit" ? Number(raw.token_prob) || 0 : null,
+    influence: finiteOrNull(raw.influence),
+    activation: finiteOrNull(raw.activation),
+  });
+}
+
+function kindOf(raw) {
+  const type = String(raw.feature_type ?? "");
+  if (type.includes("error")) return "error";
+  if (type === "embedding") return "token";
+  return type === "logit" ? "logit" : "feature";
+}
+
+function isLogit(raw) {
+  return raw.feature_type === "logit";
+}
+
+function layerOf(raw) {
+  const layer = Number.parseInt(raw.layer, 10);
+  return Number.isFinite(layer) ? layer : EMBEDDING_LAYER;
+}
+
+function finiteOrNull(value) {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+/** The token in a logit's label `Output "…" (p=…)`, or the whole label if it is written otherwise. */
+export function outputToken(clerp) {
+  const match = /^Output "([\s\S]*)" \(p=[^()]*\)$/.exec(clerp);
+  return match ? match[1] : clerp;
+}
+
+/** Cantor pairing of layer and feature index, exact below 2^53. */
+export function cantor(layer, feature) {
+  const sum = layer + feature;
+  return (sum * (sum + 1)) / 2 + feature;
+}
+
+/** The inverse of `cantor` as [layer, feature]. The square root is corrected, so that large codes are exact too. */
+export function uncantor(code) {
+  let sum = Math.floor((Math.sqrt(8 * code + 1) - 1) / 2);
+  while ((sum * (sum + 1)) / 2 > code) sum -= 1;
+  while (((sum + 1) * (sum + 2)) / 2 <= code) sum += 1;
+  const feature = code - (sum * (sum + 1)) / 2;
+  return [sum - feature, feature];
+}
+
+function featureOf(raw, layer, metadata) {
+  const code = Number(raw.feature);
+  const [codedLayer, feature] = uncantor(code);
+  const coded = Number(metadata.schema_version) >= 1 || String(raw.node_id).startsWith(`${layer}_${feature}_`);
+  return coded && codedLayer === layer ? feature : code;
+}
+
+function parseLinks(raw, indexById, nodeCount) {
+  const source = new Int32Array(raw.length);
+  const target = new Int32Array(raw.length);
+  const weight = new Float64Array(raw.length);
+  let count = 0;
+  for (const link of raw) {
+    const from = indexById.get(link.source);
+    const to = indexById.get(link.target);
+    if (from === undefined || to === undefined || !Number.isFinite(link.weight)) continue;
+    source[count] = from;
+    target[count] = to;
+    weight[count] = link.weight;
+    count += 1;
+  }
+  return indexLinks(source.subarray(0, count), target.subarray(0, count), weight.subarray(0, count), nodeCount);
+}
+
+function indexLinks(source, target, weight, nodeCount) {
+  const inputAbsSum = new Float64Array(nodeCount);
+  for (let k = 0; k < weight.length; k += 1) inputAbsSum[target[k]] += Math.abs(weight[k]);
+  const share = new Float32Array(weight.length);
+  for (let k = 0; k < weight.length; k += 1) share[k] = weight[k] / (inputAbsSum[target[k]] || 1);
+  const strongest = Uint32Array.from(weight.keys()).sort((a, b) => Math.abs(share[b]) - Math.abs(share[a]) || a - b);
+  const [byTarget, targetStart] = bucket(strongest, target, nodeCount);
+  const [bySource, sourceStart] = bucket(strongest, source, nodeCount);
+  return Object.freeze({
+    count: weight.length, source, target, weight, share, inputAbsSum, strongest, byTarget, targetStart, bySource, sourceStart,
+  });
+}
+
+/** Stable counting sort of link numbers by the node that `end` gives. */
+function bucket(order, end, nodeCount) {
+  const start = new Uint32Array(nodeCount + 1);
+  for (const node of end) start[node + 1] += 1;
+  for (let i = 0; i < nodeCount; i += 1) start[i + 1] += start[i];
+  const next = start.slice(0, nodeCount);
+  const sorted = new Uint32Array(order.length);
+  for (const link of order) {
+    sorted[next[end[link]]] = link;
+    next[end[link]] += 1;
+  }
+  return [sorted, start];
+}
+
+/** The largest value of the pruning slider: the threshold that the file was pruned with, or null for no slider. */
+export function maxThreshold(graph) {
+  const threshold = graph.metadata.node_threshold;
+  return typeof threshold === "number" && Number.isFinite(threshold) ? threshold : null;
+}
+
+/**
+ * Which nodes a threshold leaves, as one byte per node.
+ *
+ * Tokens, logits, pinned nodes and nodes without a score stay; at the slider's maximum everything does, also the
+ * node whose cumulative influence crosses the threshold.
+ */
+export function visibleNodes(graph, threshold, pinned = [], hidden = []) {
+  const limit = maxThreshold(graph);
+  const all = threshold === null || threshold === undefined || limit === null || threshold >= limit;
+  const visible = new Uint8Array(graph.nodes.length);
+  for (const node of graph.nodes) {
+    const kept = all || node.kind === "token" || node.kind === "logit";
+    visible[node.index] = kept || node.influence === null || node.influence <= threshold ? 1 : 0;
+  }
+  for (const id of hidden) if (graph.index(id) >= 0) visible[graph.index(id)] = 0;
+  for (const id of pinned) if (graph.index(id) >= 0) visible[graph.index(id)] = 1;
+  return visible;
+}
+
+/** Words to find in a node, lower case: what the search box looks through. */
+export function matchesQuery(node, label, query) {
+  const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+  const place = node.layer < 0 ? "emb" : node.kind === "logit" ? "logit" : `l${node.layer}`;
+  const text = `${label} ${node.id} ${node.token} ${node.kind} ${node.feature ?? ""}`.toLowerCase();
+  return words.every((word) => (/^l\d+$/.test(word) ? place === word : text.includes(word) || place === word));
+}

@@ -1,0 +1,113 @@
+/* Where the nodes of the link graph stand: tokens are columns, layers are rows. Pure. */
+
+const MIN_SPACING = 20;
+
+/**
+ * Positions of all visible nodes in a plot of `width` × `height`, y downwards.
+ *
+ * A column's width is proportional to the largest number of nodes in any of its rows. Within a column and row, nodes stand
+ * from right to left: logits by probability, others by influence.
+ *
+ * Returns `{x, y, columns, rows}`; x and y are NaN for nodes that aren't visible.
+ */
+export function layoutGraph(graph, visible, width, height) {
+  const groups = groupNodes(graph, visible);
+  const columns = layoutColumns(groups, graph.tokens.length, width);
+  const rows = layoutRows(graph.logitLayer, height);
+  const x = new Float32Array(graph.nodes.length).fill(Number.NaN);
+  const y = new Float32Array(graph.nodes.length).fill(Number.NaN);
+  if (columns.length === 0) return { x, y, columns, rows };
+  const padding = Math.min(8, Math.min(...columns.map((column) => column.width)) / 2);
+  const common = Math.min(...columns.map((column) => (column.width - padding) / column.count));
+  for (const group of groups) {
+    const column = columns[group.position - columns[0].position];
+    const spacing = Math.min(Math.max(MIN_SPACING, common), (column.width - padding) / group.members.length);
+    group.members.forEach((node, i) => {
+      x[node.index] = column.x + column.width - padding - (padding / 2 + i * spacing);
+      y[node.index] = rows[node.layer + 1].centre;
+    });
+  }
+  return { x, y, columns, rows };
+}
+
+function groupNodes(graph, visible) {
+  const groups = new Map();
+  for (const node of graph.nodes) {
+    if (!visible[node.index]) continue;
+    const key = `${node.position},${node.layer}`;
+    if (!groups.has(key)) groups.set(key, { position: node.position, layer: node.layer, members: [] });
+    groups.get(key).members.push(node);
+  }
+  for (const group of groups.values()) group.members.sort(byImportance);
+  return [...groups.values()];
+}
+
+/** Influence is a cumulative score: the smaller, the more important. */
+function byImportance(a, b) {
+  return (b.probability ?? 0) - (a.probability ?? 0) || (a.influence ?? 2) - (b.influence ?? 2) || a.index - b.index;
+}
+
+function layoutColumns(groups, tokenCount, width) {
+  if (groups.length === 0) return [];
+  const first = Math.min(...groups.map((group) => group.position));
+  const last = Math.max(tokenCount - 1, ...groups.map((group) => group.position));
+  const counts = new Array(last - first + 1).fill(1);
+  for (const group of groups) {
+    const at = group.position - first;
+    counts[at] = Math.max(counts[at], group.members.length);
+  }
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  let x = 0;
+  return counts.map((count, i) => {
+    const column = { position: first + i, count, x, width: (width * count) / total };
+    x += column.width;
+    return column;
+  });
+}
+
+/** Row 0 is the embedding, row l + 1 is layer l, the last row holds the logits; each is a band from bottom to top. */
+function layoutRows(logitLayer, height) {
+  const count = logitLayer + 2;
+  const band = height / count;
+  return Array.from({ length: count }, (_, row) => ({
+    row,
+    top: height - (row + 1) * band,
+    height: band,
+    centre: height - (row + 0.5) * band,
+    label: rowLabel(row, count, band),
+  }));
+}
+
+function rowLabel(row, count, band) {
+  if (row === 0) return "Emb";
+  if (row === count - 1) return "Logits";
+  const every = Math.max(1, Math.ceil(13 / band));
+  return (row - 1) % (every > 1 ? every + (every % 2) : 1) === 0 ? `L${row - 1}` : "";
+}
+
+/** Finds the nearest placed node within a distance, in about constant time. `find(x, y, distance)` gives an index or −1. */
+export function nearestLookup(xs, ys, cell = 32) {
+  const cells = new Map();
+  const key = (column, row) => column * 65_536 + row;
+  for (let i = 0; i < xs.length; i += 1) {
+    if (Number.isNaN(xs[i])) continue;
+    const at = key(Math.floor(xs[i] / cell), Math.floor(ys[i] / cell));
+    if (cells.has(at)) cells.get(at).push(i);
+    else cells.set(at, [i]);
+  }
+  return (x, y, distance) => {
+    let best = -1;
+    let bestSquare = distance * distance;
+    const reach = Math.ceil(distance / cell);
+    const [column, row] = [Math.floor(x / cell), Math.floor(y / cell)];
+    for (let c = column - reach; c <= column + reach; c += 1) {
+      for (let r = row - reach; r <= row + reach; r += 1) {
+        for (const i of cells.get(key(c, r)) ?? []) {
+          const square = (xs[i] - x) ** 2 + (ys[i] - y) ** 2;
+          if (square < bestSquare) [best, bestSquare] = [i, square];
+        }
+      }
+    }
+    return best;
+  };
+}

@@ -1,0 +1,109 @@
+/* What goes into the selected node and what comes out of it, strongest first, promoting and suppressing apart. */
+
+import { select, togglePin } from "../actions.js";
+import { glyph, h } from "../dom.js";
+import { layerLabel, nodeLabel, nodePlace, number } from "../format.js";
+import { groupConnections } from "../supernodes.js";
+import { nodeRow } from "./node-row.js";
+
+const PAGE = 60;
+
+export function connections(element, store) {
+  const body = h("div", { class: "connections" });
+  element.append(body);
+
+  function render() {
+    const graph = store.get("graph");
+    const node = graph?.node(store.get("selected"));
+    body.replaceChildren(...(node ? selection(store, graph, node) : [emptyState()]));
+  }
+
+  const keys = ["graph", "selected", "pinned", "labels", "visible", "theme", "sign", "supernodes", "featureLabels"];
+  const dispose = store.subscribe(keys, render);
+  render();
+  return dispose;
+}
+
+function emptyState() {
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", {}, "Click a node to see what feeds it and what it feeds."),
+    h("p", { class: "muted" }, "Press ", h("kbd", {}, "/"), " to search, ", h("kbd", {}, "↑"), " ", h("kbd", {}, "↓"),
+      " to walk along the strongest links, ", h("kbd", {}, "?"), " for everything else."),
+  );
+}
+
+function selection(store, graph, node) {
+  const group = store.get("supernodes").find(([, ...ids]) => ids.includes(node.id));
+  return [header(store, node, group), h("div", { class: "columns" },
+    column(store, graph, node, "input", "Inputs"), column(store, graph, node, "output", "Outputs"))];
+}
+
+function header(store, node, group) {
+  const pinned = store.get("pinned").includes(node.id);
+  const facts = [nodePlace(node), node.feature !== null && `feature ${node.feature}`,
+    node.activation !== null && `activation ${number(node.activation)}`,
+    node.influence !== null && `influence ${number(node.influence)}`, group && `in “${group[0]}”`].filter(Boolean);
+  return h(
+    "div",
+    { class: "selection-head" },
+    glyph(node.kind),
+    h("div", { class: "selection-title" },
+      h("strong", { dir: "auto" }, nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code])),
+      h("span", { class: "muted" }, facts.join(" · "))),
+    h("button", { class: "small", type: "button", "aria-pressed": String(pinned), title: "Pin to the subgraph (p)",
+      onclick: () => togglePin(store, node.id) }, pinned ? "Pinned" : "Pin"),
+    h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear (Esc)",
+      onclick: () => select(store, null) }, "✕"),
+  );
+}
+
+function column(store, graph, node, direction, title) {
+  const visible = store.get("visible");
+  const all = groupConnections(graph, [node.index], direction).filter(({ other }) => visible[other]);
+  const sign = store.get("sign");
+  const parts = [
+    ["Promoting", all.filter(({ share }) => share > 0), "positive"],
+    ["Suppressing", all.filter(({ share }) => share < 0), "negative"],
+  ].filter(([, , name]) => sign === "all" || sign === name);
+  const widest = Math.max(0, ...all.map(({ share }) => Math.abs(share)));
+  const count = parts.reduce((sum, [, rows]) => sum + rows.length, 0);
+  return h(
+    "div",
+    { class: "column", "data-direction": direction },
+    h("h3", {}, `${title} `, h("span", { class: "muted" }, String(count))),
+    h("div", { class: "scroll" },
+      count === 0 && h("p", { class: "muted none" }, `No ${title.toLowerCase()} among the visible nodes.`),
+      ...parts.flatMap(([name, rows]) => (rows.length ? [section(store, graph, node, direction, name, rows, widest)] : []))),
+  );
+}
+
+function section(store, graph, node, direction, name, rows, widest) {
+  const box = h("div", { class: "rows", role: "group", "aria-label": name }, h("h4", {}, name));
+  const append = (from) => {
+    box.append(...rows.slice(from, from + PAGE).map((row) => connectionRow(store, graph, node, row, widest)));
+    const left = rows.length - from - PAGE;
+    if (left <= 0) return;
+    const more = h("button", { class: "more", type: "button" }, `Show ${Math.min(left, PAGE)} more of ${left}`);
+    more.addEventListener("click", () => {
+      more.remove();
+      append(from + PAGE);
+    });
+    box.append(more);
+  };
+  append(0);
+  return box;
+}
+
+function connectionRow(store, graph, node, { other, share, weight }, widest) {
+  const target = graph.nodes[other];
+  const arrow = target.position < node.position ? "←" : target.position > node.position ? "→" : "";
+  const row = nodeRow(store, target, { share, weight, widest, arrow });
+  row.setAttribute("aria-description", `${layerLabel(target)}, ${name(share)}`);
+  return row;
+}
+
+function name(share) {
+  return share < 0 ? "suppressing" : "promoting";
+}

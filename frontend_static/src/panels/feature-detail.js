@@ -1,0 +1,127 @@
+/* One feature: its label, statistics, the tokens it promotes and suppresses, and examples of where it is active. */
+
+import { select, setLabel, togglePin } from "../actions.js";
+import { editInPlace, glyph, h } from "../dom.js";
+import { layerLabel, nodeLabel, nodePlace, number, percent, percentile, showToken } from "../format.js";
+import { exampleGroups } from "./examples.js";
+import { histogram } from "./histogram.js";
+
+const HOVER_DELAY = 180;
+
+/** `features.read(layer, feature) -> Promise<record>` is given by main; it remembers what it has read. */
+export function featureDetail(element, store, { features }) {
+  const body = h("div", { class: "feature-detail scroll" });
+  element.append(body);
+  let shown = null;
+  let timer = 0;
+
+  function subject() {
+    const graph = store.get("graph");
+    return graph?.node(store.get("hovered")) ?? graph?.node(store.get("selected")) ?? null;
+  }
+
+  function update() {
+    window.clearTimeout(timer);
+    const delay = store.get("hovered") && store.get("hovered") !== store.get("selected") ? HOVER_DELAY : 0;
+    timer = window.setTimeout(() => show(subject()), delay);
+  }
+
+  async function show(node, again = false) {
+    if (shown === node && !again) return;
+    shown = node;
+    if (!node) return body.replaceChildren(emptyState());
+    const head = heading(store, node);
+    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node));
+    const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
+    const known = features.known(node.layer, node.feature);
+    body.replaceChildren(head, ...(known ? details(store, node, known) : [rest]));
+    if (known) return;
+    try {
+      const record = await features.read(node.layer, node.feature);
+      if (shown !== node) return;
+      body.replaceChildren(heading(store, node, record), ...details(store, node, record));
+    } catch (error) {
+      if (shown === node) rest.replaceChildren(absent(error));
+    }
+  }
+
+  const disposers = [
+    store.subscribe(["selected", "hovered", "graph"], update),
+    store.subscribe(["labels", "theme", "pinned"], () => show(shown, true)),
+    store.subscribe(["editing"], () => store.get("editing") && body.querySelector(".edit-label")?.click()),
+  ];
+  show(null, true);
+  return () => disposers.forEach((dispose) => dispose());
+}
+
+function emptyState() {
+  return h("div", { class: "empty" }, h("p", {}, "Details of the feature under the pointer, or of the selected one, appear here."));
+}
+
+function heading(store, node) {
+  const label = nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
+  const title = h("strong", { class: "detail-label", dir: "auto" }, label);
+  const isFeature = node.kind === "feature";
+  const edit = () => editInPlace(title, store.get("labels")[node.code] ?? node.clerp, (text) => {
+    store.set({ editing: false });
+    setLabel(store, node.code, text === node.clerp ? "" : text);
+  });
+  if (isFeature) title.addEventListener("dblclick", edit);
+  const place = isFeature ? `Layer ${node.layer} · feature ${node.feature} · ${nodePlace(node)}` : `${layerLabel(node)} · ${nodePlace(node)}`;
+  return h(
+    "div",
+    { class: "detail-head" },
+    h("div", { class: "detail-title" }, glyph(node.kind), title),
+    h("div", { class: "muted detail-place" }, place),
+    h("div", { class: "detail-actions" },
+      isFeature && h("button", { class: "small edit-label", type: "button", title: "Edit the label (e)", onclick: edit }, "Edit label"),
+      h("button", { class: "small", type: "button", "aria-pressed": String(store.get("pinned").includes(node.id)),
+        onclick: () => togglePin(store, node.id) }, store.get("pinned").includes(node.id) ? "Pinned" : "Pin"),
+      store.get("selected") !== node.id && h("button", { class: "small", type: "button",
+        onclick: () => select(store, node.id, { toggle: false }) }, "Select")),
+  );
+}
+
+function explanation(node) {
+  const texts = {
+    error: "What the transcoder doesn't explain of this layer's output here. It has no examples: it is a different vector in every prompt.",
+    token: `Token ${node.position} of the prompt as it enters the model: “${showToken(node.token)}”.`,
+    logit: `An output that the graph explains, with probability ${percent(node.probability ?? 0)}.`,
+  };
+  return h("p", { class: "muted explanation" }, texts[node.kind]);
+}
+
+function absent(error) {
+  const none = error.status === 404;
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", {}, none ? "No examples for this feature." : "The examples couldn't be read."),
+    h("p", { class: "muted" }, [error.message, error.hint].filter(Boolean).join(" – ")),
+  );
+}
+
+function details(store, node, record) {
+  return [
+    h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
+    predictions(record),
+    exampleGroups(record),
+  ].filter(Boolean);
+}
+
+function statistics(node, record) {
+  const facts = [];
+  if (node.activation !== null) facts.push(["Activation", number(node.activation)]);
+  if (node.activation !== null && record.quantile_values?.length) facts.push(["Percentile", String(percentile(record.quantile_values, node.activation))]);
+  if (Number.isFinite(record.activation_frequency)) facts.push(["Active on", `${percent(record.activation_frequency)} of tokens`]);
+  if (node.influence !== null) facts.push(["Influence", number(node.influence)]);
+  return h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+function predictions({ top_logits: top, bottom_logits: bottom }) {
+  const lists = [["Promotes", top, "positive"], ["Suppresses", bottom, "negative"]].filter(([, tokens]) => tokens?.length);
+  if (lists.length === 0) return null;
+  return h("div", { class: "predictions" }, ...lists.map(([name, tokens, sign]) =>
+    h("div", { class: "prediction-row" }, h("h4", {}, name),
+      h("ul", {}, ...tokens.map((token) => h("li", { class: `token-chip ${sign}`, dir: "auto" }, showToken(String(token))))))));
+}

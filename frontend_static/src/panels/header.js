@@ -1,0 +1,131 @@
+/* The top bar: which graph, its prompt and scores, the pruning slider, undo, saving, theme. */
+
+import { h } from "../dom.js";
+import { number, showToken } from "../format.js";
+import { maxThreshold } from "../graph.js";
+import { applyTheme } from "../theme.js";
+
+const SLIDE_PAUSE = 60;
+
+/** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`. */
+export function header(element, store, commands) {
+  const parts = [picker(store, commands), promptText(store), scores(store), slider(store), historyButtons(store), saveState(store, commands), tools(store, commands)];
+  element.append(h("span", { class: "wordmark" }, "circuit", h("b", {}, "tracer")), ...parts.map((part) => part.element));
+  return () => parts.forEach((part) => part.dispose());
+}
+
+function picker(store, commands) {
+  const list = h("select", { class: "picker", "aria-label": "Graph", onchange: () => commands.open(list.value), onfocus: commands.refreshList });
+  const render = () => {
+    const options = store.get("graphs").map((graph) => h("option", { value: graph.slug }, optionText(graph)));
+    const broken = store.get("problems").map((problem) => h("option", { disabled: true }, `${problem.slug} — ${problem.error}`));
+    list.replaceChildren(...options, ...broken);
+    list.value = store.get("slug") ?? "";
+  };
+  return { element: list, dispose: store.subscribe(["graphs", "slug", "problems"], render) };
+}
+
+function optionText({ title_prefix: prefix, slug, prompt }) {
+  return [prefix, slug, prompt && `— ${showToken(prompt).slice(0, 90)}`].filter(Boolean).join(" ");
+}
+
+function promptText(store) {
+  const element = h("div", { class: "prompt", dir: "auto" });
+  const render = () => {
+    const metadata = store.get("graph")?.metadata;
+    const prompt = metadata?.prompt ?? "";
+    element.textContent = showToken(prompt);
+    element.title = prompt;
+    document.title = prompt ? `${prompt.slice(0, 80)} · circuit tracer` : "circuit tracer";
+  };
+  return { element, dispose: store.subscribe(["graph"], render) };
+}
+
+function scores(store) {
+  const element = h("div", { class: "scores" });
+  const render = () => {
+    const graph = store.get("graph");
+    const values = graph ? scoreFacts(graph) : [];
+    element.replaceChildren(...values.map(([name, value, title]) => h("span", { class: "score", title }, h("span", { class: "muted" }, name), " ", value)));
+  };
+  return { element, dispose: store.subscribe(["graph"], render) };
+}
+
+function scoreFacts({ metadata, nodes, links }) {
+  const found = { ...metadata.scores, ...metadata.info, ...metadata };
+  const replacement = found.replacement_score ?? found.replacement;
+  const completeness = found.completeness_score ?? found.completeness;
+  return [
+    Number.isFinite(replacement) && ["replacement", number(replacement), "Share of paths from tokens to outputs that go through features, not errors"],
+    Number.isFinite(completeness) && ["completeness", number(completeness), "Share of the nodes' input that comes from features and tokens, not errors"],
+    ["nodes", nodes.length.toLocaleString("en"), "Nodes in the file"],
+    ["links", links.count.toLocaleString("en"), "Links in the file"],
+  ].filter(Boolean);
+}
+
+function slider(store) {
+  const input = h("input", { type: "range", min: "0", step: "0.01", "aria-label": "Node threshold: cumulative influence to show" });
+  const value = h("output", {});
+  const element = h("label", { class: "slider", title: "Show nodes up to this cumulative influence" }, h("span", { class: "muted" }, "prune"), input, value);
+  let timer = 0;
+  const label = () => { value.textContent = Number(input.value).toFixed(2); };
+  input.addEventListener("input", () => {
+    label();
+    window.clearTimeout(timer);
+    timer = window.setTimeout(() => store.set({ threshold: Number(input.value) }), SLIDE_PAUSE);
+  });
+  const render = () => {
+    const limit = store.get("graph") ? maxThreshold(store.get("graph")) : null;
+    element.hidden = limit === null;
+    if (limit === null || document.activeElement === input) return;
+    input.max = String(limit);
+    input.value = String(store.get("threshold") ?? limit);
+    label();
+  };
+  return { element, dispose: store.subscribe(["graph", "threshold"], render) };
+}
+
+function historyButtons(store) {
+  const undo = h("button", { class: "icon", type: "button", title: "Undo (u)", "aria-label": "Undo", onclick: store.undo }, "↶");
+  const redo = h("button", { class: "icon", type: "button", title: "Redo (Shift-u)", "aria-label": "Redo", onclick: store.redo }, "↷");
+  const render = () => {
+    undo.disabled = !store.get("canUndo");
+    redo.disabled = !store.get("canRedo");
+  };
+  render();
+  return { element: h("div", { class: "buttons" }, undo, redo), dispose: store.subscribe(["canUndo", "canRedo"], render) };
+}
+
+function saveState(store, commands) {
+  const names = { idle: "", pending: "Editing …", saving: "Saving …", saved: "Saved", failed: "Not saved", conflict: "Changed elsewhere" };
+  const element = h("div", { class: "save-state", role: "status" });
+  const render = () => {
+    const { kind, message } = store.get("saving");
+    element.dataset.kind = kind;
+    element.title = message;
+    const choices = kind !== "conflict" ? [] : [
+      h("button", { class: "small", type: "button", title: "Drop my changes and read the file again", onclick: commands.reload }, "Load theirs"),
+      h("button", { class: "small", type: "button", title: "Save my version over the other one", onclick: commands.keepMine }, "Keep mine"),
+    ];
+    element.replaceChildren(h("span", {}, names[kind]), ...choices);
+  };
+  return { element, dispose: store.subscribe(["saving"], render) };
+}
+
+function tools(store, commands) {
+  const theme = h("button", { class: "icon", type: "button", title: "Light or dark (t)", "aria-label": "Light or dark theme",
+    onclick: () => toggleTheme(store) }, "◐");
+  const share = h("button", { class: "icon", type: "button", title: "Copy a link to this view", "aria-label": "Copy a link to this view",
+    onclick: async () => {
+      share.textContent = (await commands.share()) ? "✓" : "✕";
+      window.setTimeout(() => { share.textContent = "⧉"; }, 1500);
+    } }, "⧉");
+  const help = h("button", { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help }, "?");
+  return { element: h("div", { class: "buttons" }, share, theme, help), dispose: () => {} };
+}
+
+export function toggleTheme(store) {
+  const next = store.get("theme") === "dark" ? "light" : "dark";
+  applyTheme(next, true);
+  store.set({ theme: next });
+}

@@ -1,0 +1,31 @@
+/* The list of keys and gestures, as a dialog. */
+
+import { h } from "../dom.js";
+
+const ENTRIES = [
+  ["Click", "select a node; click beside it to clear"],
+  ["Ctrl-click, p", "pin to the subgraph"],
+  ["↑ ↓", "go along the strongest link, up to outputs or down to inputs"],
+  ["← →", "the next stronger or weaker link instead"],
+  ["/", "search nodes"],
+  ["hold g", "click nodes, release: they become one supernode"],
+  ["e", "edit the selected feature's label"],
+  ["double click", "rename a supernode or a label; on the graph: see all of it"],
+  ["wheel, drag", "zoom and move the graph"],
+  ["Shift", "hold to keep what is under the pointer"],
+  ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-y)"],
+  ["t", "light or dark"],
+  ["Esc", "clear the selection"],
+];
+
+export function helpDialog() {
+  const dialog = h("dialog", { class: "help", "aria-label": "Help" },
+    h("h2", {}, "Keys and gestures"),
+    h("dl", {}, ...ENTRIES.flatMap(([keys, meaning]) => [h("dt", {}, keys), h("dd", {}, meaning)])),
+    h("h3", {}, "How to read the graph"),
+    h("p", {}, "Columns are tokens, rows are layers, the output is on top. ● is a feature, ◆ an error (what the transcoders don't explain), ■ a token or an output."),
+    h("p", {}, "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output."),
+    h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")));
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  return dialog;
+}

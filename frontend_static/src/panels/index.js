@@ -1,0 +1,16 @@
+/* Every panel of the page: where it goes, its title, and the function (element, store, services) => dispose. */
+
+import { connections } from "./connections.js";
+import { featureDetail } from "./feature-detail.js";
+import { linkControls } from "./link-controls.js";
+import { linkGraph } from "./link-graph.js";
+import { nodeList } from "./node-list.js";
+import { subgraph, subgraphControls } from "./subgraph.js";
+
+export const PANELS = Object.freeze([
+  { name: "link-graph", area: "graph", title: "Attribution graph", mount: linkGraph, controls: linkControls },
+  { name: "subgraph", area: "subgraph", title: "Subgraph", mount: subgraph, controls: subgraphControls },
+  { name: "connections", area: "side", title: "Connections", mount: connections, tab: true },
+  { name: "nodes", area: "side", title: "Nodes", mount: nodeList, tab: true },
+  { name: "feature", area: "feature", title: "Feature", mount: featureDetail },
+]);

@@ -1,0 +1,166 @@
+/* Paints the link graph on 2D canvases. Knows positions and colours, nothing of the store. */
+
+import { css, mix, signedColour, strokeWidth } from "../scales.js";
+
+const FULL_TURN = 2 * Math.PI;
+const BACKGROUND_LINKS = 900;
+
+/** A canvas context whose unit is a CSS pixel, cleared. */
+export function prepare(canvas, width, height) {
+  const density = window.devicePixelRatio || 1;
+  const [w, h] = [Math.round(width * density), Math.round(height * density)];
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  const context = canvas.getContext("2d");
+  context.setTransform(density, 0, 0, density, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return context;
+}
+
+/** Bands, column separators, links, nodes. */
+export function drawGraph(context, scene) {
+  context.save();
+  context.beginPath();
+  context.rect(scene.plot.x, scene.plot.y - 6, scene.plot.width + 6, scene.plot.height + 12);
+  context.clip();
+  drawBands(context, scene);
+  const links = linksToDraw(scene);
+  drawLinks(context, scene, links);
+  drawNodes(context, scene, links);
+  context.restore();
+}
+
+function drawBands(context, { layout, project, palette, plot }) {
+  for (const row of layout.rows) {
+    const [, top] = project(0, row.top);
+    const [, bottom] = project(0, row.top + row.height);
+    const outer = row.row === 0 || row.row === layout.rows.length - 1;
+    context.fillStyle = css(outer ? palette.bandStrong : palette.band);
+    context.fillRect(plot.x, top, plot.width, Math.max(0.5, bottom - top - (bottom - top > 6 ? 1 : 0)));
+  }
+  context.fillStyle = css(palette.surface);
+  for (const column of layout.columns.slice(1)) {
+    const [x] = project(column.x, 0);
+    context.fillRect(x - 1, plot.y, 2, plot.height);
+  }
+}
+
+/** `{numbers, focus}`: link numbers from weak to strong; without a focus they are only a background. */
+function linksToDraw({ graph, visible, selected, pinned, linkType, sign }) {
+  const { source, target, share } = graph.links;
+  const shown = (k) => visible[source[k]] && visible[target[k]] && signMatches(share[k], sign);
+  if (selected >= 0) {
+    const own = [...graph.inputs(selected), ...graph.outputs(selected)].filter(shown);
+    return { numbers: own.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
+  }
+  if (pinned.size > 0) {
+    const wanted = { input: (k) => pinned.has(target[k]), output: (k) => pinned.has(source[k]),
+      either: (k) => pinned.has(source[k]) || pinned.has(target[k]),
+      both: (k) => pinned.has(source[k]) && pinned.has(target[k]) }[linkType];
+    const own = [...new Set([...pinned].flatMap((i) => [...graph.inputs(i), ...graph.outputs(i)]))];
+    const numbers = own.filter((k) => shown(k) && wanted(k));
+    if (numbers.length > 0) return { numbers: numbers.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
+  }
+  const numbers = [];
+  for (const k of graph.links.strongest) {
+    if (numbers.length === BACKGROUND_LINKS) break;
+    if (shown(k)) numbers.push(k);
+  }
+  return { numbers: numbers.reverse(), focus: false };
+}
+
+function signMatches(share, sign) {
+  return sign === "all" || (sign === "positive" ? share > 0 : share < 0);
+}
+
+function drawLinks(context, scene, { numbers, focus }) {
+  const { graph, layout, project, palette } = scene;
+  const { source, target, share } = graph.links;
+  context.lineCap = "round";
+  for (const k of numbers) {
+    const [x0, y0] = project(layout.x[source[k]], layout.y[source[k]]);
+    const [x1, y1] = project(layout.x[target[k]], layout.y[target[k]]);
+    const colour = signedColour(share[k], palette);
+    context.strokeStyle = css(colour, focus ? 0.92 : 0.16 + 0.3 * Math.min(1, Math.abs(share[k]) * 2));
+    context.lineWidth = strokeWidth(share[k], focus ? 4 : 2.2);
+    context.beginPath();
+    context.moveTo(x0, y0);
+    const bend = (y0 - y1) * 0.42;
+    context.bezierCurveTo(x0, y0 - bend, x1, y1 + bend, x1, y1);
+    context.stroke();
+  }
+}
+
+function drawNodes(context, scene, { numbers, focus }) {
+  const { graph, layout, visible, project, palette, selected, pinned, marked } = scene;
+  const colours = focus && selected >= 0 ? connectedColours(graph, numbers, selected, palette) : new Map();
+  const dimmed = focus && selected >= 0;
+  const order = graph.nodes.filter((node) => visible[node.index]);
+  const rank = (node) => (node.index === selected ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0);
+  order.sort((a, b) => rank(a) - rank(b));
+  for (const node of order) {
+    const [x, y] = project(layout.x[node.index], layout.y[node.index]);
+    const linked = colours.get(node.index);
+    const special = rank(node) > 0 || marked.has(node.index);
+    context.globalAlpha = dimmed && !special ? 0.32 : 1;
+    context.fillStyle = css(linked ?? restingColour(node, palette, scene.limit));
+    context.strokeStyle = css(palette.outline, 0.85);
+    context.lineWidth = 0.9;
+    shape(context, node.kind, x, y, scene.radius * (special ? 1.25 : 1));
+    context.fill();
+    context.stroke();
+    context.globalAlpha = 1;
+    if (pinned.has(node.index)) ring(context, node.kind, x, y, scene.radius * 1.25, palette.text, 2);
+    if (marked.has(node.index)) ring(context, node.kind, x, y, scene.radius + 4, palette.group, 2.5);
+    if (node.index === selected) ring(context, node.kind, x, y, scene.radius + 3.5, palette.accent, 2.5);
+  }
+}
+
+function connectedColours(graph, numbers, selected, palette) {
+  const colours = new Map();
+  for (const k of numbers) {
+    const other = graph.links.source[k] === selected ? graph.links.target[k] : graph.links.source[k];
+    colours.set(other, signedColour(graph.links.share[k], palette));
+  }
+  return colours;
+}
+
+/** The more of the logits a node explains, the darker it is. */
+function restingColour(node, palette, limit) {
+  if (node.kind === "logit") return mix(palette.surface, palette.text, 0.25 + 0.75 * Math.sqrt(node.probability));
+  if (node.influence === null) return palette.surface;
+  return mix(palette.surface, palette.text, 0.72 * (1 - Math.min(1, node.influence / limit)) ** 1.6);
+}
+
+function shape(context, kind, x, y, radius) {
+  context.beginPath();
+  if (kind === "feature") context.arc(x, y, radius, 0, FULL_TURN);
+  else if (kind === "error") {
+    const half = radius * 1.05;
+    context.moveTo(x, y - half);
+    context.lineTo(x + half, y);
+    context.lineTo(x, y + half);
+    context.lineTo(x - half, y);
+    context.closePath();
+  } else context.rect(x - radius * 0.9, y - radius * 0.9, radius * 1.8, radius * 1.8);
+}
+
+function ring(context, kind, x, y, radius, colour, width) {
+  context.strokeStyle = css(colour);
+  context.lineWidth = width;
+  shape(context, kind, x, y, radius);
+  context.stroke();
+}
+
+/** The dashed ring of the hovered node, and of the same feature at other positions. */
+export function drawHover(context, scene) {
+  const node = scene.graph.nodes[scene.hovered];
+  if (!node) return;
+  const alike = (other) => other.index === node.index || (node.code !== null && other.code === node.code);
+  for (const other of scene.graph.nodes) {
+    if (!scene.visible[other.index] || !alike(other)) continue;
+    const [x, y] = scene.project(scene.layout.x[other.index], scene.layout.y[other.index]);
+    context.setLineDash(other.index === node.index ? [] : [2, 2]);
+    ring(context, other.kind, x, y, scene.radius + 3.5, scene.palette.accent, other.index === node.index ? 1.8 : 1.2);
+  }
+  context.setLineDash([]);
+}

@@ -1,0 +1,226 @@
+/* The link graph: tokens as columns, layers as rows, links of the selection. */
+
+import { click, hover, select } from "../actions.js";
+import { h } from "../dom.js";
+import { layerLabel, nodeLabel, nodePlace, number, showToken, signedPercent, tokenLabel } from "../format.js";
+import { maxThreshold } from "../graph.js";
+import { layoutGraph, nearestLookup } from "../layout.js";
+import { clamp } from "../scales.js";
+import { palette } from "../theme.js";
+import { drawGraph, drawHover, prepare } from "./link-graph-draw.js";
+
+const MARGIN = { left: 50, right: 14, top: 58, bottom: 70 };
+const REACH = 30;
+const MAX_ZOOM = 30;
+const MANY_NODES = 1200;
+
+export function linkGraph(element, store) {
+  const base = h("canvas", { class: "layer", role: "img", "aria-label": "Attribution graph: tokens by layers" });
+  const top = h("canvas", { class: "layer" });
+  const labels = h("div", { class: "plot-labels", "aria-hidden": "true" });
+  const tooltip = h("div", { class: "tooltip", role: "status", hidden: true });
+  const plot = h("div", { class: "plot" }, base, top, labels, tooltip);
+  element.append(plot);
+
+  const view = { zoom: 1, x: 0, y: 0 };
+  let size = { width: 0, height: 0 };
+  let layout = null;
+  let nearest = () => -1;
+  let pending = 0;
+
+  const inner = () => ({
+    x: MARGIN.left, y: MARGIN.top,
+    width: Math.max(10, size.width - MARGIN.left - MARGIN.right),
+    height: Math.max(10, size.height - MARGIN.top - MARGIN.bottom),
+  });
+  const project = (x, y) => [MARGIN.left + x * view.zoom + view.x, MARGIN.top + y * view.zoom + view.y];
+
+  function arrange() {
+    const graph = store.get("graph");
+    if (!graph || size.width === 0) return;
+    const { width, height } = inner();
+    layout = layoutGraph(graph, store.get("visible"), width, height);
+    nearest = nearestLookup(layout.x, layout.y);
+    redraw();
+  }
+
+  function scene() {
+    const graph = store.get("graph");
+    const indices = (ids) => new Set((ids ?? []).map(graph.index).filter((index) => index >= 0));
+    const shown = store.get("visible").reduce((sum, byte) => sum + byte, 0);
+    return {
+      graph, layout, project, plot: inner(), palette: palette(), visible: store.get("visible"),
+      selected: graph.index(store.get("selected")), hovered: graph.index(store.get("hovered")),
+      pinned: indices(store.get("pinned")), marked: indices(store.get("grouping")),
+      linkType: store.get("linkType"), sign: store.get("sign"), limit: maxThreshold(graph) ?? 1,
+      radius: (shown > MANY_NODES ? 2.6 : 4) * Math.min(1.8, Math.sqrt(view.zoom)),
+    };
+  }
+
+  function redraw() {
+    cancelAnimationFrame(pending);
+    pending = requestAnimationFrame(() => {
+      if (!layout || !store.get("graph")) return;
+      const now = scene();
+      drawGraph(prepare(base, size.width, size.height), now);
+      drawHover(prepare(top, size.width, size.height), now);
+      labels.replaceChildren(...axisLabels(now, size));
+    });
+  }
+
+  function redrawHover() {
+    if (!layout || !store.get("graph")) return;
+    const now = scene();
+    drawHover(prepare(top, size.width, size.height), now);
+    showTooltip(tooltip, now, store, size);
+  }
+
+  function nodeAt(event) {
+    const box = plot.getBoundingClientRect();
+    const x = (event.clientX - box.left - MARGIN.left - view.x) / view.zoom;
+    const y = (event.clientY - box.top - MARGIN.top - view.y) / view.zoom;
+    return store.get("graph")?.nodes[nearest(x, y, REACH / view.zoom)]?.id ?? null;
+  }
+
+  function moveView(zoom, x, y) {
+    const { width, height } = inner();
+    view.zoom = clamp(zoom, 1, MAX_ZOOM);
+    view.x = clamp(x, width * (1 - view.zoom), 0);
+    view.y = clamp(y, height * (1 - view.zoom), 0);
+    redraw();
+  }
+
+  const disposers = [
+    usePointer(plot, { nodeAt, store, view, moveView }),
+    store.subscribe(["graph", "visible"], arrange),
+    store.subscribe(["graph"], () => moveView(1, 0, 0)),
+    store.subscribe(["selected", "pinned", "linkType", "sign", "theme", "grouping", "labels"], redraw),
+    store.subscribe(["hovered"], redrawHover),
+    watchSize(plot, (next) => {
+      size = next;
+      moveView(view.zoom, view.x, view.y);
+      arrange();
+    }),
+  ];
+  return () => disposers.forEach((dispose) => dispose());
+}
+
+function watchSize(element, listener) {
+  const observer = new ResizeObserver(() => listener({ width: element.clientWidth, height: element.clientHeight }));
+  observer.observe(element);
+  return () => observer.disconnect();
+}
+
+/** Hover, click, drag to pan, wheel to zoom, double click to see all. */
+function usePointer(plot, { nodeAt, store, view, moveView }) {
+  let press = null;
+  const listeners = {
+    pointermove(event) {
+      if (press && (event.buttons & 1)) {
+        const [dx, dy] = [event.clientX - press.x, event.clientY - press.y];
+        press.moved = press.moved || Math.hypot(dx, dy) > 4;
+        if (press.moved) moveView(view.zoom, press.viewX + dx, press.viewY + dy);
+      } else if (!event.shiftKey) hover(store, nodeAt(event));
+      plot.classList.toggle("over-node", store.get("hovered") !== null);
+    },
+    pointerdown(event) {
+      if (event.button !== 0) return;
+      press = { x: event.clientX, y: event.clientY, viewX: view.x, viewY: view.y, moved: false };
+    },
+    pointerup(event) {
+      const moved = press?.moved ?? true;
+      press = null;
+      if (moved || event.button !== 0) return;
+      const id = nodeAt(event);
+      if (id) click(store, id, event);
+      else select(store, null);
+    },
+    pointerleave: (event) => event.shiftKey || hover(store, null),
+    dblclick: () => moveView(1, 0, 0),
+    wheel(event) {
+      event.preventDefault();
+      const box = plot.getBoundingClientRect();
+      const [x, y] = [event.clientX - box.left - MARGIN.left, event.clientY - box.top - MARGIN.top];
+      const factor = clamp(view.zoom * Math.exp(-event.deltaY * 0.0022), 1, MAX_ZOOM) / view.zoom;
+      moveView(view.zoom * factor, x - (x - view.x) * factor, y - (y - view.y) * factor);
+    },
+  };
+  for (const [name, listener] of Object.entries(listeners)) plot.addEventListener(name, listener, { passive: name !== "wheel" });
+  return () => Object.entries(listeners).forEach(([name, listener]) => plot.removeEventListener(name, listener));
+}
+
+function axisLabels(scene, size) {
+  return [...rowLabels(scene), ...tokenLabels(scene, size), ...logitLabels(scene)];
+}
+
+function placed(className, x, y, text, title) {
+  return h("span", { class: className, style: { left: `${x.toFixed(1)}px`, top: `${y.toFixed(1)}px` }, title }, text);
+}
+
+function rowLabels({ layout, project, plot }) {
+  return layout.rows.flatMap((row) => {
+    const [, y] = project(0, row.centre);
+    const inside = y > plot.y - 2 && y < plot.y + plot.height + 2;
+    return row.label && inside ? [placed("row-label", plot.x - 8, y, row.label)] : [];
+  });
+}
+
+function tokenLabels({ graph, layout, project, plot }, size) {
+  const y = size.height - MARGIN.bottom + 8;
+  let free = -Infinity;
+  return layout.columns.flatMap((column) => {
+    const text = graph.tokens[column.position];
+    const [left] = project(column.x, 0);
+    const [right] = project(column.x + column.width, 0);
+    const x = (left + right) / 2;
+    if (text === undefined || x < plot.x || x > plot.x + plot.width || x - free < 13) return [];
+    free = x;
+    const flat = right - left > 7.2 * Array.from(showToken(text)).length + 10;
+    const place = `Token ${column.position}: ${text}`;
+    return [placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : 14), place)];
+  });
+}
+
+function logitLabels({ graph, layout, visible, project, plot }) {
+  const logits = graph.nodes.filter((node) => node.kind === "logit" && visible[node.index]);
+  logits.sort((a, b) => b.probability - a.probability);
+  const taken = [];
+  return logits.flatMap((node) => {
+    const [x, y] = project(layout.x[node.index], layout.y[node.index]);
+    if (x < plot.x || x > plot.x + plot.width || y < plot.y || taken.some((other) => Math.abs(other - x) < 13)) return [];
+    taken.push(x);
+    return [placed("logit-label", x, y - 8, tokenLabel(node.logitToken || node.id, 14), node.clerp)];
+  });
+}
+
+function showTooltip(tooltip, scene, store, size) {
+  const node = scene.graph.nodes[scene.hovered];
+  tooltip.hidden = !node || !scene.visible[scene.hovered];
+  if (tooltip.hidden) return;
+  const [x, y] = scene.project(scene.layout.x[node.index], scene.layout.y[node.index]);
+  const facts = [
+    node.activation !== null && `activation ${number(node.activation)}`,
+    node.influence !== null && `cumulative influence ${number(node.influence)}`,
+    ...linkFacts(scene, node),
+  ].filter(Boolean);
+  tooltip.replaceChildren(
+    h("strong", {}, nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code])),
+    h("span", {}, node.kind === "feature" ? `${nodePlace(node)} · ${node.feature}` : `${layerLabel(node)} · ${nodePlace(node)}`),
+    ...facts.map((fact) => h("span", { class: "fact" }, fact)),
+  );
+  const onRight = x > size.width * 0.62;
+  tooltip.style.left = onRight ? "" : `${x + 14}px`;
+  tooltip.style.right = onRight ? `${size.width - x + 14}px` : "";
+  tooltip.style.top = `${clamp(y - 12, 4, Math.max(4, size.height - tooltip.offsetHeight - 6))}px`;
+}
+
+function linkFacts({ graph, selected }, node) {
+  if (selected < 0 || selected === node.index) return [];
+  const { source, target, share } = graph.links;
+  const into = [...graph.inputs(selected)].find((k) => source[k] === node.index);
+  const out = [...graph.outputs(selected)].find((k) => target[k] === node.index);
+  return [
+    into !== undefined && `${signedPercent(share[into])} of the selection's input`,
+    out !== undefined && `gets ${signedPercent(share[out])} of its input from the selection`,
+  ];
+}

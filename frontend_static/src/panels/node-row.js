@@ -1,0 +1,43 @@
+/* One node as a row of a list: glyph, name, place, and how strongly it is connected. */
+
+import { click, hover } from "../actions.js";
+import { glyph, h } from "../dom.js";
+import { nodeLabel, nodePlace, number, signed, signedPercent } from "../format.js";
+import { css, signedColour } from "../scales.js";
+import { palette } from "../theme.js";
+
+/**
+ * `link` is `{share, weight, widest, arrow}` for a connection; without it the row tells the node's influence.
+ */
+export function nodeRow(store, node, link = null) {
+  const label = nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
+  const classes = ["node-row"];
+  if (store.get("selected") === node.id) classes.push("is-selected");
+  if (store.get("pinned").includes(node.id)) classes.push("is-pinned");
+  return h(
+    "button",
+    {
+      class: classes.join(" "),
+      type: "button",
+      "data-node": node.id,
+      onclick: (event) => click(store, node.id, event),
+      onpointerenter: () => hover(store, node.id),
+      onpointerleave: () => hover(store, null),
+    },
+    link && bar(link),
+    glyph(node.kind),
+    h("span", { class: "node-name", dir: "auto", title: label }, label),
+    h("span", { class: "node-place" }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
+    link ? amount(link) : h("span", { class: "node-amount" }, node.influence === null ? "" : number(node.influence)),
+  );
+}
+
+function bar({ share, widest }) {
+  const width = `${((Math.abs(share) / (widest || 1)) * 100).toFixed(1)}%`;
+  return h("span", { class: "row-bar", "aria-hidden": "true", style: { width, background: css(signedColour(share, palette()), 0.34) } });
+}
+
+function amount({ share, weight }) {
+  const title = `${signed(share)} of the target's input, direct effect ${signed(weight)}`;
+  return h("span", { class: "node-amount", title }, signedPercent(share));
+}

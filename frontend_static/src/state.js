@@ -1,0 +1,80 @@
+/* The one store: named values, subscriptions by key, and the history of edits. Pure: no DOM, no fetch. */
+
+const HISTORY_LIMIT = 200;
+
+/** The values that make up the annotations: what undo goes back over and what is saved. */
+export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions"]);
+
+/**
+ * A store over `initial`.
+ *
+ * - `get(key)`, `set(patch)`: values are replaced, never changed in place; subscribers of changed keys run once per patch.
+ * - `subscribe(keys, listener)`: returns the function that ends it.
+ * - `edit(patch)`: a `set` that can be undone. `undo()` and `redo()` return whether there was anything to do.
+ */
+export function createStore(initial) {
+  const state = { ...initial };
+  const listeners = new Set();
+  let past = [];
+  let future = [];
+
+  function set(patch) {
+    const changed = Object.keys(patch).filter((key) => !Object.is(state[key], patch[key]));
+    if (changed.length === 0) return;
+    Object.assign(state, patch);
+    for (const entry of [...listeners]) {
+      if (listeners.has(entry) && changed.some((key) => entry.keys.has(key))) entry.listener(state);
+    }
+  }
+
+  const snapshot = () => Object.fromEntries(EDIT_KEYS.map((key) => [key, state[key]]));
+  const history = () => ({ canUndo: past.length > 0, canRedo: future.length > 0 });
+
+  function edit(patch) {
+    past = [...past.slice(-HISTORY_LIMIT + 1), snapshot()];
+    future = [];
+    set({ ...patch, ...history(), edits: state.edits + 1 });
+  }
+
+  function travel(from, to) {
+    if (from.length === 0) return false;
+    to.push(snapshot());
+    const restored = from.pop();
+    set({ ...restored, ...history(), edits: state.edits + 1 });
+    return true;
+  }
+
+  function forget() {
+    past = [];
+    future = [];
+    set(history());
+  }
+
+  function subscribe(keys, listener) {
+    const entry = { keys: new Set(keys), listener };
+    listeners.add(entry);
+    return () => listeners.delete(entry);
+  }
+
+  state.edits ??= 0;
+  return Object.freeze({
+    get: (key) => state[key],
+    set,
+    edit,
+    subscribe,
+    forget,
+    undo: () => travel(past, future),
+    redo: () => travel(future, past),
+  });
+}
+
+/** What the page starts with. `selected`, `hovered` and the annotations hold node ids. */
+export function initialState() {
+  return {
+    graphs: [], problems: [], slug: null, graph: null, etag: null, failure: null, loading: true,
+    selected: null, hovered: null, threshold: null, visible: null, linkType: "both", sign: "all", query: "",
+    pinned: [], supernodes: [], labels: {}, positions: {}, hidden: [], otherParams: {},
+    grouping: null, editing: false, tab: "connections", featureLabels: {},
+    saving: { kind: "idle", message: "" }, canUndo: false, canRedo: false, edits: 0, theme: "light",
+  };
+}
