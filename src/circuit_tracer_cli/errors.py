@@ -60,6 +60,14 @@ class BadGraphFile(CircuitTracerError, ValueError):
     """A graph file is truncated, hostile or of an unknown kind."""
 
 
+class BadCorpus(CircuitTracerError, ValueError):
+    """The text to build feature examples from can't be read as text, or holds none."""
+
+
+class BadFeatureFiles(CircuitTracerError, ValueError):
+    """Feature examples, or the saved state of their build, are damaged or belong to something else."""
+
+
 class BadTranscoders(CircuitTracerError, ValueError):
     """A transcoder set is incomplete, malformed or doesn't agree with itself."""
 
