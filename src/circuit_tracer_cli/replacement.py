@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
-from circuit_tracer_cli.backends.base import Backend, FrozenPass
+from circuit_tracer_cli.backends.base import Backend, FrozenPass, LinearWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
+from circuit_tracer_cli.interventions.methods import generate_call
+from circuit_tracer_cli.interventions.passes import Recording
+from circuit_tracer_cli.interventions.run import Constraints, Interventions
 from circuit_tracer_cli.tokens import Tokens, ensure_tokenized
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.types import UnifiedConfig
@@ -153,7 +157,7 @@ class ReplacementModel:
         return self._weights.W_U.T
 
     @property
-    def _weights(self) -> Any:
+    def _weights(self) -> LinearWeights:
         weights = self.model.weights
         if weights is None:
             raise InvalidValue(f"{self.cfg.original_architecture} has no linear weights in closed form")
@@ -183,6 +187,92 @@ class ReplacementModel:
         return self.model.frozen_pass(
             tokens, self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
         )
+
+    @functools.cached_property
+    def interventions(self) -> Interventions:
+        """Edits on this model; keeps the unmodified runs of the last prompts."""
+        return Interventions(self.model, self.transcoders)
+
+    def get_activations(
+        self,
+        inputs: str | Tensor | Sequence[int],
+        sparse: bool = False,
+        apply_activation_function: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """What the features say on a prompt.
+
+        Args:
+            inputs: Text or ids, tokenised as for attribution.
+            sparse: Deliver a coalesced sparse tensor.
+            apply_activation_function: Activations; otherwise pre-activations.
+
+        Returns:
+            Logits `(1, pos, vocab)` and activations `(layer, pos, feature)`, zero at the prompt's zeroed positions.
+        """
+        return self.interventions.activations(
+            self.tokenize(inputs), sparse=sparse, apply_activation_function=apply_activation_function
+        )
+
+    def feature_intervention(
+        self,
+        inputs: str | Tensor | Sequence[int],
+        interventions: Iterable[Any],
+        constrained_layers: Iterable[int] | None = None,
+        freeze_attention: bool = True,
+        apply_activation_function: bool = True,
+        sparse: bool = False,
+        return_activations: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run the model with features set to other values.
+
+        Args:
+            inputs: Text or ids, tokenised as for attribution.
+            interventions: Tuples `(layer, position, feature, value)`, records, or texts `LAYER/FEATURE@POS=VALUE`; of two that
+                address the same cell the later one counts.
+            constrained_layers: Layers whose outputs are pinned and to which alone the edits write; None lets edits propagate. All
+                layers: norm scales are pinned too, so that only direct effects remain.
+            freeze_attention: Pin the attention patterns; always so with `constrained_layers`.
+            apply_activation_function: Record activations; otherwise pre-activations.
+            sparse: Record a sparse tensor.
+            return_activations: Record at all.
+
+        Returns:
+            Logits `(1, pos, vocab)` and activations `(layer, pos, feature)` during the pass, or None.
+
+        Raises:
+            BadIntervention: An edit names a layer, position, feature or value that can't be used.
+        """
+        recording = Recording(apply_activation_function, sparse) if return_activations else None
+        constraints = Constraints(constrained_layers=constrained_layers, freeze_attention=freeze_attention)
+        return self.interventions.intervene(self.tokenize(inputs), interventions, constraints, recording)
+
+    def feature_intervention_generate(
+        self,
+        inputs: str | Tensor | Sequence[int],
+        interventions: Iterable[Any],
+        constrained_layers: Iterable[int] | None = None,
+        freeze_attention: bool = True,
+        apply_activation_function: bool = True,
+        sparse: bool = False,
+        return_activations: bool = True,
+        **kwargs: Any,
+    ) -> tuple[Any, Tensor, Tensor | None]:
+        """Continue a prompt with features set to other values.
+
+        The prompt's pass is that of `feature_intervention`; later tokens have the open-ended edits alone and nothing pinned.
+
+        Args:
+            inputs: Text or ids.
+            kwargs: `max_new_tokens`, `do_sample`, `temperature`, `top_k`, `top_p`, `freq_penalty`, `stop_at_eos`, `eos_token_id`,
+                `seed`, `return_type`.
+
+        Returns:
+            The text (ids if ids came in), logits `(step, vocab)`, activations `(layer, pos + step - 1, feature)` or None.
+        """
+        recording = Recording(apply_activation_function, sparse) if return_activations else None
+        constraints = Constraints(constrained_layers=constrained_layers, freeze_attention=freeze_attention)
+        tokens = self.tokenize(inputs)
+        return generate_call(self.interventions, inputs, tokens, interventions, constraints, recording, kwargs)
 
 
 def resolve_model(name: str) -> str:

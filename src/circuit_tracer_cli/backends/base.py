@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.types import UnifiedConfig
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.backends.frozen_run import FreezeNames
 
 NormKind = Literal["rms", "layer"]
 
@@ -149,6 +152,9 @@ class Backend(Protocol):
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
         """What the two hook names mean in this family. Raises ModelMismatch naming the hooks that exist."""
+
+    def freeze_names(self, feature_input_hook: str, feature_output_hook: str) -> FreezeNames:
+        """The hooks at which this model can be read, pinned and changed."""
 
     def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
         """One forward pass on `tokens (pos)`, without gradient."""

@@ -1,0 +1,148 @@
+"""Generation with edits: one pass over the prompt, then one token at a time on its key-value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadPrompt, InvalidValue
+from circuit_tracer_cli.interventions.cells import at_generated, resolve
+from circuit_tracer_cli.interventions.passes import EditedPass, Recording
+from circuit_tracer_cli.interventions.run import Constraints, Interventions
+from circuit_tracer_cli.interventions.spec import Intervention
+from circuit_tracer_cli.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Args:
+        max_new_tokens: Most tokens to generate.
+        do_sample: Draw from the probabilities; otherwise the likeliest token is taken.
+        temperature: Logits are divided by it before drawing; 0 takes the likeliest token.
+        top_k: Draw among so many of the likeliest tokens.
+        top_p: Draw among the likeliest tokens that hold this probability.
+        freq_penalty: Taken off a token's logit for every time it stands in the text already.
+        stop_at: Tokens after which nothing more is generated.
+        seed: For the same draws again; without it torch's own generator draws.
+    """
+
+    max_new_tokens: int = 10
+    do_sample: bool = True
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    freq_penalty: float = 0.0
+    stop_at: Collection[int] = ()
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidValue(f"{name} is {value}, but must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InvalidValue(f"top_p is {self.top_p}, but must lie in (0, 1]")
+        if not self.temperature >= 0:
+            raise InvalidValue(f"temperature is {self.temperature}, but must not be negative")
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        """The source of randomness."""
+        return None if self.seed is None else torch.Generator(device).manual_seed(self.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A text with its continuation."""
+
+    ids: Tensor  # (pos + step) int64, the last generated token included
+    logits: Tensor  # (step, vocab), each from which a token was chosen
+    activations: Tensor | None  # (layer, pos + step - 1, feature)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generated token."""
+
+    token: int
+    logits: Tensor  # (vocab), from which it was chosen
+    activations: Tensor | None  # (layer, pos, feature) of the pass that gave the logits
+
+
+def choose(logits: Tensor, seen: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
+    """The next token from `logits (vocab)`, after the text `seen (pos)`."""
+    if not sampling.do_sample or sampling.temperature == 0:
+        return int(logits.argmax())
+    scores = logits.float() / sampling.temperature
+    if sampling.freq_penalty:
+        scores = scores - sampling.freq_penalty * torch.bincount(seen, minlength=len(scores)).to(scores)
+    if sampling.top_k is not None and sampling.top_k < len(scores):
+        least = scores.topk(sampling.top_k).values[-1]
+        scores = scores.masked_fill(scores < least, -torch.inf)
+    if sampling.top_p is not None:
+        ordered, order = scores.sort(descending=True)
+        probabilities = ordered.softmax(0)
+        # A token stays if those before it don't hold the probability yet, so the likeliest always does.
+        dropped = probabilities.cumsum(0) - probabilities >= sampling.top_p
+        scores = scores.index_fill(0, order[dropped], -torch.inf)
+    return int(torch.multinomial(scores.softmax(0), 1, generator=generator))
+
+
+def generate_steps(
+    model: Interventions,
+    tokens: Tokens,
+    edits: Sequence[Intervention],
+    constraints: Constraints,
+    sampling: Sampling,
+    recording: Recording | None = None,
+) -> Iterator[Step]:
+    """The tokens one by one; whoever stops listening ends the generation and frees its cache.
+
+    The prompt's pass has all edits and constraints; each later pass has the open-ended edits alone, free of constraints.
+
+    Raises:
+        BadIntervention: An edit doesn't fit the prompt, or an open-ended one doesn't fit a single token.
+        BadPrompt: Prompt and continuation are longer than the model takes.
+    """
+    n_prompt, n_ctx = len(tokens), model.backend.shape.n_ctx
+    if n_prompt + sampling.max_new_tokens - 1 > n_ctx:
+        raise BadPrompt(
+            f"{n_prompt} tokens and {sampling.max_new_tokens} new ones are more than the {n_ctx} that the model takes",
+            hint=f"generate at most {n_ctx - n_prompt + 1}",
+        )
+    open_ended = [edit for edit in edits if edit.open_ended]
+    resolve([Intervention(e.layer, 0, e.feature, e.value) for e in open_ended], 1, model.transcoders)
+    result = model.run(tokens, edits, constraints, recording)
+    ids, generator = tokens.ids, sampling.generator(tokens.ids.device)
+    for count in range(1, sampling.max_new_tokens + 1):
+        token = choose(result.logits[-1], ids, sampling, generator)
+        yield Step(token, result.logits[-1], result.activations)
+        if token in sampling.stop_at or count == sampling.max_new_tokens:
+            return
+        ids = torch.cat([ids, ids.new_tensor([token])])
+        cells = resolve(at_generated(open_ended, len(ids) - 1, n_prompt), 1, model.transcoders)
+        edited = EditedPass(model.site, cells, pins=None, original=None, recording=recording)
+        result = model.finish(edited, ids[-1:], result.cache)
+
+
+def generate(
+    model: Interventions,
+    tokens: Tokens,
+    edits: Sequence[Intervention],
+    constraints: Constraints,
+    sampling: Sampling,
+    recording: Recording | None = None,
+) -> Generation:
+    """The whole continuation; see `generate_steps`."""
+    steps = list(generate_steps(model, tokens, edits, constraints, sampling, recording))
+    activations = [step.activations for step in steps if step.activations is not None]
+    joined = torch.cat(activations, dim=1) if activations else None
+    return Generation(
+        ids=torch.cat([tokens.ids, tokens.ids.new_tensor([step.token for step in steps])]),
+        logits=torch.stack([step.logits for step in steps]),
+        activations=joined.coalesce() if joined is not None and joined.is_sparse else joined,
+    )

@@ -1,0 +1,276 @@
+"""One forward pass with edits: what hooks read, pin and add . Knows no tokens and no cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends.base import Edit, FrozenPass, Hooks, NormWeights
+from circuit_tracer_cli.backends.frozen_run import FreezeNames
+from circuit_tracer_cli.backends.points import FeaturePoints
+from circuit_tracer_cli.interventions.cells import Cells, Edits
+from circuit_tracer_cli.transcoders.base import Transcoders
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a model can be read and changed for a transcoder set."""
+
+    names: FreezeNames
+    points: FeaturePoints
+    transcoders: Transcoders
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.names.read)
+
+    def norm(self, prefix: str) -> NormWeights:
+        """The norm whose hooks begin with `prefix`."""
+        return dict(self.names.norms)[prefix]
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """A vector added to the residual stream: at a layer's write point, or at the embedding if the layer is None."""
+
+    layer: int | None
+    position: int
+    vector: Tensor  # (d_model)
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What to keep of the features during a pass: nothing (None as the recording), activations or pre-activations."""
+
+    apply_activation_function: bool = True
+    sparse: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What a pass takes from the unmodified run.
+
+    Args:
+        frozen: The unmodified run.
+        patterns: Pin the attention patterns.
+        layers: The layers whose feature outputs are pinned; empty if edits propagate freely.
+        scales: Pin the scale of every norm.
+    """
+
+    frozen: FrozenPass
+    patterns: bool = False
+    layers: frozenset[int] = frozenset()
+    scales: bool = False
+
+
+@dataclass(slots=True)
+class PassState:
+    """What one pass has seen and still has to write."""
+
+    norm_inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, d_model) at the read point
+    pending: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, d_model) still to be written
+    recorded: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, feature)
+
+
+Reference = Callable[[int, Cells], Tensor]
+"""Activations `(n)` in the unmodified run at the cells of a layer."""
+
+
+class EditedPass:
+    """The hooks of one pass and what they collect.
+
+    Args:
+        site: Where to hook.
+        edits: Cells by layer.
+        pins: What is taken from the unmodified run; None for a free pass.
+        original: The unmodified activations; None if the pass's own count as such (a generated token).
+        zeroed: Positions at which activations count as zero.
+        recording: What to keep; None for nothing.
+        pushes: Vectors to add beside the edits.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        edits: Edits,
+        pins: Pins | None,
+        original: Reference | None,
+        zeroed: Sequence[int] = (),
+        recording: Recording | None = None,
+        pushes: Sequence[Push] = (),
+    ) -> None:
+        self.site, self.edits, self.pins, self.original = site, edits, pins, original
+        self.zeroed, self.recording, self.pushes = list(zeroed), recording, pushes
+        self.constrained = pins is not None and len(pins.layers) > 0
+        self.state = PassState()
+
+    def hooks(self) -> Hooks:
+        """The hooks of the pass. Whatever runs before a layer's write point is hooked before it."""
+        hooks: dict[str, list[Edit]] = {}
+        names = self.site.names
+        self._hook_start(hooks)
+        if self.pins is not None and self.pins.patterns:
+            for name, frozen in zip(names.patterns, self.pins.frozen.layers, strict=True):
+                hooks[name] = [_replaced_by(frozen.pattern)]
+        if self.pins is not None and self.pins.scales:
+            for prefix, norm in names.norms:
+                hooks[f"{prefix}.hook_in"] = [self._keep_norm_input(prefix)]
+                hooks[f"{prefix}.hook_out"] = [self._pinned_norm(prefix, norm)]
+        for layer in range(self.site.n_layers):
+            if self._reads(layer):
+                hooks.setdefault(names.read[layer], []).append(self._read(layer))
+            if self._writes(layer):
+                hooks.setdefault(names.write[layer], []).append(self._write(layer))
+        return Hooks(hooks)
+
+    def _pinned(self, layer: int) -> bool:
+        return self.pins is not None and layer in self.pins.layers
+
+    def _has_skip(self, layer: int) -> bool:
+        return self.site.transcoders.skip_matrix(layer) is not None
+
+    def _reads(self, layer: int) -> bool:
+        """Whether anything needs the value at a layer's read point."""
+        if self.recording is not None or (self._pinned(layer) and self._has_skip(layer)):
+            return True
+        return layer in self.edits and not self.constrained
+
+    def _writes(self, layer: int) -> bool:
+        """Whether anything happens at a layer's write point."""
+        sources = [source for source in self.edits if layer in self.site.transcoders.written_layers(source)]
+        return bool(sources) or self._pinned(layer) or any(push.layer == layer for push in self.pushes)
+
+    def _hook_start(self, hooks: dict[str, list[Edit]]) -> None:
+        at_start = [push for push in self.pushes if push.layer is None]
+        if at_start:
+            hooks[self.site.names.start] = [lambda value: _pushed(value.clone(), at_start)]
+
+    def _keep_norm_input(self, prefix: str) -> Edit:
+        return lambda value: self.state.norm_inputs.__setitem__(prefix, value[0])
+
+    def _pinned_norm(self, prefix: str, norm: NormWeights) -> Edit:
+        """The norm's output recomputed at the unmodified run's scale."""
+
+        def edit(value: Tensor) -> Tensor:
+            x = _at_least_float32(self.state.norm_inputs.pop(prefix))
+            return norm.apply(x, self._pinned_scale(prefix))[None].to(value.dtype)
+
+        return edit
+
+    def _pinned_scale(self, prefix: str) -> Tensor:
+        """The scale `(pos)` of a norm in the unmodified run."""
+        assert self.pins is not None
+        if prefix == self.site.names.norms[-1][0]:
+            return self.pins.frozen.ln_final_scale
+        _, layer, part = prefix.split(".")
+        scale: Tensor = getattr(self.pins.frozen.layers[int(layer)], f"{part}_scale")
+        return scale
+
+    def _read(self, layer: int) -> Edit:
+        """Takes the value at the read point, and the activations if they're wanted."""
+
+        def edit(value: Tensor) -> None:
+            x = self._feature_input(layer, value[0].detach())
+            self.state.inputs[layer] = x
+            if self.recording is not None:
+                acts = self._encoded(layer, x, self.recording.apply_activation_function)
+                self.state.recorded[layer] = acts.to_sparse() if self.recording.sparse else acts
+
+        return edit
+
+    def _feature_input(self, layer: int, x: Tensor) -> Tensor:
+        """What the transcoders of a layer see of a value at its read hook."""
+        if self.site.points.read != "normalized":
+            return x
+        prefix = self.site.names.read_norms[layer]
+        norm, x = self.site.norm(prefix), _at_least_float32(x)
+        scale = self._pinned_scale(prefix) if self.pins is not None and self.pins.scales else norm.scale(x)
+        centred = x - x.mean(-1, keepdim=True) if norm.kind == "layer" else x
+        return centred / scale[:, None]
+
+    def _encoded(self, layer: int, x: Tensor, apply_activation_function: bool = True) -> Tensor:
+        acts = self.site.transcoders.encode_layer(x, layer, apply_activation_function)
+        acts[self.zeroed] = 0
+        return acts
+
+    def _write(self, layer: int) -> Edit:
+        """The feature output with everything that is due at this layer."""
+
+        def edit(value: Tensor) -> Tensor:
+            if layer in self.edits:
+                self._spread(layer, self.edits[layer])
+            out = self._pinned_output(layer) if self._pinned(layer) else value[0]
+            due = self.state.pending.pop(layer, None)
+            if due is not None and (self._pinned(layer) or not self.constrained):
+                out = out + due.to(out.device, out.dtype)
+            here = [push for push in self.pushes if push.layer == layer]
+            self.state.inputs.pop(layer, None)
+            return _pushed(out[None].to(value.dtype).clone(), here)
+
+        return edit
+
+    def _pinned_output(self, layer: int) -> Tensor:
+        """The unmodified feature output, with the skip connection's change since then."""
+        assert self.pins is not None
+        at = self.pins.frozen.layers[layer]
+        skip = self.site.transcoders.skip_matrix(layer)
+        if skip is None:
+            return at.feature_output
+        change = (self.state.inputs[layer] - at.feature_input).to(skip)
+        return at.feature_output + (change @ skip).to(at.feature_output)
+
+    def _spread(self, layer: int, cells: Cells) -> None:
+        """Add what the edits of a layer change to every layer that its features write to."""
+        transcoders = self.site.transcoders
+        features, column = torch.unique(cells.features, return_inverse=True)
+        current, original = self._activations(layer, cells)
+        change = cells.targets(original.to(torch.promote_types(original.dtype, torch.float32)))
+        change = change - current.to(change)
+        n_pos = self._n_pos(layer, cells)
+        changes = change.new_zeros(n_pos, len(features))
+        changes[cells.positions.to(change.device), column.to(change.device)] = change
+        rows = transcoders.decoder_rows(layer, features.to(transcoders.device)).to(changes)
+        written = (changes @ rows.flatten(1)).view(n_pos, rows.shape[1], rows.shape[2])
+        for target, part in zip(transcoders.written_layers(layer), written.unbind(1), strict=True):
+            before = self.state.pending.get(target)
+            self.state.pending[target] = part if before is None else before + part
+
+    def _n_pos(self, layer: int, cells: Cells) -> int:
+        if self.pins is not None:
+            return len(self.pins.frozen.tokens)
+        return len(self.state.inputs[layer])
+
+    def _activations(self, layer: int, cells: Cells) -> tuple[Tensor, Tensor]:
+        """The activations `(n)` that an edit replaces, and those of the unmodified run."""
+        if self.constrained:
+            assert self.original is not None
+            original = self.original(layer, cells)
+            return original, original
+        acts = self._encoded(layer, self.state.inputs[layer])
+        current = acts[cells.positions.to(acts.device), cells.features.to(acts.device)]
+        if self.original is None or not bool(cells.relative.any()):
+            return current, current
+        return current, self.original(layer, cells)
+
+
+def _replaced_by(value: Tensor) -> Edit:
+    def edit(current: Tensor) -> Tensor:
+        return value[None].to(current.dtype)
+
+    return edit
+
+
+def _pushed(value: Tensor, pushes: Sequence[Push]) -> Tensor:
+    """`value (1, pos, d_model)`, changed in place."""
+    for push in pushes:
+        value[0, push.position] += push.vector.to(value)
+    return value
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()

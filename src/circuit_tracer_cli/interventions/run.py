@@ -1,0 +1,194 @@
+"""Runs a model with feature edits. The unmodified run of a prompt is computed once and reused for every edit of that prompt."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends.base import Backend, FrozenPass
+from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.interventions.cells import Cells, Edits, resolve
+from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push, Recording, Site
+from circuit_tracer_cli.interventions.spec import Intervention, as_interventions
+from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.transcoders.base import Transcoders
+
+PROMPTS_KEPT = 2
+"""Unmodified runs that are kept at the same time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """What stays as in the unmodified run while edits act (Ameisen et al. 2025, "constrained patching").
+
+    Args:
+        constrained_layers: Feature outputs are pinned in these layers, and edits write to them alone; None lets edits
+            propagate. If it covers every layer, norm scales are pinned too, and only direct effects remain.
+        freeze_attention: Attention patterns pinned; always so with `constrained_layers`.
+    """
+
+    constrained_layers: Iterable[int] | None = None
+    freeze_attention: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """What a pass gave."""
+
+    logits: Tensor  # (pos, vocab)
+    activations: Tensor | None  # (layer, pos, feature)
+    cache: Any  # the backend's key-value cache
+
+
+class Unmodified:
+    """The unmodified run of one prompt, and the activations of layers as they're asked for."""
+
+    def __init__(self, frozen: FrozenPass, transcoders: Transcoders, zeroed: Sequence[int]) -> None:
+        self.frozen, self.transcoders, self.zeroed = frozen, transcoders, list(zeroed)
+        self._active: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def at(self, layer: int, cells: Cells) -> Tensor:
+        """Activations `(n)` at the cells of a layer."""
+        keys, values = self._of_layer(layer)
+        wanted = (cells.positions * self.transcoders.d_transcoder + cells.features).to(keys.device)
+        if not len(keys):
+            return values.new_zeros(len(wanted))
+        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        return torch.where(keys[place] == wanted, values[place], 0)
+
+    def _of_layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The active cells of a layer as ascending keys `position * d_transcoder + feature`, and their values."""
+        if layer not in self._active:
+            acts = self.transcoders.encode_layer(self.frozen.layers[layer].feature_input, layer)
+            acts[self.zeroed] = 0
+            keys = acts.flatten().nonzero().squeeze(1)
+            self._active[layer] = keys, acts.flatten()[keys]
+        return self._active[layer]
+
+
+class Interventions:
+    """A model and its transcoders, ready for edits.
+
+    Args:
+        backend: The model.
+        transcoders: The set.
+    """
+
+    def __init__(self, backend: Backend, transcoders: Transcoders) -> None:
+        self.backend, self.transcoders = backend, transcoders
+        hooks = transcoders.feature_input_hook, transcoders.feature_output_hook
+        self.site = Site(backend.freeze_names(*hooks), backend.feature_points(*hooks), transcoders)
+        self._kept: OrderedDict[tuple[int, ...], Unmodified] = OrderedDict()
+
+    def unmodified(self, tokens: Tokens) -> Unmodified:
+        """The unmodified run of a prompt, computed unless it's one of the last two prompts."""
+        key = (*tokens.zero_positions, -1, *tokens.ids.tolist())
+        if key not in self._kept:
+            hooks = self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
+            frozen = self.backend.frozen_pass(tokens.ids, *hooks)
+            self._kept[key] = Unmodified(frozen, self.transcoders, tokens.zero_positions)
+        self._kept.move_to_end(key)
+        while len(self._kept) > PROMPTS_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def forget(self) -> None:
+        """Let go of the unmodified runs, after the model or its transcoders were changed."""
+        self._kept.clear()
+
+    def activations(
+        self, tokens: Tokens, *, sparse: bool = False, apply_activation_function: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Logits `(1, pos, vocab)` of the unmodified model and activations `(layer, pos, feature)`, dense or coalesced sparse."""
+        result = self.run(tokens, (), Constraints(), Recording(apply_activation_function, sparse))
+        assert result.activations is not None
+        return result.logits[None], result.activations
+
+    def intervene(
+        self,
+        tokens: Tokens,
+        interventions: Iterable[Any],
+        constraints: Constraints,
+        recording: Recording | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Logits `(1, pos, vocab)` of the edited model and, if wanted, activations `(layer, pos, feature)` during that pass.
+
+        Raises BadIntervention naming the edit and the part that can't be used.
+        """
+        edits = as_interventions(interventions)
+        result = self.run(tokens, edits, constraints, recording)
+        return result.logits[None], result.activations
+
+    @torch.no_grad()
+    def run(
+        self,
+        tokens: Tokens,
+        edits: Sequence[Intervention],
+        constraints: Constraints,
+        recording: Recording | None = None,
+        pushes: Sequence[Push] = (),
+    ) -> PassResult:
+        """One pass over a prompt with edits, and with vectors added to the stream."""
+        cells = resolve(edits, len(tokens), self.transcoders)
+        pins = self._pins(tokens, constraints, bool(edits or pushes))
+        original = self.unmodified(tokens).at if _needs_original(cells, pins) else None
+        edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes)
+        return self.finish(edited, tokens.ids)
+
+    @torch.no_grad()
+    def finish(self, edited: EditedPass, ids: Tensor, past: Any = None) -> PassResult:
+        """Run a pass that is set up over `ids (pos)`, after what is in the cache."""
+        logits, cache = self.backend.run(ids, edited.hooks(), past)
+        return PassResult(logits, _stacked(edited), cache)
+
+    def _pins(self, tokens: Tokens, constraints: Constraints, edited: bool) -> Pins | None:
+        """What an edited pass takes from the unmodified run. Without an edit nothing is pinned."""
+        layers = _checked_layers(constraints.constrained_layers, self.site.n_layers)
+        if not edited or (layers is None and not constraints.freeze_attention):
+            return None
+        everything = layers is not None and len(layers) == self.site.n_layers
+        return Pins(
+            self.unmodified(tokens).frozen, patterns=True, layers=layers or frozenset(), scales=everything
+        )
+
+
+def _needs_original(cells: Edits, pins: Pins | None) -> bool:
+    """Whether the unmodified activations decide about any edit."""
+    constrained = pins is not None and len(pins.layers) > 0
+    return bool(cells) and (constrained or any(bool(of_layer.relative.any()) for of_layer in cells.values()))
+
+
+def _checked_layers(layers: Iterable[int] | None, n_layers: int) -> frozenset[int] | None:
+    """The constrained layers. Raises BadIntervention for none at all and for layers that don't exist."""
+    if layers is None:
+        return None
+    try:
+        found = frozenset(operator.index(layer) for layer in layers)
+    except TypeError:
+        raise BadIntervention(
+            "constrained_layers is not a range of layers", hint="for example range(0, 4)"
+        ) from None
+    if not found:
+        raise BadIntervention(
+            "constrained_layers is an empty range", hint="leave it out, or name at least one layer"
+        )
+    outside = sorted(layer for layer in found if not 0 <= layer < n_layers)
+    if outside:
+        raise BadIntervention(
+            f"constrained_layers names layer {outside[0]}, but the model has layers 0 to {n_layers - 1}"
+        )
+    return found
+
+
+def _stacked(edited: EditedPass) -> Tensor | None:
+    """The recorded activations of all layers."""
+    if edited.recording is None:
+        return None
+    stacked = torch.stack([edited.state.recorded[layer] for layer in range(edited.site.n_layers)])
+    return stacked.coalesce() if edited.recording.sparse else stacked

@@ -1,0 +1,204 @@
+"""Feature edits as records: from tuples and from text. Knows nothing of models; sizes are checked in `cells.py`.
+
+The text form is `LAYER/FEATURE@POS=VALUE`. `POS` is an index (`3`, `-1`) or a slice (`2:5`, `6:`), `VALUE` an absolute activation
+(`4.5`), a multiple of the original one (`x2`, `x-1`), or `off`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadIntervention
+
+FORM = "LAYER/FEATURE@POS=VALUE"
+EXAMPLE = "for example 3/120@-1=x2, 3/120@2:5=off or 3/120@6:=4.5"
+_PARTS = re.compile(r"([^/@=]*)/([^/@=]*)@([^/@=]*)=(.*)", re.DOTALL)
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """`factor` times the activation in the unmodified run; at a generated token, times that of the same step before the edit."""
+
+    factor: float
+
+
+Position = int | slice | Tensor
+Value = float | Tensor | Scaled
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Intervention:
+    """One edit: features of a layer get a new activation at some positions.
+
+    Args:
+        layer: The layer that the features read.
+        position: An index, counted from the end if negative; a slice, which also holds for generated tokens if it has no end; or
+            a tensor of indices.
+        feature: An index, or a tensor of them; two tensors are paired as in indexing.
+        value: The new activation, broadcast against the addressed cells, or a multiple of the original one.
+    """
+
+    layer: int
+    position: Position
+    feature: int | Tensor
+    value: Value
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it also holds for generated tokens."""
+        return isinstance(self.position, slice) and self.position.stop is None
+
+    def __str__(self) -> str:
+        """The text form; tensors are shown as lists."""
+        return (
+            f"{self.layer}/{_plain(self.feature)}@{_position_text(self.position)}={_value_text(self.value)}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def _position_text(position: Position) -> str:
+    if not isinstance(position, slice):
+        return str(_plain(position))
+    ends = ["" if end is None else str(end) for end in (position.start, position.stop)]
+    return ":".join(ends if position.step is None else [*ends, str(position.step)])
+
+
+def _value_text(value: Value) -> str:
+    if isinstance(value, Scaled):
+        return f"x{value.factor!r}"
+    return "off" if isinstance(value, float) and value == 0 else repr(_plain(value))
+
+
+def parse_intervention(text: str) -> Intervention:
+    """The edit that a text means. Raises BadIntervention naming the part that is wrong."""
+    parts = _PARTS.fullmatch(text.strip())
+    if parts is None:
+        raise BadIntervention(f"edit {text!r} doesn't have the form {FORM}", hint=EXAMPLE)
+    layer, feature, position, value = (part.strip() for part in parts.groups())
+    return Intervention(
+        _parsed_index(layer, "layer", text),
+        _parsed_position(position, text),
+        _parsed_index(feature, "feature", text),
+        parse_value(value, text),
+    )
+
+
+def _parsed_index(text: str, what: str, edit: str) -> int:
+    if not _WHOLE.fullmatch(text) or (what != "position" and int(text) < 0):
+        kind = "a whole number" if what == "position" else "a number from 0 up"
+        raise BadIntervention(f"in edit {edit!r} the {what} {text!r} is not {kind}", hint=EXAMPLE)
+    return int(text)
+
+
+def _parsed_position(text: str, edit: str) -> int | slice:
+    if ":" not in text:
+        return _parsed_index(text, "position", edit)
+    parts = text.split(":")
+    if len(parts) > 3:
+        raise BadIntervention(f"in edit {edit!r} the position {text!r} is no slice", hint=EXAMPLE)
+    ends = [_parsed_index(part, "position", edit) if part.strip() else None for part in parts]
+    return checked_slice(slice(*ends), edit)
+
+
+def checked_slice(position: slice, edit: str) -> slice:
+    """The slice itself. Raises BadIntervention if its ends aren't whole numbers or its step isn't above 0."""
+    ends = (position.start, position.stop, position.step)
+    if any(end is not None and (isinstance(end, bool) or not isinstance(end, int)) for end in ends):
+        raise BadIntervention(f"in edit {edit!r} the ends of the position slice are not whole numbers")
+    if position.step is not None and position.step < 1:
+        raise BadIntervention(
+            f"in edit {edit!r} the step of the position slice is {position.step}, but must be at least 1"
+        )
+    return position
+
+
+def parse_value(text: str, edit: str = "") -> float | Scaled:
+    """A number, `xN` for a multiple of the original activation, or `off`. Raises BadIntervention."""
+    if text == "off":
+        return 0.0
+    relative = text[:1] in ("x", "×")
+    try:
+        number = float(text[1:] if relative else text)
+    except ValueError:
+        raise BadIntervention(
+            f"{_in_edit(edit)}the value {text!r} is neither a number, nor xN, nor off", hint=EXAMPLE
+        ) from None
+    if not math.isfinite(number):
+        raise BadIntervention(f"{_in_edit(edit)}the value {text!r} is not finite", hint=EXAMPLE)
+    return Scaled(number) if relative else number
+
+
+def _in_edit(edit: str) -> str:
+    return f"in edit {edit!r} " if edit else ""
+
+
+def as_interventions(edits: Iterable[Any]) -> tuple[Intervention, ...]:
+    """Records from records, texts and tuples `(layer, position, feature, value)`, types and values checked.
+
+    Raises BadIntervention naming the edit and its part that can't be used.
+    """
+    if isinstance(edits, str | Intervention) or not isinstance(edits, Iterable):
+        raise BadIntervention("interventions come as a list of (layer, position, feature, value)")
+    return tuple(_as_intervention(edit, number) for number, edit in enumerate(edits))
+
+
+def _as_intervention(edit: Any, number: int) -> Intervention:
+    if isinstance(edit, str):
+        return parse_intervention(edit)
+    if isinstance(edit, Intervention):
+        edit = (edit.layer, edit.position, edit.feature, edit.value)
+    name = f"#{number}"
+    if not isinstance(edit, Sequence) or len(edit) != 4:
+        raise BadIntervention(f"edit {name} is not (layer, position, feature, value)")
+    layer, position, feature, value = edit
+    layer_index = _as_index(layer, "layer", name)
+    if not isinstance(layer_index, int):
+        raise BadIntervention(f"in edit {name} the layer is not a single number")
+    where = (
+        checked_slice(position, name)
+        if isinstance(position, slice)
+        else _as_index(position, "position", name)
+    )
+    return Intervention(layer_index, where, _as_index(feature, "feature", name), _as_value(value, name))
+
+
+def _as_index(value: Any, what: str, edit: str) -> int | Tensor:
+    """A whole number, or a tensor of them. A tensor without axes is a number."""
+    try:
+        index = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise BadIntervention(
+            f"in edit {edit!r} the {what} is not a whole number or a list of them"
+        ) from None
+    if index.dtype is torch.bool or index.is_floating_point() or index.is_complex():
+        raise BadIntervention(f"in edit {edit!r} the {what} is not a whole number or a list of them")
+    return int(index) if index.ndim == 0 else index.to(torch.int64)
+
+
+def _as_value(value: Any, edit: str) -> Value:
+    if isinstance(value, str):
+        return parse_value(value, edit)
+    inner = value.factor if isinstance(value, Scaled) else value
+    try:
+        number = torch.as_tensor(inner).detach()
+        finite = not number.is_complex() and bool(torch.isfinite(number).all())
+    except (TypeError, ValueError, RuntimeError):
+        raise BadIntervention(f"in edit {edit!r} the value is not a number") from None
+    if not finite:
+        raise BadIntervention(
+            f"in edit {edit!r} the value is not finite", hint="NaN and infinity can't be activations"
+        )
+    if isinstance(value, Scaled):
+        return value
+    return float(number) if number.ndim == 0 else number
