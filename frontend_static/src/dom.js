@@ -30,6 +30,21 @@ export function glyph(kind) {
   return h("span", { class: `glyph glyph-${kind}`, "aria-hidden": "true" });
 }
 
+const ICONS = {
+  undo: "M7 5 3 9l4 4M3.5 9H12a4.5 4.5 0 0 1 0 9H8",
+  redo: "m13 5 4 4-4 4M16.5 9H8a4.5 4.5 0 0 0 0 9h4",
+  link: "M8.5 11.5a3.5 3.5 0 0 0 5 0l3-3a3.5 3.5 0 0 0-5-5l-1 1M11.5 8.5a3.5 3.5 0 0 0-5 0l-3 3a3.5 3.5 0 0 0 5 5l1-1",
+  theme: "M10 3a7 7 0 1 0 0 14zM10 3a7 7 0 0 1 0 14",
+  help: "M7.5 7.5a2.5 2.5 0 1 1 3.6 2.2c-.8.4-1.1.9-1.1 1.8M10 14.5v.1M10 2.5a7.5 7.5 0 1 0 0 15 7.5 7.5 0 0 0 0-15",
+  check: "m4 10.5 4 4 8-9",
+  cross: "m5 5 10 10M15 5 5 15",
+};
+
+/** A line drawing in the text's colour. */
+export function icon(name) {
+  return svg("svg", { viewBox: "0 0 20 20", class: "icon-drawing", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+}
+
 /** A text field in the place of an element: Enter or leaving it commits, Escape doesn't. */
 export function editInPlace(element, value, commit) {
   let done = false;

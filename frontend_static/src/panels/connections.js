@@ -1,7 +1,7 @@
 /* What goes into the selected node and what comes out of it, strongest first, promoting and suppressing apart. */
 
 import { select, togglePin } from "../actions.js";
-import { glyph, h } from "../dom.js";
+import { glyph, h, icon } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, number } from "../format.js";
 import { groupConnections } from "../supernodes.js";
 import { nodeRow } from "./node-row.js";
@@ -55,7 +55,7 @@ function header(store, node, group) {
     h("button", { class: "small", type: "button", "aria-pressed": String(pinned), title: "Pin to the subgraph (p)",
       onclick: () => togglePin(store, node.id) }, pinned ? "Pinned" : "Pin"),
     h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear (Esc)",
-      onclick: () => select(store, null) }, "✕"),
+      onclick: () => select(store, null) }, icon("cross")),
   );
 }
 

@@ -27,8 +27,7 @@ function exampleLine(example, range) {
     { class: `example${example.is_repeated_datapoint ? " repeated" : ""}`, title: "Click for the whole text",
       onclick: () => line.classList.toggle("open") },
     h("div", { class: "before" }, h("bdi", {}, ...spans.slice(0, at))),
-    h("div", { class: "at" }, spans[at] ?? ""),
-    h("div", { class: "after" }, h("bdi", {}, ...spans.slice(at + 1))),
+    h("div", { class: "after" }, spans[at] ?? "", h("bdi", {}, ...spans.slice(at + 1))),
   );
   return line;
 }

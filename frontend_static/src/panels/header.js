@@ -1,6 +1,6 @@
 /* The top bar: which graph, its prompt and scores, the pruning slider, undo, saving, theme. */
 
-import { h } from "../dom.js";
+import { h, icon } from "../dom.js";
 import { number, showToken } from "../format.js";
 import { maxThreshold } from "../graph.js";
 import { applyTheme } from "../theme.js";
@@ -86,8 +86,8 @@ function slider(store) {
 }
 
 function historyButtons(store) {
-  const undo = h("button", { class: "icon", type: "button", title: "Undo (u)", "aria-label": "Undo", onclick: store.undo }, "↶");
-  const redo = h("button", { class: "icon", type: "button", title: "Redo (Shift-u)", "aria-label": "Redo", onclick: store.redo }, "↷");
+  const undo = h("button", { class: "icon", type: "button", title: "Undo (u)", "aria-label": "Undo", onclick: store.undo }, icon("undo"));
+  const redo = h("button", { class: "icon", type: "button", title: "Redo (Shift-u)", "aria-label": "Redo", onclick: store.redo }, icon("redo"));
   const render = () => {
     undo.disabled = !store.get("canUndo");
     redo.disabled = !store.get("canRedo");
@@ -114,13 +114,13 @@ function saveState(store, commands) {
 
 function tools(store, commands) {
   const theme = h("button", { class: "icon", type: "button", title: "Light or dark (t)", "aria-label": "Light or dark theme",
-    onclick: () => toggleTheme(store) }, "◐");
+    onclick: () => toggleTheme(store) }, icon("theme"));
   const share = h("button", { class: "icon", type: "button", title: "Copy a link to this view", "aria-label": "Copy a link to this view",
     onclick: async () => {
-      share.textContent = (await commands.share()) ? "✓" : "✕";
-      window.setTimeout(() => { share.textContent = "⧉"; }, 1500);
-    } }, "⧉");
-  const help = h("button", { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help }, "?");
+      share.replaceChildren(icon((await commands.share()) ? "check" : "cross"));
+      window.setTimeout(() => share.replaceChildren(icon("link")), 1500);
+    } }, icon("link"));
+  const help = h("button", { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help }, icon("help"));
   return { element: h("div", { class: "buttons" }, share, theme, help), dispose: () => {} };
 }
 

@@ -3,7 +3,7 @@
 import { css, mix, signedColour, strokeWidth } from "../scales.js";
 
 const FULL_TURN = 2 * Math.PI;
-const BACKGROUND_LINKS = 900;
+const BACKGROUND_LINKS = 600;
 
 /** A canvas context whose unit is a CSS pixel, cleared. */
 export function prepare(canvas, width, height) {
@@ -80,7 +80,7 @@ function drawLinks(context, scene, { numbers, focus }) {
     const [x0, y0] = project(layout.x[source[k]], layout.y[source[k]]);
     const [x1, y1] = project(layout.x[target[k]], layout.y[target[k]]);
     const colour = signedColour(share[k], palette);
-    context.strokeStyle = css(colour, focus ? 0.92 : 0.16 + 0.3 * Math.min(1, Math.abs(share[k]) * 2));
+    context.strokeStyle = css(colour, focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2));
     context.lineWidth = strokeWidth(share[k], focus ? 4 : 2.2);
     context.beginPath();
     context.moveTo(x0, y0);

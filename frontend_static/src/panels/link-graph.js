@@ -9,7 +9,7 @@ import { clamp } from "../scales.js";
 import { palette } from "../theme.js";
 import { drawGraph, drawHover, prepare } from "./link-graph-draw.js";
 
-const MARGIN = { left: 50, right: 14, top: 58, bottom: 70 };
+const LABEL_LENGTH = 14;
 const REACH = 30;
 const MAX_ZOOM = 30;
 const MANY_NODES = 1200;
@@ -23,21 +23,25 @@ export function linkGraph(element, store) {
   element.append(plot);
 
   const view = { zoom: 1, x: 0, y: 0 };
+  let margin = margins(null);
   let size = { width: 0, height: 0 };
   let layout = null;
   let nearest = () => -1;
   let pending = 0;
 
   const inner = () => ({
-    x: MARGIN.left, y: MARGIN.top,
-    width: Math.max(10, size.width - MARGIN.left - MARGIN.right),
-    height: Math.max(10, size.height - MARGIN.top - MARGIN.bottom),
+    x: margin.left, y: margin.top,
+    width: Math.max(10, size.width - margin.left - margin.right),
+    height: Math.max(10, size.height - margin.top - margin.bottom),
   });
-  const project = (x, y) => [MARGIN.left + x * view.zoom + view.x, MARGIN.top + y * view.zoom + view.y];
+  const project = (x, y) => [margin.left + x * view.zoom + view.x, margin.top + y * view.zoom + view.y];
 
   function arrange() {
     const graph = store.get("graph");
     if (!graph || size.width === 0) return;
+    margin = margins(graph);
+    const slanted = layoutGraph(graph, store.get("visible"), inner().width, 1).columns.filter((column) => !isFlat(graph, column, column.width));
+    margin = margins(graph, slanted.map((column) => graph.tokens[column.position] ?? ""));
     const { width, height } = inner();
     layout = layoutGraph(graph, store.get("visible"), width, height);
     nearest = nearestLookup(layout.x, layout.y);
@@ -64,7 +68,7 @@ export function linkGraph(element, store) {
       const now = scene();
       drawGraph(prepare(base, size.width, size.height), now);
       drawHover(prepare(top, size.width, size.height), now);
-      labels.replaceChildren(...axisLabels(now, size));
+      labels.replaceChildren(...axisLabels(now));
     });
   }
 
@@ -77,9 +81,16 @@ export function linkGraph(element, store) {
 
   function nodeAt(event) {
     const box = plot.getBoundingClientRect();
-    const x = (event.clientX - box.left - MARGIN.left - view.x) / view.zoom;
-    const y = (event.clientY - box.top - MARGIN.top - view.y) / view.zoom;
-    return store.get("graph")?.nodes[nearest(x, y, REACH / view.zoom)]?.id ?? null;
+    const [x, y] = [event.clientX - box.left - margin.left, event.clientY - box.top - margin.top];
+    const found = nearest((x - view.x) / view.zoom, (y - view.y) / view.zoom, REACH / view.zoom);
+    return store.get("graph")?.nodes[found]?.id ?? null;
+  }
+
+  function zoomAt(event, wanted) {
+    const box = plot.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left - margin.left, event.clientY - box.top - margin.top];
+    const factor = clamp(view.zoom * wanted, 1, MAX_ZOOM) / view.zoom;
+    moveView(view.zoom * factor, x - (x - view.x) * factor, y - (y - view.y) * factor);
   }
 
   function moveView(zoom, x, y) {
@@ -91,7 +102,7 @@ export function linkGraph(element, store) {
   }
 
   const disposers = [
-    usePointer(plot, { nodeAt, store, view, moveView }),
+    usePointer(plot, { nodeAt, store, view, moveView, zoomAt }),
     store.subscribe(["graph", "visible"], arrange),
     store.subscribe(["graph"], () => moveView(1, 0, 0)),
     store.subscribe(["selected", "pinned", "linkType", "sign", "theme", "grouping", "labels"], redraw),
@@ -112,7 +123,7 @@ function watchSize(element, listener) {
 }
 
 /** Hover, click, drag to pan, wheel to zoom, double click to see all. */
-function usePointer(plot, { nodeAt, store, view, moveView }) {
+function usePointer(plot, { nodeAt, store, view, moveView, zoomAt }) {
   let press = null;
   const listeners = {
     pointermove(event) {
@@ -139,18 +150,24 @@ function usePointer(plot, { nodeAt, store, view, moveView }) {
     dblclick: () => moveView(1, 0, 0),
     wheel(event) {
       event.preventDefault();
-      const box = plot.getBoundingClientRect();
-      const [x, y] = [event.clientX - box.left - MARGIN.left, event.clientY - box.top - MARGIN.top];
-      const factor = clamp(view.zoom * Math.exp(-event.deltaY * 0.0022), 1, MAX_ZOOM) / view.zoom;
-      moveView(view.zoom * factor, x - (x - view.x) * factor, y - (y - view.y) * factor);
+      zoomAt(event, Math.exp(-event.deltaY * 0.0022));
     },
   };
   for (const [name, listener] of Object.entries(listeners)) plot.addEventListener(name, listener, { passive: name !== "wheel" });
   return () => Object.entries(listeners).forEach(([name, listener]) => plot.removeEventListener(name, listener));
 }
 
-function axisLabels(scene, size) {
-  return [...rowLabels(scene), ...tokenLabels(scene, size), ...logitLabels(scene)];
+/** Room for the labels around the plot, in pixels at the page's font size; slanted labels need as much as their text. */
+function margins(graph, slantedTokens = []) {
+  const em = Number.parseFloat(getComputedStyle(document.body).fontSize) || 14;
+  const longest = (texts) => Math.min(LABEL_LENGTH, Math.max(3, ...texts.map((text) => Array.from(showToken(text).trim()).length)));
+  const slanted = (texts) => em * (0.7 + 0.4 * longest(texts));
+  const outputs = graph ? graph.nodes.filter((node) => node.kind === "logit").map((node) => node.logitToken ?? "") : [];
+  return { left: 3.5 * em, right: slanted(outputs), top: slanted(outputs) + 0.2 * em, bottom: Math.max(2.2 * em, slantedTokens.length ? slanted(slantedTokens) + 0.3 * em : 0) };
+}
+
+function axisLabels(scene) {
+  return [...rowLabels(scene), ...tokenLabels(scene), ...logitLabels(scene)];
 }
 
 function placed(className, x, y, text, title) {
@@ -165,8 +182,8 @@ function rowLabels({ layout, project, plot }) {
   });
 }
 
-function tokenLabels({ graph, layout, project, plot }, size) {
-  const y = size.height - MARGIN.bottom + 8;
+function tokenLabels({ graph, layout, project, plot }) {
+  const y = plot.y + plot.height + 8;
   let free = -Infinity;
   return layout.columns.flatMap((column) => {
     const text = graph.tokens[column.position];
@@ -175,10 +192,15 @@ function tokenLabels({ graph, layout, project, plot }, size) {
     const x = (left + right) / 2;
     if (text === undefined || x < plot.x || x > plot.x + plot.width || x - free < 13) return [];
     free = x;
-    const flat = right - left > 7.2 * Array.from(showToken(text)).length + 10;
+    const flat = isFlat({ tokens: graph.tokens }, column, right - left);
     const place = `Token ${column.position}: ${text}`;
-    return [placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : 14), place)];
+    return [placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : LABEL_LENGTH), place)];
   });
+}
+
+/** Whether a column's token can be written level. */
+function isFlat({ tokens }, column, width) {
+  return width > 7.6 * Array.from(showToken(tokens[column.position] ?? "")).length + 8;
 }
 
 function logitLabels({ graph, layout, visible, project, plot }) {
@@ -189,7 +211,7 @@ function logitLabels({ graph, layout, visible, project, plot }) {
     const [x, y] = project(layout.x[node.index], layout.y[node.index]);
     if (x < plot.x || x > plot.x + plot.width || y < plot.y || taken.some((other) => Math.abs(other - x) < 13)) return [];
     taken.push(x);
-    return [placed("logit-label", x, y - 8, tokenLabel(node.logitToken || node.id, 14), node.clerp)];
+    return [placed("logit-label", x, y - 8, tokenLabel(node.logitToken || node.id, LABEL_LENGTH), node.clerp)];
   });
 }
 

@@ -1,7 +1,7 @@
 /* The pinned nodes as boxes that can be grouped, named and moved, and what flows between them. */
 
 import { beginGrouping, click, dissolve, finishGrouping, freeBoxes, hover, moveBoxes, rename, togglePin, unpinAll } from "../actions.js";
-import { editInPlace, glyph, h, svg } from "../dom.js";
+import { editInPlace, glyph, h, icon, svg } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, signedPercent, tokenLabel } from "../format.js";
 import { clamp, css, signedColour } from "../scales.js";
 import { BOX, MAX_BOXES, boxEdges, layoutBoxes, makeBoxes, unitPosition } from "../supernodes.js";
@@ -100,7 +100,7 @@ function boxElement(store, box, place, drag) {
     title,
     h("span", { class: "box-place" }, grouped ? memberDots(store, box) : placeText(first)),
     grouped && h("button", { class: "dissolve", type: "button", "aria-label": `Dissolve ${name}`, title: "Dissolve the group",
-      onclick: (event) => { event.stopPropagation(); dissolve(store, box.group); } }, "✕"),
+      onclick: (event) => { event.stopPropagation(); dissolve(store, box.group); } }, icon("cross")),
   );
   if (grouped) title.addEventListener("dblclick", () => editInPlace(title, box.label, (text) => rename(store, box.group, text)));
   useBoxPointer(element, { click: (event) => (grouped && (event.ctrlKey || event.metaKey) ? dissolve(store, box.group) : click(store, first.id, event)), drag });

@@ -1,0 +1,62 @@
+"""Errors, methods and the page itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from circuit_tracer_cli import __version__
+from circuit_tracer_cli.server import graphs
+
+from .builders import make_client
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/healthz").json() == {"status": "ok", "version": __version__, "features": False}
+
+
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api/nope", "/api/graphs/nope", "/data/nope.json", "/save_graph/nope"]
+)
+def test_missing_things_are_json_errors(client: TestClient, path: str) -> None:
+    reply = client.get(path)
+    assert reply.status_code in (404, 405)
+    assert set(reply.json()) == {"error", "hint"}
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/graphs"), ("DELETE", "/data/demo.json"), ("PUT", "/"),
+                                              ("PATCH", "/api/graphs/demo"), ("POST", "/elsewhere")])  # fmt: skip
+def test_other_methods_are_refused(client: TestClient, method: str, path: str) -> None:
+    reply = client.request(method, path)
+    assert reply.status_code == 405
+    assert "GET" in reply.headers["allow"]
+    assert set(reply.json()) == {"error", "hint"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/api/graphs", "/api/graphs/demo", "/data/demo.json", "/src/main.js"]
+)
+def test_head(client: TestClient, path: str) -> None:
+    reply = client.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert int(reply.headers["content-length"]) > 0
+
+
+def test_static_files_have_types_and_validators(client: TestClient) -> None:
+    page, script = client.get("/"), client.get("/src/main.js")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert client.get("/", headers={"If-None-Match": page.headers["etag"]}).status_code == 304
+
+
+def test_a_bug_is_a_json_error_without_details(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_self: object) -> None:
+        raise ZeroDivisionError("inner detail")
+
+    monkeypatch.setattr(graphs.GraphFolder, "listing", broken)
+    reply = make_client(data_dir).get("/api/graphs")
+    assert reply.status_code == 500
+    assert set(reply.json()) == {"error", "hint"}
+    assert "detail" not in reply.json()["error"]
