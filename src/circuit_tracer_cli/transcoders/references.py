@@ -34,6 +34,8 @@ def resolve(reference: str | Path) -> ResolvedReference:
     text = str(reference)
     if text in _EMBEDDED:
         return ResolvedReference(_embedded(text), text)
+    if not text.strip():
+        raise UnknownReference("no transcoder set is named", hint="pass a folder with a config.yaml, or demo")
     folder = _expand(text)
     if folder.is_dir():
         return ResolvedReference(folder, str(folder))
