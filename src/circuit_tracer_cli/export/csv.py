@@ -36,9 +36,7 @@ def export(
     edges = (
         [names[source], names[target], repr(weight)]
         for block in pruned.edges.blocks()
-        for source, target, weight in zip(
-            block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True
-        )
+        for source, target, weight in block.triples()
     )
     return [
         _write(folder / f"{slug}-nodes.csv", columns, nodes),

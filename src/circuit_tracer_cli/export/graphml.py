@@ -63,8 +63,7 @@ def _write(stream: BinaryIO, graph: Graph, scan: str | list[str] | None) -> None
         _line(stream, f"<node id={_attribute(node.node_id)}>{_data(_node_values(node))}</node>")
     names = [_attribute(name) for name in graph.node_ids()]
     for block in graph.edges.blocks():
-        rows = zip(block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True)
-        for source, target, weight in rows:
+        for source, target, weight in block.triples():
             ends = f"source={names[source]} target={names[target]}"
             _line(stream, f'<edge {ends}><data key="weight">{weight!r}</data></edge>')
     stream.write(b"</graph>\n</graphml>\n")

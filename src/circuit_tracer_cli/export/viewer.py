@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 import circuit_tracer_cli
 from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError
@@ -152,7 +152,7 @@ def _feature_details(graph: Graph) -> dict[str, Any]:
 
 def _nodes(graph: Graph) -> list[Node]:
     """Kept nodes in node order, features and errors only where an edge ends or starts."""
-    mask = torch.zeros(graph.n_nodes, dtype=torch.bool, device=graph.edges.device)
+    mask = np.zeros(graph.n_nodes, dtype=np.bool_)
     for block in graph.edges.blocks():
         mask[block.rows] = True
         mask[block.columns] = True
@@ -192,9 +192,7 @@ def _finite(value: float | None) -> float | None:
 def _links(graph: Graph) -> Iterator[Link]:
     names = graph.node_ids()
     for block in graph.edges.blocks():
-        for source, target, weight in zip(
-            block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True
-        ):
+        for source, target, weight in block.triples():
             yield Link(names[source], names[target], weight)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from circuit_tracer_cli.errors import OutputError
+from circuit_tracer_cli.errors import CircuitTracerError, OutputError
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -64,6 +64,8 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
         temporary = None
+    except (CircuitTracerError, BrokenPipeError):
+        raise
     except OSError as error:
         raise output_error(named, error) from error
     finally:

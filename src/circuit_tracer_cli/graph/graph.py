@@ -244,8 +244,11 @@ def _as_config(cfg: UnifiedConfig | Mapping[str, Any]) -> UnifiedConfig:
         config = UnifiedConfig.from_dict(dict(cfg))
     except TypeError as error:
         raise InvalidValue(f"the model facts of the graph are incomplete: {error}") from error
-    if type(config.n_layers) is not int or type(config.d_vocab) is not int or config.n_layers < 0:
-        raise InvalidValue("the model facts of the graph have no usable n_layers and d_vocab")
+    for name in ("n_layers", "d_model", "d_vocab"):
+        value = getattr(config, name)
+        _require(type(value) is int and value >= 0, f"the graph's model facts have no usable {name}")
+    for name in ("tokenizer_name", "model_name", "original_architecture"):
+        _require(isinstance(getattr(config, name), str), f"the graph's model facts have no usable {name}")
     return config
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import overload
 
+import numpy as np
 import torch
 
-from circuit_tracer_cli.graph.edges import EdgeBlock, Edges
+from circuit_tracer_cli.graph.edges import Array, EdgeBlock, Edges
 
 ROW_SUM_FLOOR = 1e-10
 """Least value that a row is divided by."""
@@ -26,10 +27,7 @@ def normalize_matrix(matrix: torch.Tensor | Edges) -> torch.Tensor | Edges:
     if isinstance(matrix, torch.Tensor):
         absolute = matrix.abs()
         return absolute / absolute.sum(dim=1, keepdim=True).clamp(min=ROW_SUM_FLOOR)
-    scale = row_scale(matrix)
-    values = torch.empty_like(matrix.values)
-    for block in matrix.blocks():
-        values[block.start : block.stop] = (block.values.abs() * scale[block.rows]).to(torch.float32)
+    values = _scaled_magnitudes(matrix, row_scale(matrix))
     return Edges(matrix.indptr, matrix.indices, values)
 
 
@@ -47,24 +45,24 @@ def compute_influence(
         RuntimeError: The matrix has a cycle.
     """
     if isinstance(A, Edges):
-        ones = torch.ones(A.n, dtype=torch.float64, device=A.device)
-        return _propagate(A, ones, logit_weights, signed=True, max_iter=max_iter).to(logit_weights.dtype)
-    current = logit_weights @ A
-    influence = current
+        influence = _propagate(A, np.ones(A.n), as_array(logit_weights), signed=True, max_iter=max_iter)
+        return torch.from_numpy(influence).to(logit_weights)
+    current = total = logit_weights @ A
     iterations = 0
     while bool(current.any()):
         if iterations >= max_iter:
             raise _no_convergence(iterations)
         current = current @ A
-        influence = influence + current
+        total = total + current
         iterations += 1
-    return influence
+    return total
 
 
 def compute_node_influence(adjacency: torch.Tensor | Edges, logit_weights: torch.Tensor) -> torch.Tensor:
     """Influence `(T)` of every node on the targets, over the normalised matrix. Raises RuntimeError on a cycle."""
     if isinstance(adjacency, Edges):
-        return node_influence(adjacency, row_scale(adjacency), logit_weights).to(logit_weights.dtype)
+        influence = node_influence(adjacency, row_scale(adjacency), as_array(logit_weights))
+        return torch.from_numpy(influence).to(logit_weights)
     return compute_influence(normalize_matrix(adjacency), logit_weights)
 
 
@@ -80,68 +78,76 @@ def compute_edge_influence(pruned: torch.Tensor | Edges, logit_weights: torch.Te
     """
     if isinstance(pruned, torch.Tensor):
         normalized = normalize_matrix(pruned)
-        influence = compute_influence(normalized, logit_weights) + logit_weights
-        return normalized * influence[:, None]
-    scale = row_scale(pruned)
-    factor = scale * (node_influence(pruned, scale, logit_weights) + logit_weights)
-    scores = torch.empty_like(pruned.values)
-    for block in pruned.blocks():
-        scores[block.start : block.stop] = (block.values.abs() * factor[block.rows]).to(torch.float32)
-    return scores
+        reach = compute_influence(normalized, logit_weights) + logit_weights
+        return normalized * reach[:, None]
+    scale, weights = row_scale(pruned), as_array(logit_weights)
+    return _scaled_magnitudes(pruned, scale * (node_influence(pruned, scale, weights) + weights))
 
 
-def masked_magnitudes(block: EdgeBlock, node_mask: torch.Tensor | None) -> torch.Tensor:
+def as_array(weights: torch.Tensor) -> Array:
+    """A vector over the nodes as float64."""
+    return weights.detach().cpu().to(torch.float64).numpy()
+
+
+def masked_magnitudes(block: EdgeBlock, node_mask: Array | None = None) -> Array:
     """Absolute weights float64 of a block, zero where either end is masked out."""
-    magnitudes = block.values.to(torch.float64).abs_()
+    magnitudes = np.abs(block.values, dtype=np.float64)
     if node_mask is not None:
-        magnitudes *= node_mask[block.rows] & node_mask[block.columns]
+        magnitudes *= node_mask.take(block.columns)
+        magnitudes *= block.of_rows(node_mask)
     return magnitudes
 
 
-def row_scale(edges: Edges, node_mask: torch.Tensor | None = None) -> torch.Tensor:
+def row_scale(edges: Edges, node_mask: Array | None = None) -> Array:
     """float64 `(T)`: what the weights of each row are multiplied by so that their absolute values sum to one."""
-    sums = torch.zeros(edges.n, dtype=torch.float64, device=edges.device)
+    sums = np.zeros(edges.n)
     for block in edges.blocks():
-        sums.index_add_(0, block.rows, masked_magnitudes(block, node_mask))
-    return sums.clamp_(min=ROW_SUM_FLOOR).reciprocal_()
+        rows, partial = block.reduce_rows(np.add, masked_magnitudes(block, node_mask))
+        sums[rows] += partial
+    return 1 / np.maximum(sums, ROW_SUM_FLOOR)
 
 
-def node_influence(
-    edges: Edges, scale: torch.Tensor, logit_weights: torch.Tensor, node_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """float64 `(T)`: influence over the rows scaled by `scale`, without the nodes that are masked out."""
-    return _propagate(edges, scale, logit_weights, node_mask=node_mask)
+def node_influence(edges: Edges, scale: Array, weights: Array, node_mask: Array | None = None) -> Array:
+    """float64 `(T)`: influence over the rows scaled by `scale`, without the nodes that are masked out.
+
+    Raises RuntimeError on a cycle.
+    """
+    return _propagate(edges, scale, weights, node_mask=node_mask)
+
+
+def _scaled_magnitudes(edges: Edges, scale: Array) -> torch.Tensor:
+    """float32 `(nnz)`: absolute weights times the scale of their rows."""
+    result = torch.empty(edges.nnz)
+    for block in edges.blocks():
+        result.numpy()[block.place] = masked_magnitudes(block) * block.of_rows(scale)
+    return result.to(edges.device)
 
 
 def _propagate(
     edges: Edges,
-    scale: torch.Tensor,
-    logit_weights: torch.Tensor,
+    scale: Array,
+    weights: Array,
     *,
-    node_mask: torch.Tensor | None = None,
+    node_mask: Array | None = None,
     signed: bool = False,
     max_iter: int = 1000,
-) -> torch.Tensor:
-    weights = logit_weights.to(edges.device, torch.float64)
-
-    def push(mass: torch.Tensor, into: torch.Tensor, first: int = 0, last: int | None = None) -> None:
+) -> Array:
+    def push(mass: Array, into: Array, first: int = 0, last: int | None = None) -> None:
         for block in edges.blocks(first, last):
-            flow = block.values.to(torch.float64) if signed else masked_magnitudes(block, node_mask)
-            into.index_add_(0, block.columns, flow * mass[block.rows])
+            flow = block.values.astype(np.float64) if signed else masked_magnitudes(block, node_mask)
+            np.add.at(into, block.columns, flow * block.of_rows(mass))
 
-    influence = torch.zeros_like(weights)
+    influence = np.zeros(edges.n)
     waves = topological_waves(edges)
     if waves is not None:
         for first, last in waves:
-            mass = torch.zeros_like(weights)
-            mass[first:last] = (influence[first:last] + weights[first:last]) * scale[first:last]
-            push(mass, influence, first, last)
+            push((influence + weights) * scale, influence, first, last)
         return influence
     current = weights
     for _ in range(max_iter + 1):
-        following = torch.zeros_like(weights)
+        following = np.zeros(edges.n)
         push(current * scale, following)
-        if not bool(following.any()):
+        if not following.any():
             return influence
         influence += following
         current = following
@@ -153,12 +159,13 @@ def topological_waves(edges: Edges) -> list[tuple[int, int]] | None:
 
     None if some node reads a node of the same or a higher number that has edges of its own.
     """
-    has_row = edges.indptr.diff() > 0
-    highest = torch.full((edges.n,), -1, dtype=torch.int64, device=edges.device)
+    has_row = edges.indptr.diff().cpu().numpy() > 0
+    highest = np.full(edges.n, -1)
     for block in edges.blocks():
-        inner = torch.where(has_row[block.columns], block.columns, -1)
-        highest.scatter_reduce_(0, block.rows, inner, "amax")
-    if bool((highest >= torch.arange(edges.n, device=edges.device)).any()):
+        inner = np.where(has_row.take(block.columns), block.columns, -1)
+        rows, most = block.reduce_rows(np.maximum, inner)
+        highest[rows] = np.maximum(highest[rows], most)
+    if (highest >= np.arange(edges.n)).any():
         return None
     waves: list[tuple[int, int]] = []
     stop, bound = edges.n, -1

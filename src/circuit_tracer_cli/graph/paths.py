@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.edges import Array
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.influence import node_influence, row_scale, topological_waves
+from circuit_tracer_cli.graph.influence import as_array, node_influence, row_scale, topological_waves
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class _Best:
         weight: float32 `(T, k)`, of the last edge.
     """
 
-    strength: torch.Tensor
-    source: torch.Tensor
-    rank: torch.Tensor
-    weight: torch.Tensor
+    strength: Array
+    source: Array
+    rank: Array
+    weight: Array
 
 
 def strongest_paths(
@@ -64,11 +65,12 @@ def strongest_paths(
     sources = list(range(layout.token_offset, layout.logit_offset)) if source is None else [source]
     best = _best_into_each(graph, k, sources)
     first, last = (layout.logit_offset, layout.n_nodes) if target is None else (target, target + 1)
-    worth = best.strength[first:last].clone()
+    worth = best.strength[first:last]
     if target is None:
-        worth *= graph.logit_weights[first:, None].cpu()
-    order = worth.flatten().argsort(descending=True, stable=True)[:k].tolist()
-    return [_unrolled(best, first + i // k, i % k) for i in order if worth.flatten()[i] > 0]
+        worth = worth * as_array(graph.logit_weights)[first:, None]
+    ranked = worth.flatten()
+    order = np.argsort(-ranked, kind="stable")[:k].tolist()
+    return [_unrolled(best, first + i // k, i % k) for i in order if ranked[i] > 0]
 
 
 def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:
@@ -76,12 +78,12 @@ def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:
 
     Only kept nodes of a pruned graph are listed; the shares are then of the influence within it.
     """
-    influence = node_influence(graph.edges, row_scale(graph.edges), graph.logit_weights)
+    influence = node_influence(graph.edges, row_scale(graph.edges), as_array(graph.logit_weights))
     total = float(influence.sum())
     inner = influence[: graph.layout.token_offset]
     if graph.pruning is not None:
-        inner = inner * graph.pruning.node_mask[: len(inner)].to(inner)
-    order = inner.argsort(descending=True, stable=True)[:n].tolist()
+        inner = inner * graph.pruning.node_mask[: len(inner)].cpu().numpy()
+    order = np.argsort(-inner, kind="stable")[:n].tolist()
     return [(node, float(inner[node]) / total) for node in order if inner[node] > 0]
 
 
@@ -101,37 +103,41 @@ def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
         )
     n = edges.n
     best = _Best(
-        strength=torch.zeros(n, k, dtype=torch.float64),
-        source=torch.full((n, k), -1),
-        rank=torch.zeros(n, k, dtype=torch.int64),
-        weight=torch.zeros(n, k),
+        strength=np.zeros((n, k)),
+        source=np.full((n, k), -1),
+        rank=np.zeros((n, k), dtype=np.int64),
+        weight=np.zeros((n, k), dtype=np.float32),
     )
     best.strength[sources, 0] = 1.0
-    starts = set(sources)
-    scale = row_scale(edges)
+    starts, scale = set(sources), row_scale(edges)
     for node in (
         edges.indptr.diff().nonzero().flatten().tolist()
     ):  # sources have lower numbers, so they're done by now
         if node not in starts:
-            _fill(best, node, *edges.row(node), scale=float(scale[node]))
+            columns, weights = edges.row(node)
+            _fill(best, node, columns.numpy(), weights.numpy(), float(scale[node]))
     return best
 
 
-def _fill(best: _Best, node: int, columns: torch.Tensor, weights: torch.Tensor, scale: float) -> None:
+def _fill(best: _Best, node: int, columns: Array, weights: Array, scale: float) -> None:
+    """The best paths into one node. Only the `k` edges with the best first choice can carry one of the `k` best paths."""
     k = best.strength.shape[1]
-    shares = weights.to(torch.float64).abs() * scale
-    strengths = (best.strength[columns] * shares[:, None]).flatten()
-    count = min(k, len(strengths))
-    least = strengths.topk(count).values[-1]
-    candidates = ((strengths >= least) & (strengths > 0)).nonzero().flatten()
-    order = strengths[candidates].argsort(descending=True, stable=True)[:count]
-    chosen = candidates[order]
-    edge = chosen // k
-    found = len(chosen)
+    shares = np.abs(weights, dtype=np.float64) * scale
+    edge = _largest(best.strength[:, 0].take(columns) * shares, k)
+    strengths = (best.strength[columns[edge]] * shares[edge, None]).flatten()
+    chosen = _largest(strengths, k)
+    found, edge = len(chosen), edge[chosen // k]
     best.strength[node, :found] = strengths[chosen]
-    best.source[node, :found] = columns[edge].to(torch.int64)
+    best.source[node, :found] = columns[edge]
     best.rank[node, :found] = chosen % k
     best.weight[node, :found] = weights[edge]
+
+
+def _largest(values: Array, k: int) -> Array:
+    """Places of the `k` largest values above zero, largest first, the earlier one of equals first."""
+    least = np.partition(values, -k)[-k] if len(values) > k else 0.0
+    places = ((values >= least) & (values > 0)).nonzero()[0]
+    return places[np.argsort(-values[places], kind="stable")][:k]
 
 
 def _unrolled(best: _Best, node: int, rank: int) -> Path:

@@ -5,16 +5,17 @@ Edge scores are computed block by block and never held: besides the edges there 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from circuit_tracer_cli.errors import UsageError
-from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.edges import Array, Edges, require_memory
 from circuit_tracer_cli.graph.graph import Graph, Pruning
-from circuit_tracer_cli.graph.influence import masked_magnitudes, node_influence, row_scale
+from circuit_tracer_cli.graph.influence import as_array, masked_magnitudes, node_influence, row_scale
 from circuit_tracer_cli.graph.layout import NodeLayout
 from circuit_tracer_cli.graph.scores import compute_graph_scores
 from circuit_tracer_cli.graph.threshold import check_threshold, find_threshold, select_threshold
@@ -43,10 +44,12 @@ class PruneResult:
     @property
     def edge_mask(self) -> torch.Tensor:
         """bool `(T, T)`, row = target. Made on each access; `edge_keep` says the same in less memory."""
-        mask = torch.zeros(self.edges.n, self.edges.n, dtype=torch.bool, device=self.edges.device)
+        n = self.edges.n
+        require_memory(n**2, self.edges.device, f"the dense {n} x {n} edge mask")
+        keep, mask = self.edge_keep.cpu().numpy(), np.zeros((n, n), dtype=np.bool_)
         for block in self.edges.blocks():
-            mask[block.rows, block.columns] = self.edge_keep[block.start : block.stop]
-        return mask
+            mask[block.rows, block.columns] = keep[block.place]
+        return torch.from_numpy(mask).to(self.edges.device)
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.node_mask, self.edge_mask, self.cumulative_scores))
@@ -76,13 +79,18 @@ def prune_graph(
         _require_same_thresholds(graph.pruning, node_threshold, edge_threshold)
         keep = torch.ones(edges.nnz, dtype=torch.bool, device=edges.device)
         return PruneResult(graph.pruning.node_mask, keep, graph.pruning.cumulative_scores, edges)
-    weights = graph.logit_weights
-    influence = node_influence(edges, row_scale(edges), weights).to(torch.float32)
+    weights = as_array(graph.logit_weights)
+    influence = torch.from_numpy(node_influence(edges, row_scale(edges), weights)).to(torch.float32)
     node_mask = influence >= find_threshold(influence, node_threshold)
     node_mask[layout.token_offset :] = True
-    edge_keep = _strongest_edges(edges, weights, node_mask, edge_threshold)
-    node_mask = _without_dead_ends(edges, edge_keep, node_mask, layout)
-    return PruneResult(node_mask, edge_keep, _cumulative_scores(influence), edges)
+    edge_keep = _strongest_edges(edges, weights, node_mask.numpy(), edge_threshold)
+    alive = _without_dead_ends(edges, edge_keep, node_mask.numpy(), layout)
+    return PruneResult(
+        torch.from_numpy(alive).to(edges.device),
+        torch.from_numpy(edge_keep).to(edges.device),
+        _cumulative_scores(influence).to(edges.device),
+        edges,
+    )
 
 
 def pruned_graph(
@@ -141,45 +149,41 @@ def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshol
         )
 
 
-def _strongest_edges(
-    edges: Edges, weights: torch.Tensor, node_mask: torch.Tensor, threshold: float
-) -> torch.Tensor:
+def _strongest_edges(edges: Edges, weights: Array, node_mask: Array, threshold: float) -> Array:
     """bool `(nnz)`: the edges among the masked nodes that hold the share `threshold` of the edge scores."""
     scale = row_scale(edges, node_mask)
     factor = scale * (node_influence(edges, scale, weights, node_mask) + weights)
 
-    def scores() -> Iterable[torch.Tensor]:
+    def scores() -> Iterator[Array]:
         for block in edges.blocks():
-            yield (masked_magnitudes(block, node_mask) * factor[block.rows]).to(torch.float32)
+            yield (masked_magnitudes(block, node_mask) * block.of_rows(factor)).astype(np.float32)
 
     least = select_threshold(scores, threshold)
-    keep = torch.empty(edges.nnz, dtype=torch.bool, device=edges.device)
+    keep = np.empty(edges.nnz, dtype=np.bool_)
     done = 0
     for block in scores():
-        torch.ge(block, least, out=keep[done : done + len(block)])
+        keep[done : done + len(block)] = block >= least
         done += len(block)
     return keep
 
 
-def _without_dead_ends(
-    edges: Edges, edge_keep: torch.Tensor, node_mask: torch.Tensor, layout: NodeLayout
-) -> torch.Tensor:
+def _without_dead_ends(edges: Edges, edge_keep: Array, node_mask: Array, layout: NodeLayout) -> Array:
     """The mask without features and errors that lead nowhere or come from nowhere; their edges are taken out of `edge_keep`."""
     while True:
-        has_out = torch.zeros_like(node_mask)
-        has_in = torch.zeros_like(node_mask)
+        has_out, has_in = np.zeros_like(node_mask), np.zeros_like(node_mask)
         for block in edges.blocks():
-            kept = edge_keep[block.start : block.stop]
+            kept = edge_keep[block.place]
             has_out[block.columns[kept]] = True
-            has_in[block.rows[kept]] = True
-        alive = node_mask.clone()
+            rows, some = block.reduce_rows(np.logical_or, kept)
+            has_in[rows] |= some
+        alive = node_mask.copy()
         alive[: layout.token_offset] &= has_out[: layout.token_offset]
         alive[: layout.error_offset] &= has_in[: layout.error_offset]
-        if torch.equal(alive, node_mask):
+        if np.array_equal(alive, node_mask):
             return node_mask
         node_mask = alive
         for block in edges.blocks():
-            edge_keep[block.start : block.stop] &= node_mask[block.rows] & node_mask[block.columns]
+            edge_keep[block.place] &= node_mask.take(block.columns) & block.of_rows(node_mask)
 
 
 def _cumulative_scores(influence: torch.Tensor) -> torch.Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.influence import masked_magnitudes, node_influence, row_scale
+from circuit_tracer_cli.graph.influence import as_array, masked_magnitudes, node_influence, row_scale
 
 
 def compute_graph_scores(graph: Graph) -> tuple[float, float]:
@@ -16,15 +16,16 @@ def compute_graph_scores(graph: Graph) -> tuple[float, float]:
     """
     if graph.pruning is not None:
         return graph.pruning.replacement_score, graph.pruning.completeness_score
-    edges, layout, weights = graph.edges, graph.layout, graph.logit_weights.to(torch.float64)
+    edges, layout, weights = graph.edges, graph.layout, as_array(graph.logit_weights)
     scale = row_scale(edges)
     influence = node_influence(edges, scale, weights)
     from_errors = float(influence[layout.error_offset : layout.token_offset].sum())
     from_tokens = float(influence[layout.token_offset : layout.logit_offset].sum())
-    errors_in = torch.zeros_like(weights)
+    errors_in = np.zeros(edges.n)
     for block in edges.blocks():
         is_error = (block.columns >= layout.error_offset) & (block.columns < layout.token_offset)
-        errors_in.index_add_(0, block.rows, masked_magnitudes(block, None) * is_error)
+        rows, weight = block.reduce_rows(np.add, masked_magnitudes(block) * is_error)
+        errors_in[rows] += weight
     reach = influence + weights
     explained = float(((1 - errors_in * scale) * reach).sum())
     return _share(from_tokens, from_tokens + from_errors), _share(explained, float(reach.sum()))

@@ -101,17 +101,22 @@ def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO) -> Graph:
 @contextlib.contextmanager
 def _spooled(stream: BinaryIO) -> Iterator[Path]:
     """The stream's content as a temporary file, so that it can be mapped into memory rather than held."""
-    handle, name = tempfile.mkstemp(prefix="circuit-tracer-", suffix=".graph")
+    path = Path(tempfile.gettempdir())
     try:
-        with os.fdopen(handle, "wb") as copy:
-            shutil.copyfileobj(stream, copy, 1 << 20)
-        yield Path(name)
+        handle, name = tempfile.mkstemp(prefix="circuit-tracer-", suffix=".graph")
+        path = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as copy:
+                shutil.copyfileobj(stream, copy, 1 << 20)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise output_error(Path(name), error) from error
-        raise
+        raise output_error(path, error) from error
+    try:
+        yield path
     finally:
-        Path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _load(path: Path, source: str) -> Graph:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.graph.edges import EDGE_BLOCK
+from circuit_tracer_cli.graph.edges import EDGE_BLOCK, Array
 
-ScoreStream = Callable[[], Iterable[torch.Tensor]]
+ScoreStream = Callable[[], Iterable[Array]]
 """Gives the same blocks of float32 scores each time it's called."""
 
 _HIGH_BINS = 1 << 15  # the sign bit of a score is never set
@@ -35,12 +36,11 @@ def find_threshold(scores: torch.Tensor, threshold: float) -> torch.Tensor:
         A scalar tensor like `scores`; infinity if no score is above zero.
     """
     check_threshold(threshold, "threshold")
-    flat = scores.flatten()
+    flat = scores.detach().flatten()
 
-    def blocks() -> Iterable[torch.Tensor]:
-        return (
-            flat[start : start + EDGE_BLOCK].to(torch.float32) for start in range(0, len(flat), EDGE_BLOCK)
-        )
+    def blocks() -> Iterable[Array]:
+        for start in range(0, len(flat), EDGE_BLOCK):
+            yield flat[start : start + EDGE_BLOCK].to("cpu", torch.float32).numpy()
 
     found = select_threshold(blocks, threshold)
     if math.isinf(found):
@@ -54,32 +54,31 @@ def select_threshold(stream: ScoreStream, threshold: float) -> float:
     For floats above zero the order of their bits is the order of their values: a first histogram over the upper sixteen bits
     finds the bin, a second over the lower sixteen the very value.
     """
-    sums = torch.zeros(_HIGH_BINS, dtype=torch.float64)
+    sums = np.zeros(_HIGH_BINS)
     for block in stream():
-        positive = block[block > 0]
-        bins = positive.view(torch.int32) >> 16
-        sums += torch.bincount(bins, weights=positive.to(torch.float64), minlength=_HIGH_BINS).cpu()
+        scores = np.maximum(block, np.float32(0))
+        np.add.at(sums, _bits(scores) >> 16, scores.astype(np.float64))
     total = float(sums.sum())
     if not total > 0:
         return math.inf
     high, above = _first_reaching(sums, 0.0, threshold, total)
-    fine = torch.zeros(_LOW_BINS, dtype=torch.float64)
+    fine = np.zeros(_LOW_BINS)
     for block in stream():
-        positive = block[block > 0]
-        bits = positive.view(torch.int32)
-        inside = (bits >> 16) == high
-        low_bits = bits[inside] & (_LOW_BINS - 1)
-        fine += torch.bincount(
-            low_bits, weights=positive[inside].to(torch.float64), minlength=_LOW_BINS
-        ).cpu()
+        scores = np.maximum(block, np.float32(0))
+        scores = scores[_bits(scores) >> 16 == high]
+        np.add.at(fine, _bits(scores) & (_LOW_BINS - 1), scores.astype(np.float64))
     low, _ = _first_reaching(fine, above, threshold, total)
-    return torch.tensor((high << 16) | low, dtype=torch.int32).view(torch.float32).item()
+    return float(np.array((high << 16) | low, dtype=np.int32).view(np.float32))
 
 
-def _first_reaching(sums: torch.Tensor, above: float, threshold: float, total: float) -> tuple[int, float]:
+def _bits(scores: Array) -> Array:
+    return scores.view(np.int32).astype(np.int64)
+
+
+def _first_reaching(sums: Array, above: float, threshold: float, total: float) -> tuple[int, float]:
     """The highest bin at which the share reaches `threshold` (else the lowest that isn't empty), and the sum above it."""
-    filled = sums.nonzero().flatten().flip(0)
-    cumulative = above + sums[filled].cumsum(0)
-    reached = (cumulative / total >= threshold).nonzero().flatten()
+    filled = sums.nonzero()[0][::-1]
+    cumulative = above + sums[filled].cumsum()
+    reached = (cumulative / total >= threshold).nonzero()[0]
     place = int(reached[0]) if len(reached) and threshold < 1 else len(filled) - 1
     return int(filled[place]), float(cumulative[place - 1]) if place else above

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from circuit_tracer_cli.errors import CircuitTracerError
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.layout import NodeKind
@@ -106,10 +108,7 @@ def to_networkx(graph: Graph) -> networkx.DiGraph[str]:
         result.add_node(node.node_id, **{name: value for name, value in values.items() if value is not None})
     names = graph.node_ids()
     for block in graph.edges.blocks():
-        triples = zip(block.columns.tolist(), block.rows.tolist(), block.values.tolist(), strict=True)
-        result.add_weighted_edges_from(
-            (names[source], names[target], weight) for source, target, weight in triples
-        )
+        result.add_weighted_edges_from((names[s], names[t], weight) for s, t, weight in block.triples())
     return result
 
 
@@ -124,11 +123,11 @@ def to_dataframe(graph: Graph) -> pandas.DataFrame:
     order: list[NodeKind] = ["feature", "error", "token", "logit"]
     codes = [order.index(kind) for kind in kinds]
     columns: dict[str, Any] = {}
-    targets = graph.edges.row_indices(0, graph.edges.nnz).cpu().numpy()
+    targets = np.repeat(np.arange(graph.n_nodes), graph.edges.indptr.diff().cpu().numpy())
     sources = graph.edges.indices.cpu().numpy()
     for name, nodes in (("source", sources), ("target", targets)):
         columns[name] = library.Categorical.from_codes(nodes, categories=names)
-    lookup = library.Series(codes).to_numpy()
+    lookup = np.array(codes)
     for name, nodes in (("source_kind", sources), ("target_kind", targets)):
         columns[name] = library.Categorical.from_codes(lookup[nodes], categories=order)
     columns["weight"] = graph.edges.values.cpu().numpy()
