@@ -16,7 +16,7 @@ from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.rows import all_finite
 
 _DENSE_ELEMENTS = 2**26
-_BLOCK_BYTES = 2**28
+_BLOCK_BYTES = 2**27
 
 
 @dataclass(frozen=True, slots=True)
