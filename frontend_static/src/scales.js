@@ -76,6 +76,6 @@ function luminance(colour) {
 
 /** Black or white, whichever reads better on this colour. */
 export function textOn(colour) {
-  const [black, white] = [[18, 18, 18], [255, 255, 255]];
+  const [black, white] = [[0, 0, 0], [255, 255, 255]];
   return contrast(colour, black) >= contrast(colour, white) ? black : white;
 }

@@ -70,7 +70,8 @@ def test_an_index_by_name_and_gzip_records(folder: Path, client: TestClient) -> 
 
 @pytest.mark.parametrize(
     "index",
-    [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(b'[{"filename": "x"}]'), gzip.compress(b'[{"filename": "x", "offsets": [-1]}]'),
+    [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(b'[{"filename": "x"}]'),
+     gzip.compress(b'[{"filename": "x", "offsets": [-1]}]'),
      gzip.compress(b"[1]"), gzip.compress(b'{"x": {"filename": "x", "offsets": []}}'), gzip.compress(b"[]")[:-4]],
 )  # fmt: skip
 def test_a_broken_index_is_an_error_with_a_hint(folder: Path, client: TestClient, index: bytes) -> None:

@@ -1,0 +1,75 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { parseGraph } from "../../frontend_static/src/graph.js";
+import {
+  BOX, boxEdges, dissolveGroup, groupConnections, layoutBoxes, makeBoxes, mergeGroups, renameGroup, unitPosition,
+} from "../../frontend_static/src/supernodes.js";
+import { graphJson } from "./builders.mjs";
+
+const graph = parseGraph(graphJson());
+
+test("groups keep their pinned members only, and vanish without any", () => {
+  const boxes = makeBoxes(graph, ["0_5_1", "E_3_1", "gone"], [["g", "0_5_1", "1_7_2"], ["empty", "1_-1_2"]]);
+  assert.deepEqual(boxes.map(({ label, members }) => [label, members.map((node) => node.id)]), [["g", ["0_5_1"]], ["", ["E_3_1"]]]);
+});
+
+test("a node in two groups belongs to the first", () => {
+  const boxes = makeBoxes(graph, ["0_5_1"], [["one", "0_5_1"], ["two", "0_5_1"]]);
+  assert.deepEqual(boxes.map((box) => box.label), ["one"]);
+});
+
+test("an edge between single nodes is the link's share of the target's input", () => {
+  const boxes = makeBoxes(graph, ["E_3_1", "1_7_2"], []);
+  assert.deepEqual(boxEdges(graph, boxes), [{ from: 0, to: 1, weight: 0.75 }]);
+});
+
+test("input from inside a group doesn't count, and members weigh by how open they are", () => {
+  const boxes = makeBoxes(graph, ["0_5_1", "1_7_2", "E_3_1"], [["g", "0_5_1", "1_7_2"]]);
+  const [edge] = boxEdges(graph, boxes);
+  /* 0_5_1 is open with 3/3, 1_7_2 with 3/4; from outside, all of either comes from the token. */
+  const [first, second] = [1, 0.75];
+  assert.deepEqual([edge.from, edge.to], [1, 0]);
+  assert.ok(Math.abs(edge.weight - (first + second) / (first + second)) < 1e-12);
+});
+
+test("a group's connections are summed per outside node", () => {
+  const members = [graph.index("0_5_1"), graph.index("1_7_2")];
+  const [token] = groupConnections(graph, members, "input");
+  assert.equal(token.other, graph.index("E_3_1"));
+  assert.equal(token.weight, 6);
+  assert.ok(groupConnections(graph, members, "output").every(({ other }) => !members.includes(other)));
+});
+
+test("merging dissolves touched groups and reuses their label", () => {
+  const groups = [["old", "a", "b"], ["other", "z"]];
+  assert.deepEqual(mergeGroups(groups, ["b", "c"]), [["other", "z"], ["old", "a", "b", "c"]]);
+  assert.deepEqual(mergeGroups([], ["a", "b"], ["", "first"]), [["first", "a", "b"]]);
+  assert.deepEqual(mergeGroups([], ["a", "b"]), [["supernode", "a", "b"]]);
+  assert.deepEqual(dissolveGroup(groups, 0), [["other", "z"]]);
+  assert.deepEqual(renameGroup(groups, 1, "  "), [["old", "a", "b"], ["supernode", "z"]]);
+});
+
+test("boxes stand inside the panel, layers upwards, and don't overlap where there is room", () => {
+  const nodes = Array.from({ length: 24 }, (_, i) => ({ ...graphJson().nodes[0], node_id: `n${i}`, layer: String(i % 5), ctx_idx: i % 4 }));
+  const many = parseGraph(graphJson({ nodes, links: [] }));
+  const boxes = makeBoxes(many, nodes.map((node) => node.node_id), []);
+  const [width, height] = [1400, 900];
+  const places = layoutBoxes(boxes, width, height);
+  for (const { x, y } of places) {
+    assert.ok(x >= BOX.width / 2 && x <= width - BOX.width / 2 && y >= BOX.height / 2 && y <= height - BOX.height / 2);
+  }
+  places.forEach((a, i) => places.slice(i + 1).forEach((b) => {
+    assert.ok(Math.abs(a.x - b.x) >= BOX.width || Math.abs(a.y - b.y) >= BOX.height);
+  }));
+  const low = places[boxes.findIndex((box) => box.layer === 0)];
+  const high = places[boxes.findIndex((box) => box.layer === 4)];
+  assert.ok(high.y < low.y);
+});
+
+test("a dragged box stays where it was put", () => {
+  const boxes = makeBoxes(graph, ["0_5_1", "E_3_1"], []);
+  const places = layoutBoxes(boxes, 800, 400, { [boxes[0].key]: [0.25, 0.75] });
+  const [u, v] = unitPosition(places[0], 800, 400);
+  assert.ok(Math.abs(u - 0.25) < 1e-9 && Math.abs(v - 0.75) < 1e-9);
+});
