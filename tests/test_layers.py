@@ -15,8 +15,8 @@ NAME = "circuit_tracer_cli"
 
 _ROOT = {"errors", "types"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
-_WORK = _MODEL | {"graph", "replacement"}
-_TOP = _WORK | {"attribution", "interventions", "features", "export", "pipeline"}
+_WORK = _MODEL | {"graph", "interventions", "replacement"}
+_TOP = _WORK | {"attribution", "features", "validation", "export", "pipeline"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
@@ -24,12 +24,13 @@ ALLOWED = {
     "graph": _ROOT,
     "backends": _ROOT | {"tokens"},
     "transcoders": _ROOT | {"tokens"},
-    "replacement": _MODEL,
+    "interventions": _MODEL,
+    "replacement": _MODEL | {"interventions"},
     "attribution": _WORK,
-    "interventions": _WORK,
     "features": _WORK,
+    "validation": _WORK | {"attribution", "features"},
     "export": _ROOT | {"graph", "features"},
-    "pipeline": _WORK | {"attribution", "interventions", "features", "export"},
+    "pipeline": _WORK | {"attribution", "features", "validation", "export"},
     "server": _TOP,
     "demo": _TOP | {"server"},
     "cli": _TOP | {"server", "demo"},

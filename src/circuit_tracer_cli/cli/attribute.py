@@ -103,10 +103,9 @@ def typed_command() -> str:
 def _run(
     request: TraceRequest, files: GraphFiles, viewer: Viewer | None, output: Output, *, bars: bool
 ) -> None:
-    """Check, trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
-    from circuit_tracer_cli.pipeline import check, trace
+    """Trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
+    from circuit_tracer_cli.pipeline import trace
 
-    check(request)
     with viewer.start() if viewer else nullcontext() as running:
         with progress_on(output, bars=bars) as progress:
             graph = trace(request, progress)

@@ -107,12 +107,11 @@ def _chosen(prompt_id: str) -> DemoPrompt:
 
 
 def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) -> Graph:
-    from circuit_tracer_cli.pipeline import TraceRequest, check, trace
+    from circuit_tracer_cli.pipeline import TraceRequest, trace
 
     request = TraceRequest(
         prompt=chosen["prompt"], transcoder_set=f"demo-{transcoders}", offline=True, command=typed_command()
     )
-    check(request)
     with progress_on(output, bars=bars) as progress:
         return trace(request, progress)
 

@@ -73,20 +73,13 @@ def check_graph_destination(destination: str | None) -> None:
     _try_to_write(path.parent)
 
 
-def prepare_directory(directory: str) -> Path:
-    """The folder for graph files, made if it is missing and tried with an empty file. Raises OutputError."""
+def check_directory(directory: str) -> Path:
+    """The folder for graph files, tried with an empty file. A missing one isn't made yet. Raises OutputError."""
     path = Path(directory)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(
-            f"{directory} can't be a folder: a file is in the way", "name another --graph-file-dir"
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"can't make folder {directory}: {error.strerror}", "name another --graph-file-dir"
-        ) from error
-    _try_to_write(path)
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"{directory} can't be a folder: {nearest} is a file", "name another --graph-file-dir")
+    _try_to_write(nearest)
     return path
 
 

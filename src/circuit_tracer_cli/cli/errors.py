@@ -50,7 +50,8 @@ def report(error: BaseException) -> int:
 
 def report_usage(message: str, command: str) -> int:
     """Print a command line's fault as the parser words it, with the help to read."""
-    text = message[:1].lower() + message[1:].rstrip(".")
+    text = message.removesuffix(".").replace(": Value error, ", ": ").replace(": Input should be", ": it should be")
+    text = text[:1].lower() + text[1:]
     _say(text, f"{command} --help")
     return WRONG_USAGE
 
@@ -64,12 +65,13 @@ def silence_stdout() -> None:
 
 def _translated(error: BaseException) -> CircuitTracerError | None:
     """The error tree's word for what Python and torch raise when the machine is at its limits."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    names_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    if isinstance(error, MemoryError) or names_memory or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemory(
             "there is not enough memory for this",
             "try a smaller --max-feature-nodes or --batch-size, --offload cpu, or --lazy-encoder --lazy-decoder",
         )
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return OutputError("the disk is full", "free some space, or name another folder")
     if isinstance(error, PermissionError) and error.filename:
         return OutputError(

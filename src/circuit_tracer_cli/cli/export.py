@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import STREAM, prepare_directory, read_graph
+from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.slugs import invent_slug
@@ -52,7 +52,7 @@ def export(
         raise InvalidValue(f"unknown format {format_!r}", f"--format {' | '.join(FORMATS)}")
     if slug is not None:
         check_slug(slug)
-    directory = prepare_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
+    directory = check_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
     set_manners(output)
     raw = read_graph(graph)
     from circuit_tracer_cli.export import exporter

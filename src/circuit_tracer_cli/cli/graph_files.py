@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from circuit_tracer_cli.cli.destinations import (
     STREAM,
     check_graph_destination,
-    prepare_directory,
+    check_directory,
     write_graph,
 )
 from circuit_tracer_cli.cli.options import DEFAULT_DIRECTORY
@@ -53,12 +53,12 @@ class GraphFiles:
         return self
 
     def check(self) -> None:
-        """Refuse what can't be written, and make the folder. Raises UsageError, OutputError."""
+        """Refuse what can't be written. Raises UsageError, OutputError."""
         if self.slug is not None:
             check_slug(self.slug)
         check_graph_destination(self.graph_path)
         if self.directory is not None:
-            prepare_directory(self.directory)
+            check_directory(self.directory)
 
     def write(self, graph: Graph) -> list[Path]:
         """Write them. Returns the paths, without stdout. Raises OutputError."""

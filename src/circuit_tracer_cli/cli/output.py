@@ -87,7 +87,10 @@ class Output:
             )
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
-        Console(file=self._results, highlight=False).print(table)
+        console = Console(file=self._results, highlight=False)
+        with console.capture() as capture:
+            console.print(table)
+        self.result("\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n")))
 
 
 def _to_stderr(text: str) -> None:

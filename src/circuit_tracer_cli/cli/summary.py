@@ -64,7 +64,11 @@ class GraphSummary:
     def place(self, position: int) -> str:
         """A prompt position as its token, or its number where the tokens aren't known."""
         tokens = self.graph.prompt_tokens
-        return quoted(tokens[position], 16) if tokens else f"position {position}"
+        return quoted(tokens[position], 16) if tokens else str(position)
+
+    def share(self, path: GraphPath) -> float:
+        """What a path carries of all that the targets stand for: its strength times its target's probability."""
+        return path.strength * float(self.graph.logit_weights[path.nodes[-1]])
 
     def name(self, index: int) -> str:
         """A node in one word: a token in quotes, a feature as `layer/feature@position`, which `intervene` understands."""
@@ -108,6 +112,7 @@ class GraphSummary:
                     "nodes": [self.nodes[index].node_id for index in path.nodes],
                     "weights": list(path.weights),
                     "strength": path.strength,
+                    "share": self.share(path),
                     "sign": path.sign,
                 }
                 for path in self.strongest_paths
@@ -159,5 +164,5 @@ def print_strongest(summary: GraphSummary, output: Output) -> None:
         output.table("Strongest nodes", ("node", "at", "influence#", "activation#"), rows)
     if summary.strongest_paths:
         output.result()
-        lines = [(f"{path.strength:.2%}", summary.path_in_words(path)) for path in summary.strongest_paths]
-        output.table("Strongest paths", ("strength#", "path"), lines)
+        lines = [(f"{summary.share(path):.2%}", summary.path_in_words(path)) for path in summary.strongest_paths]
+        output.table("Strongest paths", ("share#", "path"), lines)
