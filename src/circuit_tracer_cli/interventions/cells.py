@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,8 +94,8 @@ def _cells(edit: Intervention, n_pos: int, d_transcoder: int) -> Cells:
     else:
         rows = torch.as_tensor(positions)
     try:
-        region = torch.broadcast_shapes(rows.shape, features.shape)
-    except RuntimeError:
+        region = np.broadcast_shapes(rows.shape, features.shape)
+    except ValueError:
         raise BadIntervention(f"edit {edit}: there are not as many positions as features") from None
     value = edit.value.factor if isinstance(edit.value, Scaled) else edit.value
     try:

@@ -202,8 +202,7 @@ class EditedPass:
         """The feature output with everything that is due at this layer."""
 
         def edit(value: Tensor) -> Tensor:
-            if layer in self.edits:
-                self._spread(layer, self.edits[layer])
+            self._spread(layer)
             out = self._pinned_output(layer) if self._pinned(layer) else value[0]
             due = self.state.pending.pop(layer, None)
             if due is not None and (self._pinned(layer) or not self.constrained):
@@ -224,23 +223,29 @@ class EditedPass:
         change = (self.state.inputs[layer] - at.feature_input).to(skip)
         return at.feature_output + (change @ skip).to(at.feature_output)
 
-    def _spread(self, layer: int, cells: Cells) -> None:
+    def _spread(self, layer: int) -> None:
         """Add what the edits of a layer change to every layer that its features write to."""
-        transcoders = self.site.transcoders
+        if layer not in self.edits:
+            return
+        cells = self.edits[layer]
         features, column = torch.unique(cells.features, return_inverse=True)
         current, original = self._activations(layer, cells)
         change = cells.targets(original.to(torch.promote_types(original.dtype, torch.float32)))
         change = change - current.to(change)
-        n_pos = self._n_pos(layer, cells)
-        changes = change.new_zeros(n_pos, len(features))
+        changes = change.new_zeros(self._n_pos(layer), len(features))
         changes[cells.positions.to(change.device), column.to(change.device)] = change
+        self.decode_change(layer, changes, features)
+
+    def decode_change(self, layer: int, changes: Tensor, features: Tensor) -> None:
+        """Let `changes (pos, n)` in the activations of `features (n)` arrive wherever these write."""
+        transcoders = self.site.transcoders
         rows = transcoders.decoder_rows(layer, features.to(transcoders.device)).to(changes)
-        written = (changes @ rows.flatten(1)).view(n_pos, rows.shape[1], rows.shape[2])
+        written = (changes @ rows.flatten(1)).view(len(changes), rows.shape[1], rows.shape[2])
         for target, part in zip(transcoders.written_layers(layer), written.unbind(1), strict=True):
             before = self.state.pending.get(target)
             self.state.pending[target] = part if before is None else before + part
 
-    def _n_pos(self, layer: int, cells: Cells) -> int:
+    def _n_pos(self, layer: int) -> int:
         if self.pins is not None:
             return len(self.pins.frozen.tokens)
         return len(self.state.inputs[layer])

@@ -1,0 +1,121 @@
+"""Direct effects: with everything non-linear pinned, one more of a source must change its targets by its column of the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.interventions.passes import Push, Recording
+from circuit_tracer_cli.interventions.run import Constraints
+from circuit_tracer_cli.interventions.spec import Intervention
+from circuit_tracer_cli.validation.subject import Subject
+
+
+ATOL, RTOL = 5e-4, 1e-5
+"""How far a float32 measurement may be from an edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEffects:
+    """Measured changes against adjacency columns.
+
+    Attributes:
+        n_columns: Sources measured, by kind.
+        n_entries: Edges compared.
+        max_absolute_error: Largest difference of any entry.
+        max_relative_error: Largest difference over the largest entry of its column.
+        worst: Id of the source with the largest relative error.
+        agrees: Whether every entry is within 5e-4 + 1e-5·|weight|, which float32 rounding explains; None for a graph in 16 bits.
+    """
+
+    n_columns: dict[str, int]
+    n_entries: int
+    max_absolute_error: float
+    max_relative_error: float
+    worst: str | None
+    agrees: bool | None
+
+
+class PinnedModel:
+    """The model with everything non-linear pinned, and what changes in it.
+
+    Args:
+        subject: The graph on its model.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.everything = Constraints(constrained_layers=range(subject.n_layers))
+        n_vocab = subject.graph.cfg.d_vocab
+        ids = subject.graph.logit_token_ids.cpu()
+        self.logit_targets = (ids < min(n_vocab, subject.graph.vocab_size)).nonzero().squeeze(1)
+        if "custom" in str(subject.graph.metadata.get("targets", "")):
+            self.logit_targets = self.logit_targets[:0]
+        self.logit_ids = ids[self.logit_targets]
+        nothing = Push(None, 0, torch.zeros_like(subject.frozen.embed[0]))
+        self.base = self._state((), (nothing,))
+
+    @property
+    def rows(self) -> Tensor:
+        """The nodes `(m + k)` whose changes are measured: all features and the targets that are tokens."""
+        n = len(self.subject.features)
+        return torch.cat([torch.arange(n), self.subject.graph.layout.logit_offset + self.logit_targets])
+
+    def _state(self, edits: Sequence[Intervention], pushes: Sequence[Push]) -> Tensor:
+        """Pre-activations of the features and demeaned logits of the targets, float64."""
+        with self.subject.model.zero_softcap():
+            result = self.subject.run(
+                edits, self.everything, Recording(apply_activation_function=False), pushes
+            )
+        assert result.activations is not None
+        last = result.logits[-1].double().cpu()
+        return torch.cat([self.subject.at_features(result.activations), (last - last.mean())[self.logit_ids]])
+
+    def change(self, node: int) -> Tensor:
+        """How `rows` change when a feature doubles, or an error or token vector is added once more."""
+        if self.subject.graph.layout.kind(node) == "feature":
+            return self._state((self.subject.edit(node, 2.0),), ()) - self.base
+        return self._state((), (self.subject.push(node),)) - self.base
+
+
+def measure_direct_effects(subject: Subject, nodes: dict[str, list[int]]) -> DirectEffects:
+    """Compare the columns of some nodes, given by kind, with what is measured. Of a pruned graph only the kept edges count."""
+    pinned = PinnedModel(subject)
+    rows = pinned.rows
+    columns = edge_columns(subject, [node for some in nodes.values() for node in some])
+    worst, largest_absolute, largest_relative, n_entries, agrees = None, 0.0, 0.0, 0, True
+    for node, column in columns.items():
+        wanted = column[rows]
+        compared = wanted != 0 if subject.graph.pruning else torch.ones_like(wanted, dtype=torch.bool)
+        if not bool(compared.any()):
+            continue
+        difference = (pinned.change(node) - wanted)[compared].abs()
+        agrees = agrees and bool((difference <= ATOL + RTOL * wanted[compared].abs()).all())
+        wrong = float(difference.max())
+        scale = float(wanted.abs().max())
+        n_entries += int(compared.sum())
+        largest_absolute = max(largest_absolute, wrong)
+        if scale > 0 and wrong / scale >= largest_relative:
+            largest_relative, worst = wrong / scale, subject.graph.node_id(node)
+    counts = {kind: len(some) for kind, some in nodes.items()}
+    judged = agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
+    return DirectEffects(counts, n_entries, largest_absolute, largest_relative, worst, judged)
+
+
+def edge_columns(subject: Subject, nodes: Sequence[int]) -> dict[int, Tensor]:
+    """Columns `(T)` of the adjacency matrix in float64, without making it dense."""
+    edges = subject.graph.edges.to("cpu")
+    wanted = torch.zeros(edges.n, dtype=torch.bool)
+    wanted[list(nodes)] = True
+    stored = wanted[edges.indices.long()].nonzero().squeeze(1)
+    sources, values = edges.indices[stored].long(), edges.values[stored].double()
+    rows = torch.searchsorted(edges.indptr, stored, right=True) - 1
+    out = {}
+    for node in nodes:
+        here = sources == node
+        out[node] = torch.zeros(edges.n, dtype=torch.float64)
+        out[node][rows[here]] = values[here]
+    return out

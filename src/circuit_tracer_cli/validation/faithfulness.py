@@ -1,0 +1,118 @@
+"""Faithfulness of the local replacement model: does it answer a perturbation as the model does?
+
+The local replacement model (Ameisen et al. 2025) has transcoders in place of MLPs; errors, attention patterns and norm scales are fixed.
+On the unperturbed prompt it equals the model; here a vector is added to the stream and both are compared in all later layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends.base import Edit, Hooks
+from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push
+from circuit_tracer_cli.validation.statistics import cosine, nmse
+from circuit_tracer_cli.validation.subject import Subject
+
+STRENGTH = 0.5
+"""Length of a perturbation, relative to the feature output that it's added to."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFaithfulness:
+    """How the local replacement model carries a perturbation of one layer.
+
+    Attributes:
+        layer: Where vectors were added, at the write point.
+        n_perturbations: How many were tried.
+        cosine: Between the changes in model and replacement model at later read points, mean over perturbations.
+        nmse: Squared difference over the model's own squared change, mean over perturbations.
+    """
+
+    layer: int
+    n_perturbations: int
+    cosine: float
+    nmse: float
+
+
+class WatchedPass(EditedPass):
+    """A pass whose read points are kept."""
+
+    def __init__(self, subject: Subject, pins: Pins | None, pushes: tuple[Push, ...]) -> None:
+        model = subject.model.interventions
+        super().__init__(model.site, {}, pins, None, subject.tokens.zero_positions, pushes=pushes)
+        self.read_points: dict[int, Tensor] = {}
+
+    def _reads(self, layer: int) -> bool:
+        return True
+
+    def _read(self, layer: int) -> Edit:
+        inner = super()._read(layer)
+
+        def edit(value: Tensor) -> Any:
+            inner(value)
+            self.read_points[layer] = self.state.inputs[layer]
+
+        return edit
+
+
+class LocalReplacementPass(WatchedPass):
+    """The same in the local replacement model: features are computed anew and write the difference to the unmodified run."""
+
+    def _writes(self, layer: int) -> bool:
+        return True
+
+    def _spread(self, layer: int) -> None:
+        assert self.pins is not None
+        change = self._encoded(layer, self.state.inputs[layer]) - self._encoded(
+            layer, self.pins.frozen.layers[layer].feature_input
+        )
+        features = (change != 0).any(0).nonzero().squeeze(1)
+        if len(features):
+            changes = change[:, features].to(torch.promote_types(change.dtype, torch.float32))
+            self.decode_change(layer, changes, features)
+
+
+def perturbations(subject: Subject, layer: int, count: int, seed: int) -> list[Push]:
+    """Random directions at random traced positions of a layer's write point."""
+    generator = torch.Generator().manual_seed(seed + 1009 * layer)
+    zeroed = set(subject.tokens.zero_positions)
+    positions = [p for p in range(len(subject.tokens)) if p not in zeroed] or [len(subject.tokens) - 1]
+    outputs = subject.frozen.layers[layer].feature_output
+    pushes = []
+    for _ in range(count):
+        position = positions[int(torch.randint(len(positions), (1,), generator=generator))]
+        direction = torch.randn(outputs.shape[1], generator=generator)
+        length = STRENGTH * float(outputs[position].float().norm())
+        pushes.append(Push(layer, position, (direction * (length / direction.norm())).to(outputs)))
+    return pushes
+
+
+@torch.no_grad()
+def measure_layer(subject: Subject, layer: int, count: int, seed: int) -> LayerFaithfulness:
+    """Perturb one layer `count` times. There must be a layer after it."""
+    cosines, errors = [], []
+    for push in perturbations(subject, layer, count, seed):
+        model = _change(subject, WatchedPass(subject, None, (push,)), layer)
+        replacement = _change(subject, LocalReplacementPass(subject, _all_pins(subject), (push,)), layer)
+        cosines.append(cosine(replacement, model))
+        errors.append(nmse(replacement, model))
+    return LayerFaithfulness(layer, count, sum(cosines) / count, sum(errors) / count)
+
+
+def _all_pins(subject: Subject) -> Pins:
+    return Pins(subject.frozen, patterns=True, layers=frozenset(range(subject.n_layers)), scales=True)
+
+
+def _change(subject: Subject, watched: WatchedPass, layer: int) -> Tensor:
+    """What a perturbation changes at the read points after a layer: `(layer, pos, d_model)` in float64."""
+    hooks: Hooks = watched.hooks()
+    subject.model.model.run(subject.tokens.ids, hooks)
+    later = range(layer + 1, subject.n_layers)
+    changes = [
+        watched.read_points[i].double() - subject.frozen.layers[i].feature_input.double() for i in later
+    ]
+    return torch.stack(changes).cpu()

@@ -1,0 +1,128 @@
+"""A graph set beside the model that it was made from: the same prompt, features, errors and token vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends.base import FrozenPass
+from circuit_tracer_cli.errors import ModelMismatch
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.interventions.passes import Push, Recording
+from circuit_tracer_cli.interventions.run import Constraints, PassResult
+from circuit_tracer_cli.interventions.spec import Intervention, Scaled
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.transcoders.components import active_features, reconstruct
+
+
+class Subject:
+    """A graph and its model.
+
+    Attributes:
+        features: int64 `(m, 3)`: layer, position, feature of the nodes that are features.
+        kept: The nodes that pruning left, as indices; all of them for a raw graph.
+        n_unknown: Features of the graph that aren't active in this model on this prompt.
+
+    Raises:
+        ModelMismatch: The graph can't come from this model and these transcoders.
+    """
+
+    def __init__(self, graph: Graph, model: ReplacementModel) -> None:
+        self.graph, self.model = graph, model
+        self._check_sizes()
+        self.tokens = model.tokenize(graph.input_tokens)
+        if self.tokens.ids.tolist() != graph.input_tokens.tolist():
+            raise ModelMismatch("the model would put another first token before the graph's prompt")
+        self.frozen: FrozenPass = model.interventions.unmodified(self.tokens).frozen
+        self.features = graph.active_features[graph.selected_features].cpu()
+        mask = graph.pruning.node_mask if graph.pruning else torch.ones(graph.n_nodes, dtype=torch.bool)
+        self.kept = mask.cpu().nonzero().squeeze(1)
+        inputs = [layer.feature_input for layer in self.frozen.layers]
+        active = active_features(model.transcoders, inputs, self.tokens.zero_positions)
+        self.n_unknown = self._count_unknown(active.indices.cpu())
+        outputs = reconstruct(model.transcoders, active, inputs)
+        self.errors = torch.stack(
+            [at.feature_output.to(out) - out for at, out in zip(self.frozen.layers, outputs, strict=True)]
+        )
+        self.errors[:, list(self.tokens.zero_positions)] = 0
+
+    def _check_sizes(self) -> None:
+        shape, cfg, transcoders = self.model.model.shape, self.graph.cfg, self.model.transcoders
+        for what, ours, theirs in (
+            ("layers", shape.n_layers, cfg.n_layers),
+            ("d_model", shape.d_model, cfg.d_model),
+            ("d_vocab", shape.d_vocab, cfg.d_vocab),
+        ):
+            if ours != theirs:
+                raise ModelMismatch(
+                    f"the graph comes from a model with {what} {theirs}, this one has {ours}",
+                    hint=f"the graph names {cfg.model_name}; give --model and --transcoder-set",
+                )
+        features = self.graph.active_features[:, 2]
+        if len(features) and int(features.max()) >= transcoders.d_transcoder:
+            raise ModelMismatch(
+                f"the graph has feature {int(features.max())}, these transcoders have {transcoders.d_transcoder} per layer",
+                hint="name the graph's own set with --transcoder-set",
+            )
+
+    def _count_unknown(self, active: Tensor) -> int:
+        """How many of the graph's nodes aren't active here. Raises ModelMismatch if most aren't."""
+        known = set(map(tuple, active.tolist()))
+        unknown = sum(tuple(feature) not in known for feature in self.features.tolist())
+        if 2 * unknown > len(self.features):
+            raise ModelMismatch(
+                f"{unknown} of the graph's {len(self.features)} features aren't active in this model on its prompt",
+                hint="name the graph's own model and set with --model and --transcoder-set",
+            )
+        return unknown
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return self.graph.cfg.n_layers
+
+    def nodes(self, kind: str) -> list[int]:
+        """The kept nodes of a kind (`feature`, `error`, `token`), those that can have no effect by definition left out."""
+        layout = self.graph.layout
+        bounds = {
+            "feature": (0, layout.error_offset),
+            "error": (layout.error_offset, layout.token_offset),
+            "token": (layout.token_offset, layout.logit_offset),
+        }
+        first, last = bounds[kind]
+        found = self.kept[(self.kept >= first) & (self.kept < last)].tolist()
+        if kind == "error":
+            zeroed = set(self.tokens.zero_positions)
+            return [node for node in found if layout.error_place(node)[1] not in zeroed]
+        return [int(node) for node in found]
+
+    def edit(self, node: int, factor: float) -> Intervention:
+        """The edit that multiplies the activation of a feature node."""
+        layer, position, feature = self.features[node].tolist()
+        return Intervention(layer, position, feature, Scaled(factor))
+
+    def push(self, node: int) -> Push:
+        """An error or token node's vector, to be added once more."""
+        layout = self.graph.layout
+        if layout.kind(node) == "token":
+            position = layout.token_position(node)
+            return Push(None, position, self.frozen.embed[position])
+        layer, position = layout.error_place(node)
+        return Push(layer, position, self.errors[layer, position])
+
+    def run(
+        self,
+        edits: Sequence[Intervention],
+        constraints: Constraints,
+        recording: Recording | None = None,
+        pushes: Sequence[Push] = (),
+    ) -> PassResult:
+        """One pass over the graph's prompt."""
+        return self.model.interventions.run(self.tokens, edits, constraints, recording, pushes)
+
+    def at_features(self, values: Tensor) -> Tensor:
+        """The entries `(m)` of `values (layer, pos, feature)` at the graph's features, in float64 on the CPU."""
+        layer, position, feature = self.features.to(values.device).unbind(1)
+        return values[layer, position, feature].double().cpu()
