@@ -1,0 +1,331 @@
+"""From a model with transcoders and a stream of documents to a folder of feature examples.
+
+    documents → sequences → forward pass → activations → tallies (saved now and then) → records → files
+
+Memory is fixed by the settings; text is read once. The result depends on the text, the weights and the settings only:
+not on where a build was interrupted, nor on how often its state was saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, BadTranscoders, MissingFile
+from circuit_tracer_cli.features.finish import Corpus, RecordMaker
+from circuit_tracer_cli.features.logits import logit_effects
+from circuit_tracer_cli.features.pack import LayerFile, publish, write_layer
+from circuit_tracer_cli.features.read import FeatureFiles
+from circuit_tracer_cli.features.records import FeatureRecord
+from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts
+from circuit_tracer_cli.features.settings import BuildSettings
+from circuit_tracer_cli.features.tally import Events, LayerTally, SequenceFacts
+from circuit_tracer_cli.features.words import CorpusWords
+from circuit_tracer_cli.features.workspace import Position, Workspace
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.transcoders.rows import all_finite
+from circuit_tracer_cli.types import Progress, SilentProgress
+
+_DENSE_ELEMENTS = 2**26
+_SAVING_SHARE = 0.05
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a build has done."""
+
+    directory: Path
+    documents: int
+    skipped: int
+    tokens: int
+    layers: tuple[int, ...]
+    features: int
+    dead: int
+    labelled: int
+    n_bytes: int
+
+
+def memory_needed(settings: BuildSettings, n_layers: int, d_transcoder: int) -> int:
+    """Bytes that the tallies of a set take, whatever the text."""
+    return len(settings.layer_range(n_layers)) * d_transcoder * LayerTally.bytes_per_feature(settings)
+
+
+def build_features(
+    model: ReplacementModel,
+    documents: Iterable[str],
+    output_dir: str | Path,
+    settings: BuildSettings | None = None,
+    *,
+    name: str | None = None,
+    max_documents: int | None = None,
+    resume: bool = True,
+    progress: Progress | None = None,
+) -> BuildSummary:
+    """Build the feature examples of a transcoder set.
+
+    Args:
+        model: The model with the set.
+        documents: Texts. After an interruption the same ones from the beginning: what was read is checked and passed over.
+        output_dir: Folder for `index.json.gz` and its files. Layers of the same set that are there already stay.
+        settings: What to collect.
+        name: What the set is called in the files; its scan by default.
+        max_documents: Read no more than this.
+        resume: Go on where a build of this folder was interrupted.
+        progress: Told how far it is.
+
+    Raises:
+        BadCorpus: There is no text, or not the text that the interrupted build began with.
+        BadFeatureFiles: The interrupted build had other settings or weights.
+        BadTranscoders: An activation is NaN or infinite.
+        OutputError: The folder can't be written.
+    """
+    settings = settings or BuildSettings()
+    builder = _Builder(
+        model, Path(output_dir), settings, name or scan_name(model), progress or SilentProgress()
+    )
+    with builder.open(resume=resume):
+        builder.read(documents, max_documents)
+        return builder.finish()
+
+
+def scan_name(model: ReplacementModel) -> str:
+    """The set's name in the files."""
+    scan = model.scan
+    return scan if isinstance(scan, str) else ",".join(scan or ["custom"])
+
+
+def weights_digest(model: ReplacementModel, layers: range) -> str:
+    """A hash of a few rows of every layer, by which a retrained set is told from the one a build began with."""
+    digest = hashlib.sha256()
+    rows = torch.arange(min(4, model.transcoders.d_transcoder))
+    for layer in layers:
+        digest.update(model.transcoders.encoder_rows(layer, rows).cpu().float().numpy().tobytes())
+        digest.update(model.transcoders.bias(layer).cpu().float().numpy().tobytes())
+    if model.model.weights is not None:
+        digest.update(model.model.weights.W_U[:4].cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def layer_events(model: ReplacementModel, layer: int, x: Tensor, zeroed: range) -> Events | None:
+    """The activations of a layer that aren't zero, for its inputs `x (pos, d_model)`; None if there is none."""
+    block = max(1, _DENSE_ELEMENTS // model.transcoders.d_transcoder)
+    positions, features, values = [], [], []
+    for start in range(0, len(x), block):
+        acts = model.transcoders.encode_layer(x[start : start + block], layer)
+        if not all_finite(acts):
+            raise BadTranscoders(
+                f"activations of layer {layer} are NaN or infinite",
+                hint="float16 overflows easily: try --dtype bfloat16 or float32",
+            )
+        acts[[position - start for position in zeroed if start <= position < start + block]] = 0
+        position, feature = acts.nonzero(as_tuple=True)
+        positions.append((position + start).cpu())
+        features.append(feature.cpu())
+        values.append(acts[position, feature].float().cpu())
+    if not any(len(part) for part in values):
+        return None
+    return Events.of(torch.cat(positions).numpy(), torch.cat(features).numpy(), torch.cat(values).numpy())
+
+
+class _Builder:
+    """One build: tallies in memory, the workspace on disk, and how far it has come."""
+
+    def __init__(
+        self,
+        model: ReplacementModel,
+        output_dir: Path,
+        settings: BuildSettings,
+        name: str,
+        progress: Progress,
+    ) -> None:
+        self.model, self.output_dir, self.settings = model, output_dir, settings
+        self.name, self.progress = name, progress
+        self.layers = settings.layer_range(model.transcoders.n_layers)
+        n_features = model.transcoders.d_transcoder
+        self.tallies = {layer: LayerTally(layer, n_features, settings) for layer in self.layers}
+        self.sequencer = Sequencer(model, settings.sequence_length)
+        self.position = Position()
+        self.workspace: Workspace
+
+    def about(self) -> dict[str, Any]:
+        """What decides about the result besides the text."""
+        return {
+            "format_version": _VERSION,
+            "transcoders": self.name,
+            "model": self.model.cfg.model_name,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "weights": weights_digest(self.model, self.layers),
+            "settings": _jsonable(self.settings.that_decide()),
+        }
+
+    def open(self, *, resume: bool) -> Workspace:
+        """Make or find the folder, and take over what was saved."""
+        self.workspace = Workspace(self.output_dir, self.about(), resume=resume)
+        self.position = self.workspace.position
+        if self.workspace.generation:
+            for layer, tally in self.tallies.items():
+                self.workspace.restore(f"layer_{layer}", tally.arrays())
+        return self.workspace
+
+    def read(self, documents: Iterable[str], max_documents: int | None) -> None:
+        """Take in the documents, saving the state now and then and at the end."""
+        remaining = self._after_those_read(iter(documents))
+        self.progress.phase("reading text", max_documents)
+        self.progress.advance(self.position.documents)
+        began, saving = time.monotonic(), 0.0
+        while max_documents is None or self.position.documents < max_documents:
+            document = next(remaining, None)
+            if document is None:
+                break
+            self._add_document(document)
+            self.progress.advance()
+            due = self.position.documents % self.settings.checkpoint_every == 0
+            if due and saving <= _SAVING_SHARE * (time.monotonic() - began):
+                before = time.monotonic()
+                self._save()
+                saving += time.monotonic() - before
+        if self.position.counted == 0:
+            raise BadCorpus("there is no text that the model's tokenizer can read")
+        self._save()
+
+    def _after_those_read(self, documents: Iterator[str]) -> Iterator[str]:
+        """The documents that are still to be read. Raises BadCorpus if the others aren't those that were."""
+        done = self.position.documents
+        if not done:
+            return documents
+        check = Position()
+        for number in range(done):
+            document = next(documents, None)
+            if document is None:
+                raise BadCorpus(
+                    f"the interrupted build has read {done} documents, here are {number}",
+                    hint="give it the same text, or begin afresh with --no-resume",
+                )
+            check = replace(check, digest=check.after(document))
+        if check.digest != self.position.digest:
+            raise BadCorpus(
+                "this isn't the text that the interrupted build has read",
+                hint="give it the same text, or begin afresh with --no-resume",
+            )
+        self.progress.note(f"going on after {done} documents of an interrupted build")
+        return documents
+
+    def _add_document(self, document: str) -> None:
+        before = self.position
+        self.position = replace(before, documents=before.documents + 1, digest=before.after(document))
+        try:
+            for tokens in self.sequencer.sequences(document):
+                self._add_sequence(tokens)
+        except BadPrompt:
+            self.position = replace(self.position, skipped=self.position.skipped + 1)
+
+    def _add_sequence(self, tokens: Tokens) -> None:
+        ids = tokens.ids.cpu().numpy().astype(np.int32)
+        position, zeroed = self.position, tokens.zero_positions
+        facts = SequenceFacts.of(ids, position.tokens, self.settings.left)
+        frozen = self.model.frozen_pass(tokens.ids)
+        for layer, tally in self.tallies.items():
+            events = layer_events(self.model, layer, frozen.layers[layer].feature_input, zeroed)
+            if events is not None:
+                tally.add(events, facts)
+        self.workspace.append(ids, position.tokens)
+        self.position = replace(
+            position,
+            sequences=position.sequences + 1,
+            tokens=position.tokens + len(ids),
+            counted=position.counted + len(ids) - len(zeroed),
+        )
+
+    def _save(self) -> None:
+        self.workspace.save(
+            ((f"layer_{layer}", tally.arrays()) for layer, tally in self.tallies.items()), self.position
+        )
+
+    def finish(self) -> BuildSummary:
+        """Write records, labels and index, and drop the workspace."""
+        corpus = self._corpus()
+        self.progress.phase("writing examples", len(self.layers))
+        files, labels = _other_layers(self.output_dir, self.about(), self.layers)
+        labelled = n_bytes = 0
+        for layer in self.layers:
+            maker = RecordMaker(self.tallies[layer], corpus, f"{self.name}/{layer}")
+            records = maker.records(logit_effects(self.model, layer, self.settings.logits))
+            noted = _labels_noted(layer, records, labels)
+            files[layer] = write_layer(self.output_dir, layer, noted, self.workspace.folder)
+            labelled += sum(key.startswith(f"{layer}/") for key in labels)
+            n_bytes += files[layer].offsets[-1]
+            self.progress.advance()
+        counts = {
+            "documents": self.position.documents,
+            "tokens": self.position.counted,
+            "text": self.position.digest[:16],
+        }
+        publish(self.output_dir, files, labels, self.about() | counts | {"layers": sorted(files)})
+        self.workspace.remove()
+        return BuildSummary(
+            directory=self.output_dir,
+            documents=self.position.documents,
+            skipped=self.position.skipped,
+            tokens=self.position.counted,
+            layers=tuple(self.layers),
+            features=sum(len(tally.active) for tally in self.tallies.values()),
+            dead=sum(int((tally.active == 0).sum()) for tally in self.tallies.values()),
+            labelled=labelled,
+            n_bytes=n_bytes,
+        )
+
+    def _corpus(self) -> Corpus:
+        tokens, starts = self.workspace.token_file(), self.workspace.sequence_starts()
+        counts = np.zeros(self.model.model.shape.d_vocab, np.int64)
+        for start in range(0, len(tokens), 2**22):
+            counts += np.bincount(tokens[start : start + 2**22], minlength=len(counts))
+        lead = max(1, len(self.sequencer.lead))
+        for offset in range(
+            lead
+        ):  # tokens that stand first because the model wants them say nothing about the text
+            counts -= np.bincount(tokens[np.minimum(starts + offset, len(tokens) - 1)], minlength=len(counts))
+        texts = TokenTexts(self.model.tokenizer)
+        words = CorpusWords((texts[int(token)], int(counts[token])) for token in np.flatnonzero(counts > 0))
+        return Corpus(tokens, starts, self.position.counted, texts, words)
+
+
+def _labels_noted(
+    layer: int, records: Iterable[FeatureRecord], labels: dict[str, dict[str, Any]]
+) -> Iterator[FeatureRecord]:
+    """The records, their labels put aside on the way."""
+    for record in records:
+        if record.label is not None:
+            labels[f"{layer}/{record.index}"] = record.label.to_dict()
+        yield record
+
+
+def _other_layers(
+    folder: Path, about: dict[str, Any], layers: range
+) -> tuple[dict[int, LayerFile], dict[str, dict[str, Any]]]:
+    """Layers of the same set that an earlier build with `layers` has left in the folder, and their labels."""
+    try:
+        earlier = FeatureFiles(folder)
+        known = earlier.about()
+        same = all(known.get(key) == about[key] for key in ("format_version", "transcoders", "model"))
+        found = earlier.labels() if same else {}
+    except (MissingFile, BadFeatureFiles):
+        return {}, {}
+    kept = {
+        n: LayerFile(e.filename, e.offsets) for n, e in earlier.layers.items() if same and n not in layers
+    }
+    return kept, {key: label for key, label in found.items() if int(key.split("/")[0]) in kept}
+
+
+def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, as they come back from a file."""
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,0 +1,158 @@
+"""From a layer's tally to its records: examples with their texts, statistics, logit effects, labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from circuit_tracer_cli.features.labels import Evidence, propose
+from circuit_tracer_cli.features.logits import LogitEffects
+from circuit_tracer_cli.features.records import Example, ExampleGroup, FeatureRecord
+from circuit_tracer_cli.features.reservoir import Reservoir
+from circuit_tracer_cli.features.sequences import TokenTexts
+from circuit_tracer_cli.features.settings import BuildSettings
+from circuit_tracer_cli.features.tally import LayerTally
+from circuit_tracer_cli.features.words import CorpusWords
+
+_BINS = 40
+_PERCENTILES = np.arange(1, 101)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """The text that was read: its tokens, where its sequences begin, and how common its words are."""
+
+    tokens: NDArray[np.int32]  # (token)
+    starts: NDArray[np.int64]  # (sequence)
+    counted: int  # tokens at which features may be active
+    texts: TokenTexts
+    words: CorpusWords
+
+    def example(self, at: int, window: NDArray[np.float32], left: int, *, repeated: bool) -> Example:
+        """The example whose peak is token `at`; `window` begins `left` tokens before it and may reach over the sequence."""
+        sequence = int(np.searchsorted(self.starts, at, side="right"))
+        begin = int(self.starts[sequence - 1])
+        end = int(self.starts[sequence]) if sequence < len(self.starts) else len(self.tokens)
+        first, last = max(begin, at - left), min(end, at - left + len(window))
+        acts = window[first - (at - left) : last - (at - left)]
+        return Example(
+            tokens=tuple(self.texts.of(self.tokens[first:last].tolist())),
+            tokens_acts_list=tuple(rounded(float(act)) for act in acts),
+            train_token_ind=at - first,
+            is_repeated_datapoint=repeated,
+        )
+
+
+def rounded(value: float, digits: int = 4) -> float:
+    """A number to four significant digits, which the viewer can't tell from the exact one."""
+    return float(f"{value:.{digits}g}")
+
+
+class RecordMaker:
+    """Makes the records of one layer."""
+
+    def __init__(self, tally: LayerTally, corpus: Corpus, transcoder_id: str) -> None:
+        self.tally = tally
+        self.corpus = corpus
+        self.transcoder_id = transcoder_id
+        self.settings: BuildSettings = tally.settings
+
+    def records(self, effects: Iterator[LogitEffects]) -> Iterator[FeatureRecord]:
+        """All records in the order of the features; `effects` are those of all features, or nothing."""
+        feature = 0
+        for block in effects:
+            for row in range(len(block.top)):
+                yield self.record(feature, block, row)
+                feature += 1
+        for rest in range(feature, len(self.tally.active)):
+            yield self.record(rest, None, 0)
+
+    def record(self, feature: int, effects: LogitEffects | None, row: int) -> FeatureRecord:
+        """One feature's record; if it was never active, without examples and statistics."""
+        texts = self.corpus.texts
+        top = [] if effects is None else texts.of(effects.top[row].tolist())
+        bottom = [] if effects is None else texts.of(effects.bottom[row].tolist())
+        active = int(self.tally.active[feature])
+        if active == 0:
+            return FeatureRecord(
+                transcoder_id=self.transcoder_id,
+                index=feature,
+                top_logits=tuple(top),
+                bottom_logits=tuple(bottom),
+            )
+        groups = self.groups(feature)
+        strength = [] if effects is None else effects.strength[row].tolist()
+        evidence = Evidence(
+            peaks=self._peaks(feature),
+            examples=[e for group in groups for e in group.examples if not e.is_repeated_datapoint],
+            promoted=list(zip(top, strength, strict=True)),
+            active=active,
+        )
+        always = active >= self.corpus.counted
+        low, high = float(self.tally.low[feature]), float(self.tally.high[feature])
+        act_min, act_max = low if always else min(low, 0.0), high if always else max(high, 0.0)
+        values = np.sort(self.tally.values.payload["value"][feature][self.tally.values.entries(feature)])
+        return FeatureRecord(
+            transcoder_id=self.transcoder_id,
+            index=feature,
+            examples_quantiles=groups,
+            top_logits=tuple(top),
+            bottom_logits=tuple(bottom),
+            act_min=rounded(act_min, 6),
+            act_max=rounded(act_max, 6),
+            quantile_values=tuple(rounded(float(v), 6) for v in np.percentile(values, _PERCENTILES)),
+            histogram=_histogram(values, (act_min, act_max), active),
+            activation_frequency=rounded(active / max(1, self.corpus.counted), 6),
+            label=propose(evidence, self.corpus.words),
+        )
+
+    def groups(self, feature: int) -> tuple[ExampleGroup, ...]:
+        """The top examples, and the sampled ones in equally large groups from high to low activation.
+
+        A sampled example that is also a top one is marked as repeated. If all are, there are no samples.
+        """
+        top, sample, n = self.tally.top, self.tally.sample, self.settings.quantiles
+        best = top.entries(feature)
+        groups = [ExampleGroup("Top activations", self._examples(top, feature, best, set()))]
+        slots = sample.entries(feature)
+        assert top.identity is not None
+        assert sample.identity is not None
+        shown = {int(identity) for identity in top.identity[feature, best]}
+        if not n or all(int(identity) in shown for identity in sample.identity[feature, slots]):
+            return tuple(groups)
+        heights = sample.payload["value"][feature, slots]
+        ordered = slots[np.lexsort((sample.at[feature, slots], -heights))]
+        for rank, part in enumerate(np.array_split(ordered, n)):
+            if len(part):
+                name = f"Percentile {100 * (n - rank - 1) // n}–{100 * (n - rank) // n}"
+                groups.append(ExampleGroup(name, self._examples(sample, feature, part, shown)))
+        return tuple(groups)
+
+    def _examples(
+        self, reservoir: Reservoir, feature: int, slots: NDArray[np.intp], shown: set[int]
+    ) -> tuple[Example, ...]:
+        assert reservoir.identity is not None
+        out = []
+        for slot in slots:
+            height = float(reservoir.payload["value"][feature, slot])
+            window = reservoir.payload["window"][feature, slot].astype(np.float32) * height
+            repeated = int(reservoir.identity[feature, slot]) in shown
+            at = int(reservoir.at[feature, slot])
+            out.append(self.corpus.example(at, window, self.settings.left, repeated=repeated))
+        return tuple(out)
+
+    def _peaks(self, feature: int) -> list[tuple[str, float]]:
+        values = self.tally.values
+        slots = values.entries(feature)
+        tokens = self.corpus.texts.of(values.payload["token"][feature, slots].tolist())
+        return list(zip(tokens, values.payload["value"][feature, slots].tolist(), strict=True))
+
+
+def _histogram(values: NDArray[np.float32], bounds: tuple[float, float], active: int) -> tuple[int, ...]:
+    """Counts of all activations in even steps, estimated from the sample where there are more."""
+    low, high = bounds
+    counts, _ = np.histogram(values, _BINS, (low, high if high > low else low + 1.0))
+    return tuple(round(int(count) * active / len(values)) for count in counts)
