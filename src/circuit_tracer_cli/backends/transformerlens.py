@@ -61,6 +61,16 @@ def quiet_loading() -> Iterator[None]:
         tl_logger.setLevel(tl_level)
 
 
+def _bridge_tokenizer() -> Any:
+    """A tokenizer for the bridge to keep: it insists on one, changes it, and may look for it on the hub. Ours stays untouched."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
+    marks = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "?")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, name_or_path="unused", add_bos_token=True, **marks)
+
+
 class TransformerLensBackend:
     """A Hugging Face model behind a TransformerBridge.
 
@@ -81,7 +91,7 @@ class TransformerLensBackend:
         self.device, self.dtype = parameter.device, parameter.dtype
         with quiet_loading():
             self.bridge: Any = TransformerBridge.boot_transformers(
-                name, hf_model=hf_model.eval(), tokenizer=tokenizer, device=str(self.device), dtype=self.dtype
+                name, hf_model=hf_model.eval(), tokenizer=_bridge_tokenizer(), device=str(self.device), dtype=self.dtype
             )
         self.bridge.requires_grad_(False)
         self.tokenizer = tokenizer

@@ -1,0 +1,128 @@
+"""Engine rows against an oracle that replays the frozen tensors, against the model's own autograd, and against pre-activations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
+from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
+from circuit_tracer_cli.attribution.sources import build_sources
+from circuit_tracer_cli.backends.base import Hooks
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.types import SilentProgress
+from tests.builders import FAMILIES, PROMPT, replacement
+from tests.oracle.replay import Replay, Written, double, oracle_row, written
+
+READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
+
+
+def cases() -> list[tuple[str, str, str, bool, str, str]]:
+    """Every family with both kinds, and in turn every activation, skip, read and write point."""
+    found = []
+    for number, family in enumerate(FAMILIES):
+        reads = READS[1:] if family == "gpt_neox" else READS
+        for turn, kind in enumerate(("plt", "clt")):
+            activation = ("relu", "jumprelu", "topk")[(number + turn) % 3]
+            for skip in (False, True):
+                read = reads[(number + turn + skip) % len(reads)]
+                write = ("hook_mlp_out", "mlp.hook_out")[(turn + skip) % 2]
+                found.append((family, kind, activation, skip, read, write))
+    return found
+
+
+def traced(model: ReplacementModel) -> tuple[Replay, ActiveFeatures, Tensor, LinearEngine]:
+    """A model frozen on the prompt, in float64: replay, active features, error vectors, engine."""
+    tokens = model.tokenize(list(PROMPT))
+    seen: dict[str, Tensor] = {}
+    model.model.run(tokens.ids, Hooks({"blocks.0.hook_in": [lambda value: seen.__setitem__("start", value[0])]}))
+    single = model.frozen_pass(tokens.ids)
+    active = active_features(model.transcoders, [layer.feature_input for layer in single.layers], tokens.zero_positions)
+    frozen = double(single)
+    sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, torch.float64)
+    skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
+    errors = sources.errors.clone()
+    engine = LinearEngine(model.model.weights, frozen, model.points, sources, skips)
+    return Replay(model, frozen, seen["start"].double() - frozen.embed), active, errors, engine
+
+
+def some_targets(model: ReplacementModel, active: ActiveFeatures, n_pos: int) -> Targets:
+    """Every fifth active feature and three logits, from high layers to low."""
+    n_layers = model.transcoders.n_layers
+    logits = model.W_U.T[:3].double()
+    indices = active.indices.flip(0)[::5]
+    rows = [model.transcoders.encoder_rows(layer, torch.tensor([f]))[0].double() for layer, _, f in indices.tolist()]
+    return Targets(
+        torch.cat([torch.full((3,), n_layers), indices[:, 0]]),
+        torch.cat([torch.full((3,), n_pos - 1), indices[:, 1]]),
+        torch.cat([logits, torch.stack(rows)]),
+    )
+
+
+def relative_error(got: Tensor, want: Tensor) -> float:
+    """Largest difference over the largest entry."""
+    return float((got - want).abs().max() / want.abs().max())
+
+
+@pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
+def test_rows_equal_the_float64_oracle_and_add_up(
+    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+) -> None:
+    model = replacement(family, kind, activation, skip, read=read, write=write)
+    replay, active, errors, engine = traced(model)
+    n_pos = len(PROMPT)
+    targets = some_targets(model, active, n_pos)
+    nodes = engine.columns.nodes()
+    rows = torch.zeros(len(targets), engine.columns.width, dtype=torch.float64)
+    rows[:, nodes] = engine.rows(targets)
+    added = written(model, active)
+    want = torch.stack(
+        [
+            oracle_row(replay, layer, pos, vector, added, len(active), errors)
+            for layer, pos, vector in zip(
+                targets.layers.tolist(), targets.positions.tolist(), targets.vectors, strict=True
+            )
+        ]
+    )
+    assert relative_error(rows, want) < 1e-10
+    check_sums(model, replay, added, errors, targets, rows)
+
+
+def check_sums(
+    model: ReplacementModel, replay: Replay, added: Written, errors: Tensor, targets: Targets, rows: Tensor
+) -> None:
+    """Sources plus everything that is constant give what the model itself has at the target (spec 2.3)."""
+    n_layers = model.transcoders.n_layers
+    outputs = torch.stack([fixed.feature_output for fixed in replay.frozen.layers]) - errors
+    outputs.index_put_((added.layers, added.positions), -added.vectors, accumulate=True)
+    reads, final = replay.run(torch.zeros_like(replay.frozen.embed), list(outputs))
+    logits_in = _final_norm_output(model, replay)
+    for row, layer, pos, vector in zip(
+        rows, targets.layers.tolist(), targets.positions.tolist(), targets.vectors, strict=True
+    ):
+        constant = (final if layer == n_layers else reads[layer])[pos] @ vector
+        actual = (logits_in if layer == n_layers else replay.frozen.layers[layer].feature_input)[pos] @ vector
+        size = max(1.0, float(actual.abs()))
+        assert abs(float(row.sum() + constant - actual)) / size < 1e-4
+
+
+def _final_norm_output(model: ReplacementModel, replay: Replay) -> Tensor:
+    seen: dict[str, Tensor] = {}
+    hooks = Hooks({"ln_final.hook_out": [lambda value: seen.__setitem__("out", value[0])]})
+    model.model.run(replay.frozen.tokens, hooks)
+    return seen["out"].double()
+
+
+@pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
+def test_both_engines_agree(family: str, kind: str, activation: str, skip: bool, read: str, write: str) -> None:
+    """The closed form against autograd through the model itself, float32."""
+    model = replacement(family, kind, activation, skip, read=read, write=write)
+    settings = AttributionSettings(max_n_logits=3)
+    graphs = [
+        Attribution(model, settings, engine, SilentProgress()).run(list(PROMPT), None)
+        for engine in ("closed-form", "vector-jacobian")
+    ]
+    assert [graph.metadata["engine"] for graph in graphs] == ["closed-form", "vector-jacobian"]
+    assert relative_error(graphs[0].adjacency_matrix, graphs[1].adjacency_matrix) < 1e-5
