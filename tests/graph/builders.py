@@ -45,11 +45,18 @@ def random_graph(
     """A graph whose edges go from earlier to later layers, `n_features` features at each layer and position."""
     generator = torch.Generator().manual_seed(seed)
     layers, positions = torch.arange(n_layers), torch.arange(n_pos)
-    active = torch.cartesian_prod(layers, positions, torch.arange(n_features)) if n_features else torch.zeros(0, 3)
+    active = (
+        torch.cartesian_prod(layers, positions, torch.arange(n_features)) if n_features else torch.zeros(0, 3)
+    )
     m, errors, tokens = len(active), n_layers * n_pos, n_pos
     n_nodes = m + errors + tokens + n_logits
     depth = torch.cat(
-        [active[:, 0] + 1, layers.repeat_interleave(n_pos) + 1, torch.zeros(tokens), torch.full((n_logits,), n_layers + 1)]
+        [
+            active[:, 0] + 1,
+            layers.repeat_interleave(n_pos) + 1,
+            torch.zeros(tokens),
+            torch.full((n_logits,), n_layers + 1),
+        ]
     )
     below = depth[None, :] < depth[:, None]
     below[m : m + errors + tokens] = False
@@ -112,7 +119,13 @@ def assert_same(a: Graph, b: Graph) -> None:
     assert (a.cfg, a.scan, a.vocab_size) == (b.cfg, b.scan, b.vocab_size)
     assert a.logit_targets == b.logit_targets
     assert a.metadata == b.metadata
-    for name in ("input_tokens", "active_features", "selected_features", "activation_values", "logit_probabilities"):
+    for name in (
+        "input_tokens",
+        "active_features",
+        "selected_features",
+        "activation_values",
+        "logit_probabilities",
+    ):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
     assert torch.equal(a.edges.indptr, b.edges.indptr)
     assert torch.equal(a.edges.indices, b.edges.indices)
@@ -121,7 +134,13 @@ def assert_same(a: Graph, b: Graph) -> None:
     if a.pruning is not None and b.pruning is not None:
         assert torch.equal(a.pruning.node_mask, b.pruning.node_mask)
         assert torch.equal(a.pruning.cumulative_scores, b.pruning.cumulative_scores)
-        for name in ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before"):
+        for name in (
+            "node_threshold",
+            "edge_threshold",
+            "replacement_score",
+            "completeness_score",
+            "n_edges_before",
+        ):
             assert getattr(a.pruning, name) == getattr(b.pruning, name)
 
 

@@ -71,10 +71,15 @@ def test_worked_example(sparse: bool) -> None:
 def test_sparse_equals_dense(graph: Graph) -> None:
     matrix, weights = graph.adjacency_matrix.double(), graph.logit_weights.double()
     torch.testing.assert_close(
-        compute_node_influence(graph.edges, weights), compute_node_influence(matrix, weights), rtol=1e-10, atol=1e-12
+        compute_node_influence(graph.edges, weights),
+        compute_node_influence(matrix, weights),
+        rtol=1e-10,
+        atol=1e-12,
     )
     torch.testing.assert_close(dense(normalize_matrix(graph.edges)), normalize_matrix(matrix).float())
-    scores = Edges(graph.edges.indptr, graph.edges.indices, compute_edge_influence(graph.edges, weights)).to_dense()
+    scores = Edges(
+        graph.edges.indptr, graph.edges.indices, compute_edge_influence(graph.edges, weights)
+    ).to_dense()
     torch.testing.assert_close(scores, compute_edge_influence(matrix, weights).float())
 
 
@@ -94,7 +99,9 @@ def test_nodes_in_any_order(seed: int) -> None:
     shuffled = Edges.from_dense(graph.adjacency_matrix[order][:, order])
     weights = graph.logit_weights.double()
     expected = compute_node_influence(graph.edges, weights)[order]
-    torch.testing.assert_close(compute_node_influence(shuffled, weights[order]), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        compute_node_influence(shuffled, weights[order]), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("sparse", [False, True])
