@@ -11,6 +11,8 @@ from safetensors.torch import load_file
 from circuit_tracer_cli.errors import BadPrompt, InvalidType
 from circuit_tracer_cli.tokens import chat_text, ensure_tokenized
 
+GEMMA3_PREFIX = [2, 105, 2364, 107]
+
 
 class LetterTokenizer:
     """One token per letter (its code), and special tokens where the test puts them."""

@@ -124,8 +124,13 @@ def decoder_vectors(
         size = max(1, max_bytes // row_bytes)
         for start in range(0, len(distinct), size):
             entries = ((place >= start) & (place < start + size)).nonzero().squeeze(1)
-            rows = transcoders.decoder_rows(layer, distinct[start : start + size])
-            yield DecoderBlock(layer, entries + span.start, rows, place[entries] - start)
+            # No name for the rows: a block that the caller has dropped must be gone before the next is read.
+            yield DecoderBlock(
+                layer,
+                entries + span.start,
+                transcoders.decoder_rows(layer, distinct[start : start + size]),
+                place[entries] - start,
+            )
 
 
 class Reconstruction:
@@ -175,4 +180,5 @@ def reconstruct(
     reconstruction = Reconstruction(transcoders, active, feature_inputs)
     for block in decoder_vectors(transcoders, active):
         reconstruction.add(block)
+        del block
     return reconstruction.outputs

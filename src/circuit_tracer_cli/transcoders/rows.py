@@ -156,8 +156,11 @@ class LazyWeights:
         return out
 
     def load(self) -> EagerWeights:
-        """The matrix read into memory for good."""
-        tensor = self.full()
+        """The matrix for good: mapped where the file holds it as it is wanted, else read and cast."""
+        if self.device.type == "cpu" and self.dtype is self.file.tensors[self.name].dtype:
+            tensor = self.file.private(self.name).view(self.shape)
+        else:
+            tensor = self.full()
         self.require_finite(tensor)
         return EagerWeights(tensor, self.origin)
 

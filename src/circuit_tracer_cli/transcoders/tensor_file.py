@@ -57,31 +57,36 @@ class TensorFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map = _map_file(path)
+        self._map = _map_file(path, mmap.ACCESS_READ)
+        self._private: mmap.mmap | None = None
         self.tensors = _read_header(path, self._map)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start … stop-1` of the first axis: a read-only view, or a copy if misaligned."""
         stored = self.tensors[name]
         row_bytes = _row_bytes(stored)
-        offset = stored.start + start * row_bytes
-        raw = self._bytes(offset, (stop - start) * row_bytes)
-        if offset % stored.dtype.itemsize:
-            raw = raw.clone()
+        raw = _aligned_bytes(self._map, stored, stored.start + start * row_bytes, (stop - start) * row_bytes)
         return raw.view(stored.dtype).view(stop - start, *stored.shape[1:])
 
     def view(self, name: str) -> Tensor:
         """The whole tensor as a read-only view."""
         stored = self.tensors[name]
-        if stored.shape:
-            return self.rows(name, 0, stored.shape[0])
-        return self._bytes(stored.start, stored.nbytes).clone().view(stored.dtype).view(())
+        raw = _aligned_bytes(self._map, stored, stored.start, stored.nbytes)
+        return raw.view(stored.dtype).view(stored.shape)
+
+    def private(self, name: str) -> Tensor:
+        """The whole tensor as a view that may be written: what is written is copied then, and never reaches the file."""
+        if self._private is None:
+            self._private = _map_file(self.path, mmap.ACCESS_COPY)
+        stored = self.tensors[name]
+        raw = _aligned_bytes(self._private, stored, stored.start, stored.nbytes)
+        return raw.view(stored.dtype).view(stored.shape)
 
     def gather(self, name: str, index: Tensor) -> Tensor:
         """A copy of the rows `index (n)` int64, on the CPU in the file's dtype."""
         stored = self.tensors[name]
         row_bytes = _row_bytes(stored)
-        raw = self._bytes(stored.start, stored.nbytes).view(stored.shape[0], row_bytes)
+        raw = _bytes(self._map, stored.start, stored.nbytes).view(stored.shape[0], row_bytes)
         return raw.index_select(0, index).view(stored.dtype).view(len(index), *stored.shape[1:])
 
     def release(self, name: str) -> None:
@@ -93,24 +98,30 @@ class TensorFile:
         if stored.stop > first:
             self._map.madvise(mmap.MADV_DONTNEED, first, stored.stop - first)
 
-    def _bytes(self, offset: int, count: int) -> Tensor:
-        if count == 0:
-            return torch.empty(0, dtype=torch.uint8)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The given buffer is not writable")
-            return torch.frombuffer(self._map, dtype=torch.uint8, count=count, offset=offset)
-
 
 def _row_bytes(stored: StoredTensor) -> int:
     return math.prod(stored.shape[1:]) * stored.dtype.itemsize
 
 
-def _map_file(path: Path) -> mmap.mmap:
+def _bytes(data: mmap.mmap, offset: int, count: int) -> Tensor:
+    if count == 0:
+        return torch.empty(0, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given buffer is not writable")
+        return torch.frombuffer(data, dtype=torch.uint8, count=count, offset=offset)
+
+
+def _aligned_bytes(data: mmap.mmap, stored: StoredTensor, offset: int, count: int) -> Tensor:
+    raw = _bytes(data, offset, count)
+    return raw.clone() if offset % stored.dtype.itemsize else raw
+
+
+def _map_file(path: Path, access: int) -> mmap.mmap:
     try:
         with path.open("rb") as file:
             if path.stat().st_size < 8:
                 raise BadTranscoders(f"{path} is truncated: it is too short for a safetensors header")
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            return mmap.mmap(file.fileno(), 0, access=access)
     except FileNotFoundError:
         raise MissingFile(f"{path} doesn't exist") from None
     except OSError as error:

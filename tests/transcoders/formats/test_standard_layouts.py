@@ -227,7 +227,7 @@ def test_a_threshold_of_nan_is_damage(random_set: Callable[..., Any], tmp_path: 
         load_transcoders(folder)
 
 
-@settings(derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_fuzzed_file_ends_in_one_of_our_errors_or_loads(
     random_set: Callable[..., Any], tmp_path: Path, data: st.DataObject
