@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from typer.exceptions import TyperException
 
 from circuit_tracer_cli import __version__
-from circuit_tracer_cli.cli import attribute, demo, doctor, export, prune, serve, show
+from circuit_tracer_cli.cli import attribute, demo, doctor, export, features, prune, serve, show
 from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
 from circuit_tracer_cli.cli.help import GroupedCommand
 
@@ -67,8 +68,10 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def _register(name: str, function: Callable[..., None], summary: str, *, hidden: bool = False) -> None:
-    app.command(name, cls=GroupedCommand, short_help=summary, hidden=hidden)(_guarded(function))
+def _register(
+    name: str, function: Callable[..., None], summary: str, *, hidden: bool = False, group: typer.Typer = app
+) -> None:
+    group.command(name, cls=GroupedCommand, short_help=summary, hidden=hidden)(_guarded(function))
 
 
 _register("attribute", attribute.attribute, "Trace one prompt into a graph.")
@@ -80,10 +83,17 @@ _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("demo", demo.demo, "Trace an example that comes with the program.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
 
+app.add_typer(features.group, name="features", short_help="Make feature examples, or look at them.")
+_register("build", features.build, "Make feature examples from text.", group=features.group)
+_register("info", features.info, "Say what a folder of feature examples holds.", group=features.group)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     install_signal_handlers()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an arrow in an ASCII terminal is no reason to fail
     try:
         code = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:

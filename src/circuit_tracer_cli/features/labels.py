@@ -103,19 +103,19 @@ def peak_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
 
 def context_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
     """Words that often come somewhere before the peak."""
-    befores = []
+    befores: list[set[str]] = []
     surface: dict[str, str] = {}
+    length = 0
     for example in evidence.examples:
-        before = example.tokens[: example.train_token_ind]
-        for token in before:
-            surface.setdefault(key_of(token), token)
-        befores.append({key_of(token) for token in before if corpus.count(key_of(token))})
+        keys = {key_of(token): token for token in example.tokens[: example.train_token_ind]}
+        surface |= {key: token for key, token in keys.items() if key not in surface}
+        befores.append({key for key in keys if corpus.count(key)})
+        length += example.train_token_ind
     n = len(befores)
-    length = sum(len(before) for before in befores) / n
     present = Counter(key for before in befores for key in before)
     scores = {}
     for key, count in present.items():
-        share, expected = count / n, 1 - (1 - min(corpus.share(key), 0.999)) ** max(length, 1.0)
+        share, expected = count / n, 1 - (1 - min(corpus.share(key), 0.999)) ** max(length / n, 1.0)
         if count >= 2 and share >= 0.1 and share >= _LIFT * expected:
             scores[key] = share * math.log(share / expected)
     best = sorted(scores, key=lambda key: (-scores[key], key))[:3]

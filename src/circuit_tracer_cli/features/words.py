@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,7 @@ from circuit_tracer_cli.features.records import Example
 _SPACES = {" ": "space", "\n": "line end", "\t": "tab"}
 
 
+@functools.lru_cache(maxsize=2**16)
 def key_of(token: str) -> str:
     """What makes two tokens the same word: the text without spaces around it and without case."""
     return token.strip().casefold() or token

@@ -1,0 +1,291 @@
+"""`features build` and `features info`: examples of where features are active, made from text, for the viewer."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from circuit_tracer_cli.cli import attribute_options as own
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output, visible
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.errors import OutOfMemory, OutputError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.features.build import BuildSummary
+    from circuit_tracer_cli.features.settings import BuildSettings
+    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.types import Progress
+
+group = typer.Typer(rich_markup_mode=None, help="Feature examples for the viewer.")
+
+TEXT, EXAMPLES = "Model and text", "What to collect"
+
+
+def _layer_range(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d{1,6}:\d{1,6}", value):
+        raise typer.BadParameter(f"{value!r} isn't of the form 0:8 (the last one not included)")
+    return value
+
+
+TextOpt = Annotated[
+    str,
+    typer.Option(
+        "--text", metavar="PATH", help="A file, a folder, or - for stdin. See below.", rich_help_panel=TEXT
+    ),
+]
+SplitOpt = Annotated[
+    Literal["auto", "lines", "paragraphs", "files", "jsonl"],
+    typer.Option(help="What one document is.", rich_help_panel=TEXT),
+]
+TextFieldOpt = Annotated[
+    str, typer.Option(metavar="KEY", help="The text's key in JSON lines.", rich_help_panel=TEXT)
+]
+MaxDocumentsOpt = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", show_default="all", help="Read no more than this.", rich_help_panel=TEXT),
+]
+OutputDirOpt = Annotated[
+    str,
+    typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the examples.", rich_help_panel=TEXT),
+]
+ContextOpt = Annotated[
+    int, typer.Option(min=2, metavar="N", help="Tokens of an example.", rich_help_panel=EXAMPLES)
+]
+ExamplesOpt = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Top examples per feature.", rich_help_panel=EXAMPLES)
+]
+QuantilesOpt = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Groups of examples over all activations.", rich_help_panel=EXAMPLES
+    ),
+]
+LogitsOpt = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Promoted and suppressed tokens.", rich_help_panel=EXAMPLES),
+]
+LayersOpt = Annotated[
+    str | None,
+    typer.Option(
+        callback=_layer_range,
+        metavar="A:B",
+        show_default="all",
+        help="Layers A to B-1; others in the folder stay.",
+        rich_help_panel=EXAMPLES,
+    ),
+]
+SequenceLengthOpt = Annotated[
+    int,
+    typer.Option(
+        min=2, metavar="N", help="Cut longer documents into so many tokens.", rich_help_panel=EXAMPLES
+    ),
+]
+SeedOpt = Annotated[int, typer.Option(min=0, metavar="N", help="Of the samples.", rich_help_panel=EXAMPLES)]
+ResumeOpt = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on with an interrupted build of the folder.")
+]
+DirectoryArg = Annotated[str, typer.Argument(metavar="DIR", help="Folder of feature examples.")]
+
+
+def build(
+    text: TextOpt,
+    output_dir: OutputDirOpt,
+    transcoder_set: own.TranscoderSetOpt = "demo",
+    model: own.ModelOpt = None,
+    split: SplitOpt = "auto",
+    text_field: TextFieldOpt = "text",
+    max_documents: MaxDocumentsOpt = None,
+    context: ContextOpt = 32,
+    examples: ExamplesOpt = 12,
+    quantiles: QuantilesOpt = 5,
+    logits: LogitsOpt = 10,
+    layers: LayersOpt = None,
+    sequence_length: SequenceLengthOpt = 512,
+    seed: SeedOpt = 0,
+    dtype: own.DTypeOpt = "float32",
+    device: own.DeviceOpt = "auto",
+    lazy_encoder: own.LazyEncoderOpt = None,
+    lazy_decoder: own.LazyDecoderOpt = None,
+    backend: own.BackendOpt = "transformerlens",
+    offline: own.OfflineOpt = False,
+    resume: ResumeOpt = True,
+    verbose: own.VerboseOpt = False,
+    no_progress: own.NoProgressOpt = False,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Make feature examples from text: where each feature is active, what it promotes, and a short label.
+
+    A document is a line of a text file or of stdin, a file of a folder, or a line of a .jsonl file (--split
+    says otherwise). An interrupted build goes on when the same command is run again.
+    """
+    output = Output(quiet=quiet)
+    set_manners(output, verbose=verbose, offline=offline)
+    from circuit_tracer_cli.features.documents import TextSource
+    from circuit_tracer_cli.features.settings import BuildSettings
+    from circuit_tracer_cli.pipeline import TraceRequest
+
+    settings = BuildSettings(
+        context=context, examples=examples, quantiles=quantiles, logits=logits, layers=_bounds(layers),
+        sequence_length=sequence_length, seed=seed,
+    )  # fmt: skip
+    request = TraceRequest(
+        prompt="a", transcoder_set=transcoder_set, model=model, dtype=own.long_dtype(dtype), device=device,
+        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend, offline=offline, max_n_logits=1,
+    )  # fmt: skip
+    _check(request, settings, Path(output_dir), output)
+    documents = _first_read(TextSource(text, split, text_field).documents())
+    with progress_on(output, bars=not no_progress) as progress:
+        loaded = _load(request, progress)
+        summary = _build(loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress)
+    _report(summary, output, as_json=json_)
+
+
+def _bounds(layers: str | None) -> tuple[int, int] | None:
+    if layers is None:
+        return None
+    first, _, end = layers.partition(":")
+    return int(first), int(end)
+
+
+def _check(request: TraceRequest, settings: BuildSettings, folder: Path, output: Output) -> None:
+    """What can be judged before weights are read: the set, the model's configuration, the layers, room in memory."""
+    from contextlib import suppress
+
+    from circuit_tracer_cli.errors import BadPrompt
+    from circuit_tracer_cli.features.build import memory_needed
+    from circuit_tracer_cli.pipeline import check
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file", "name a folder with --output-dir")
+    with suppress(BadPrompt):  # there is no prompt yet, and some models refuse the one that stands in for it
+        check(request)
+    shape = inspect_transcoders(request.transcoder_set).shape
+    needed, free = memory_needed(settings, shape.n_layers, shape.d_transcoder), _free_memory()
+    if free is not None and needed > free:
+        fewer = max(1, len(settings.layer_range(shape.n_layers)) * free // (2 * needed))
+        raise OutOfMemory(
+            f"the examples of these layers take {_size(needed)} while they are collected, {_size(free)} are free",
+            f"build a few layers at a time, such as --layers 0:{fewer}, or lower --examples, --quantiles, --context",
+        )
+    output.note(f"collecting takes {_size(needed)} of memory besides model and transcoders")
+
+
+def _free_memory() -> int | None:
+    """Bytes of memory that are free, where the system says so."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _reclaimable()
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _reclaimable() -> int:
+    """Bytes that Linux would give up at once."""
+    try:
+        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        return max(0, int(facts["MemAvailable"].split()[0]) - int(facts["MemFree"].split()[0])) * 1024
+    except (OSError, KeyError, ValueError):
+        return 0
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} GB"
+
+
+def _first_read(documents: Iterable[str]) -> Iterable[str]:
+    """The same documents, the first one read now, so that a wrong path is found before a model is loaded."""
+    rest = iter(documents)
+    return chain([next(rest)], rest)
+
+
+def _load(request: TraceRequest, progress: Progress) -> ReplacementModel:
+    from circuit_tracer_cli.pipeline import load_model, offline_mode
+
+    with offline_mode(request.offline):
+        return load_model(request, progress)
+
+
+def _build(
+    model: ReplacementModel,
+    documents: Iterable[str],
+    output_dir: str,
+    settings: BuildSettings,
+    transcoder_set: str,
+    max_documents: int | None,
+    resume: bool,
+    progress: Progress,
+) -> BuildSummary:
+    from circuit_tracer_cli.features.build import build_features, scan_name
+
+    name = scan_name(model) if model.scan else Path(transcoder_set).name
+    return build_features(
+        model,
+        documents,
+        output_dir,
+        settings,
+        name=name,
+        max_documents=max_documents,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
+    if as_json:
+        output.data(
+            {
+                "directory": str(summary.directory),
+                "documents": summary.documents,
+                "skipped": summary.skipped,
+                "tokens": summary.tokens,
+                "layers": list(summary.layers),
+                "features": summary.features,
+                "dead": summary.dead,
+                "labelled": summary.labelled,
+                "bytes": summary.n_bytes,
+            }
+        )
+        return
+    if summary.skipped:
+        output.warn(f"{summary.skipped} documents couldn't be tokenised and were passed over")
+    output.result(f"text       {summary.documents:,} documents, {summary.tokens:,} tokens")
+    output.result(f"features   {summary.features:,} in {len(summary.layers)} layers, {summary.dead:,} never active")
+    output.result(f"labels     {summary.labelled:,}")
+    output.result(f"written    {summary.directory} ({_size(summary.n_bytes)})")
+    output.note(f"next: circuit-tracer serve --features-dir {shlex.quote(str(summary.directory))}")
+
+
+def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:
+    """Say what a folder of feature examples holds, and show a few of its labels."""
+    from circuit_tracer_cli.features.read import FeatureFiles
+
+    files, output = FeatureFiles(directory), Output()
+    about, labels = files.about(), files.labels()
+    counts = {layer: files.n_features(layer) for layer in sorted(files.layers)}
+    if json_:
+        output.data({"directory": directory, "features": counts, "labels": len(labels), "about": about})
+        return
+    made_from = {key: str(about[key]) for key in ("transcoders", "model", "documents", "tokens") if key in about}
+    for key, value in made_from.items():
+        output.result(f"{key:<12} {visible(value)}")
+    surest = sorted(labels.items(), key=lambda item: -float(item[1].get("confidence", 0)))
+    rows = []
+    for layer, count in counts.items():
+        mine = [visible(str(label["text"])) for key, label in surest if key.startswith(f"{layer}/")]
+        rows.append((str(layer), f"{count:,}", f"{len(mine):,}", ";  ".join(mine[:3])))
+    output.table("", ("layer#", "features#", "labels#", "the surest labels"), rows)
