@@ -6,7 +6,7 @@ import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
-import { cantor, maxThreshold, parseGraph, visibleNodes } from "./src/graph.js";
+import { cantor, maxThreshold, parseGraph, topLogit, visibleNodes } from "./src/graph.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { header } from "./src/panels/header.js";
 import { helpDialog } from "./src/panels/help.js";
@@ -20,7 +20,7 @@ applyTheme(theme);
 const store = createStore({ ...initialState(), theme });
 const api = createApi(document.baseURI);
 const autosave = createAutosave(store, api.saveAnnotations);
-const features = createFeatureStore(api.feature, rememberLabel);
+const features = createFeatureStore(api.feature, { onRecord: rememberLabel, available: api.hasFeatures });
 const help = helpDialog();
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
@@ -87,7 +87,7 @@ function show(slug, graph, etag, params) {
   const start = limit === null ? null : Math.min(threshold ?? limit, limit);
   store.set({
     ...annotations, slug, graph, etag, threshold: start, hovered: null, grouping: null, loading: false, edits: 0,
-    selected: graph.node(annotations.selected)?.id ?? null,
+    selected: graph.node(annotations.selected)?.id ?? topLogit(graph)?.id ?? null,
     positions: readPositions(savedPositions, boxes.map((box) => box.key)),
     visible: visibleNodes(graph, start, annotations.pinned, annotations.hidden),
     saving: graph.duplicates ? { kind: "idle", message: `${graph.duplicates} nodes share an id and can't be told apart.` } : { kind: "idle", message: "" },

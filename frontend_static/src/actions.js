@@ -2,6 +2,7 @@
 
 import { dissolveGroup, mergeGroups, renameGroup } from "./supernodes.js";
 import { nodeLabel } from "./format.js";
+import { topLogit } from "./graph.js";
 
 /** Selects a node; the selected one again, or null, clears the selection. */
 export function select(store, id, { toggle = true } = {}) {
@@ -90,7 +91,7 @@ export function freeBoxes(store) {
 export function follow(store, direction) {
   const [graph, visible] = [store.get("graph"), store.get("visible")];
   const from = graph.index(store.get("selected"));
-  if (from < 0) return selectTopLogit(store);
+  if (from < 0) return select(store, topLogit(graph)?.id ?? null, { toggle: false });
   const links = direction === "input" ? graph.inputs(from) : graph.outputs(from);
   const end = direction === "input" ? graph.links.source : graph.links.target;
   const link = links.find((k) => visible[end[k]]);
@@ -112,8 +113,3 @@ export function followSibling(store, step) {
   if (at >= 0 && next !== undefined) select(store, graph.nodes[next].id, { toggle: false });
 }
 
-export function selectTopLogit(store) {
-  const logits = store.get("graph").nodes.filter((node) => node.kind === "logit");
-  const top = logits.sort((a, b) => b.probability - a.probability)[0];
-  if (top) select(store, top.id, { toggle: false });
-}

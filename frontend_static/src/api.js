@@ -10,14 +10,14 @@ export class ApiError extends Error {
 }
 
 export function createApi(base) {
+  let serverHasFeatures = null;
   const address = (...parts) => new URL(parts.map(encodeURIComponent).join("/"), base);
 
   async function request(url, options = {}) {
     let reply;
     try {
       reply = await fetch(url, options);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
+    } catch {
       throw new ApiError(0, "The server doesn't answer", "Is circuit-tracer still running?");
     }
     if (!reply.ok) throw await failure(reply);
@@ -45,9 +45,16 @@ export function createApi(base) {
       return reply.headers.get("etag");
     },
 
-    /** One feature's examples. */
-    feature: async (layer, feature, signal) =>
-      (await request(address("api", "features", String(layer), String(feature)), { signal })).json(),
+    /** One feature's examples, or null if the server has none of it, or none at all. */
+    async feature(layer, feature) {
+      serverHasFeatures ??= (await (await request(address("healthz"))).json()).features;
+      if (!serverHasFeatures) return null;
+      const reply = await request(address("api", "features", String(layer), String(feature)));
+      return reply.status === 204 ? null : reply.json();
+    },
+
+    /** Whether the server was started with feature examples; null before the first was asked for. */
+    hasFeatures: () => serverHasFeatures,
   });
 }
 

@@ -2,7 +2,7 @@
 
 const KEPT = 200;
 
-export function createFeatureStore(fetchFeature, onRecord = () => {}) {
+export function createFeatureStore(fetchFeature, { onRecord = () => {}, available = () => true } = {}) {
   const records = new Map();
   const waiting = new Map();
   const keyOf = (layer, feature) => `${layer}/${feature}`;
@@ -14,14 +14,15 @@ export function createFeatureStore(fetchFeature, onRecord = () => {}) {
   }
 
   return Object.freeze({
-    known: (layer, feature) => records.get(keyOf(layer, feature)) ?? null,
+    available,
+    known: (layer, feature) => records.get(keyOf(layer, feature)),
     read(layer, feature) {
       const key = keyOf(layer, feature);
       if (records.has(key)) return Promise.resolve(records.get(key));
       if (!waiting.has(key)) {
         const request = fetchFeature(layer, feature).then((record) => {
           keep(key, record);
-          onRecord(layer, feature, record);
+          if (record) onRecord(layer, feature, record);
           return record;
         }).finally(() => waiting.delete(key));
         waiting.set(key, request);

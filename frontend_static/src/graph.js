@@ -150,6 +150,12 @@ function bucket(order, end, nodeCount) {
   return [sorted, start];
 }
 
+/** The likeliest logit, or null. */
+export function topLogit(graph) {
+  const logits = graph.nodes.filter((node) => node.kind === "logit");
+  return logits.reduce((best, node) => (best && best.probability >= node.probability ? best : node), null);
+}
+
 /** The largest value of the pruning slider: the threshold that the file was pruned with, or null for no slider. */
 export function maxThreshold(graph) {
   const threshold = graph.metadata.node_threshold;

@@ -34,14 +34,14 @@ export function featureDetail(element, store, { features }) {
     if (node.kind !== "feature") return body.replaceChildren(head, explanation(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
-    body.replaceChildren(head, ...(known ? details(store, node, known) : [rest]));
-    if (known) return;
+    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features)));
+    if (known !== undefined) return;
     try {
       const record = await features.read(node.layer, node.feature);
       if (shown !== node) return;
-      body.replaceChildren(heading(store, node, record), ...details(store, node, record));
+      body.replaceChildren(heading(store, node), ...details(node, record, features));
     } catch (error) {
-      if (shown === node) rest.replaceChildren(absent(error));
+      if (shown === node) rest.replaceChildren(failed(error));
     }
   }
 
@@ -91,17 +91,20 @@ function explanation(node) {
   return h("p", { class: "muted explanation" }, texts[node.kind]);
 }
 
-function absent(error) {
-  const none = error.status === 404;
-  return h(
-    "div",
-    { class: "empty" },
-    h("p", {}, none ? "No examples for this feature." : "The examples couldn't be read."),
-    h("p", { class: "muted" }, [error.message, error.hint].filter(Boolean).join(" – ")),
-  );
+function failed(error) {
+  return h("div", { class: "empty" }, h("p", {}, "The examples couldn't be read."),
+    h("p", { class: "muted" }, [error.message, error.hint].filter(Boolean).join(" – ")));
 }
 
-function details(store, node, record) {
+function absent(node, features) {
+  const why = features.available()
+    ? "Its set has none: the feature wasn't active on the texts that examples were taken from."
+    : "This server has no feature examples. Start it with --features-dir FOLDER to see them here.";
+  return h("div", {}, statistics(node, {}), h("div", { class: "empty" }, h("p", {}, "No examples for this feature."), h("p", { class: "muted" }, why)));
+}
+
+function details(node, record, features) {
+  if (record === null) return [absent(node, features)];
   return [
     h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
     predictions(record),

@@ -41,7 +41,7 @@ export function linkGraph(element, store) {
     if (!graph || size.width === 0) return;
     margin = margins(graph);
     const slanted = layoutGraph(graph, store.get("visible"), inner().width, 1).columns.filter((column) => !isFlat(graph, column, column.width));
-    margin = margins(graph, slanted.map((column) => graph.tokens[column.position] ?? ""));
+    margin = margins(graph, slanted);
     const { width, height } = inner();
     layout = layoutGraph(graph, store.get("visible"), width, height);
     nearest = nearestLookup(layout.x, layout.y);
@@ -57,7 +57,7 @@ export function linkGraph(element, store) {
       selected: graph.index(store.get("selected")), hovered: graph.index(store.get("hovered")),
       pinned: indices(store.get("pinned")), marked: indices(store.get("grouping")),
       linkType: store.get("linkType"), sign: store.get("sign"), limit: maxThreshold(graph) ?? 1,
-      radius: (shown > MANY_NODES ? 2.6 : 4) * Math.min(1.8, Math.sqrt(view.zoom)),
+      radius: ((shown > MANY_NODES ? 2.6 : 4) * Math.min(1.8, Math.sqrt(view.zoom)) * fontSize()) / 13,
     };
   }
 
@@ -157,13 +157,24 @@ function usePointer(plot, { nodeAt, store, view, moveView, zoomAt }) {
   return () => Object.entries(listeners).forEach(([name, listener]) => plot.removeEventListener(name, listener));
 }
 
+function fontSize() {
+  return Number.parseFloat(getComputedStyle(document.body).fontSize) || 13;
+}
+
 /** Room for the labels around the plot, in pixels at the page's font size; slanted labels need as much as their text. */
-function margins(graph, slantedTokens = []) {
-  const em = Number.parseFloat(getComputedStyle(document.body).fontSize) || 14;
+function margins(graph, slantedColumns = []) {
+  const em = fontSize();
   const longest = (texts) => Math.min(LABEL_LENGTH, Math.max(3, ...texts.map((text) => Array.from(showToken(text).trim()).length)));
   const slanted = (texts) => em * (0.7 + 0.4 * longest(texts));
   const outputs = graph ? graph.nodes.filter((node) => node.kind === "logit").map((node) => node.logitToken ?? "") : [];
-  return { left: 3.5 * em, right: slanted(outputs), top: slanted(outputs) + 0.2 * em, bottom: Math.max(2.2 * em, slantedTokens.length ? slanted(slantedTokens) + 0.3 * em : 0) };
+  const tokens = slantedColumns.map((column) => graph.tokens[column.position] ?? "");
+  const beyond = slantedColumns.map((column, i) => slanted([tokens[i]]) - column.x - column.width / 2);
+  return {
+    left: Math.max(3.5 * em, ...beyond),
+    right: slanted(outputs),
+    top: slanted(outputs) + 0.2 * em,
+    bottom: Math.max(2.2 * em, tokens.length ? slanted(tokens) + 0.3 * em : 0),
+  };
 }
 
 function axisLabels(scene) {

@@ -36,9 +36,22 @@ export function subgraph(element, store) {
 
   function paint() {
     layer.replaceChildren(...boxes.map((box, i) => boxElement(store, box, places[i], drag(i))));
+    mark();
+    paintEdges();
+  }
+
+  /** Only classes: a click must not replace the element that a double click is waiting for. */
+  function mark() {
+    const [selected, marked] = [store.get("selected"), store.get("grouping")];
+    boxes.forEach((box, i) => {
+      const classes = layer.children[i].classList;
+      classes.toggle("is-selected", box.members.some((node) => node.id === selected));
+      classes.toggle("is-marked", marked?.includes(box.members[0].id) ?? false);
+      classes.toggle("grouping", marked !== null);
+    });
+    for (const dot of layer.querySelectorAll(".dot")) dot.classList.toggle("is-selected", dot.dataset.member === selected);
     note.textContent = store.get("pinned").length > MAX_BOXES && boxes.length === MAX_BOXES
       ? `The first ${MAX_BOXES} boxes are shown.` : store.get("grouping") ? "Click nodes to group, then release g." : "";
-    paintEdges();
   }
 
   function paintEdges() {
@@ -65,7 +78,7 @@ export function subgraph(element, store) {
   observer.observe(plot);
   const disposers = [
     store.subscribe(["graph", "pinned", "supernodes", "labels", "positions", "theme", "featureLabels"], rebuild),
-    store.subscribe(["selected", "grouping"], paint),
+    store.subscribe(["selected", "grouping"], mark),
     store.subscribe(["hovered"], () => markHovered(layer, boxes, store.get("hovered"))),
     () => observer.disconnect(),
   ];
@@ -89,12 +102,10 @@ function boxElement(store, box, place, drag) {
   const [first] = box.members;
   const grouped = box.group >= 0;
   const name = grouped ? box.label : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
-  const marked = store.get("grouping")?.includes(first.id);
-  const selected = box.members.some((node) => node.id === store.get("selected"));
   const title = h("span", { class: "box-name", dir: "auto", title: name }, name);
   const element = h(
     "div",
-    { class: ["box", grouped && "group", selected && "is-selected", marked && "is-marked", store.get("grouping") && "grouping"].filter(Boolean).join(" "),
+    { class: grouped ? "box group" : "box",
       tabindex: "0", role: "button", "aria-label": `${grouped ? "Supernode " : ""}${name}`, "data-node": first.id,
       style: { left: `${place.x}px`, top: `${place.y}px`, width: `${BOX.width}px`, "min-height": `${BOX.height}px` } },
     title,
@@ -102,7 +113,8 @@ function boxElement(store, box, place, drag) {
     grouped && h("button", { class: "dissolve", type: "button", "aria-label": `Dissolve ${name}`, title: "Dissolve the group",
       onclick: (event) => { event.stopPropagation(); dissolve(store, box.group); } }, icon("cross")),
   );
-  if (grouped) title.addEventListener("dblclick", () => editInPlace(title, box.label, (text) => rename(store, box.group, text)));
+  /* On the box: a captured pointer's clicks go to the element that holds it. */
+  if (grouped) element.addEventListener("dblclick", () => editInPlace(title, box.label, (text) => rename(store, box.group, text)));
   useBoxPointer(element, { click: (event) => (grouped && (event.ctrlKey || event.metaKey) ? dissolve(store, box.group) : click(store, first.id, event)), drag });
   element.addEventListener("pointerenter", () => hover(store, first.id));
   element.addEventListener("pointerleave", () => hover(store, null));
@@ -116,7 +128,7 @@ function placeText(node) {
 
 function memberDots(store, box) {
   return h("span", { class: "dots" }, ...box.members.slice(0, 12).map((node) => {
-    const dot = h("button", { class: `dot${store.get("selected") === node.id ? " is-selected" : ""}`, type: "button", "data-member": node.id,
+    const dot = h("button", { class: "dot", type: "button", "data-member": node.id,
       title: `${nodeLabel(node, store.get("labels"))} · ${nodePlace(node)}`,
       onpointerdown: (event) => event.stopPropagation(),
       onclick: (event) => { event.stopPropagation(); if (event.ctrlKey || event.metaKey) togglePin(store, node.id); else click(store, node.id, event); } },

@@ -114,9 +114,12 @@ class Routes:
         return JSONResponse({"slug": slug, "etag": etag}, headers={"ETag": etag, "Cache-Control": "no-store"})
 
     def feature(self, request: Request) -> Response:
-        """GET /api/features/{layer}/{feature}: one feature's examples as JSON."""
+        """GET /api/features/{layer}/{feature}: one feature's examples as JSON; 204 if there are none of it."""
         record = self._feature_folder().record(request.path_params["layer"], request.path_params["feature"])
-        return Response(record, media_type="application/json", headers={"Cache-Control": "no-cache"})
+        headers = {"Cache-Control": "no-cache"}
+        if record is None:
+            return Response(status_code=204, headers=headers)
+        return Response(record, headers=headers, media_type="application/json")
 
     def feature_file(self, request: Request) -> Response:
         """GET /features/…: index and binary files as they are, with ranges."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from circuit_tracer_cli.errors import BadGraphFile, MissingFile
+from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.server.paths import contained
 
 INDEX_NAME = "index.json.gz"
@@ -42,19 +42,19 @@ class FeatureFolder:
         self._index: tuple[tuple[int, int], dict[int, LayerIndex]] | None = None
         self._lock = threading.Lock()
 
-    def record(self, layer: int, feature: int) -> bytes:
-        """The feature's JSON text.
+    def record(self, layer: int, feature: int) -> bytes | None:
+        """The feature's JSON text, or None if the folder holds no examples of it (it was never active).
 
         Raises:
-            MissingFile: The set has no examples of that feature.
+            MissingFile: The index, or a file that it names, isn't there.
             BadGraphFile: Index or record can't be read.
         """
         item = self._layers().get(layer)
         if item is None or not 0 <= feature < len(item.offsets) - 1:
-            raise MissingFile(f"there are no examples of feature {feature} in layer {layer}")
+            return None
         start, stop = item.offsets[feature], item.offsets[feature + 1]
         if stop <= start:
-            raise MissingFile(f"feature {feature} of layer {layer} has no examples (it was never active)")
+            return None
         with contained(self.root, item.filename).open("rb") as file:
             file.seek(start)
             return _inflate(file.read(min(stop - start, _MAX_RECORD)))

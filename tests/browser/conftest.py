@@ -1,0 +1,94 @@
+"""A real server, a real browser, and pages that may talk to nobody else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from circuit_tracer_cli.server.serve import Server, serve
+
+from .graphs import write_features, write_graphs
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+
+expect = playwright.expect
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass
+class Viewer:
+    """One page of the viewer, with everything it complained about."""
+
+    page: playwright.Page
+    server: Server
+    folder: Path
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, slug: str = "demo", **params: str) -> None:
+        """Opens a graph and waits until it is drawn."""
+        query = "".join(f"&{name}={value}" for name, value in params.items())
+        self.page.goto(f"{self.server.url}?slug={slug}{query}")
+        self.page.wait_for_selector(".panel-connections .selection-head, .panel-connections .empty")
+        self.page.wait_for_selector(".plot-labels .token-label")
+
+    def saved(self) -> None:
+        """Waits until the last edit is on disk."""
+        self.page.wait_for_selector('.save-state[data-kind="saved"]')
+
+    def expect_complaint(self, part: str) -> None:
+        """Takes away complaints that a test provoked."""
+        self.complaints[:] = [text for text in self.complaints if part not in text]
+
+    def selected(self) -> str | None:
+        """The selected node's id, as the address tells it."""
+        return self.page.evaluate("new URLSearchParams(location.search).get('clickedId')")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[playwright.Browser]:
+    if _CHROMIUM is None:
+        pytest.skip("chromium isn't installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def viewer(browser: playwright.Browser, tmp_path: Path) -> Iterator[Viewer]:
+    """A fresh folder, server and page. The test fails if the page logs an error or asks another host for anything."""
+    graphs, features = tmp_path / "graphs", tmp_path / "features"
+    graphs.mkdir()
+    features.mkdir()
+    write_graphs(graphs)
+    write_features(features)
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(8000)
+    with serve(graphs, features_dir=features, port=0) as server:
+        shown = Viewer(page, server, graphs)
+        page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))
+        page.on(
+            "request", lambda request: _own(request.url, server.url) or shown.complaints.append(request.url)
+        )
+        yield shown
+        context.close()
+    assert shown.complaints == []
+
+
+def _own(url: str, base: str) -> bool:
+    return url.startswith((base, "data:", "blob:"))
