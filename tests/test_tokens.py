@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -214,11 +215,16 @@ def golden_cases() -> list[Any]:
     return [pytest.param(name, case, id=name) for name, case in inputs.items() if case["kind"] == "graph"]
 
 
-@pytest.mark.parametrize(("name", "case"), golden_cases())
-def test_ids_are_the_references(golden: Path, name: str, case: dict[str, Any]) -> None:
+@functools.cache
+def tokenizer_of(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("name", "case"), golden_cases())
+def test_ids_are_the_references(golden: Path, name: str, case: dict[str, Any]) -> None:
     folder = golden / "cases" / name
-    tokenizer = AutoTokenizer.from_pretrained((folder / case["model"]).resolve())
+    tokenizer = tokenizer_of((folder / case["model"]).resolve())
     expected = load_file(folder / "expected.safetensors")["input_tokens"]
     assert ids(case["prompt"], tokenizer) == expected.tolist()

@@ -82,6 +82,7 @@ def test_misaligned_data_is_read_correctly(tmp_path: Path) -> None:
         ({"W": entry(shape=(True,), offsets=(0, 4))}, bytes(8), "impossible shape"),
         ({"W": entry(shape=(2**63,))}, bytes(8), "impossible shape"),
         ({"W": entry(shape=(2**40, 2**40))}, bytes(8), "should take"),
+        ({"W": entry(shape=(1,) * 9)}, bytes(8), "impossible shape"),
         ({"W": entry(offsets=(0, 8, 16))}, bytes(16), "impossible shape"),
         ({"W": entry(offsets=(8, 0))}, bytes(16), "should take 8 bytes"),
         ({"W": entry()}, bytes(7), "'W' ends at byte"),

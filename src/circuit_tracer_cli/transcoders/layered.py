@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar, Generic, Self, TypeVar
 
@@ -14,7 +15,7 @@ from circuit_tracer_cli.transcoders.layer import TranscoderLayer
 L = TypeVar("L", bound=TranscoderLayer)
 
 
-class LayeredTranscoders(Generic[L]):
+class LayeredTranscoders(ABC, Generic[L]):
     """One transcoder layer per model layer, all of the same width and number of features.
 
     Args:
@@ -158,6 +159,6 @@ class LayeredTranscoders(Generic[L]):
         if layer.W_dec.shape != wanted:
             raise ValueError(f"layer {index} has a decoder of shape {layer.W_dec.shape} instead of {wanted}")
 
+    @abstractmethod
     def _written(self, index: int) -> int:
-        """How many layers the features of a layer write to."""
-        raise TypeError(f"{type(self).__name__} doesn't say which layers it writes to")
+        """How many layers the features of a layer must write to."""

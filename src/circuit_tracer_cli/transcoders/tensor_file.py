@@ -33,7 +33,8 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_MAX_HEADER = 100_000_000  # bytes, the container format's own limit
+_MAX_HEADER = 16 * 2**20  # bytes; a header of a layer has some hundred, and parsing takes ten times as much
+_MAX_AXES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,9 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> StoredTensor:
 
 
 def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**62 for value in values)
+    if not isinstance(values, list) or len(values) > _MAX_AXES:
+        return False
+    return all(type(value) is int and 0 <= value < 2**62 for value in values)
 
 
 def _check_layout(path: Path, tensors: list[StoredTensor], data_start: int, size: int) -> None:
