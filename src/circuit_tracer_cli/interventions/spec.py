@@ -115,10 +115,13 @@ def checked_slice(position: slice, edit: str) -> slice:
     """The slice itself. Raises BadIntervention if its ends aren't whole numbers or its step isn't above 0."""
     ends = (position.start, position.stop, position.step)
     if any(end is not None and (isinstance(end, bool) or not isinstance(end, int)) for end in ends):
-        raise BadIntervention(f"in edit {edit!r} the ends of the position slice are not whole numbers")
+        raise BadIntervention(
+            f"in edit {edit!r} the ends of the position slice are not whole numbers", hint=EXAMPLE
+        )
     if position.step is not None and position.step < 1:
         raise BadIntervention(
-            f"in edit {edit!r} the step of the position slice is {position.step}, but must be at least 1"
+            f"in edit {edit!r} the step of the position slice is {position.step}, but must be at least 1",
+            hint=EXAMPLE,
         )
     return position
 

@@ -13,7 +13,6 @@ from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import Intervention
 from circuit_tracer_cli.validation.subject import Subject
 
-
 ATOL, RTOL = 5e-4, 1e-5
 """How far a float32 measurement may be from an edge."""
 

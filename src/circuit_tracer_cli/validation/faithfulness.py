@@ -1,7 +1,8 @@
 """Faithfulness of the local replacement model: does it answer a perturbation as the model does?
 
-The local replacement model (Ameisen et al. 2025) has transcoders in place of MLPs; errors, attention patterns and norm scales are fixed.
-On the unperturbed prompt it equals the model; here a vector is added to the stream and both are compared in all later layers.
+The local replacement model (Ameisen et al. 2025) has transcoders in place of MLPs; errors, attention patterns and norm scales
+are fixed. On the unperturbed prompt it equals the model; here a vector is added to the stream and both are compared in all later
+layers.
 """
 
 from __future__ import annotations
