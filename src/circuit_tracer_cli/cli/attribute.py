@@ -106,6 +106,8 @@ def _run(
     """Trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
     from circuit_tracer_cli.pipeline import trace
 
+    if viewer:
+        files.make_directory()
     with viewer.start() if viewer else nullcontext() as running:
         with progress_on(output, bars=bars) as progress:
             graph = trace(request, progress)

@@ -60,8 +60,16 @@ class GraphFiles:
         if self.directory is not None:
             check_directory(self.directory)
 
+    def make_directory(self) -> None:
+        """Make the folder for the viewer's files, if they are wanted. Raises OutputError."""
+        if self.directory is not None:
+            from circuit_tracer_cli.export.viewer import make_folder
+
+            make_folder(Path(self.directory))
+
     def write(self, graph: Graph) -> list[Path]:
         """Write them. Returns the paths, without stdout. Raises OutputError."""
+        self.make_directory()
         written = []
         if self.graph_path is not None:
             write_graph(graph, self.graph_path)

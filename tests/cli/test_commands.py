@@ -1,0 +1,260 @@
+"""Each command does what the contract says, on a tiny random model: files, pipes, summaries, JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PROMPT, Finished, Run, Tiny
+
+
+def as_json(done: Finished) -> dict[str, object]:
+    assert done.code == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+@pytest.fixture
+def attribute(run: Run, tiny: Tiny) -> Run:
+    """`attribute` on the tiny model."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> Finished:
+        done = run("attribute", *tiny.options, "--max-n-logits", 3, *arguments, stdin=stdin)
+        assert done.code == 0, done.stderr
+        return done
+
+    return call
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_attribute_writes_a_raw_graph(attribute: Run, here: Path, suffix: str) -> None:
+    done = attribute("-p", PROMPT, "-o", f"graph{suffix}")
+    from circuit_tracer_cli.graph.store import load_graph
+
+    graph = load_graph(here / f"graph{suffix}")
+    assert graph.pruning is None
+    assert graph.metadata["command"].startswith("circuit-tracer attribute ")
+    assert done.stdout == b""
+    assert "next: circuit-tracer show" in done.stderr
+    assert [path.name for path in here.iterdir()] == [f"graph{suffix}"]
+
+
+def test_attribute_writes_to_a_pipe(attribute: Run, here: Path) -> None:
+    done = attribute("-p", PROMPT, "-o", "-")
+    assert b"circuit-tracer-graph" in done.stdout[:4096]
+    assert list(here.iterdir()) == []
+
+
+def test_attribute_refuses_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    done = run("attribute", "-p", PROMPT, "-o", "-")
+    assert done.code == 2
+    assert "terminal" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_a_prompt_from_stdin(attribute: Run, here: Path) -> None:
+    attribute("-p", PROMPT, "-o", "given.safetensors")
+    attribute("-p", "-", "-o", "piped.safetensors", stdin=f"{PROMPT}\n".encode())
+    from circuit_tracer_cli.graph.store import load_graph
+
+    given, piped = load_graph(here / "given.safetensors"), load_graph(here / "piped.safetensors")
+    assert given.input_tokens.tolist() == piped.input_tokens.tolist()
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        (["--slug", "mine"], "graph_files/mine.json"),
+        (["--graph-file-dir", "there"], "there/3-41-7-7-19-30.json"),
+        (["--graph_file_dir", "there", "--slug", "mine"], "there/mine.json"),
+    ],
+)
+def test_attribute_writes_graph_files(attribute: Run, here: Path, options: list[str], file: str) -> None:
+    done = attribute("-p", PROMPT, *options)
+    written = json.loads((here / file).read_text())
+    listed = json.loads((here / file).with_name("graph-metadata.json").read_text())["graphs"]
+    assert written["metadata"]["slug"] == listed[0]["slug"] == Path(file).stem
+    assert written["metadata"]["pruning_settings"] == {"node_threshold": 0.8, "edge_threshold": 0.98}
+    assert "next: circuit-tracer serve" in done.stderr
+
+
+def test_attribute_obeys_its_thresholds(attribute: Run, here: Path) -> None:
+    attribute("-p", PROMPT, "--slug", "few", "--node_threshold", "0.3", "--edge_threshold", "0.5")
+    attribute("-p", PROMPT, "--slug", "many", "--node-threshold", "1", "--edge-threshold", "1")
+    few, many = (json.loads((here / f"graph_files/{slug}.json").read_text()) for slug in ("few", "many"))
+    assert few["metadata"]["pruning_settings"] == {"node_threshold": 0.3, "edge_threshold": 0.5}
+    assert 0 < len(few["links"]) < len(many["links"])
+
+
+def test_a_reference_command_line_runs_unchanged(attribute: Run, here: Path) -> None:
+    options = "--graph_output_path g.pt --dtype fp32 --max_n_logits 4 --desired_logit_prob 0.9 --batch_size 8 --offload cpu"
+    more = "--max_feature_nodes 12 --verbose --lazy-encoder --lazy-decoder --backend transformerlens --slug s"
+    last = "--graph_file_dir d --node_threshold 0.7 --edge_threshold 0.9"
+    attribute("--prompt", PROMPT, *options.split(), *more.split(), *last.split())
+    assert {path.name for path in here.iterdir()} == {"g.pt", "d"}
+
+
+@pytest.mark.parametrize("offload", ["None", "none", "auto", "cpu", "disk"])
+def test_offload_in_any_case(attribute: Run, here: Path, offload: str) -> None:
+    attribute("-p", PROMPT, "-o", "g.pt", "--offload", offload)
+    assert (here / "g.pt").is_file()
+
+
+@pytest.mark.parametrize("words", [["--no_lazy_encoder", "--no_lazy_decoder"], ["--lazy_encoder", "--no-lazy-decoder"]])
+def test_lazy_or_not_gives_the_same(attribute: Run, here: Path, words: list[str]) -> None:
+    from circuit_tracer_cli.graph.store import load_graph
+
+    attribute("-p", PROMPT, "-o", "auto.pt")
+    attribute("-p", PROMPT, "-o", "chosen.pt", *words)
+    auto, chosen = load_graph(here / "auto.pt"), load_graph(here / "chosen.pt")
+    assert (auto.adjacency_matrix - chosen.adjacency_matrix).abs().max() < 1e-5
+
+
+def test_targets_are_taken_in_order(attribute: Run, here: Path) -> None:
+    from circuit_tracer_cli.graph.store import load_graph
+
+    attribute("-p", PROMPT, "-o", "g.pt", "--target", "7", "--target", "id:12")
+    assert [target.vocab_idx for target in load_graph(here / "g.pt").logit_targets] == [7, 12]
+
+
+def test_the_summary_says_what_came_out(attribute: Run) -> None:
+    done = attribute("-p", PROMPT, "-o", "g.pt")
+    for word in ("targets", "active features", "replacement", "completeness", "written      g.pt"):
+        assert word in done.stderr
+    assert max(map(len, done.stderr.splitlines())) <= 110
+
+
+def test_progress_is_lines_where_there_is_no_terminal(attribute: Run) -> None:
+    assert " s  loading" in attribute("-p", PROMPT, "-o", "g.pt").stderr
+    assert " s  loading" not in attribute("-p", PROMPT, "-o", "g.pt", "--no-progress").stderr
+
+
+def test_quiet_says_nothing(attribute: Run) -> None:
+    assert attribute("-p", PROMPT, "-o", "g.pt", "--quiet").stderr == ""
+
+
+def test_a_pipe_and_a_direct_call_give_the_same_json(attribute: Run, run: Run, here: Path) -> None:
+    raw = attribute("-p", PROMPT, "-o", "-").stdout
+    pruned = run("prune", "-o", "-", stdin=raw)
+    assert pruned.code == 0
+    assert run("export", "--slug", "x", "--graph-file-dir", "piped", stdin=pruned.stdout).code == 0
+    attribute("-p", PROMPT, "--slug", "x", "--graph-file-dir", "direct")
+    piped, direct = (json.loads((here / name / "x.json").read_text()) for name in ("piped", "direct"))
+    for record in (piped, direct):
+        record["metadata"]["info"].pop("create_time_ms", None)
+    assert piped == direct
+
+
+def test_prune_reports_what_stays(run: Run, here: Path, raw_graph: Path) -> None:
+    report = as_json(run("prune", raw_graph, "--json"))
+    counts = report["counts"]
+    assert isinstance(counts, dict)
+    assert isinstance(report["edges_before"], int)
+    assert 0 < counts["edges"] < report["edges_before"]
+    assert report["pruning"] == {"node_threshold": 0.8, "edge_threshold": 0.98}
+    assert list(here.iterdir()) == []
+    text = run("prune", raw_graph).text
+    assert f"{counts['edges']:,} edges" in text
+    assert "replacement" in text
+
+
+def test_prune_to_a_pipe_reports_on_stderr(run: Run, raw_graph: Path) -> None:
+    done = run("prune", raw_graph, "-o", "-")
+    assert b"circuit-tracer-graph" in done.stdout[:4096]
+    assert "replacement" in done.stderr
+    assert run("prune", raw_graph, "-o", "-", "--quiet").stderr == ""
+
+
+def test_show_a_raw_and_a_pruned_graph(run: Run, raw_graph: Path) -> None:
+    pruned = run("prune", raw_graph, "-o", "-").stdout
+    raw, kept = as_json(run("show", raw_graph, "--json")), as_json(run("show", "-", "--json", stdin=pruned))
+    assert raw["pruning"] is None
+    assert kept["pruning"]
+    for name in ("replacement_score", "completeness_score", "prompt", "targets"):
+        assert raw[name] == kept[name]
+
+
+def test_show_lists_as_many_as_asked_for(run: Run, raw_graph: Path) -> None:
+    shown = as_json(run("show", raw_graph, "--json", "--nodes", "4", "--paths", "2"))
+    assert isinstance(shown["strongest_nodes"], list)
+    assert isinstance(shown["strongest_paths"], list)
+    assert (len(shown["strongest_nodes"]), len(shown["strongest_paths"])) == (4, 2)
+    shares = [path["share"] for path in shown["strongest_paths"]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_show_fits_eighty_columns(run: Run, raw_graph: Path) -> None:
+    text = run("show", raw_graph).text
+    assert "Strongest nodes" in text
+    assert "Strongest paths" in text
+    tables = text[text.index("Strongest nodes") :].splitlines()
+    assert max(map(len, tables)) <= 80
+    assert all(line == line.rstrip() for line in tables)
+
+
+def test_control_characters_of_a_graph_are_not_obeyed(run: Run, raw_graph: Path, here: Path) -> None:
+    from circuit_tracer_cli.graph.store import load_graph, save_graph
+
+    graph = load_graph(raw_graph)
+    graph.input_string = "\x1b]0;owned\x07\x1b[2J"
+    graph.metadata["prompt_tokens"] = ["\x1b[31m"] * graph.n_pos
+    graph.logit_targets = [target._replace(token_str="\x1b[1m") for target in graph.logit_targets]
+    save_graph(graph, here / "g.safetensors")
+    done = run("show", "g.safetensors")
+    assert done.code == 0
+    assert b"\x1b" not in done.stdout
+    assert b"\x07" not in done.stdout
+
+
+@pytest.mark.parametrize(("format_", "suffixes"), [("json", {".json"}), ("graphml", {".graphml"}), ("csv", {".csv"})])
+def test_export_prints_what_it_wrote(
+    run: Run, raw_graph: Path, here: Path, format_: str, suffixes: set[str]
+) -> None:
+    done = run("export", raw_graph, "--format", format_, "--slug", "mine")
+    assert done.code == 0, done.stderr
+    paths = [here / line for line in done.text.splitlines()]
+    assert paths
+    assert all(path.stat().st_size > 0 for path in paths)
+    assert {path.suffix for path in paths} == suffixes
+    assert {path.parent.name for path in paths} <= {"graph_files", "mine"}
+
+
+def test_export_takes_a_pruned_graph_as_it_is(run: Run, raw_graph: Path, here: Path) -> None:
+    pruned = run("prune", raw_graph, "--node-threshold", "0.5", "-o", "-").stdout
+    assert run("export", "--slug", "x", stdin=pruned).code == 0
+    metadata = json.loads((here / "graph_files" / "x.json").read_text())["metadata"]
+    assert metadata["pruning_settings"]["node_threshold"] == 0.5
+
+
+def test_export_invents_a_name(run: Run, raw_graph: Path, here: Path) -> None:
+    done = run("export", raw_graph)
+    assert done.code == 0
+    name = Path(done.text.splitlines()[0])
+    assert name.stem.startswith("03417")
+    assert (here / name).is_file()
+
+
+def test_doctor(run: Run) -> None:
+    report = as_json(run("doctor", "--json"))
+    versions, parts = report["versions"], report["parts"]
+    assert isinstance(versions, dict)
+    assert isinstance(parts, dict)
+    assert versions["torch"]
+    assert versions["circuit-tracer-cli"]
+    assert parts["viewer"]
+    text = run("doctor").text
+    assert "torch" in text
+    assert "Devices" in text or "devices" in text
+
+
+@pytest.mark.parametrize("name", ["--version"])
+def test_version(run: Run, name: str) -> None:
+    import circuit_tracer_cli
+
+    assert run(name).text == f"circuit-tracer {circuit_tracer_cli.__version__}\n"

@@ -1,0 +1,207 @@
+"""What only a process of its own can show: signals, closed pipes, a lost terminal, a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.cli.conftest import PROGRAM, PROMPT, Run, Tiny
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+
+SLOW_TRACE = """
+import sys, time
+import circuit_tracer_cli.pipeline as pipeline
+def trace(request, progress):
+    progress.phase("slow")
+    time.sleep(60)
+pipeline.trace = trace
+from circuit_tracer_cli.__main__ import main
+main()
+"""
+SLOW_WRITE = """
+import sys, time
+import circuit_tracer_cli.graph.store as store
+def write(graph, stream, kind):
+    stream.write(b"half a graph")
+    print("writing", file=sys.stderr, flush=True)
+    time.sleep(60)
+store._write = write
+from circuit_tracer_cli.__main__ import main
+main()
+"""
+
+
+def wait_for(stream: IO[str], word: str) -> str:
+    """Read lines until one has the word."""
+    seen = ""
+    for line in stream:
+        seen += line
+        if word in line:
+            return line
+    raise AssertionError(f"{word!r} never came:\n{seen}")
+
+
+def start(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_trace_cleanly(here: Path, environment: dict[str, str], number: signal.Signals) -> None:
+    options = ["attribute", "-p", PROMPT, "-o", "g.pt", "--slug", "x"]
+    with start(SLOW_TRACE, *options, env=environment) as process:
+        assert process.stderr
+        wait_for(process.stderr, "slow")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "interrupted\n"
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_writing_leaves_no_half_file(
+    here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
+) -> None:
+    with start(SLOW_WRITE, "prune", raw_graph, "-o", "g.safetensors", env=environment) as process:
+        assert process.stderr
+        wait_for(process.stderr, "writing")
+        assert [path.name for path in here.iterdir()] != []
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_viewer_cleanly(
+    here: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
+    command = [*PROGRAM, "serve", ".", "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{url}healthz", timeout=10) as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "ssh -L" in errors
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["prune"], ["prune", "-o", "-"]])
+def test_a_closed_pipe_is_quiet(environment: dict[str, str], raw_graph: Path, arguments: list[str]) -> None:
+    command = [*PROGRAM, arguments[0], str(raw_graph), *arguments[1:]]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    os.close(writer)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "error" not in done.stderr
+    assert "Broken" not in done.stderr
+
+
+def test_head_gets_its_bytes(environment: dict[str, str], raw_graph: Path) -> None:
+    line = f"{PROGRAM[0]} -m circuit_tracer_cli show '{raw_graph}' | head -c 10"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.stdout == "prompt    "
+    assert done.stderr == ""
+
+
+def test_a_trace_outlives_its_terminal(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
+    """As under nohup: SIGHUP is ignored when it comes, and stderr leads nowhere."""
+    reader, writer = os.pipe()
+    command = [*PROGRAM, "attribute", *tiny.options, "-p", PROMPT, "-o", "g.pt"]
+    process = subprocess.Popen(
+        ["nohup", *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=writer, env=environment
+    )
+    os.close(writer)
+    os.close(reader)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert (here / "g.pt").stat().st_size > 0
+
+
+def limited(megabytes: int) -> object:
+    """Makes files above a size fail as on a full disk, in a child process."""
+    import resource
+
+    def set_limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (megabytes, megabytes))
+
+    return set_limit
+
+
+@pytest.mark.parametrize(
+    "arguments", [["prune", "-o", "g.pt"], ["prune", "-o", "g.safetensors"], ["export", "--slug", "x"]]
+)
+def test_a_full_disk_leaves_nothing(
+    here: Path, environment: dict[str, str], raw_graph: Path, arguments: list[str]
+) -> None:
+    done = subprocess.run(
+        [*PROGRAM, arguments[0], str(raw_graph), *arguments[1:]],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        preexec_fn=limited(2000),  # type: ignore[arg-type]
+    )
+    assert done.returncode == 1
+    assert "error: can't write" in done.stderr
+    assert [path for path in here.rglob("*") if path.is_file() and path.stat().st_size] == []
+
+
+def test_an_error_shows_its_traceback_only_for_debugging(
+    spawn: Run, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Traceback" not in spawn("show", "missing.pt").stderr
+    monkeypatch.setitem(environment, "CIRCUIT_TRACER_DEBUG", "1")
+    assert "Traceback" in spawn("show", "missing.pt").stderr
+
+
+def test_ascii_terminals_get_something(
+    spawn: Run, environment: dict[str, str], raw_graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(environment, "PYTHONIOENCODING", "ascii")
+    done = spawn("show", raw_graph)
+    assert done.code == 0, done.stderr
+    assert "Strongest paths" in done.text
+
+
+def test_completion_script(spawn: Run, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(environment, "_CIRCUIT_TRACER_COMPLETE", "source_bash")
+    assert "complete" in spawn().text
+
+
+def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
+    options = [*tiny.options, "-p", PROMPT, "--slug", "mine", "--server", "--port", "0"]
+    with subprocess.Popen(
+        [*PROGRAM, "attribute", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr
+        url = wait_for(process.stderr, "http://").strip()
+        with urllib.request.urlopen(f"{url}api/graphs", timeout=10) as answer:
+            assert b'"mine"' in answer.read()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
