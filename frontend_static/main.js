@@ -76,8 +76,16 @@ async function open(slug, params = {}) {
     show(slug, parseGraph(json), etag, { ...json.qParams, ...params });
     message.hidden = true;
   } catch (error) {
-    report(error);
+    return report(error);
   }
+  await readProposedLabels(slug);
+}
+
+/** Labels that the transcoder set's own files propose. The view works without them, so a failure isn't reported. */
+async function readProposedLabels(slug) {
+  const labels = await api.proposedLabels(slug).catch(() => ({}));
+  const texts = Object.fromEntries(Object.entries(labels).map(([code, label]) => [code, String(label.text ?? "")]));
+  if (store.get("slug") === slug) store.set({ featureLabels: { ...store.get("featureLabels"), ...texts } });
 }
 
 function show(slug, graph, etag, params) {
@@ -88,6 +96,7 @@ function show(slug, graph, etag, params) {
   store.set({
     ...annotations, slug, graph, etag, threshold: start, hovered: null, grouping: null, loading: false, edits: 0,
     selected: graph.node(annotations.selected)?.id ?? topLogit(graph)?.id ?? null,
+    featureLabels: {},
     positions: readPositions(savedPositions, boxes.map((box) => box.key)),
     visible: visibleNodes(graph, start, annotations.pinned, annotations.hidden),
     saving: graph.duplicates ? { kind: "idle", message: `${graph.duplicates} nodes share an id and can't be told apart.` } : { kind: "idle", message: "" },

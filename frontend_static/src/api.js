@@ -45,6 +45,9 @@ export function createApi(base) {
       return reply.headers.get("etag");
     },
 
+    /** Proposed labels of the graph's features, `{code: {text, provenance, confidence}}`. */
+    proposedLabels: async (slug) => (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,
+
     /** One feature's examples, or null if the server has none of it, or none at all. */
     async feature(layer, feature) {
       serverHasFeatures ??= (await (await request(address("healthz"))).json()).features;

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from .builders import make_client, write_features
+from circuit_tracer_cli.server.features import cantor, uncantor
+
+from .builders import make_client, write_features, write_graph
 
 RECORD = {"index": 2, "top_logits": [" né", "的"], "examples_quantiles": []}
 
@@ -67,11 +69,37 @@ def test_an_index_by_name_and_gzip_records(folder: Path, client: TestClient) -> 
     assert client.get("/api/features/7/0").json() == RECORD
 
 
+def test_labels_of_a_graph(folder: Path, client: TestClient) -> None:
+    write_graph(folder / "graphs", "demo")
+    label = {"text": "capitals", "provenance": "auto: peaks", "confidence": 0.5}
+    labels = {"1/7": label, "1/8": {**label, "text": "not in the graph"}}
+    assert client.get("/api/graphs/demo/labels").json() == {"labels": {}}
+    (folder / "features" / "labels.json.gz").write_bytes(gzip.compress(json.dumps(labels).encode()))
+    assert make_client(folder / "graphs", features_dir=folder / "features").get(
+        "/api/graphs/demo/labels"
+    ).json() == {"labels": {"43": label}}
+    assert make_client(folder / "graphs").get("/api/graphs/demo/labels").json() == {"labels": {}}
+    assert client.get("/api/graphs/nope/labels").status_code == 404
+
+
+def test_cantor_codes_are_exact() -> None:
+    for layer, feature in [(0, 0), (0, 6200), (24, 2394), (47, 2**24 - 1), (3, 94906265)]:
+        assert uncantor(cantor(layer, feature)) == (layer, feature)
+    assert cantor(24, 2394) == 2926965
+
+
+def test_a_rebuilt_folder_is_read_again(folder: Path, client: TestClient) -> None:
+    assert client.get("/api/features/1/2").json() == RECORD
+    write_features(folder / "features", {(1, 2): {"index": 2, "rebuilt": "yes"}})
+    assert client.get("/api/features/1/2").json()["rebuilt"] == "yes"
+
+
 @pytest.mark.parametrize(
     "index",
     [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(b'[{"filename": "x"}]'),
-     gzip.compress(b'[{"filename": "x", "offsets": [-1]}]'),
+     gzip.compress(b'[{"filename": "x", "offsets": ["a"]}]'),
      gzip.compress(b"[1]"), gzip.compress(b'{"x": {"filename": "x", "offsets": []}}'), gzip.compress(b"[]")[:-4]],
+    ids=range(8),
 )  # fmt: skip
 def test_a_broken_index_is_an_error_with_a_hint(folder: Path, client: TestClient, index: bytes) -> None:
     (folder / "features" / "index.json.gz").write_bytes(index)

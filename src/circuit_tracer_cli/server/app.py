@@ -18,10 +18,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from circuit_tracer_cli import __version__
-from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile, OutputError, UsageError
+from circuit_tracer_cli.errors import (
+    BadFeatureFiles,
+    BadGraphFile,
+    CircuitTracerError,
+    MissingFile,
+    OutputError,
+    UsageError,
+)
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
 from circuit_tracer_cli.server.assets import media_type
-from circuit_tracer_cli.server.features import FeatureFolder
+from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import body_reply, file_reply, json_error, matches_strongly
@@ -31,6 +38,7 @@ _log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[CircuitTracerError], int], ...] = (
     (MissingFile, 404),
     (BadGraphFile, 422),
+    (BadFeatureFiles, 422),
     (UsageError, 422),
     (OutputError, 507),
 )
@@ -62,6 +70,7 @@ class Routes:
             Route("/healthz", self.health),
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
+            Route("/api/graphs/{slug}/labels", self.labels),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             Route("/api/features/{layer:int}/{feature:int}", self.feature),
             Route("/data/{relative:path}", self.data_file),
@@ -119,7 +128,16 @@ class Routes:
         headers = {"Cache-Control": "no-cache"}
         if record is None:
             return Response(status_code=204, headers=headers)
-        return Response(record, headers=headers, media_type="application/json")
+        return JSONResponse(record, headers=headers)
+
+    def labels(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/labels: proposed labels of the graph's features, by Cantor code."""
+        if self._features is None:
+            return JSONResponse({"labels": {}})
+        features = features_of_graph(self._graphs.read(request.path_params["slug"]).content)
+        return JSONResponse(
+            {"labels": self._features.labels(features)}, headers={"Cache-Control": "no-cache"}
+        )
 
     def feature_file(self, request: Request) -> Response:
         """GET /features/…: index and binary files as they are, with ranges."""

@@ -1,15 +1,14 @@
-"""Replaces a file in one step: a reader or a crash meets the old content or the new, never a part of it."""
+"""Exchanges a file's content while no other server does, so that nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_tracer_cli.errors import OutputError
+from circuit_tracer_cli.graph.atomic import write_bytes
 
 try:
     import fcntl
@@ -18,32 +17,10 @@ except ImportError:  # Windows
 
 
 def replace_content(path: Path, content: bytes) -> None:
-    """Writes to an existing file. Raises OutputError with the reason; the file is then as it was."""
+    """Replaces an existing file in one step, on the disk before this returns. Raises OutputError."""
     if not os.access(path, os.W_OK):
         raise OutputError(f"{path.name} is read-only", "give yourself write permission on the file")
-    try:
-        _write_and_swap(path, content)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"can't save {path.name}: {reason}", "check the folder's free space and permissions"
-        ) from error
-
-
-def _write_and_swap(path: Path, content: bytes) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    handle, name = tempfile.mkstemp(prefix=".saving-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, mode)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    write_bytes(path, content)
     _sync_folder(path.parent)
 
 

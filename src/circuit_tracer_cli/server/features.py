@@ -1,37 +1,17 @@
-"""Feature examples from a local folder: `index.json.gz` and the binary files that it names.
-
-A layer's item in the index is `{"filename", "offsets"}`; the record of feature f lies at
-`offsets[f] … offsets[f+1]` and is a 4-byte little-endian length followed by that many bytes of zlib or gzip
-data, which inflate to UTF-8 JSON.
-"""
+"""Feature examples of a folder, read again when the folder is built again, and the labels of a graph's features."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import struct
+import math
 import threading
-import zlib
-from array import array
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from circuit_tracer_cli.errors import BadGraphFile
+from circuit_tracer_cli.features.pack import INDEX
+from circuit_tracer_cli.features.read import FeatureFiles
 from circuit_tracer_cli.server.paths import contained
-
-INDEX_NAME = "index.json.gz"
-_MAX_RECORD = 64 << 20
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
-_REBUILD = "build the folder again with `circuit-tracer features build`"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerIndex:
-    """Where one layer's records are."""
-
-    filename: str
-    offsets: array[int]
 
 
 class FeatureFolder:
@@ -39,60 +19,58 @@ class FeatureFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._index: tuple[tuple[int, int], dict[int, LayerIndex]] | None = None
+        self._files: tuple[tuple[int, int], FeatureFiles] | None = None
         self._lock = threading.Lock()
 
-    def record(self, layer: int, feature: int) -> bytes | None:
-        """The feature's JSON text, or None if the folder holds no examples of it (it was never active).
+    def record(self, layer: int, feature: int) -> dict[str, Any] | None:
+        """What is known of a feature, or None if the folder holds nothing about it.
 
         Raises:
             MissingFile: The index, or a file that it names, isn't there.
-            BadGraphFile: Index or record can't be read.
+            BadFeatureFiles: Index or record can't be read.
         """
-        item = self._layers().get(layer)
-        if item is None or not 0 <= feature < len(item.offsets) - 1:
+        files = self._current()
+        entry = files.layers.get(layer)
+        if entry is None or not 0 <= feature < len(entry.offsets) - 1:
             return None
-        start, stop = item.offsets[feature], item.offsets[feature + 1]
-        if stop <= start:
+        if entry.offsets[feature + 1] <= entry.offsets[feature]:
             return None
-        with contained(self.root, item.filename).open("rb") as file:
-            file.seek(start)
-            return _inflate(file.read(min(stop - start, _MAX_RECORD)))
+        contained(self.root, entry.filename)
+        return files.feature(layer, feature)
 
-    def _layers(self) -> dict[int, LayerIndex]:
-        path = contained(self.root, INDEX_NAME)
-        status = path.stat()
+    def labels(self, features: Iterable[tuple[int, int]]) -> dict[int, dict[str, Any]]:
+        """The proposed labels of these (layer, feature) pairs, by Cantor code. Raises as `record`."""
+        files = self._current()
+        pairs = [(layer, feature, files.label(layer, feature)) for layer, feature in set(features)]
+        return {cantor(layer, feature): label for layer, feature, label in pairs if label is not None}
+
+    def _current(self) -> FeatureFiles:
+        status = contained(self.root, INDEX).stat()
         version = (status.st_mtime_ns, status.st_size)
         with self._lock:
-            if self._index is None or self._index[0] != version:
-                self._index = (version, _read_index(path))
-            return self._index[1]
+            if self._files is None or self._files[0] != version:
+                self._files = (version, FeatureFiles(self.root))
+            return self._files[1]
 
 
-def _read_index(path: Path) -> dict[int, LayerIndex]:
-    try:
-        document = json.loads(gzip.decompress(path.read_bytes()))
-        return {layer: _layer_index(item) for layer, item in _items(document)}
-    except (*_UNREADABLE, zlib.error) as error:
-        raise BadGraphFile(f"{INDEX_NAME} can't be read: {error}", _REBUILD) from error
+def cantor(layer: int, feature: int) -> int:
+    """The code by which graph files name a feature."""
+    return (layer + feature) * (layer + feature + 1) // 2 + feature
 
 
-def _layer_index(item: Any) -> LayerIndex:
-    return LayerIndex(str(item["filename"]), array("Q", item["offsets"]))
+def uncantor(code: int) -> tuple[int, int]:
+    """The layer and feature of a code."""
+    total = (math.isqrt(8 * code + 1) - 1) // 2
+    feature = code - total * (total + 1) // 2
+    return total - feature, feature
 
 
-def _items(document: Any) -> list[tuple[int, Any]]:
-    pairs = document.items() if isinstance(document, dict) else enumerate(document)
-    return [(int(layer), item) for layer, item in pairs if item]
+def features_of_graph(content: bytes) -> set[tuple[int, int]]:
+    """All features that a graph file holds, as (layer, feature). Entries of another form are passed over."""
+    codes = (node.get("feature") for node in json.loads(content)["nodes"] if _is_feature(node))
+    return {uncantor(code) for code in codes if isinstance(code, int) and code >= 0}
 
 
-def _inflate(record: bytes) -> bytes:
-    try:
-        (length,) = struct.unpack_from("<I", record)
-        engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-        text = engine.decompress(record[4 : 4 + length], _MAX_RECORD)
-    except (struct.error, zlib.error) as error:
-        raise BadGraphFile(f"a feature record can't be read: {error}", _REBUILD) from error
-    if not engine.eof:
-        raise BadGraphFile("a feature record is truncated or too large", _REBUILD)
-    return text
+def _is_feature(node: Any) -> bool:
+    kind = node.get("feature_type") if isinstance(node, dict) else None
+    return isinstance(kind, str) and kind not in ("embedding", "logit") and "error" not in kind
