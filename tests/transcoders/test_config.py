@@ -115,7 +115,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=80, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from([*GOOD, "scan", "activation", "k", "transcoders", "model_name", "x"]), anything
