@@ -106,7 +106,7 @@ class Unembedding:
 
     def mean(self) -> Tensor:
         """The mean over all unembedding vectors."""
-        return self.W_U.mean(0, dtype=torch.float64).to(self.vector(0))
+        return self.W_U.mean(0, dtype=torch.promote_types(self.W_U.dtype, torch.float32))
 
 
 class AttributionTargets:

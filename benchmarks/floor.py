@@ -1,0 +1,52 @@
+"""The floating-point operations that a set of rows costs at least, and how fast this machine multiplies matrices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.shapes import Shape
+from circuit_tracer_cli.graph.graph import Graph
+
+
+def row_flops(graph: Graph, shape: Shape, kind: str) -> float:
+    """Multiply-adds times two of all rows, each pulled back alone through dense matrices.
+
+    A row at (layer, position) visits `layer + 1` attention blocks over `position + 1` positions: `W_O`, pattern (its causal half), `W_V`;
+    in the first block it stands at one position. Every source below and before it costs one dot product per layer it writes to below
+    the target.
+    """
+    d, attention = shape.d_model, shape.n_heads * shape.d_head
+    values = shape.n_kv_heads * shape.d_head
+    indices = graph.active_features
+    per_layer = torch.zeros(shape.n_layers, graph.n_pos)
+    per_layer.index_put_((indices[:, 0], indices[:, 1]), torch.ones(len(indices)), accumulate=True)
+    sources = per_layer if kind == "plt" else per_layer.cumsum(0)
+    reachable = torch.zeros(shape.n_layers + 1, graph.n_pos)
+    reachable[1:] = (sources + 1).cumsum(0).cumsum(1)
+    chosen = indices[graph.selected_features]
+    layers = torch.cat([chosen[:, 0], torch.full((len(graph.logit_targets),), shape.n_layers)]).double()
+    positions = torch.cat([chosen[:, 1], torch.full((len(graph.logit_targets),), graph.n_pos - 1)]).double()
+    width = positions + 1
+    full_blocks = torch.where(layers == shape.n_layers, layers, layers)
+    first_block = (layers < shape.n_layers).double()
+    block = width * 2 * d * (attention + values) + width * width * attention
+    start = first_block * (2 * d * attention + 2 * width * attention + width * 2 * d * values)
+    contraction = 2 * d * (reachable[layers.long(), positions.long()].double() + width)
+    return float((full_blocks * block + start + contraction).sum())
+
+
+def gemm_rate(device: torch.device, d_model: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Operations per second of a float32 product `(1024, d_model) @ (d_model, d_model)`, best of several."""
+    a = torch.randn(1024, d_model, device=device)
+    b = torch.randn(d_model, d_model, device=device)
+    best = float("inf")
+    for _ in range(12):
+        start = clock()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
+    return 2 * 1024 * d_model**2 / best
