@@ -87,9 +87,9 @@ class Graph:
     ) -> None:
         self.input_string = input_string
         self.cfg = _as_config(cfg)
-        self.input_tokens = torch.as_tensor(input_tokens).to(torch.int64)
-        self.active_features = active_features.to(torch.int64)
-        self.selected_features = selected_features.to(torch.int64)
+        self.input_tokens = _as_ids(torch.as_tensor(input_tokens), "input_tokens")
+        self.active_features = _as_ids(active_features, "active_features")
+        self.selected_features = _as_ids(selected_features, "selected_features")
         self.activation_values = activation_values
         self.logit_targets = _as_targets(logit_targets)
         self.logit_probabilities = logit_probabilities
@@ -250,6 +250,11 @@ def _as_config(cfg: UnifiedConfig | Mapping[str, Any]) -> UnifiedConfig:
     for name in ("tokenizer_name", "model_name", "original_architecture"):
         _require(isinstance(getattr(config, name), str), f"the graph's model facts have no usable {name}")
     return config
+
+
+def _as_ids(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    _require(not tensor.is_floating_point() and not tensor.is_complex(), f"{name} must hold integers")
+    return tensor.to(torch.int64)
 
 
 def _as_targets(targets: Sequence[LogitTarget] | torch.Tensor) -> list[LogitTarget]:

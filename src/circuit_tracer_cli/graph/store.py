@@ -123,7 +123,7 @@ def _load(path: Path, source: str) -> Graph:
     with path.open("rb") as stream:
         start = stream.read(9)
         if start[:4] == b"PK\x03\x04":
-            values = read_pt(path, source)
+            values = _read_pt(path, source)
         elif looks_like_tensors(start):
             values = _read_safetensors(stream, source)
         elif not start:
@@ -135,6 +135,13 @@ def _load(path: Path, source: str) -> Graph:
                 f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them"
             )
     return _from_values(values, source)
+
+
+def _read_pt(path: Path, source: str) -> dict[str, Any]:
+    if path.suffix == ".safetensors":  # torch goes by the name and would take the archive for safetensors
+        with path.open("rb") as stream, _spooled(stream) as copy:
+            return read_pt(copy, source)
+    return read_pt(path, source)
 
 
 def _read_safetensors(stream: BinaryIO, source: str) -> dict[str, Any]:
