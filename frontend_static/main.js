@@ -115,6 +115,11 @@ function updateVisible() {
   if (graph) store.set({ visible: visibleNodes(graph, store.get("threshold"), store.get("pinned"), store.get("hidden")) });
 }
 
+/** A selection shows its connections, except while somebody goes through the list of nodes. */
+function showConnections() {
+  if (store.get("selected") && !document.activeElement?.closest(".panel-nodes")) store.set({ tab: "connections" });
+}
+
 function updateAddress() {
   const query = addressOf(view());
   window.history.replaceState(null, "", query ? `?${query}` : window.location.pathname);
@@ -134,7 +139,7 @@ mountPanels(document.querySelector("#panels"), store, PANELS, { features });
 document.body.append(help, message);
 useKeyboard(store, commands);
 store.subscribe(["threshold", "pinned", "hidden"], updateVisible);
-store.subscribe(["selected"], () => store.get("selected") && store.set({ tab: store.get("tab") === "nodes" && store.get("query") ? "nodes" : "connections" }));
+store.subscribe(["selected"], showConnections);
 store.subscribe(["slug", "selected", "threshold"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
 window.addEventListener("online", () => autosave.flush());

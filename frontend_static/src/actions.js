@@ -6,7 +6,21 @@ import { topLogit } from "./graph.js";
 
 /** Selects a node; the selected one again, or null, clears the selection. */
 export function select(store, id, { toggle = true } = {}) {
-  store.set({ selected: toggle && id === store.get("selected") ? null : id, editing: false });
+  store.set({ selected: toggle && id === store.get("selected") ? null : id, wholeGroup: false, editing: false });
+}
+
+/** Selects all members of a supernode; the selection's id is its first member's. */
+export function selectGroup(store, id) {
+  const again = store.get("wholeGroup") && store.get("selected") === id;
+  store.set({ selected: again ? null : id, wholeGroup: !again, editing: false });
+}
+
+/** The indices of what is selected: one node, or all pinned members of its supernode. */
+export function selectedIndices(store) {
+  const graph = store.get("graph");
+  const group = store.get("wholeGroup") && store.get("supernodes").find(([, ...ids]) => ids.includes(store.get("selected")));
+  const ids = group ? group.slice(1).filter((id) => store.get("pinned").includes(id)) : [store.get("selected")];
+  return ids.map((id) => graph.index(id)).filter((index) => index >= 0);
 }
 
 /** What a click on a node does: select, with Ctrl or Cmd pin, while g is held mark for grouping. */

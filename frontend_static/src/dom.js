@@ -30,6 +30,13 @@ export function glyph(kind) {
   return h("span", { class: `glyph glyph-${kind}`, "aria-hidden": "true" });
 }
 
+/** Replaces an element's children; if a node's row had the focus, the same node's new row gets it. */
+export function replaceKeepingFocus(element, ...children) {
+  const focused = element.contains(document.activeElement) ? document.activeElement.dataset.node : undefined;
+  element.replaceChildren(...children);
+  if (focused !== undefined) element.querySelector(`[data-node="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+}
+
 const ICONS = {
   undo: "M7 5 3 9l4 4M3.5 9H12a4.5 4.5 0 0 1 0 9H8",
   redo: "m13 5 4 4-4 4M16.5 9H8a4.5 4.5 0 0 0 0 9h4",

@@ -12,9 +12,10 @@ export function mountPanels(main, store, panels, services) {
   const areas = new Map();
   const disposers = panels.map((panel) => {
     const area = areas.get(panel.area) ?? makeArea(panel.area, areas);
-    const body = h("div", { class: `panel-body panel-${panel.name}`, role: panel.tab ? "tabpanel" : null });
+    const body = h("div", { class: `panel-body panel-${panel.name}`, role: panel.tab ? "tabpanel" : null, "aria-labelledby": panel.tab ? `tab-${panel.name}` : null });
     area.bodies.append(body);
-    area.head.append(panel.tab ? tabButton(store, panel, body) : h("h2", {}, panel.title));
+    if (panel.tab) tabList(area).append(tabButton(store, panel, body));
+    else area.head.append(h("h2", {}, panel.title));
     if (panel.controls) area.head.append(h("div", { class: "controls" }, ...panel.controls(store)));
     return panel.mount(body, store, services);
   });
@@ -31,8 +32,13 @@ function makeArea(name, areas) {
   return area;
 }
 
+function tabList(area) {
+  area.tabs ??= area.head.appendChild(h("div", { class: "tabs", role: "tablist" }));
+  return area.tabs;
+}
+
 function tabButton(store, panel, body) {
-  const button = h("button", { class: "tab", role: "tab", type: "button", onclick: () => store.set({ tab: panel.name }) }, panel.title);
+  const button = h("button", { class: "tab", role: "tab", type: "button", id: `tab-${panel.name}`, onclick: () => store.set({ tab: panel.name }) }, panel.title);
   const render = () => {
     const on = store.get("tab") === panel.name;
     button.setAttribute("aria-selected", String(on));
@@ -47,8 +53,10 @@ function addSplitters(main) {
   const splits = { ...DEFAULTS, ...readSplits() };
   const apply = () => {
     for (const [name, value] of Object.entries(splits)) main.style.setProperty(`--split-${name}`, String(value));
+    bars?.forEach((bar) => bar.setAttribute("aria-valuenow", String(Math.round(splits[bar.dataset.split] * 100))));
   };
-  const bars = Object.keys(DEFAULTS).map((name) => splitter(main, name, splits, apply));
+  let bars = null;
+  bars = Object.keys(DEFAULTS).map((name) => splitter(main, name, splits, apply));
   main.append(...bars);
   apply();
   return () => bars.forEach((bar) => bar.remove());
@@ -63,7 +71,7 @@ function splitter(main, name, splits, apply) {
   };
   const bar = h("div", {
     class: `splitter split-${name}`, role: "separator", tabindex: "0", "aria-label": "Resize panels",
-    "aria-orientation": upright ? "vertical" : "horizontal",
+    "data-split": name, "aria-valuemin": "15", "aria-valuemax": "85", "aria-orientation": upright ? "vertical" : "horizontal",
     onpointerdown: (event) => bar.setPointerCapture(event.pointerId),
     onpointermove: (event) => {
       if (!bar.hasPointerCapture(event.pointerId)) return;

@@ -72,7 +72,7 @@ export function createStore(initial) {
 export function initialState() {
   return {
     graphs: [], problems: [], slug: null, graph: null, etag: null, failure: null, loading: true,
-    selected: null, hovered: null, threshold: null, visible: null, linkType: "both", sign: "all", query: "",
+    selected: null, wholeGroup: false, hovered: null, threshold: null, visible: null, linkType: "both", sign: "all", query: "",
     pinned: [], supernodes: [], labels: {}, positions: {}, hidden: [], otherParams: {},
     grouping: null, editing: false, tab: "connections", featureLabels: {},
     saving: { kind: "idle", message: "" }, canUndo: false, canRedo: false, edits: 0, theme: "light",

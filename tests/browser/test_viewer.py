@@ -306,3 +306,26 @@ def test_it_works_below_another_path(viewer: Viewer) -> None:
     viewer.page.keyboard.press("p")
     viewer.saved()
     assert params(viewer)["pinnedIds"] == ["4_50_2"]
+
+
+def test_a_supernode_is_selected_as_a_whole(viewer: Viewer) -> None:
+    viewer.open("von%20fr%C3%BCher")
+    viewer.page.locator(".box.group").click()
+    expect(viewer.page.locator(".selection-title strong")).to_have_text("place")
+    assert names(viewer, '[data-direction="input"]') == ["Dallas", "is"]
+    assert sorted(names(viewer, '[data-direction="output"]')) == ["Austin", "Dallas", "Feature 22"]
+    viewer.page.locator(".dot").last.click()
+    expect(viewer.page.locator(".selection-title strong")).to_have_text("Texas")
+
+
+def test_the_node_list_is_walked_with_arrows(viewer: Viewer) -> None:
+    viewer.open()
+    viewer.page.keyboard.press("/")
+    viewer.page.keyboard.press("ArrowDown")
+    viewer.page.keyboard.press("ArrowDown")
+    viewer.page.keyboard.press("Enter")
+    second = viewer.page.locator(".panel-nodes .node-row").nth(1)
+    assert second.get_attribute("data-node") == viewer.selected()
+    viewer.page.keyboard.press("ArrowUp")
+    viewer.page.keyboard.press("ArrowUp")
+    expect(viewer.page.locator("#node-search")).to_be_focused()

@@ -1,7 +1,7 @@
 /* What goes into the selected node and what comes out of it, strongest first, promoting and suppressing apart. */
 
-import { select, togglePin } from "../actions.js";
-import { glyph, h, icon } from "../dom.js";
+import { select, selectedIndices, togglePin } from "../actions.js";
+import { glyph, h, icon, replaceKeepingFocus } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, number } from "../format.js";
 import { groupConnections } from "../supernodes.js";
 import { nodeRow } from "./node-row.js";
@@ -15,10 +15,10 @@ export function connections(element, store) {
   function render() {
     const graph = store.get("graph");
     const node = graph?.node(store.get("selected"));
-    body.replaceChildren(...(node ? selection(store, graph, node) : [emptyState()]));
+    replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : [emptyState()]));
   }
 
-  const keys = ["graph", "selected", "pinned", "labels", "visible", "theme", "sign", "supernodes", "featureLabels"];
+  const keys = ["graph", "selected", "pinned", "labels", "visible", "theme", "sign", "supernodes", "featureLabels", "wholeGroup"];
   const dispose = store.subscribe(keys, render);
   render();
   return dispose;
@@ -36,8 +36,21 @@ function emptyState() {
 
 function selection(store, graph, node) {
   const group = store.get("supernodes").find(([, ...ids]) => ids.includes(node.id));
-  return [header(store, node, group), h("div", { class: "columns" },
+  const whole = group && store.get("wholeGroup");
+  return [whole ? groupHeader(store, group) : header(store, node, group), h("div", { class: "columns" },
     column(store, graph, node, "input", "Inputs"), column(store, graph, node, "output", "Outputs"))];
+}
+
+function groupHeader(store, [label]) {
+  const count = selectedIndices(store).length;
+  return h("div", { class: "selection-head" },
+    h("div", { class: "selection-title" }, h("strong", { dir: "auto" }, label), h("span", { class: "muted" }, `supernode · ${count} ${count === 1 ? "node" : "nodes"}`)),
+    clearButton(store));
+}
+
+function clearButton(store) {
+  return h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear (Esc)",
+    onclick: () => select(store, null) }, icon("cross"));
 }
 
 function header(store, node, group) {
@@ -54,14 +67,13 @@ function header(store, node, group) {
       h("span", { class: "muted" }, facts.join(" · "))),
     h("button", { class: "small", type: "button", "aria-pressed": String(pinned), title: "Pin to the subgraph (p)",
       onclick: () => togglePin(store, node.id) }, pinned ? "Pinned" : "Pin"),
-    h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear (Esc)",
-      onclick: () => select(store, null) }, icon("cross")),
+    clearButton(store),
   );
 }
 
 function column(store, graph, node, direction, title) {
   const visible = store.get("visible");
-  const all = groupConnections(graph, [node.index], direction).filter(({ other }) => visible[other]);
+  const all = groupConnections(graph, selectedIndices(store), direction).filter(({ other }) => visible[other]);
   const sign = store.get("sign");
   const parts = [
     ["Promoting", all.filter(({ share }) => share > 0), "positive"],

@@ -125,6 +125,6 @@ function predictions({ top_logits: top, bottom_logits: bottom }) {
   const lists = [["Promotes", top, "positive"], ["Suppresses", bottom, "negative"]].filter(([, tokens]) => tokens?.length);
   if (lists.length === 0) return null;
   return h("div", { class: "predictions" }, ...lists.map(([name, tokens, sign]) =>
-    h("div", { class: "prediction-row" }, h("h4", {}, name),
+    h("div", { class: "prediction-row" }, h("h3", {}, name),
       h("ul", {}, ...tokens.map((token) => h("li", { class: `token-chip ${sign}`, dir: "auto" }, showToken(String(token))))))));
 }

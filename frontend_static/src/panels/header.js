@@ -10,7 +10,7 @@ const SLIDE_PAUSE = 60;
 /** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`. */
 export function header(element, store, commands) {
   const parts = [picker(store, commands), promptText(store), scores(store), slider(store), historyButtons(store), saveState(store, commands), tools(store, commands)];
-  element.append(h("span", { class: "wordmark" }, "circuit", h("b", {}, "tracer")), ...parts.map((part) => part.element));
+  element.append(h("h1", { class: "wordmark" }, "circuit", h("b", {}, "tracer")), ...parts.map((part) => part.element));
   return () => parts.forEach((part) => part.dispose());
 }
 

@@ -45,11 +45,12 @@ function drawBands(context, { layout, project, palette, plot }) {
 }
 
 /** `{numbers, focus}`: link numbers from weak to strong; without a focus they are only a background. */
-function linksToDraw({ graph, visible, selected, pinned, linkType, sign }) {
+function linksToDraw({ graph, visible, selection, pinned, linkType, sign }) {
   const { source, target, share } = graph.links;
   const shown = (k) => visible[source[k]] && visible[target[k]] && signMatches(share[k], sign);
-  if (selected >= 0) {
-    const own = [...graph.inputs(selected), ...graph.outputs(selected)].filter(shown);
+  if (selection.size > 0) {
+    const within = (k) => selection.has(source[k]) && selection.has(target[k]);
+    const own = [...selection].flatMap((i) => [...graph.inputs(i), ...graph.outputs(i)]).filter((k) => shown(k) && !within(k));
     return { numbers: own.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
   }
   if (pinned.size > 0) {
@@ -91,11 +92,11 @@ function drawLinks(context, scene, { numbers, focus }) {
 }
 
 function drawNodes(context, scene, { numbers, focus }) {
-  const { graph, layout, visible, project, palette, selected, pinned, marked } = scene;
-  const colours = focus && selected >= 0 ? connectedColours(graph, numbers, selected, palette) : new Map();
-  const dimmed = focus && selected >= 0;
+  const { graph, layout, visible, project, palette, selection, pinned, marked } = scene;
+  const dimmed = focus && selection.size > 0;
+  const colours = dimmed ? connectedColours(graph, numbers, selection, palette) : new Map();
   const order = graph.nodes.filter((node) => visible[node.index]);
-  const rank = (node) => (node.index === selected ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0);
+  const rank = (node) => (selection.has(node.index) ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0);
   order.sort((a, b) => rank(a) - rank(b));
   for (const node of order) {
     const [x, y] = project(layout.x[node.index], layout.y[node.index]);
@@ -111,14 +112,14 @@ function drawNodes(context, scene, { numbers, focus }) {
     context.globalAlpha = 1;
     if (pinned.has(node.index)) ring(context, node.kind, x, y, scene.radius * 1.25, palette.text, 2);
     if (marked.has(node.index)) ring(context, node.kind, x, y, scene.radius + 4, palette.group, 2.5);
-    if (node.index === selected) ring(context, node.kind, x, y, scene.radius + 3.5, palette.accent, 2.5);
+    if (selection.has(node.index)) ring(context, node.kind, x, y, scene.radius + 3.5, palette.accent, 2.5);
   }
 }
 
-function connectedColours(graph, numbers, selected, palette) {
+function connectedColours(graph, numbers, selection, palette) {
   const colours = new Map();
   for (const k of numbers) {
-    const other = graph.links.source[k] === selected ? graph.links.target[k] : graph.links.source[k];
+    const other = selection.has(graph.links.source[k]) ? graph.links.target[k] : graph.links.source[k];
     colours.set(other, signedColour(graph.links.share[k], palette));
   }
   return colours;

@@ -1,6 +1,6 @@
 /* The link graph: tokens as columns, layers as rows, links of the selection. */
 
-import { click, hover, select } from "../actions.js";
+import { click, hover, select, selectedIndices } from "../actions.js";
 import { h } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, number, showToken, signedPercent, tokenLabel } from "../format.js";
 import { maxThreshold } from "../graph.js";
@@ -54,7 +54,7 @@ export function linkGraph(element, store) {
     const shown = store.get("visible").reduce((sum, byte) => sum + byte, 0);
     return {
       graph, layout, project, plot: inner(), palette: palette(), visible: store.get("visible"),
-      selected: graph.index(store.get("selected")), hovered: graph.index(store.get("hovered")),
+      selected: graph.index(store.get("selected")), selection: new Set(selectedIndices(store)), hovered: graph.index(store.get("hovered")),
       pinned: indices(store.get("pinned")), marked: indices(store.get("grouping")),
       linkType: store.get("linkType"), sign: store.get("sign"), limit: maxThreshold(graph) ?? 1,
       radius: ((shown > MANY_NODES ? 2.6 : 4) * Math.min(1.8, Math.sqrt(view.zoom)) * fontSize()) / 13,
@@ -105,7 +105,7 @@ export function linkGraph(element, store) {
     usePointer(plot, { nodeAt, store, view, moveView, zoomAt }),
     store.subscribe(["graph", "visible"], arrange),
     store.subscribe(["graph"], () => moveView(1, 0, 0)),
-    store.subscribe(["selected", "pinned", "linkType", "sign", "theme", "grouping", "labels"], redraw),
+    store.subscribe(["selected", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"], redraw),
     store.subscribe(["hovered"], redrawHover),
     watchSize(plot, (next) => {
       size = next;

@@ -1,7 +1,7 @@
 /* Every node of the graph in order of influence, with a search box and filters by kind. */
 
 import { select, togglePin } from "../actions.js";
-import { h } from "../dom.js";
+import { h, replaceKeepingFocus } from "../dom.js";
 import { nodeLabel } from "../format.js";
 import { matchesQuery } from "../graph.js";
 import { nodeRow } from "./node-row.js";
@@ -19,7 +19,7 @@ export function nodeList(element, store) {
   });
   const chips = h("div", { class: "chips", role: "group", "aria-label": "Kinds of nodes" });
   const count = h("span", { class: "muted count", role: "status" });
-  const list = h("div", { class: "scroll rows" });
+  const list = h("div", { class: "scroll rows", onkeydown: (event) => moveFocus(event, field) });
   element.append(h("div", { class: "node-list" }, h("div", { class: "list-head" }, field, chips, count), list));
 
   function render() {
@@ -32,7 +32,7 @@ export function nodeList(element, store) {
     })));
     count.textContent = found.length > SHOWN ? `${SHOWN} of ${found.length}` : `${found.length}`;
     const rows = found.slice(0, SHOWN).map((node) => nodeRow(store, node));
-    list.replaceChildren(...rows, ...(found.length ? [] : [h("p", { class: "muted none" }, "Nothing matches.")]));
+    replaceKeepingFocus(list, ...rows, ...(found.length ? [] : [h("p", { class: "muted none" }, "Nothing matches.")]));
   }
 
   const keys = ["graph", "query", "visible", "selected", "pinned", "labels", "tab", "featureLabels"];
@@ -54,6 +54,17 @@ function findNodes(store, filter) {
 
 function chip(name, pressed, onclick) {
   return h("button", { class: "chip", type: "button", "aria-pressed": String(pressed), onclick }, name);
+}
+
+/** Arrow keys go through the rows, and above the first back to the search box. */
+function moveFocus(event, field) {
+  const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  event.stopPropagation();
+  const next = document.activeElement[step];
+  if (next) next.focus();
+  else if (event.key === "ArrowUp") field.focus();
 }
 
 /** Enter takes the first match (with Ctrl pins it), arrow down goes into the list, Escape leaves. */

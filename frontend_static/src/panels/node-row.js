@@ -34,7 +34,7 @@ export function nodeRow(store, node, link = null) {
 
 function bar({ share, widest }) {
   const width = `${((Math.abs(share) / (widest || 1)) * 100).toFixed(1)}%`;
-  return h("span", { class: "row-bar", "aria-hidden": "true", style: { width, background: css(signedColour(share, palette()), 0.34) } });
+  return h("span", { class: "row-bar", "aria-hidden": "true", style: { width, background: css(signedColour(share, palette()), 0.22) } });
 }
 
 function amount({ share, weight }) {

@@ -1,7 +1,7 @@
 /* The pinned nodes as boxes that can be grouped, named and moved, and what flows between them. */
 
-import { beginGrouping, click, dissolve, finishGrouping, freeBoxes, hover, moveBoxes, rename, togglePin, unpinAll } from "../actions.js";
-import { editInPlace, glyph, h, icon, svg } from "../dom.js";
+import { beginGrouping, click, dissolve, finishGrouping, freeBoxes, hover, moveBoxes, rename, selectGroup, togglePin, unpinAll } from "../actions.js";
+import { editInPlace, glyph, h, icon, replaceKeepingFocus, svg } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, signedPercent, tokenLabel } from "../format.js";
 import { clamp, css, signedColour } from "../scales.js";
 import { BOX, MAX_BOXES, boxEdges, layoutBoxes, makeBoxes, unitPosition } from "../supernodes.js";
@@ -35,7 +35,7 @@ export function subgraph(element, store) {
   }
 
   function paint() {
-    layer.replaceChildren(...boxes.map((box, i) => boxElement(store, box, places[i], drag(i))));
+    replaceKeepingFocus(layer, ...boxes.map((box, i) => boxElement(store, box, places[i], drag(i))));
     mark();
     paintEdges();
   }
@@ -43,13 +43,14 @@ export function subgraph(element, store) {
   /** Only classes: a click must not replace the element that a double click is waiting for. */
   function mark() {
     const [selected, marked] = [store.get("selected"), store.get("grouping")];
+    const whole = store.get("wholeGroup");
     boxes.forEach((box, i) => {
       const classes = layer.children[i].classList;
       classes.toggle("is-selected", box.members.some((node) => node.id === selected));
       classes.toggle("is-marked", marked?.includes(box.members[0].id) ?? false);
       classes.toggle("grouping", marked !== null);
     });
-    for (const dot of layer.querySelectorAll(".dot")) dot.classList.toggle("is-selected", dot.dataset.member === selected);
+    for (const dot of layer.querySelectorAll(".dot")) dot.classList.toggle("is-selected", !whole && dot.dataset.member === selected);
     note.textContent = store.get("pinned").length > MAX_BOXES && boxes.length === MAX_BOXES
       ? `The first ${MAX_BOXES} boxes are shown.` : store.get("grouping") ? "Click nodes to group, then release g." : "";
   }
@@ -78,7 +79,7 @@ export function subgraph(element, store) {
   observer.observe(plot);
   const disposers = [
     store.subscribe(["graph", "pinned", "supernodes", "labels", "positions", "theme", "featureLabels"], rebuild),
-    store.subscribe(["selected", "grouping"], mark),
+    store.subscribe(["selected", "wholeGroup", "grouping"], mark),
     store.subscribe(["hovered"], () => markHovered(layer, boxes, store.get("hovered"))),
     () => observer.disconnect(),
   ];
@@ -106,7 +107,7 @@ function boxElement(store, box, place, drag) {
   const element = h(
     "div",
     { class: grouped ? "box group" : "box",
-      tabindex: "0", role: "button", "aria-label": `${grouped ? "Supernode " : ""}${name}`, "data-node": first.id,
+      tabindex: "0", role: "group", "aria-label": `${grouped ? "Supernode " : ""}${name}`, "data-node": first.id,
       style: { left: `${place.x}px`, top: `${place.y}px`, width: `${BOX.width}px`, "min-height": `${BOX.height}px` } },
     title,
     h("span", { class: "box-place" }, grouped ? memberDots(store, box) : placeText(first)),
@@ -115,10 +116,14 @@ function boxElement(store, box, place, drag) {
   );
   /* On the box: a captured pointer's clicks go to the element that holds it. */
   if (grouped) element.addEventListener("dblclick", () => editInPlace(title, box.label, (text) => rename(store, box.group, text)));
-  useBoxPointer(element, { click: (event) => (grouped && (event.ctrlKey || event.metaKey) ? dissolve(store, box.group) : click(store, first.id, event)), drag });
+  const choose = (event) => {
+    if (grouped && !store.get("grouping")) return event.ctrlKey || event.metaKey ? dissolve(store, box.group) : selectGroup(store, first.id);
+    return click(store, first.id, event);
+  };
+  useBoxPointer(element, { click: choose, drag });
   element.addEventListener("pointerenter", () => hover(store, first.id));
   element.addEventListener("pointerleave", () => hover(store, null));
-  element.addEventListener("keydown", (event) => event.key === "Enter" && event.target === element && click(store, first.id, event));
+  element.addEventListener("keydown", (event) => event.key === "Enter" && event.target === element && choose(event));
   return element;
 }
 
