@@ -110,6 +110,7 @@ def worked_example() -> Graph:
         logit_targets=[LogitTarget(" c", 5)],
         logit_probabilities=torch.tensor([0.6]),
         scan="s",
+        metadata={"prompt_tokens": ["a", " b"]},
     )
 
 

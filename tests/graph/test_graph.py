@@ -25,7 +25,8 @@ def test_fields_and_order() -> None:
     assert [graph.node_id(node) for node in range(9)] == expected
     assert graph.logit_weights.tolist() == pytest.approx([0.0] * 8 + [0.6])
     assert "features=2" in repr(graph)
-    assert graph.prompt_tokens is None
+    assert graph.prompt_tokens == ["a", " b"]
+    assert random_graph(metadata={"prompt_tokens": ["one too few"]}).prompt_tokens is None
 
 
 @pytest.mark.parametrize("node", [-1, 9])

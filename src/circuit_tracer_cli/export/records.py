@@ -67,7 +67,7 @@ class QParams:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A node as the viewer reads it."""
 
@@ -76,11 +76,11 @@ class Node:
     layer: str
     ctx_idx: int
     feature_type: str
-    jsNodeId: str
     token_prob: float = 0.0
     is_target_logit: bool = False
     run_idx: int = 0
     reverse_ctx_idx: int = 0
+    jsNodeId: str
     clerp: str = ""
     influence: float | None = None
     activation: float | None = None

@@ -24,10 +24,9 @@ def check_slug(slug: str) -> str:
 
 def clean_slug(text: str) -> str:
     """The nearest usable slug, perhaps empty."""
-    slug = re.sub(r"-{2,}", "-", _FORBIDDEN.sub("-", text)) if _FORBIDDEN.search(text) else text
-    if slug != text:
-        slug = slug.strip("-")
-    slug = slug.lstrip(".")
+    slug = text
+    if _FORBIDDEN.search(text) or text.startswith("."):
+        slug = re.sub("-{2,}", "-", _FORBIDDEN.sub("-", text)).strip("-.")
     while len(slug.encode("utf-8", "replace")) > MAX_SLUG_BYTES:
         slug = slug[:-1]
     return f"{slug}-1" if slug in _RESERVED else slug
