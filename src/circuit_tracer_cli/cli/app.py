@@ -12,7 +12,18 @@ import typer
 from typer.exceptions import TyperException
 
 from circuit_tracer_cli import __version__
-from circuit_tracer_cli.cli import attribute, demo, doctor, export, features, prune, serve, show
+from circuit_tracer_cli.cli import (
+    attribute,
+    demo,
+    doctor,
+    export,
+    features,
+    intervene,
+    prune,
+    serve,
+    show,
+    validate,
+)
 from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
 from circuit_tracer_cli.cli.help import GroupedCommand
 
@@ -80,6 +91,8 @@ _register("export", export.export, "Write a graph for the viewer or other progra
 _register("show", show.show, "Print a graph's strongest nodes and paths.")
 _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
+_register("intervene", intervene.intervene, "Set features to other values and see what changes.")
+_register("validate", validate.validate, "Measure how far a graph's predictions hold.")
 _register("demo", demo.demo, "Trace an example that comes with the program.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
 
@@ -93,7 +106,9 @@ def run(arguments: Sequence[str]) -> int:
     install_signal_handlers()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an arrow in an ASCII terminal is no reason to fail
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # an arrow in an ASCII terminal is no reason to fail
     try:
         code = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:

@@ -1,0 +1,244 @@
+"""`intervene`: a prompt and feature edits in, what the model says before and after out."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuit_tracer_cli.cli import attribute_options as shared
+from circuit_tracer_cli.cli import intervene_options as own
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output, number, quoted, visible
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.errors import BadIntervention, MissingFile, UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.interventions.experiment import Experiment
+    from circuit_tracer_cli.interventions.generate import Sampling
+    from circuit_tracer_cli.interventions.plan import Plan
+    from circuit_tracer_cli.pipeline import TraceRequest
+MOST_FEATURES = 20
+"""Edited features that are listed; `--json` has them all."""
+
+
+def intervene(
+    prompt: own.PromptOpt = None,
+    transcoder_set: own.TranscoderSetOpt = None,
+    model: shared.ModelOpt = None,
+    edit: own.EditOpt = None,
+    plan: own.PlanOpt = None,
+    save_plan: own.SavePlanOpt = None,
+    graph: own.GraphOpt = None,
+    supernode: own.SupernodeOpt = None,
+    factor: own.FactorOpt = "off",
+    freeze_attention: own.FreezeOpt = None,
+    constrained_layers: own.ConstrainedOpt = None,
+    generate: own.GenerateOpt = 0,
+    temperature: own.TemperatureOpt = 0.0,
+    seed: own.SeedOpt = 0,
+    top_k: own.TopKOpt = 5,
+    dtype: shared.DTypeOpt = "float32",
+    device: shared.DeviceOpt = "auto",
+    offline: shared.OfflineOpt = False,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Set features to other values and see what the model says then.
+
+    Features are written as in `show`: layer/feature@position. Without -t the embedded demo is used.
+    """
+    output = Output(quiet=quiet)
+    _check_combination(edit, plan, graph, supernode)
+    layers = None if constrained_layers is None else _layer_ends(constrained_layers)
+    set_manners(output, offline=offline)
+    from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode
+
+    wanted = _gathered(edit, plan, graph, supernode, factor, output)
+    wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
+    if not wanted.prompt:
+        raise UsageError("there is no prompt", 'add --prompt "The capital of Texas is"')
+    request = TraceRequest(
+        prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
+        dtype=shared.long_dtype(dtype), device=device, offline=offline,
+    )  # fmt: skip
+    with offline_mode(offline):
+        check(request)
+        from circuit_tracer_cli.interventions.generate import Sampling
+
+        drawn = Sampling(max_new_tokens=generate, temperature=temperature, seed=seed) if generate else None
+        experiment = _run(request, wanted, output, top_k, drawn)
+    if save_plan is not None:
+        _save(wanted, save_plan)
+    if json_:
+        output.data(
+            {"prompt": wanted.prompt, "edits": [str(one) for one in wanted.edits], **experiment.to_dict()}
+        )
+    else:
+        _print(experiment, output)
+
+
+def _check_combination(
+    edit: Sequence[str] | None, plan: str | None, graph: str | None, supernode: Sequence[str] | None
+) -> None:
+    """Raise UsageError where nothing is to be changed, or a graph and a supernode don't come together."""
+    if supernode and graph is None:
+        raise UsageError("--supernode needs the graph file that names it", "add --graph FILE")
+    if graph is not None and not supernode:
+        raise UsageError("--graph alone changes nothing", "add --supernode NAME")
+    if not (edit or plan or supernode):
+        raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
+
+
+def _layer_ends(text: str) -> tuple[int, int | None]:
+    """First layer and the one after the last. Raises BadIntervention."""
+    parts = re.fullmatch(r"(\d{0,6}):(\d{0,6})", text.strip())
+    if parts is None:
+        raise BadIntervention(
+            f"the range of layers {text!r} is not FIRST:END", hint="for example 0:4, or : for all"
+        )
+    first, end = parts.groups()
+    return int(first or 0), int(end) if end else None
+
+
+def _gathered(
+    edit: Sequence[str] | None,
+    plan: str | None,
+    graph: str | None,
+    supernode: Sequence[str] | None,
+    factor: str,
+    output: Output,
+) -> Plan:
+    """All edits: those of the plan, of the command line, of supernodes. The graph's prompt is taken if there's no other."""
+    from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
+    from circuit_tracer_cli.interventions.spec import parse_intervention
+
+    gathered = Plan() if plan is None else plan_from_json(_content(plan, "plan"))
+    edits = [*gathered.edits, *(parse_intervention(text) for text in edit or ())]
+    prompt = gathered.prompt
+    if graph is not None:
+        from circuit_tracer_cli.export.graph_json import read_graph_json
+        from circuit_tracer_cli.interventions.supernodes import supernode_edits
+
+        file = read_graph_json(_content(graph, "graph file"), graph)
+        for name in supernode or ():
+            found, others = supernode_edits(file.qParams.supernodes, name, factor)
+            edits += found
+            if others:
+                output.note(
+                    f"{len(others)} nodes of supernode {name!r} are no features and stay: {', '.join(others)}"
+                )
+        prompt = prompt or file.metadata.prompt
+    return replace(gathered, edits=tuple(edits), prompt=prompt)
+
+
+def _content(path: str, what: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MissingFile(f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}") from None
+
+
+def _overridden(
+    plan: Plan,
+    prompt: str | None,
+    transcoder_set: str | None,
+    model: str | None,
+    freeze_attention: bool | None,
+    layers: tuple[int, int | None] | None,
+) -> Plan:
+    """The plan with what the command line says instead. Features of another set mean something else, so sets must agree."""
+    if transcoder_set is not None and plan.transcoder_set not in (None, transcoder_set):
+        raise BadIntervention(
+            f"the plan edits features of {plan.transcoder_set}, but --transcoder-set says {transcoder_set}",
+            hint="leave --transcoder-set out",
+        )
+    given = sys.stdin.read().removesuffix("\n") if prompt == STREAM else prompt
+    ends = plan.constrained_layers
+    return replace(
+        plan,
+        prompt=plan.prompt if given is None else given,
+        transcoder_set=transcoder_set or plan.transcoder_set,
+        model=model or plan.model,
+        freeze_attention=plan.freeze_attention if freeze_attention is None else freeze_attention,
+        constrained_layers=ends
+        if layers is None
+        else (layers[0] or 0, -1 if layers[1] is None else layers[1]),
+    )
+
+
+def _run(
+    request: TraceRequest, plan: Plan, output: Output, top_k: int, sampling: Sampling | None
+) -> Experiment:
+    """Load the model and run it without and with the edits."""
+    from circuit_tracer_cli.interventions.experiment import run_experiment
+    from circuit_tracer_cli.pipeline import load_model
+
+    with progress_on(output, bars=True) as progress:
+        model = load_model(request, progress)
+        tokens = model.tokenize(request.prompt)
+        for note in tokens.notes:
+            progress.note(note)
+        progress.phase("running with and without edits")
+        return run_experiment(model.interventions, tokens, plan, top_k=top_k, sampling=sampling)
+
+
+def _save(plan: Plan, path: str) -> None:
+    from circuit_tracer_cli.graph.atomic import write_bytes
+
+    write_bytes(path, replace(plan, transcoder_set=plan.transcoder_set or "demo").to_json().encode())
+
+
+def _print(experiment: Experiment, output: Output) -> None:
+    """Edited features, the next token before and after, and both continuations."""
+    shown = experiment.features[:MOST_FEATURES]
+    output.table(
+        "Edited features",
+        ("feature", "token", "before#", "after#"),
+        [
+            (
+                f"{f.layer}/{f.feature}@{f.position}",
+                quoted(experiment.tokens[f.position], 20),
+                number(f.before),
+                number(f.after),
+            )
+            for f in shown
+        ],
+    )
+    if len(shown) < len(experiment.features):
+        output.result(f"… and {len(experiment.features) - len(shown)} more")
+    output.result()
+    output.table(
+        "Next token",
+        ("token", "before#", "after#", "rank#", ""),
+        [
+            (
+                quoted(t.text, 24),
+                f"{t.before:.2%}",
+                f"{t.after:.2%}",
+                f"{t.rank_before} → {t.rank_after}",
+                _arrow(t.after - t.before),
+            )
+            for t in experiment.next_token.tokens
+        ],
+    )
+    output.result(f"KL(before ‖ after) {number(experiment.next_token.kl)} nats")
+    if experiment.continuation_after is not None:
+        output.result()
+        output.table(
+            "Continuation",
+            ("", ""),
+            [
+                ("before", visible(experiment.continuation_before or "")),
+                ("after", visible(experiment.continuation_after)),
+            ],
+        )
+
+
+def _arrow(change: float) -> str:
+    return "↑" if change > 0.0005 else "↓" if change < -0.0005 else ""

@@ -1,0 +1,151 @@
+"""Plans: a prompt, its edits and what stays pinned, as JSON that a person can read, change and run again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.interventions.spec import Intervention, as_interventions, parse_intervention
+
+FORMAT = "circuit-tracer-plan"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run.
+
+    Args:
+        prompt: Text; None if it's given elsewhere.
+        transcoder_set: Reference of the set that the features belong to.
+        model: Reference of the model; None for the one that the set names.
+        edits: In order.
+        constrained_layers: First layer and the one after the last, None for up to the last; None for no layers.
+        freeze_attention: Whether attention patterns are pinned.
+    """
+
+    prompt: str | None = None
+    transcoder_set: str | None = None
+    model: str | None = None
+    edits: tuple[Intervention, ...] = ()
+    constrained_layers: tuple[int, int | None] | None = None
+    freeze_attention: bool = True
+
+    def to_json(self) -> str:
+        """As indented JSON; edits in their text form where that can hold them."""
+        values = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "prompt": self.prompt,
+            "transcoder_set": self.transcoder_set,
+            "model": self.model,
+            "edits": [_edit_to_json(edit) for edit in self.edits],
+            "constrained_layers": None if self.constrained_layers is None else list(self.constrained_layers),
+            "freeze_attention": self.freeze_attention,
+        }
+        return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
+
+
+def _edit_to_json(edit: Intervention) -> Any:
+    parts = (edit.position, edit.feature, edit.value)
+    if not any(isinstance(part, Tensor) for part in parts):
+        return str(edit)
+    position: Any = edit.position
+    if isinstance(position, slice):
+        position = {"slice": [position.start, position.stop, position.step]}
+    text = str(edit)
+    value = edit.value.tolist() if isinstance(edit.value, Tensor) else text[text.rindex("=") + 1 :]
+    return {
+        "layer": edit.layer,
+        "position": _plain(position),
+        "feature": _plain(edit.feature),
+        "value": value,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
+
+
+def plan_from_json(content: str | bytes) -> Plan:
+    """The plan that a JSON text holds. Raises BadIntervention naming the part that can't be used."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadIntervention(f"the plan isn't valid JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise BadIntervention("the plan is no plan", hint=f'it is a JSON object with "format": "{FORMAT}"')
+    if values.get("format_version") != FORMAT_VERSION:
+        raise BadIntervention(
+            f"the plan has format_version {values.get('format_version')!r}, known is {FORMAT_VERSION}"
+        )
+    known = {"format", "format_version", *Plan.__dataclass_fields__}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise BadIntervention(
+            f"the plan has an unknown part {unknown[0]!r}", hint=f"known are {', '.join(sorted(known))}"
+        )
+    return Plan(
+        prompt=_text(values, "prompt"),
+        transcoder_set=_text(values, "transcoder_set"),
+        model=_text(values, "model"),
+        edits=_edits(values.get("edits", [])),
+        constrained_layers=_layers(values.get("constrained_layers")),
+        freeze_attention=_flag(values.get("freeze_attention", True)),
+    )
+
+
+def _text(values: Mapping[str, Any], name: str) -> str | None:
+    value = values.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadIntervention(f"in the plan {name} is no text")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise BadIntervention("in the plan freeze_attention is neither true nor false")
+    return value
+
+
+def _layers(value: Any) -> tuple[int, int | None] | None:
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or type(value[0]) is not int
+        or type(value[1]) not in (int, type(None))
+    ):
+        raise BadIntervention("in the plan constrained_layers is not [first, end]", hint="for example [0, 4]")
+    return value[0], value[1]
+
+
+def _edits(values: Any) -> tuple[Intervention, ...]:
+    if not isinstance(values, list):
+        raise BadIntervention("in the plan edits is no list")
+    return tuple(_edit(value, number) for number, value in enumerate(values))
+
+
+def _edit(value: Any, number: int) -> Intervention:
+    if isinstance(value, str):
+        return parse_intervention(value)
+    if not isinstance(value, dict) or set(value) != {"layer", "position", "feature", "value"}:
+        raise BadIntervention(
+            f"in the plan edit #{number} is neither a text nor an object of layer, position, feature, value"
+        )
+    position = value["position"]
+    if isinstance(position, dict):
+        ends = position.get("slice")
+        if not isinstance(ends, list) or len(ends) not in (2, 3):
+            raise BadIntervention(
+                f'in the plan the position of edit #{number} is not {{"slice": [first, end]}}'
+            )
+        position = slice(*ends)
+    (edit,) = as_interventions([(value["layer"], position, value["feature"], value["value"])])
+    return edit
