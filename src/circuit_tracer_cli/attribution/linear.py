@@ -21,6 +21,9 @@ from circuit_tracer_cli.attribution.sources import LayerDecoders, Sources
 from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 
+LARGEST_IMAGES = 2**25
+"""Most elements of the tokens' images under the first attention; beyond, that block is pulled through like the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -136,6 +139,7 @@ class LinearEngine:
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
         self.decoders, self.errors = sources.decoders, sources.errors
+        self.token_images = self._token_images()
         if points.write == "mlp":
             self._fold_post_norms()
 
@@ -158,16 +162,59 @@ class LinearEngine:
         G = torch.zeros(len(targets), n_pos, self.tokens.shape[1], dtype=self.dtype, device=self.device)
         descending = (-targets.layers).contiguous()
         started = self._start_logits(targets, G)
+        tokens = torch.zeros(len(targets), n_pos, dtype=self.dtype, device=self.device)
         for layer in range(self.n_layers - 1, -1, -1):
             reached = int(torch.searchsorted(descending, -layer, right=True))
             if reached == 0:
                 continue
             if started:
                 self._contract(layer, G[:started], out)
-            self._pull_block(layer, targets, G, started, reached)
+            if layer == 0 and self.token_images is not None:
+                self._pull_first_block(targets, G, started, reached, tokens)
+            else:
+                self._pull_block(layer, targets, G, started, reached)
             started = reached
-        self._contract_tokens(G, out)
+        self._contract_tokens(G, tokens, out)
         return out
+
+    def _token_images(self) -> Tensor | None:
+        """What each token writes through the first block's attention: `(query, d_model, key)`, or None where that is too large.
+
+        Below the first block there are only tokens, so a row needs dot products with these images instead of whole matrices.
+        """
+        n_pos, d_model = self.tokens.shape
+        if n_pos**2 * d_model > LARGEST_IMAGES or not self.layers:
+            return None
+        first = self.layers[0]
+        n_kv, _, group, _ = first.pattern.shape
+        values = (self.tokens @ first.W_V.T).view(n_pos, n_kv, -1)
+        W_O = first.W_O.view(d_model, n_kv, group, -1)
+        images = torch.empty(n_pos, d_model, n_pos, dtype=self.dtype, device=self.device)
+        for key in range(n_pos):
+            through = torch.einsum("dvgh,vh->dvg", W_O, values[key])
+            images[:, :, key] = torch.einsum("dvg,vgq->qd", through, first.pattern[:, key])
+        return images
+
+    def _pull_first_block(self, targets: Targets, G: Tensor, started: int, reached: int, tokens: Tensor) -> None:
+        """The last step down: what flows through the first attention goes straight to the tokens, `(row, key)`."""
+        assert self.token_images is not None
+        mlp = self._skip_cotangent(self.layers[0], G[:started])
+        fresh = self._start_features(0, targets, started, reached)
+        index = torch.arange(started, reached, device=self.device)
+        positions = targets.positions[started:reached].to(self.device)
+        images = self.token_images[: G.shape[1], :, : G.shape[1]]
+        if self.weights.parallel:
+            tokens[:started] = torch.einsum("rqd,qdk->rk", G[:started], images)
+        if mlp is not None:
+            G[:started] += mlp
+        if fresh is not None:
+            G[index, positions] += fresh
+        if not self.weights.parallel:
+            tokens[:started] = torch.einsum("rqd,qdk->rk", G[:started], images)
+            if fresh is not None:
+                for pos in torch.unique(positions).tolist():
+                    here = positions == pos
+                    tokens[index[here]] = fresh[here] @ images[pos]
 
     def _start_logits(self, targets: Targets, G: Tensor) -> int:
         """Start the rows of logit targets at the output of the final norm; their number."""
@@ -246,8 +293,8 @@ class LinearEngine:
         at = folded.pattern[:, :n_pos, :, :].index_select(3, positions)
         return torch.einsum("vkgr,rvgd->rkvd", at, z).reshape(len(fresh), n_pos, -1)
 
-    def _contract_tokens(self, G: Tensor, out: Tensor) -> None:
-        """Contract the cotangent at the embedding with the token vectors."""
+    def _contract_tokens(self, G: Tensor, tokens: Tensor, out: Tensor) -> None:
+        """Contract the cotangent at the embedding with the token vectors, and add what went through the first attention."""
         n_pos = G.shape[1]
         columns = torch.tensor([self.columns.token_column(pos) for pos in range(n_pos)], device=self.device)
-        out[:, columns] = torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos])
+        out[:, columns] = torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos]) + tokens
