@@ -38,6 +38,12 @@ class NormWeights:
             x = x - x.mean(-1, keepdim=True)
         return (x.square().mean(-1) + self.eps).sqrt()
 
+    def normalized(self, x: Tensor) -> Tensor:
+        """`x (..., d_model)` divided by its own scale, centred if the norm centres; neither gain nor bias."""
+        scale = self.scale(x)
+        x = x.to(scale.dtype)
+        return (x - x.mean(-1, keepdim=True) if self.kind == "layer" else x) / scale[..., None]
+
     def apply(self, x: Tensor, scale: Tensor) -> Tensor:
         """The norm of `x (..., d_model)` at a frozen `scale (...)`."""
         if self.kind == "layer":
@@ -158,6 +164,9 @@ class Backend(Protocol):
 
     def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
         """One forward pass on `tokens (pos)`, without gradient."""
+
+    def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
+        """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right."""
 
     def frozen_graph(
         self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, skips: Sequence[Tensor | None]

@@ -206,6 +206,27 @@ class TransformerLensBackend:
         final_scale = norm_weights(self.bridge.ln_final).scale(seen["ln_final.hook_in"])
         return FrozenPass(tokens, seen[start], tuple(layers), final_scale, logits[-1])
 
+    @torch.no_grad()
+    def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
+        """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right.
+
+        No position sees a later one, so padding changes nothing before it.
+        """
+        part, kind = READ_HOOKS[feature_input_hook]
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            return lambda value, hook: seen.__setitem__(name, value.detach())
+
+        names = [f"blocks.{i}.{part}" for i in range(self.shape.n_layers)]
+        with self.bridge.hooks(fwd_hooks=[(name, keep(name)) for name in names]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.bridge(tokens.to(self.device), return_type="logits")
+        if kind != "normalized":
+            return tuple(seen[name] for name in names)
+        norms = [norm_weights(block.ln2) for block in self.bridge.blocks]
+        return tuple(norm.normalized(seen[name]) for norm, name in zip(norms, names, strict=True))
+
     def freeze_names(self, feature_input_hook: str, feature_output_hook: str) -> FreezeNames:
         """Where this model can be frozen."""
         norms: list[tuple[str, NormWeights]] = []
