@@ -12,6 +12,8 @@ import circuit_tracer_cli
 
 PACKAGE = Path(circuit_tracer_cli.__file__).parent
 NAME = "circuit_tracer_cli"
+# `demo/__init__.py` only says where the embedded files lie, so that whoever resolves the name "demo" may ask it.
+DEMO_FILES = f"{NAME}.demo"
 
 _ROOT = {"errors", "types"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
@@ -40,8 +42,9 @@ ALLOWED = {
 
 
 def package_of(module: str) -> str:
-    """The layer that a dotted module name belongs to: its first part below the package."""
-    return module.split(".")[1] if "." in module else ""
+    """The layer that a dotted module name belongs to; a public name of the package belongs where it is defined."""
+    first = module.split(".")[1] if "." in module else ""
+    return package_of(circuit_tracer_cli._PUBLIC[first]) if first in circuit_tracer_cli._PUBLIC else first
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -64,11 +67,15 @@ def faults(path: Path, root: Path = PACKAGE) -> list[str]:
     found = []
     for line, name in imported(ast.parse(path.read_text())):
         layer = package_of(name)
-        if layer.startswith("__version__") or layer in {own, ""}:
+        if layer in {own, "", "__version__"} or name == DEMO_FILES:
             continue
         if layer not in ALLOWED[own]:
             found.append(f"{path.relative_to(root)}:{line} imports {name}")
     return found
+
+
+def test_where_the_demo_lies_is_known_without_it() -> None:
+    assert list(imported(ast.parse((PACKAGE / "demo" / "__init__.py").read_text()))) == []
 
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -103,7 +110,7 @@ def test_every_folder_has_its_place() -> None:
 
 _DOORS = {
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "demo"},
     "starlette": {"server"},
     "uvicorn": {"server"},
     "transformer_lens": {"backends", "replacement"},

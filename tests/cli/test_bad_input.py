@@ -1,4 +1,4 @@
-"""Bad input: one line, the right exit code, nothing written, and, where it can be judged from the command line, nothing loaded."""
+"""Bad input: one line, the right exit code, nothing written, and nothing loaded where the command line already tells."""
 
 from __future__ import annotations
 
@@ -52,7 +52,11 @@ BAD_NUMBERS = [
         for name in ("--node-threshold", "--edge-threshold")
         for value in ("nan", "inf", "-0.1", "1.1", "x")
     ],
-    *[(command, "--port", value) for command in ("attribute", "serve", "demo") for value in ("nan", "-1", "65536")],
+    *[
+        (command, "--port", value)
+        for command in ("attribute", "serve", "demo")
+        for value in ("nan", "-1", "65536")
+    ],
     ("show", "--nodes", "-1"),
     ("show", "--paths", "nan"),
 ]
@@ -97,9 +101,15 @@ def test_bad_numbers(run: Run, here: Path, command: str, option: str, value: str
 @pytest.mark.usefixtures("no_heavy_import")
 @pytest.mark.parametrize(
     "destination",
-    [["-o", "missing/graph.pt"], ["-o", "{file}/graph.pt"], ["--slug", "x", "--graph-file-dir", "{file}/folder"]],
+    [
+        ["-o", "missing/graph.pt"],
+        ["-o", "{file}/graph.pt"],
+        ["--slug", "x", "--graph-file-dir", "{file}/folder"],
+    ],
 )
-def test_an_output_that_cannot_be_written(run: Run, here: Path, tmp_path: Path, destination: list[str]) -> None:
+def test_an_output_that_cannot_be_written(
+    run: Run, here: Path, tmp_path: Path, destination: list[str]
+) -> None:
     (tmp_path / "file").touch()
     filled = [word.replace("{file}", str(tmp_path / "file")) for word in destination]
     assert_refused(run("attribute", "-p", "3", *filled), 1, here)
@@ -199,7 +209,9 @@ class Bomb:
 
 def hostile_files(tmp_path: Path, raw: bytes) -> dict[str, Path]:
     """Graph files that aren't."""
-    files = {name: tmp_path / name for name in ("empty.pt", "text.pt", "pickle.pt", "zip.pt", "short.safetensors")}
+    files = {
+        name: tmp_path / name for name in ("empty.pt", "text.pt", "pickle.pt", "zip.pt", "short.safetensors")
+    }
     files["empty.pt"].touch()
     files["text.pt"].write_text("a graph")
     files["pickle.pt"].write_bytes(pickle.dumps(Bomb()))
@@ -238,4 +250,6 @@ def test_serve_without_a_folder(run: Run, here: Path) -> None:
 
 
 def test_serve_without_the_features(run: Run, here: Path, tmp_path: Path) -> None:
-    assert_refused(run("serve", tmp_path, "--port", "0", "--features-dir", "no-features"), 1, here, "no-features")
+    assert_refused(
+        run("serve", tmp_path, "--port", "0", "--features-dir", "no-features"), 1, here, "no-features"
+    )

@@ -106,7 +106,9 @@ def test_offload_in_any_case(attribute: Run, here: Path, offload: str) -> None:
     assert (here / "g.pt").is_file()
 
 
-@pytest.mark.parametrize("words", [["--no_lazy_encoder", "--no_lazy_decoder"], ["--lazy_encoder", "--no-lazy-decoder"]])
+@pytest.mark.parametrize(
+    "words", [["--no_lazy_encoder", "--no_lazy_decoder"], ["--lazy_encoder", "--no-lazy-decoder"]]
+)
 def test_lazy_or_not_gives_the_same(attribute: Run, here: Path, words: list[str]) -> None:
     from circuit_tracer_cli.graph.store import load_graph
 
@@ -212,7 +214,9 @@ def test_control_characters_of_a_graph_are_not_obeyed(run: Run, raw_graph: Path,
     assert b"\x07" not in done.stdout
 
 
-@pytest.mark.parametrize(("format_", "suffixes"), [("json", {".json"}), ("graphml", {".graphml"}), ("csv", {".csv"})])
+@pytest.mark.parametrize(
+    ("format_", "suffixes"), [("json", {".json"}), ("graphml", {".graphml"}), ("csv", {".csv"})]
+)
 def test_export_prints_what_it_wrote(
     run: Run, raw_graph: Path, here: Path, format_: str, suffixes: set[str]
 ) -> None:

@@ -56,7 +56,9 @@ def start(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Po
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_trace_cleanly(here: Path, environment: dict[str, str], number: signal.Signals) -> None:
+def test_a_signal_ends_a_trace_cleanly(
+    here: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
     options = ["attribute", "-p", PROMPT, "-o", "g.pt", "--slug", "x"]
     with start(SLOW_TRACE, *options, env=environment) as process:
         assert process.stderr
@@ -106,7 +108,9 @@ def test_a_closed_pipe_is_quiet(environment: dict[str, str], raw_graph: Path, ar
     command = [*PROGRAM, arguments[0], str(raw_graph), *arguments[1:]]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, timeout=60)
+    done = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment, timeout=60
+    )
     os.close(writer)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr

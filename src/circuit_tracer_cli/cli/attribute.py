@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.cli.examples import examples_folder
 from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
@@ -81,7 +82,8 @@ def attribute(
         dtype=own.long_dtype(dtype), device=device, offload=offload, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder,
         backend=backend, offline=offline, command=typed_command(),
     )  # fmt: skip
-    viewer = Viewer(Path(files.directory or ""), features_dir, host, port) if server else None
+    examples = features_dir or examples_folder(transcoder_set)
+    viewer = Viewer(Path(files.directory or ""), examples, host, port) if server else None
     _run(request, files, viewer, output, bars=not no_progress)
 
 

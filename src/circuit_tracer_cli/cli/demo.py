@@ -14,6 +14,7 @@ import typer
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.attribute import typed_command
+from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, quoted
@@ -69,7 +70,8 @@ def demo(
     files = GraphFiles(slug=f"demo-{chosen['id']}", directory=directory)
     files.check()
     set_manners(output)
-    summary = GraphSummary(_trace(chosen, transcoders, output, bars=not no_progress))
+    graph = _trace(chosen, transcoders, output, bars=not no_progress)
+    summary = GraphSummary(graph, labels=labels_of(graph.scan, None))
     files = GraphFiles(graph_path=raw, slug=files.slug, directory=directory)
     files.write(summary.graph)
     if json_:

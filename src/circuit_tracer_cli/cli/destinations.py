@@ -78,7 +78,9 @@ def check_directory(directory: str) -> Path:
     path = Path(directory)
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not nearest.is_dir():
-        raise OutputError(f"{directory} can't be a folder: {nearest} is a file", "name another --graph-file-dir")
+        raise OutputError(
+            f"{directory} can't be a folder: {nearest} is a file", "name another --graph-file-dir"
+        )
     _try_to_write(nearest)
     return path
 

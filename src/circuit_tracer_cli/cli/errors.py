@@ -50,7 +50,11 @@ def report(error: BaseException) -> int:
 
 def report_usage(message: str, command: str) -> int:
     """Print a command line's fault as the parser words it, with the help to read."""
-    text = message.removesuffix(".").replace(": Value error, ", ": ").replace(": Input should be", ": it should be")
+    text = (
+        message.removesuffix(".")
+        .replace(": Value error, ", ": ")
+        .replace(": Input should be", ": it should be")
+    )
     text = text[:1].lower() + text[1:]
     _say(text, f"{command} --help")
     return WRONG_USAGE

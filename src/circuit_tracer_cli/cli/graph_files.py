@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from circuit_tracer_cli.cli.destinations import (
     STREAM,
-    check_graph_destination,
     check_directory,
+    check_graph_destination,
     write_graph,
 )
 from circuit_tracer_cli.cli.options import DEFAULT_DIRECTORY

@@ -8,11 +8,15 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, read_graph
+from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, print_summary
 
 NodesOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of the strongest nodes.")]
+FeaturesDirOpt = Annotated[
+    str | None, typer.Option(metavar="DIR", help="Folder with feature examples, for their labels.")
+]
 PathsOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of the strongest paths.")]
 
 
@@ -20,6 +24,7 @@ def show(
     graph: opt.GraphArg = STREAM,
     nodes: NodesOpt = 10,
     paths: PathsOpt = 5,
+    features_dir: FeaturesDirOpt = None,
     json_: opt.JsonOpt = False,
 ) -> None:
     """Show a graph's prompt, targets, scores, strongest nodes and strongest paths.
@@ -28,7 +33,8 @@ def show(
     """
     output = Output()
     set_manners(output)
-    summary = GraphSummary(read_graph(graph), n_nodes=nodes, n_paths=paths)
+    loaded = read_graph(graph)
+    summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir))
     if json_:
         output.data(summary.to_dict())
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ class GraphSummary:
     Args:
         graph: Raw or pruned.
         n_nodes, n_paths: How many of the strongest to list.
+        labels: What features mean, by (layer, feature).
     """
 
     graph: Graph
     n_nodes: int = 10
     n_paths: int = 5
+    labels: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
     @cached_property
     def nodes(self) -> dict[int, NodeView]:
@@ -79,12 +82,23 @@ class GraphSummary:
             return f"error {node.layer}@{node.position}"
         return quoted(node.token, 24) if node.token is not None else f"id:{node.vocab_idx}"
 
+    def label(self, index: int) -> str:
+        """A feature's label, or nothing."""
+        node = self.nodes[index]
+        if node.layer is None or node.feature is None:
+            return ""
+        return visible(self.labels.get((node.layer, node.feature), ""), 40)
+
     def path_in_words(self, path: GraphPath) -> str:
         """A path with an arrow for each step, `⊣` where the step lowers its target."""
-        words = self.name(path.nodes[0])
+        words = self._in_words(path.nodes[0])
         for node, weight in zip(path.nodes[1:], path.weights, strict=True):
-            words += f" {'→' if weight >= 0 else '⊣'} {self.name(node)}"
+            words += f" {'→' if weight >= 0 else '⊣'} {self._in_words(node)}"
         return words
+
+    def _in_words(self, index: int) -> str:
+        label = self.label(index)
+        return f"{self.name(index)} [{label}]" if label else self.name(index)
 
     def to_dict(self) -> dict[str, Any]:
         """The same for programs; node ids are those of the JSON graph file."""
@@ -104,7 +118,7 @@ class GraphSummary:
             "pruning": pruning
             and {"node_threshold": pruning.node_threshold, "edge_threshold": pruning.edge_threshold},
             "strongest_nodes": [
-                {**_node_record(self.nodes[index]), "influence": share}
+                {**_node_record(self.nodes[index]), "label": self.label(index) or None, "influence": share}
                 for index, share in self.strongest_nodes
             ],
             "strongest_paths": [
@@ -160,9 +174,21 @@ def print_strongest(summary: GraphSummary, output: Output) -> None:
         for index, share in summary.strongest_nodes:
             node = summary.nodes[index]
             activation = "" if node.activation is None else number(node.activation)
-            rows.append((summary.name(index), summary.place(node.position), f"{share:.1%}", activation))
-        output.table("Strongest nodes", ("node", "at", "influence#", "activation#"), rows)
+            rows.append(
+                (
+                    summary.name(index),
+                    summary.place(node.position),
+                    f"{share:.1%}",
+                    activation,
+                    summary.label(index),
+                )
+            )
+        columns = ("node", "at", "influence#", "activation#", "label")
+        width = 5 if any(row[-1] for row in rows) else 4
+        output.table("Strongest nodes", columns[:width], [row[:width] for row in rows])
     if summary.strongest_paths:
         output.result()
-        lines = [(f"{summary.share(path):.2%}", summary.path_in_words(path)) for path in summary.strongest_paths]
+        lines = [
+            (f"{summary.share(path):.2%}", summary.path_in_words(path)) for path in summary.strongest_paths
+        ]
         output.table("Strongest paths", ("share#", "path"), lines)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import sys
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circuit_tracer_cli.cli.examples import examples_of_graphs
 from circuit_tracer_cli.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from circuit_tracer_cli.cli.output import Output
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.server.serve import Server
-
-_LIST = "graph-metadata.json"
-_DEMO_SCANS = {"demo-clt", "demo-plt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +22,13 @@ class Viewer:
 
     Args:
         directory: The folder.
-        features_dir: Feature examples; the embedded demo's are found without it.
+        features_dir: Feature examples; those that lie beside a graph's transcoders are found without it.
         host, port: Where to listen; port 0 takes a free one.
         allow_origin: Origins of notebook proxies that may show the page.
     """
 
     directory: Path
-    features_dir: str | None = None
+    features_dir: Path | str | None = None
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     allow_origin: tuple[str, ...] = ()
@@ -41,7 +37,7 @@ class Viewer:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
         from circuit_tracer_cli.server.serve import serve
 
-        features = self.features_dir if self.features_dir is not None else packaged_features(self.directory)
+        features = self.features_dir if self.features_dir is not None else examples_of_graphs(self.directory)
         return serve(
             self.directory,
             features_dir=features,
@@ -60,14 +56,3 @@ class Viewer:
                 f"from another machine: ssh -L {server.port}:127.0.0.1:{server.port} {socket.gethostname()}"
             )
         output.note("Ctrl-C stops the viewer")
-
-
-def packaged_features(directory: Path) -> Path | None:
-    """The embedded demo's feature examples, if a graph in the folder is of the demo and the examples are there."""
-    try:
-        graphs = json.loads((directory / _LIST).read_text(encoding="utf-8"))["graphs"]
-        scans = {entry.get("scan") for entry in graphs}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    folder = Path(str(files("circuit_tracer_cli.demo"))) / "data" / "features"
-    return folder if scans & _DEMO_SCANS and folder.is_dir() else None
