@@ -65,9 +65,12 @@ def make_client(
 ) -> TestClient:
     """A client for an app over `data_dir`, speaking as a browser that opened `base`."""
     static = settings.pop("static_dir", None) or make_page(data_dir.parent / "page")
-    rules = AccessRules(settings.pop("host", "127.0.0.1"), check_origins(origins))
+    rules = AccessRules(
+        settings.pop("host", "127.0.0.1"), check_origins(origins), settings.pop("token", None)
+    )
+    peer = settings.pop("peer", "127.0.0.1")
     app = create_app(Settings(data_dir, static, rules=rules, **settings))
-    return TestClient(app, base_url=base, raise_server_exceptions=False)
+    return TestClient(app, base_url=base, raise_server_exceptions=False, client=(peer, 50000))
 
 
 def make_page(folder: Path) -> Path:

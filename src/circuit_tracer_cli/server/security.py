@@ -16,10 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.server.replies import json_error
+from circuit_tracer_cli.server.token import (
+    cookie_header,
+    is_any_address,
+    is_loopback,
+    shown_in_address,
+    shown_in_headers,
+)
 
 _LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})
+_OPEN_PATHS = frozenset({"/healthz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +36,12 @@ class AccessRules:
     Args:
         host: The address that the server is bound to.
         allow_origins: Origins, as `https://hub.example.org`, of proxies that may show the page and save.
+        token: What clients on other machines must show, if it is set.
     """
 
     host: str = "127.0.0.1"
     allow_origins: frozenset[str] = field(default_factory=frozenset)
+    token: str | None = None
 
     def host_allowed(self, header: str | None) -> bool:
         """Whether a request for this Host is meant for us; a name that foreign DNS could point here isn't."""
@@ -41,7 +50,7 @@ class AccessRules:
             return False
         if name in _LOOPBACK_NAMES or name == self.host.lower() or name in self._proxy_names():
             return True
-        return self.host in _ANY_ADDRESS and (_is_address(name) or name in _own_names())
+        return is_any_address(self.host) and (_is_address(name) or name in _own_names())
 
     def write_allowed(self, headers: Headers) -> bool:
         """Whether a request may change something: it is from the page, an allowed origin, or no browser."""
@@ -101,13 +110,31 @@ class Gatekeeper:
             await self._app(scope, receive, send)
             return
 
+        token = self._rules.token
+
         async def send_protected(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._headers)
+                reply = MutableHeaders(scope=message)
+                reply.update(self._headers)
+                if token is not None and shown_in_address(token, scope["query_string"]):
+                    reply.append("Set-Cookie", cookie_header(token))
             await send(message)
 
-        refusal = self._refusal(scope["method"], Headers(scope=scope))
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope["method"], headers) or self._stranger(scope, headers)
         await (refusal or self._app)(scope, receive, send_protected)
+
+    def _stranger(self, scope: Scope, headers: Headers) -> ASGIApp | None:
+        """The answer to another machine that doesn't know the token."""
+        token = self._rules.token
+        peer = scope.get("client") or ("",)
+        if token is None or is_loopback(peer[0]) or scope["path"] in _OPEN_PATHS:
+            return None
+        if shown_in_headers(token, headers) or shown_in_address(token, scope["query_string"]):
+            return None
+        return json_error(
+            401, "this server wants its token", "open the link with ?token=… that it printed when it started"
+        )
 
     def _refusal(self, method: str, headers: Headers) -> ASGIApp | None:
         if not self._rules.host_allowed(headers.get("host")):

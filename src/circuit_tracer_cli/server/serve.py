@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import logging
 import socket
 import threading
 import time
@@ -17,8 +18,10 @@ from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.app import Settings, create_app
 from circuit_tracer_cli.server.assets import static_folder
 from circuit_tracer_cli.server.security import AccessRules, check_origins
+from circuit_tracer_cli.server.token import is_any_address, token_for
 
 DEFAULT_PORT = 8041
+_log = logging.getLogger(__name__)
 _PORTS_TO_TRY = 64
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
@@ -31,6 +34,7 @@ class Server:
         self.host: str = settings.rules.host
         self.port: int = listener.getsockname()[1]
         self._listener = listener
+        self._token = settings.rules.token
         config = uvicorn.Config(
             create_app(settings),
             log_level="warning",
@@ -48,7 +52,17 @@ class Server:
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return self._address("127.0.0.1" if is_any_address(self.host) else self.host)
+
+    @property
+    def link(self) -> str:
+        """What to open in a browser: the URL, for a server that others can reach with its token."""
+        if self._token is None:
+            return self.url
+        host = socket.gethostname() if is_any_address(self.host) else self.host
+        return f"{self._address(host)}?token={self._token}"
+
+    def _address(self, host: str) -> str:
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> None:
@@ -102,7 +116,7 @@ def serve(
         frontend_dir: Another viewer than the packaged one.
         features_dir: Folder of feature examples with `index.json.gz`.
         port: 0 takes the next free one, from 8041 on.
-        host: Address to listen on.
+        host: Address to listen on. For one that other machines can reach they need a token, which `link` holds.
         allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
 
     Raises:
@@ -116,10 +130,12 @@ def serve(
         data_dir=_folder(data_dir, "graph folder"),
         static_dir=static_folder(frontend_dir).resolve(),
         features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
-        rules=AccessRules(host, check_origins(allow_origins)),
+        rules=AccessRules(host, check_origins(allow_origins), token_for(host)),
     )
     server = Server(settings, _listen(host, port))
     server.start()
+    if settings.rules.token is not None:
+        _log.warning("other machines can reach this server; the link for them is %s", server.link)
     return server
 
 
