@@ -14,9 +14,9 @@ from circuit_tracer_cli.graph.graph import Graph
 def row_flops(graph: Graph, shape: Shape, kind: str) -> float:
     """Multiply-adds times two of all rows, each pulled back alone through dense matrices.
 
-    A row at (layer, position) visits `layer + 1` attention blocks over `position + 1` positions: `W_O`, pattern (its causal half), `W_V`;
-    in the first block it stands at one position. Every source below and before it costs one dot product per layer it writes to below
-    the target.
+    A row at (layer, position) visits `layer + 1` attention blocks over `position + 1` positions: `W_O`, pattern
+    (its causal half), `W_V`; in the first block it stands at one position. Every source below and before it costs
+    one dot product per layer it writes to below the target.
     """
     d, attention = shape.d_model, shape.n_heads * shape.d_head
     values = shape.n_kv_heads * shape.d_head

@@ -1,6 +1,6 @@
 """Phase times of `attribute` on random models of real shapes, against the floor of this machine in the same run.
 
-    python -m benchmarks.run --kinds plt clt --tokens 16 48 256 --threads 1
+python -m benchmarks.run --kinds plt clt --tokens 16 48 256 --threads 1
 """
 
 from __future__ import annotations
@@ -64,7 +64,19 @@ def measure(
 def table(results: list[dict[str, Any]]) -> str:
     """The results as Markdown."""
     phases = list(results[0]["seconds"])
-    head = ["kind", "tokens", "rows", "active", *phases, "total", "rows/s", "floor s", "rows/floor", "call/floor", "GiB"]
+    head = [
+        "kind",
+        "tokens",
+        "rows",
+        "active",
+        *phases,
+        "total",
+        "rows/s",
+        "floor s",
+        "rows/floor",
+        "call/floor",
+        "GiB",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in results:
         cells = [r["kind"], r["tokens"], r["rows"], r["active"], *(f"{r['seconds'][p]:.2f}" for p in phases)]
@@ -83,7 +95,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--cpu-time", action="store_true", help="time of this process alone, for a busy machine; one thread")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="time of this process alone, for a busy machine; one thread"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -98,7 +112,9 @@ def main() -> None:
             results.append(measure(model, kind, n_tokens, arguments.rows or ROWS[kind], shape, clock))
             print(table(results[-1:]).splitlines()[-1], flush=True)
         del model
-    print(f"\ntorch {torch.__version__}, {platform.machine()}, {arguments.threads} thread(s), {arguments.device}\n")
+    print(
+        f"\ntorch {torch.__version__}, {platform.machine()}, {arguments.threads} thread(s), {arguments.device}\n"
+    )
     print(table(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")

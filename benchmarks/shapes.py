@@ -95,7 +95,9 @@ def random_model(kind: str, shape: Shape, device: torch.device, dtype: torch.dty
     generator = torch.Generator(device).manual_seed(1)
 
     def normal(*size: int) -> Tensor:
-        return torch.empty(*size, device=device, dtype=dtype).normal_(std=shape.d_model**-0.5, generator=generator)
+        return torch.empty(*size, device=device, dtype=dtype).normal_(
+            std=shape.d_model**-0.5, generator=generator
+        )
 
     n_features = shape.plt_features if kind == "plt" else shape.clt_features
     encoders = [normal(n_features, shape.d_model) for _ in range(shape.n_layers)]

@@ -89,7 +89,7 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(noise * 0.7 / parameter.shape[-1] ** 0.5)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def backend(family: str, dtype: torch.dtype = torch.float32) -> TransformerLensBackend:
     """A tiny random model of a family."""
     import transformers
@@ -156,7 +156,9 @@ def transcoders(
     )
 
 
-def replacement(family: str, kind: str, activation: str = "relu", skip: bool = False, **kwargs: Any) -> ReplacementModel:
+def replacement(
+    family: str, kind: str, activation: str = "relu", skip: bool = False, **kwargs: Any
+) -> ReplacementModel:
     """A tiny model with tiny transcoders."""
     dtype = kwargs.get("dtype", torch.float32)
     return ReplacementModel(backend(family, dtype), transcoders(kind, activation, skip, **kwargs))

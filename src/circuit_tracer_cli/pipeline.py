@@ -1,6 +1,6 @@
 """The whole journey from a request to a graph, as one short function. Read this first.
 
-    request → check → transcoders → model → prompt → attribute → Graph
+request → check → transcoders → model → prompt → attribute → Graph
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.replacement import ReplacementModel
 
-DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16"}
+DTYPES = {
+    "float32": "float32",
+    "fp32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+}
 OFFLOADS = ("auto", "none", "cpu", "disk")
 
 
@@ -58,7 +65,9 @@ def check_values(request: TraceRequest) -> None:
     if request.dtype not in DTYPES:
         raise InvalidValue(f"unknown dtype {request.dtype!r}", hint=f"choose one of {', '.join(DTYPES)}")
     if request.offload.lower() not in OFFLOADS:
-        raise InvalidValue(f"unknown offload {request.offload!r}", hint=f"choose one of {', '.join(OFFLOADS)}")
+        raise InvalidValue(
+            f"unknown offload {request.offload!r}", hint=f"choose one of {', '.join(OFFLOADS)}"
+        )
     for name in ("max_n_logits", "batch_size", "update_interval"):
         if getattr(request, name) < 1:
             raise InvalidValue(f"{name} must be at least 1, not {getattr(request, name)}")
@@ -113,7 +122,11 @@ def check_prompt(request: TraceRequest, folder: Path) -> None:
     shape = model_shape(read_config(folder))
     tokenizer = load_tokenizer(str(folder))
     ensure_tokenized(
-        prompt_text(request, tokenizer), tokenizer, model_name=str(folder), d_vocab=shape.d_vocab, n_ctx=shape.n_ctx
+        prompt_text(request, tokenizer),
+        tokenizer,
+        model_name=str(folder),
+        d_vocab=shape.d_vocab,
+        n_ctx=shape.n_ctx,
     )
     TokenReader(tokenizer, shape.d_vocab).check(request.targets)
 
@@ -122,7 +135,11 @@ def prompt_text(request: TraceRequest, tokenizer: Any) -> str:
     """The prompt, in the tokenizer's chat template when that is asked for."""
     from circuit_tracer_cli.tokens import chat_text
 
-    return chat_text(tokenizer, request.prompt, request.system, request.prefill) if request.chat else request.prompt
+    return (
+        chat_text(tokenizer, request.prompt, request.system, request.prefill)
+        if request.chat
+        else request.prompt
+    )
 
 
 def model_folder(name: str | None) -> Path | None:
@@ -157,7 +174,10 @@ def pick_device(name: str) -> torch.device:
         raise InvalidValue(f"unknown device {name!r}", hint="choose auto, cpu, cuda, cuda:N or mps") from None
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise InvalidValue(f"the device {name} is not available here", hint="--device auto; `circuit-tracer doctor` lists devices")
+        raise InvalidValue(
+            f"the device {name} is not available here",
+            hint="--device auto; `circuit-tracer doctor` lists devices",
+        )
     return device
 
 
@@ -188,6 +208,8 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
         lazy_encoder=bool(request.lazy_encoder),
         lazy_decoder=request.lazy_decoder is not False,
     )
+    for note in loaded.config.notes:
+        progress.note(note)
     name = request.model or loaded.config.model_name
     folder = model_folder(name)
     progress.phase("loading the model")

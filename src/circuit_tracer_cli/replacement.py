@@ -79,7 +79,9 @@ class ReplacementModel:
         loaded = load_transcoders(
             transcoder_set, device=device, dtype=dtype, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder
         )
-        return cls.from_pretrained_and_transcoders(model_name, loaded.transcoders, backend, device, dtype, **kwargs)
+        return cls.from_pretrained_and_transcoders(
+            model_name, loaded.transcoders, backend, device, dtype, **kwargs
+        )
 
     @classmethod
     def from_pretrained_and_transcoders(
@@ -93,7 +95,10 @@ class ReplacementModel:
     ) -> ReplacementModel:
         """Load the model for transcoders that are there already."""
         device = torch.device(device) if device is not None else default_device()
-        return cls(backend_class(backend).from_pretrained(resolve_model(model_name), device, dtype, **kwargs), transcoders)
+        return cls(
+            backend_class(backend).from_pretrained(resolve_model(model_name), device, dtype, **kwargs),
+            transcoders,
+        )
 
     @classmethod
     def from_config(
@@ -119,7 +124,9 @@ class ReplacementModel:
     @property
     def points(self) -> FeaturePoints:
         """What the transcoders' hooks mean in this model."""
-        return self.model.feature_points(self.transcoders.feature_input_hook, self.transcoders.feature_output_hook)
+        return self.model.feature_points(
+            self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
+        )
 
     @property
     def cfg(self) -> UnifiedConfig:
@@ -272,7 +279,9 @@ class ReplacementModel:
         recording = Recording(apply_activation_function, sparse) if return_activations else None
         constraints = Constraints(constrained_layers=constrained_layers, freeze_attention=freeze_attention)
         tokens = self.tokenize(inputs)
-        return generate_call(self.interventions, inputs, tokens, interventions, constraints, recording, kwargs)
+        return generate_call(
+            self.interventions, inputs, tokens, interventions, constraints, recording, kwargs
+        )
 
 
 def resolve_model(name: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple, Protocol
 
 
 class LogitTarget(NamedTuple):
-    """One thing that a graph explains: a token's logit, or a custom direction (then `vocab_idx` is vocabulary size + position)."""
+    """One thing that a graph explains: a token's logit, or a custom direction.
+
+    The `vocab_idx` of a custom direction is virtual: vocabulary size + position in the list.
+    """
 
     token_str: str
     vocab_idx: int

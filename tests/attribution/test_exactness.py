@@ -1,9 +1,11 @@
-"""Engine rows against an oracle that replays the frozen tensors, against the model's own autograd, and against pre-activations."""
+"""Engine rows against an oracle that replays the frozen tensors, the model's own autograd, and pre-activations."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from tests.builders import FAMILIES, PROMPT, replacement
+from tests.oracle.replay import Replay, Written, double, oracle_row, written
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
@@ -13,8 +15,6 @@ from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.types import SilentProgress
-from tests.builders import FAMILIES, PROMPT, replacement
-from tests.oracle.replay import Replay, Written, double, oracle_row, written
 
 READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
 
@@ -37,9 +37,13 @@ def traced(model: ReplacementModel) -> tuple[Replay, ActiveFeatures, Tensor, Lin
     """A model frozen on the prompt, in float64: replay, active features, error vectors, engine."""
     tokens = model.tokenize(list(PROMPT))
     seen: dict[str, Tensor] = {}
-    model.model.run(tokens.ids, Hooks({"blocks.0.hook_in": [lambda value: seen.__setitem__("start", value[0])]}))
+    model.model.run(
+        tokens.ids, Hooks({"blocks.0.hook_in": [lambda value: seen.__setitem__("start", value[0])]})
+    )
     single = model.frozen_pass(tokens.ids)
-    active = active_features(model.transcoders, [layer.feature_input for layer in single.layers], tokens.zero_positions)
+    active = active_features(
+        model.transcoders, [layer.feature_input for layer in single.layers], tokens.zero_positions
+    )
     frozen = double(single)
     sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, torch.float64)
     skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
@@ -53,7 +57,10 @@ def some_targets(model: ReplacementModel, active: ActiveFeatures, n_pos: int) ->
     n_layers = model.transcoders.n_layers
     logits = model.W_U.T[:3].double()
     indices = active.indices.flip(0)[::5]
-    rows = [model.transcoders.encoder_rows(layer, torch.tensor([f]))[0].double() for layer, _, f in indices.tolist()]
+    rows = [
+        model.transcoders.encoder_rows(layer, torch.tensor([f]))[0].double()
+        for layer, _, f in indices.tolist()
+    ]
     return Targets(
         torch.cat([torch.full((3,), n_layers), indices[:, 0]]),
         torch.cat([torch.full((3,), n_pos - 1), indices[:, 1]]),
@@ -116,7 +123,9 @@ def _final_norm_output(model: ReplacementModel, replay: Replay) -> Tensor:
 
 
 @pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
-def test_both_engines_agree(family: str, kind: str, activation: str, skip: bool, read: str, write: str) -> None:
+def test_both_engines_agree(
+    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+) -> None:
     """The closed form against autograd through the model itself, float32."""
     model = replacement(family, kind, activation, skip, read=read, write=write)
     settings = AttributionSettings(max_n_logits=3)

@@ -21,12 +21,16 @@ def double(frozen: FrozenPass) -> FrozenPass:
             return value.double() if value.is_floating_point() else value
         if isinstance(value, tuple):
             return tuple(
-                dataclasses.replace(item, **{f.name: convert(getattr(item, f.name)) for f in dataclasses.fields(item)})
+                dataclasses.replace(
+                    item, **{f.name: convert(getattr(item, f.name)) for f in dataclasses.fields(item)}
+                )
                 for item in value
             )
         return value
 
-    return dataclasses.replace(frozen, **{f.name: convert(getattr(frozen, f.name)) for f in dataclasses.fields(frozen)})
+    return dataclasses.replace(
+        frozen, **{f.name: convert(getattr(frozen, f.name)) for f in dataclasses.fields(frozen)}
+    )
 
 
 def norm(weights: NormWeights, x: Tensor, scale: Tensor) -> Tensor:
@@ -128,7 +132,9 @@ def oracle_row(
     reads, final = replay.run(embed, outputs)
     value = (final if layer == len(reads) else reads[layer])[pos] @ vector.double()
     to_embed, *found = torch.autograd.grad(value, [embed, *outputs], allow_unused=True)
-    to_outputs = torch.stack([torch.zeros_like(o) if g is None else g for o, g in zip(outputs, found, strict=True)])
+    to_outputs = torch.stack(
+        [torch.zeros_like(o) if g is None else g for o, g in zip(outputs, found, strict=True)]
+    )
     effects = (to_outputs[added.layers, added.positions] * added.vectors).sum(-1)
     features = torch.zeros(n_features, dtype=torch.float64).index_add(0, added.owners, effects)
     error_effects = (to_outputs * errors).sum(-1).flatten()

@@ -11,7 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from circuit_tracer_cli import CustomTarget, Graph, ReplacementModel, attribute, compute_graph_scores, prune_graph
+from circuit_tracer_cli import (
+    CustomTarget,
+    Graph,
+    ReplacementModel,
+    attribute,
+    compute_graph_scores,
+    prune_graph,
+)
 from circuit_tracer_cli.graph.influence import compute_node_influence
 
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
@@ -23,7 +30,7 @@ CASES = sorted(
 pytestmark = pytest.mark.skipif(not CASES, reason="the golden data isn't beside this checkout")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def model_of(model: Path, transcoders: Path) -> ReplacementModel:
     """A golden model with a golden set."""
     return ReplacementModel.from_pretrained(str(model), str(transcoders), device="cpu")
@@ -38,10 +45,12 @@ def targets_of(given: dict[str, Any] | None, model: ReplacementModel) -> Any:
     if given["form"] == "token_ids":
         return torch.tensor(given["token_ids"])
     W_U = model.W_U
-    return [CustomTarget(t["token_str"], t["prob"], W_U[:, t["a"]] - W_U[:, t["b"]]) for t in given["targets"]]
+    return [
+        CustomTarget(t["token_str"], t["prob"], W_U[:, t["a"]] - W_U[:, t["b"]]) for t in given["targets"]
+    ]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def traced(case: str) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
     """Our graph and the reference's answer."""
     folder = GOLDEN / "cases" / case
@@ -50,7 +59,11 @@ def traced(case: str) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
     settings = {**inputs["defaults"], **inputs["attribute_kwargs"]}
     targets = targets_of(inputs["attribution_targets"], model)
     graph = attribute(inputs["prompt"], model, attribution_targets=targets, **settings)
-    return graph, json.loads((folder / "expected.json").read_text(encoding="utf-8")), load_file(folder / "expected.safetensors")
+    return (
+        graph,
+        json.loads((folder / "expected.json").read_text(encoding="utf-8")),
+        load_file(folder / "expected.safetensors"),
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -93,7 +93,7 @@ def attribute(
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> Graph:
-    """The attribution graph of a prompt: direct effects of every active feature, error and token on each other and on the targets.
+    """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
     Args:
         prompt: Text, or token ids.
@@ -118,7 +118,9 @@ def attribute(
         BadTarget: a target that can't be used.
         NoActiveFeatures: nothing to trace.
     """
-    settings = AttributionSettings(max_n_logits, desired_logit_prob, batch_size, max_feature_nodes, update_interval)
+    settings = AttributionSettings(
+        max_n_logits, desired_logit_prob, batch_size, max_feature_nodes, update_interval
+    )
     if offload not in (*OFFLOADS, "None"):
         raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
@@ -136,9 +138,13 @@ def _terminal_progress() -> Progress:
 class Attribution:
     """One run of `attribute`."""
 
-    def __init__(self, model: ReplacementModel, settings: AttributionSettings, engine: str, progress: Progress) -> None:
+    def __init__(
+        self, model: ReplacementModel, settings: AttributionSettings, engine: str, progress: Progress
+    ) -> None:
         if engine not in ("auto", LinearEngine.name, VjpEngine.name):
-            raise InvalidValue(f"unknown engine {engine!r}", hint=f"choose auto, {LinearEngine.name} or {VjpEngine.name}")
+            raise InvalidValue(
+                f"unknown engine {engine!r}", hint=f"choose auto, {LinearEngine.name} or {VjpEngine.name}"
+            )
         self.model, self.settings, self.engine_name, self.progress = model, settings, engine, progress
         self.watch = Stopwatch(progress)
 
@@ -198,7 +204,9 @@ class Attribution:
         weights = backend.weights
         if self.engine_name == VjpEngine.name or weights is None:
             if self.engine_name == LinearEngine.name:
-                raise InvalidValue(f"{self.model.cfg.original_architecture} has no closed form", hint="use engine='auto'")
+                raise InvalidValue(
+                    f"{self.model.cfg.original_architecture} has no closed form", hint="use engine='auto'"
+                )
             hooks = transcoders.feature_input_hook, transcoders.feature_output_hook
             return VjpEngine(backend.frozen_graph(frozen.tokens, *hooks, skips), sources)
         return LinearEngine(weights, frozen, self.model.points, sources, skips)
@@ -217,7 +225,9 @@ class Attribution:
         if count == len(active):
             selected = torch.arange(count)
             packager = Packager(engine.columns, selected, len(targets))
-            blocks: Iterator[RowBlock] = self.advancing(feature_rows(engine, transcoders, active, selected, work))
+            blocks: Iterator[RowBlock] = self.advancing(
+                feature_rows(engine, transcoders, active, selected, work)
+            )
         else:
             kept = self.most_influential(engine, active, first_rows, targets, count, work)
             selected = torch.sort(torch.cat([block.nodes for block in kept])).values
@@ -240,7 +250,9 @@ class Attribution:
     ) -> list[RowBlock]:
         """Rows of the features that matter most, ranked anew after every `update_interval * batch_size` of them (spec 2.6)."""
         columns = engine.columns
-        influence = PartialInfluence(columns.feature_column, columns.width, targets.logit_probabilities, engine.n_layers)
+        influence = PartialInfluence(
+            columns.feature_column, columns.width, targets.logit_probabilities, engine.n_layers
+        )
         influence.add(first_rows)
         visited = torch.zeros(len(active), dtype=torch.bool)
         step = self.settings.update_interval * self.settings.batch_size
@@ -304,7 +316,10 @@ class Attribution:
             "settings": asdict(self.settings),
             "dtype": self.model.cfg.dtype,
             "device": str(self.model.device),
-            "versions": {"python": platform.python_version(), **_versions("torch", "transformers", "transformer_lens")},
+            "versions": {
+                "python": platform.python_version(),
+                **_versions("torch", "transformers", "transformer_lens"),
+            },
             "prompt_tokens": list(tokens.strings),
             "zero_positions": list(tokens.zero_positions),
             "timings": self.watch.seconds,

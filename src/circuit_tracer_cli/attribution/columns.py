@@ -1,7 +1,8 @@
 """The order of sources inside the engine: position, then layer, then feature. Knows nothing of vectors or models.
 
-The graph's own order is layer-major. Inside the engine a row of a target at position `p` only has sources at positions `<= p`, so with
-position-major columns it is a prefix, and the features at one position that write to a layer are one contiguous range.
+The graph's own order is layer-major. Inside the engine a row of a target at position `p` only has sources at
+positions `<= p`, so with position-major columns it is a prefix, and the features at one position that write to a
+layer are one contiguous range.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Columns:
     feature_order: Tensor  # (n_features) rank in column order → index into active features
     feature_column: Tensor  # (n_features) index into active features → column
     starts: tuple[int, ...]  # (n_pos + 1) column where a position begins
-    layer_ends: tuple[tuple[int, ...], ...]  # (n_pos, n_layers + 1) features at the position in layers before l
+    layer_ends: tuple[
+        tuple[int, ...], ...
+    ]  # (n_pos, n_layers + 1) features at the position in layers before l
 
     @classmethod
     def build(cls, features: Tensor, n_layers: int, n_pos: int) -> Columns:

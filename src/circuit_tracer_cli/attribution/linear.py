@@ -1,12 +1,12 @@
-"""The linear engine: rows of direct effects, by walking cotangents down the frozen network. No hooks, no autograd, no model.
+"""The linear engine: rows of direct effects, by walking cotangents down the frozen network. No hooks, no autograd.
 
-A row of target `t` at (layer, position) with direction `v` is the gradient of `⟨v, read point⟩` contracted with every source vector
-(Ameisen et al. 2025, "attribution graphs"). With attention patterns and norm scales frozen the map is linear, so the gradient is a
-product of matrices. Everything that is fixed for a prompt is folded into them once: norm gains and centring into `W_V` and `W_O`, norm
-scales into the pattern, a post-MLP norm into the source vectors.
+A row of target `t` at (layer, position) with direction `v` is the gradient of `⟨v, read point⟩` contracted with every
+source vector (Ameisen et al. 2025, "attribution graphs"). With attention patterns and norm scales frozen the map is
+linear, so the gradient is a product of matrices. Everything that is fixed for a prompt is folded into them once: norm
+gains and centring into `W_V` and `W_O`, norm scales into the pattern, a post-MLP norm into the source vectors.
 
-Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low: those that have
-started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
+Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low:
+those that have started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ class FoldedLayer:
 
     W_O: Tensor  # (d_model, head * d_head)
     W_V: Tensor  # (kv_head * d_head, d_model)
-    pattern: Tensor  # (kv_head, key, group * query), transposed for pulling back, divided by the norms' scales
-    skip: Tensor | None  # (d_model, d_model), pulls a cotangent at the stream back through the skip connection
+    pattern: (
+        Tensor  # (kv_head, key, group * query), transposed for pulling back, divided by the norms' scales
+    )
+    skip: (
+        Tensor | None
+    )  # (d_model, d_model), pulls a cotangent at the stream back through the skip connection
     skip_scale: Tensor | None  # (pos)
 
 
@@ -195,7 +199,9 @@ class LinearEngine:
             images[:, :, key] = torch.einsum("dvg,vgq->qd", through, first.pattern[:, key])
         return images
 
-    def _pull_first_block(self, targets: Targets, G: Tensor, started: int, reached: int, tokens: Tensor) -> None:
+    def _pull_first_block(
+        self, targets: Targets, G: Tensor, started: int, reached: int, tokens: Tensor
+    ) -> None:
         """The last step down: what flows through the first attention goes straight to the tokens, `(row, key)`."""
         assert self.token_images is not None
         mlp = self._skip_cotangent(self.layers[0], G[:started])
@@ -235,7 +241,9 @@ class LinearEngine:
             if first < last:
                 start, end = self.columns.feature_range(pos, decoders.first_source, decoders.last_source)
                 out[:count, start:end].addmm_(G[:, pos], decoders.rows[first:last].T)
-        columns = torch.tensor([self.columns.error_column(pos, layer) for pos in range(n_pos)], device=self.device)
+        columns = torch.tensor(
+            [self.columns.error_column(pos, layer) for pos in range(n_pos)], device=self.device
+        )
         out[:count, columns] = torch.einsum("rpd,pd->rp", G, self.errors[layer, :n_pos])
 
     def _pull_block(self, layer: int, targets: Targets, G: Tensor, started: int, reached: int) -> None:
@@ -281,7 +289,11 @@ class LinearEngine:
         if not rows:
             return G.new_zeros(0, n_pos, n_kv * d_head)
         z = G.reshape(-1, d_model) @ folded.W_O
-        z = z.view(rows, n_pos, n_kv, group, d_head).permute(2, 3, 1, 0, 4).reshape(n_kv, group * n_pos, rows * d_head)
+        z = (
+            z.view(rows, n_pos, n_kv, group, d_head)
+            .permute(2, 3, 1, 0, 4)
+            .reshape(n_kv, group * n_pos, rows * d_head)
+        )
         pattern = folded.pattern[:, :n_pos, :, :n_pos].reshape(n_kv, n_pos, group * n_pos)
         values = torch.bmm(pattern, z).view(n_kv, n_pos, rows, d_head)
         return values.permute(2, 1, 0, 3).reshape(rows, n_pos, n_kv * d_head)

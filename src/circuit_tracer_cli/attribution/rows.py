@@ -56,7 +56,9 @@ def feature_rows(
 ) -> Iterator[RowBlock]:
     """Rows of the chosen active features (indices into `active`), in an order that suits the engine."""
     chosen = torch.sort(chosen).values
-    by_position = chosen[torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)]
+    by_position = chosen[
+        torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)
+    ]
     for start in range(0, len(by_position), ENCODER_ROWS_AT_ONCE):
         part = by_position[start : start + ENCODER_ROWS_AT_ONCE]
         indices = active.indices[part.to(active.indices.device)].cpu()

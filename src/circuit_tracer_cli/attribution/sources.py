@@ -11,7 +11,12 @@ from torch import Tensor
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.backends.base import FrozenPass
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.components import ActiveFeatures, DecoderBlock, Reconstruction, decoder_vectors
+from circuit_tracer_cli.transcoders.components import (
+    ActiveFeatures,
+    DecoderBlock,
+    Reconstruction,
+    decoder_vectors,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,18 @@ class Sources:
 
 def source_layers(transcoders: Transcoders, layer: int) -> tuple[int, int]:
     """The first and the last layer whose features write to `layer`."""
-    writing = [source for source in range(transcoders.n_layers) if layer in transcoders.written_layers(source)]
+    writing = [
+        source for source in range(transcoders.n_layers) if layer in transcoders.written_layers(source)
+    ]
     return writing[0], writing[-1]
 
 
 def _empty_decoders(
-    active: ActiveFeatures, transcoders: Transcoders, columns: Columns, dtype: torch.dtype, device: torch.device
+    active: ActiveFeatures,
+    transcoders: Transcoders,
+    columns: Columns,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[list[LayerDecoders], list[Tensor]]:
     """Room for the decoder rows of every write layer, and for each the row of every active feature (-1: doesn't write there)."""
     layer_of = active.indices[:, 0].cpu()
@@ -65,7 +76,9 @@ def _empty_decoders(
     return decoders, row_of
 
 
-def _place(block: DecoderBlock, active: ActiveFeatures, decoders: Sequence[LayerDecoders], row_of: Sequence[Tensor]) -> None:
+def _place(
+    block: DecoderBlock, active: ActiveFeatures, decoders: Sequence[LayerDecoders], row_of: Sequence[Tensor]
+) -> None:
     """Put the rows of a block, times their activations, where their write layers want them."""
     values = active.values[block.entries]
     entries = block.entries.cpu()
@@ -82,7 +95,7 @@ def build_sources(
     zero_positions: Sequence[int],
     dtype: torch.dtype,
 ) -> Sources:
-    """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (spec 1.9; Ameisen et al. 2025, appendix on errors)."""
+    """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (Ameisen et al. 2025, "error nodes")."""
     n_layers, n_pos = len(frozen.layers), len(frozen.tokens)
     device = frozen.embed.device
     columns = Columns.build(active.indices, n_layers, n_pos)

@@ -160,18 +160,29 @@ class AttributionTargets:
         if isinstance(given, str):
             given = [given]
         if not isinstance(given, Sequence):
-            raise _BadTargetType(f"targets must be a list, a tensor of ids or None, not {type(given).__name__}")
+            raise _BadTargetType(
+                f"targets must be a list, a tensor of ids or None, not {type(given).__name__}"
+            )
         if not given:
-            raise BadTarget("the list of targets cannot be empty", hint="leave it out for the likeliest tokens")
-        kinds = {str if isinstance(item, str) else tuple if isinstance(item, tuple) else type(item) for item in given}
+            raise BadTarget(
+                "the list of targets cannot be empty", hint="leave it out for the likeliest tokens"
+            )
+        kinds = {
+            str if isinstance(item, str) else tuple if isinstance(item, tuple) else type(item)
+            for item in given
+        }
         if len(kinds) > 1:
-            raise _BadTargetType("token strings and custom directions can't be mixed", hint="trace them one after the other")
+            raise _BadTargetType(
+                "token strings and custom directions can't be mixed", hint="trace them one after the other"
+            )
         if kinds == {str}:
             self._set_strings(list(given), probabilities, note)
         elif kinds == {tuple}:
             self._set_custom([_checked_custom(item) for item in given], len(probabilities))
         else:
-            raise _BadTargetType(f"a target must be a string or (token_str, prob, vec), not {kinds.pop().__name__}")
+            raise _BadTargetType(
+                f"a target must be a string or (token_str, prob, vec), not {kinds.pop().__name__}"
+            )
 
     def _set_strings(self, texts: list[str], probabilities: Tensor, note: Callable[[str], None]) -> None:
         """Tokens by name, or differences of two by name."""
@@ -206,8 +217,14 @@ class AttributionTargets:
         d_model = self.unembedding.W_U.shape[1]
         for target in targets:
             if target.vec.shape != (d_model,):
-                raise BadTarget(f"target {target.token_str!r} has shape {tuple(target.vec.shape)}, not ({d_model},)")
-            if not (bool(torch.isfinite(target.vec).all()) and target.prob == target.prob and abs(target.prob) < float("inf")):
+                raise BadTarget(
+                    f"target {target.token_str!r} has shape {tuple(target.vec.shape)}, not ({d_model},)"
+                )
+            if not (
+                bool(torch.isfinite(target.vec).all())
+                and target.prob == target.prob
+                and abs(target.prob) < float("inf")
+            ):
                 raise BadTarget(f"target {target.token_str!r} has a value that is not a finite number")
         self.logit_targets = [LogitTarget(target.token_str, n_logits + i) for i, target in enumerate(targets)]
         self.logit_probabilities = torch.tensor([target.prob for target in targets], dtype=torch.float32)
@@ -218,7 +235,9 @@ class AttributionTargets:
         return len(self.logit_targets)
 
     def __repr__(self) -> str:
-        shown = ", ".join(repr(target) for target in self.logit_targets[:3]) + (", ..." if len(self) > 3 else "")
+        shown = ", ".join(repr(target) for target in self.logit_targets[:3]) + (
+            ", ..." if len(self) > 3 else ""
+        )
         return f"AttributionTargets(n={len(self)}, targets=[{shown}])"
 
     @property

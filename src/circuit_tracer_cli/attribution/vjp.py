@@ -1,7 +1,7 @@
 """The generic engine: the same rows by vector-Jacobian products through the model itself, frozen at the same points.
 
-For families that can't be put in closed form, and as a check on those that can. One unbatched forward pass keeps its autograd graph; each
-block of rows is one batched backward pass over it.
+For families that can't be put in closed form, and as a check on those that can. One unbatched forward pass keeps its
+autograd graph; each block of rows is one batched backward pass over it.
 """
 
 from __future__ import annotations
@@ -67,4 +67,3 @@ class VjpEngine:
     def _contract_tokens(self, G: Tensor, index: Tensor, out: Tensor, n_pos: int) -> None:
         for pos in range(n_pos):
             out[index, self.columns.token_column(pos)] = G[:, pos] @ self.sources.tokens[pos]
-

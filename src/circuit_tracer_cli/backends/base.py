@@ -169,7 +169,11 @@ class Backend(Protocol):
         """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right."""
 
     def frozen_graph(
-        self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, skips: Sequence[Tensor | None]
+        self,
+        tokens: Tensor,
+        feature_input_hook: str,
+        feature_output_hook: str,
+        skips: Sequence[Tensor | None],
     ) -> FrozenGraph:
         """One forward pass with everything non-linear frozen and its autograd graph kept, for the generic engine."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, NormWeights
+from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, NormKind, NormWeights
 from circuit_tracer_cli.errors import UnsupportedArchitecture
 
 
@@ -22,7 +22,7 @@ def norm_weights(bridge_norm: Any) -> NormWeights:
     gain = module.weight.detach()
     gain = 1.0 + gain.float() if bridge_norm.uses_weight_offset else gain
     bias = getattr(module, "bias", None)
-    kind = "rms" if bridge_norm.uses_rms_norm else "layer"
+    kind: NormKind = "rms" if bridge_norm.uses_rms_norm else "layer"
     return NormWeights(kind, gain, float(eps), None if bias is None else bias.detach())
 
 

@@ -34,7 +34,9 @@ class FeaturePoints:
     write: WriteKind
 
 
-def feature_points(feature_input_hook: str, feature_output_hook: str, *, parallel: bool, model: str) -> FeaturePoints:
+def feature_points(
+    feature_input_hook: str, feature_output_hook: str, *, parallel: bool, model: str
+) -> FeaturePoints:
     """What two hook names mean in a model. Raises ModelMismatch naming the hooks that exist.
 
     Args:

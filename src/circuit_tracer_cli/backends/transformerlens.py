@@ -91,7 +91,11 @@ class TransformerLensBackend:
         self.device, self.dtype = parameter.device, parameter.dtype
         with quiet_loading():
             self.bridge: Any = TransformerBridge.boot_transformers(
-                name, hf_model=hf_model.eval(), tokenizer=_bridge_tokenizer(), device=str(self.device), dtype=self.dtype
+                name,
+                hf_model=hf_model.eval(),
+                tokenizer=_bridge_tokenizer(),
+                device=str(self.device),
+                dtype=self.dtype,
             )
         self.bridge.requires_grad_(False)
         self.tokenizer = tokenizer
@@ -99,7 +103,9 @@ class TransformerLensBackend:
         self.config = unified_config(config, name, dtype_name(self.dtype))
 
     @classmethod
-    def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> TransformerLensBackend:
+    def from_pretrained(
+        cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any
+    ) -> TransformerLensBackend:
         """Load a local folder or a model of the hub.
 
         Raises:
@@ -111,14 +117,16 @@ class TransformerLensBackend:
             family_for(read_config(folder))
             model_name = str(folder)
         tokenizer = load_tokenizer(model_name)
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         try:
             with quiet_loading():
-                model = AutoModelForCausalLM.from_pretrained(
+                model: Any = AutoModelForCausalLM.from_pretrained(
                     model_name, attn_implementation="eager", dtype=dtype, **kwargs
-                ).to(device)
-        except (OSError, ValueError, KeyError) as error:
+                )
+                model = model.to(device)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise BadModel(
                 f"the model {model_name!r} can't be loaded: {first}",
@@ -176,7 +184,11 @@ class TransformerLensBackend:
         parts |= {"ln1_post.hook_in"} if post1 else set()
         parts |= {"ln2_post.hook_in"} if post2 else set()
         start = "embed.hook_out" if self.has_pos_embed else "blocks.0.hook_in"
-        names = [start, "ln_final.hook_in", *(f"blocks.{i}.{p}" for i in range(self.shape.n_layers) for p in parts)]
+        names = [
+            start,
+            "ln_final.hook_in",
+            *(f"blocks.{i}.{p}" for i in range(self.shape.n_layers) for p in parts),
+        ]
         seen: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[Tensor], None]:
@@ -191,7 +203,9 @@ class TransformerLensBackend:
             feature_input = at[read]
             if points.read == "normalized":
                 x = feature_input.to(ln2_scale.dtype)
-                feature_input = (x - x.mean(-1, keepdim=True) if ln2.kind == "layer" else x) / ln2_scale[:, None]
+                feature_input = (x - x.mean(-1, keepdim=True) if ln2.kind == "layer" else x) / ln2_scale[
+                    :, None
+                ]
             layers.append(
                 FrozenLayer(
                     pattern=at["attn.hook_pattern"],
@@ -199,8 +213,12 @@ class TransformerLensBackend:
                     ln2_scale=ln2_scale,
                     feature_input=feature_input,
                     feature_output=at[write],
-                    ln1_post_scale=norm_weights(block.ln1_post).scale(at["ln1_post.hook_in"]) if post1 else None,
-                    ln2_post_scale=norm_weights(block.ln2_post).scale(at["ln2_post.hook_in"]) if post2 else None,
+                    ln1_post_scale=norm_weights(block.ln1_post).scale(at["ln1_post.hook_in"])
+                    if post1
+                    else None,
+                    ln2_post_scale=norm_weights(block.ln2_post).scale(at["ln2_post.hook_in"])
+                    if post2
+                    else None,
                 )
             )
         final_scale = norm_weights(self.bridge.ln_final).scale(seen["ln_final.hook_in"])
@@ -244,7 +262,11 @@ class TransformerLensBackend:
         )
 
     def frozen_graph(
-        self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, skips: Sequence[Tensor | None]
+        self,
+        tokens: Tensor,
+        feature_input_hook: str,
+        feature_output_hook: str,
+        skips: Sequence[Tensor | None],
     ) -> FrozenGraph:
         """One forward pass with everything non-linear frozen and its autograd graph kept."""
         names = self.freeze_names(feature_input_hook, feature_output_hook)
@@ -258,11 +280,16 @@ class TransformerLensBackend:
         A hook gets `(1, pos, …)` and may return a replacement. Gradients flow if the caller has them on.
         """
         adapted = [(name, _adapt(edit)) for name, edits in hooks.by_name.items() for edit in edits]
-        context: AbstractContextManager[Any] = self.bridge.hooks(fwd_hooks=adapted) if adapted else nullcontext()
+        context: AbstractContextManager[Any] = (
+            self.bridge.hooks(fwd_hooks=adapted) if adapted else nullcontext()
+        )
         with context, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits, cache = self.bridge(
-                tokens[None].to(self.device), return_type="logits_and_cache", past_key_values=past, use_cache=True
+                tokens[None].to(self.device),
+                return_type="logits_and_cache",
+                past_key_values=past,
+                use_cache=True,
             )
         return logits[0], cache
 

@@ -12,21 +12,59 @@ from circuit_tracer_cli.errors import UnsupportedArchitecture
 ALLOW_VARIABLE = "CIRCUIT_TRACER_ALLOW_CONFIG"
 
 BOOKKEEPING = frozenset(
-    """architectures auto_map chunk_size_feed_forward dtype torch_dtype id2label label2id model_type output_attentions
-    output_hidden_states problem_type return_dict transformers_version use_cache initializer_range bos_token_id eos_token_id
-    pad_token_id sep_token_id decoder_start_token_id tie_word_embeddings attn_implementation attention_dropout pretraining_tp
-    classifier_dropout transformers.js_config summary_activation summary_first_dropout summary_proj_to_labels summary_type
-    summary_use_proj task_specific_params""".split()
+    [
+        "architectures",
+        "auto_map",
+        "chunk_size_feed_forward",
+        "dtype",
+        "torch_dtype",
+        "id2label",
+        "label2id",
+        "model_type",
+        "output_attentions",
+        "output_hidden_states",
+        "problem_type",
+        "return_dict",
+        "transformers_version",
+        "use_cache",
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "sep_token_id",
+        "decoder_start_token_id",
+        "tie_word_embeddings",
+        "attn_implementation",
+        "attention_dropout",
+        "pretraining_tp",
+        "classifier_dropout",
+        "transformers.js_config",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "task_specific_params",
+    ]
 )
 """Fields that don't change the forward pass of a decoder in evaluation mode."""
 
 SIZES = frozenset(
-    """vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size
-    max_position_embeddings rms_norm_eps""".split()
+    [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "intermediate_size",
+        "max_position_embeddings",
+        "rms_norm_eps",
+    ]
 )
 """Fields that the weights' shapes and the norms' records carry."""
 
-PATTERN = frozenset("rope_parameters rope_scaling rope_theta layer_types sliding_window".split())
+PATTERN = frozenset(["rope_parameters", "rope_scaling", "rope_theta", "layer_types", "sliding_window"])
 """Fields that act inside the attention pattern, which is frozen."""
 
 REQUIRED: Mapping[str, tuple[Any, ...]] = {

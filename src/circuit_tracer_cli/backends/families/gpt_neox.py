@@ -8,7 +8,13 @@ FAMILY = Family(
     pattern=frozenset({"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}),
     mlp=frozenset({"hidden_act"}),
     linear=frozenset(
-        "attention_bias hidden_dropout layer_norm_eps use_parallel_residual attention_probs_dropout_prob".split()
+        [
+            "attention_bias",
+            "hidden_dropout",
+            "layer_norm_eps",
+            "use_parallel_residual",
+            "attention_probs_dropout_prob",
+        ]
     ),
     notes="parallel blocks have no hook_resid_mid",
 )

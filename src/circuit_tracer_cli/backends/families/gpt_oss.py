@@ -7,8 +7,16 @@ FAMILY = Family(
     architectures=("GptOssForCausalLM",),
     pattern=frozenset({"initial_context_length"}),
     mlp=frozenset(
-        """hidden_act num_experts_per_tok experts_per_token num_local_experts output_router_logits router_aux_loss_coef
-        swiglu_limit swiglu_alpha""".split()
+        [
+            "hidden_act",
+            "num_experts_per_tok",
+            "experts_per_token",
+            "num_local_experts",
+            "output_router_logits",
+            "router_aux_loss_coef",
+            "swiglu_limit",
+            "swiglu_alpha",
+        ]
     ),
     linear=frozenset({"attention_bias"}),
     notes="the pattern leaves out the sink's share",
