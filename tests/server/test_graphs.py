@@ -76,10 +76,14 @@ def test_every_truncation_of_a_graph_is_refused(data_dir: Path, client: TestClie
 
 def test_a_large_file_is_listed_by_its_head(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "_WHOLE_UP_TO", 64)
+    monkeypatch.setattr(graphs, "_PARSED_UP_TO", 64)
+    assert GraphFolder(data_dir).read("demo").content == (data_dir / "demo.json").read_bytes()
     assert [graph["slug"] for graph in GraphFolder(data_dir).listing().graphs] == ["demo"]
     whole = (data_dir / "demo.json").read_bytes()
     (data_dir / "demo.json").write_bytes(whole[: len(whole) // 2])
     assert [problem["slug"] for problem in GraphFolder(data_dir).listing().errors] == ["demo"]
+    with pytest.raises(BadGraphFile, match="end is missing"):
+        GraphFolder(data_dir).read("demo")
 
 
 def test_a_broken_metadata_file_hides_nothing(data_dir: Path, client: TestClient) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
 
 LINK_TYPES = ("input", "output", "either", "both")
-_HINT = "qParams are described in docs/files.md"
+_HINT = "send qParams in the form that the graph file holds them, lists as arrays"
 
 
 def check_annotations(body: object) -> dict[str, Any]:

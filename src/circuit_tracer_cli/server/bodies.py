@@ -12,6 +12,7 @@ from pathlib import Path
 
 _GZIP_FROM = 1 << 12
 _GZIP_LEVEL = 3
+_HURRY_FROM = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,5 +85,6 @@ def _size(body: Body) -> int:
 def _compressed(content: bytes) -> bytes | None:
     if len(content) < _GZIP_FROM:
         return None
-    packed = gzip.compress(content, compresslevel=_GZIP_LEVEL, mtime=0)
+    level = 1 if len(content) > _HURRY_FROM else _GZIP_LEVEL
+    packed = gzip.compress(content, compresslevel=level, mtime=0)
     return packed if len(packed) < len(content) else None

@@ -17,7 +17,9 @@ from circuit_tracer_cli.server.splice import read_top_level, replace_value
 
 _REQUIRED = ("metadata", "nodes", "links")
 _WHOLE_UP_TO = 8 << 20
+_PARSED_UP_TO = 32 << 20
 _HEAD = 1 << 20
+_TAIL = 64
 
 
 class StaleTag(Exception):
@@ -94,7 +96,8 @@ class GraphFolder:
                 raise StaleTag(present)
             text = _decode(content)
             value = json.dumps(annotations, ensure_ascii=False)
-            new = _encode(replace_value(text, read_top_level(text), "qParams", value))
+            top = read_top_level(text, frozenset(["qParams"]))
+            new = _encode(replace_value(text, top, "qParams", value))
             if new != content:
                 replace_content(path, new)
         return etag_of(new)
@@ -145,14 +148,9 @@ def _read_metadata(path: Path, size: int) -> dict[str, Any] | BadGraphFile:
         if size <= _WHOLE_UP_TO:
             return _graph_metadata(path.read_bytes())
         with path.open("rb") as file:
-            head = file.read(_HEAD).decode("utf-8", "ignore")
-            file.seek(max(0, size - 64))
-            complete = file.read().rstrip().endswith(b"}")
-        if not complete:
-            raise BadGraphFile("not valid JSON: the end is missing")
-        if '"metadata"' not in head:
-            return _graph_metadata(path.read_bytes())
-        return _as_metadata(read_top_level(head, frozenset(["metadata"])).values["metadata"])
+            head = file.read(_HEAD)
+            file.seek(max(0, size - _TAIL))
+            return _metadata_at_a_glance(head, file.read())
     except BadGraphFile as error:
         return BadGraphFile(f"{path.name}: {error.message}", error.hint)
     except OSError as error:
@@ -169,6 +167,14 @@ def _graph_metadata(content: bytes) -> dict[str, Any]:
     return _as_metadata(values["metadata"])
 
 
+def _metadata_at_a_glance(head: bytes, tail: bytes) -> dict[str, Any]:
+    """The metadata of a file too large to be parsed for it. The metadata must stand within its first bytes."""
+    if not tail.rstrip().endswith(b"}"):
+        raise BadGraphFile("not valid JSON: the end is missing")
+    text = head.decode("utf-8", "ignore")
+    return _as_metadata(read_top_level(text, frozenset(["metadata"])).values["metadata"])
+
+
 def _as_metadata(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadGraphFile("not a graph file: metadata must be an object")
@@ -176,7 +182,11 @@ def _as_metadata(value: object) -> dict[str, Any]:
 
 
 def _check_graph(content: bytes) -> None:
-    _graph_metadata(content)
+    """Raises BadGraphFile. Parsing takes ten times a file's size in memory, so that a large one is only glanced at."""
+    if len(content) <= _PARSED_UP_TO:
+        _graph_metadata(content)
+    else:
+        _metadata_at_a_glance(content[:_HEAD], content[-_TAIL:])
 
 
 def _decode(content: bytes) -> str:
