@@ -53,6 +53,7 @@ def written(file: GraphFile) -> bytes:
     return stream.getvalue()
 
 
+@settings(max_examples=30)
 @given(files())
 def test_round_trip(file: GraphFile) -> None:
     content = written(file)
@@ -178,7 +179,7 @@ def test_what_is_no_graph_file(content: bytes) -> None:
     assert "\n" not in caught.value.message
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(files(), st.data())
 def test_truncated_files(file: GraphFile, data: st.DataObject) -> None:
     content = written(file)

@@ -34,7 +34,7 @@ def created(graph: Graph, folder: Path, slug: str = "graph", **arguments: Any) -
     return values
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(graphs())
 def test_every_file_is_valid(tmp_path_factory: pytest.TempPathFactory, graph: Graph) -> None:
     values = created(graph, tmp_path_factory.mktemp("graphs"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue
 from circuit_tracer_cli.graph.edges import Edges
@@ -36,6 +36,7 @@ def test_node_outside(node: int) -> None:
             ask(node)
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_ids_are_unique(graph: Graph) -> None:
     ids = graph.node_ids()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.graph.edges import Edges
@@ -67,6 +67,7 @@ def test_worked_example(sparse: bool) -> None:
     assert normalized[2:8].abs().sum() == 0
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_sparse_equals_dense(graph: Graph) -> None:
     matrix, weights = graph.adjacency_matrix.double(), graph.logit_weights.double()
@@ -83,6 +84,7 @@ def test_sparse_equals_dense(graph: Graph) -> None:
     torch.testing.assert_close(scores, compute_edge_influence(matrix, weights).float())
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_closed_form(graph: Graph) -> None:
     normalized, weights = normalize_matrix(graph.adjacency_matrix.double()), graph.logit_weights.double()

@@ -51,6 +51,7 @@ def test_equals_enumeration(graph: Graph, k: int) -> None:
     assert weighted == pytest.approx(sorted(every, reverse=True)[:k], rel=1e-6)
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_path_says_what_its_edges_are(graph: Graph) -> None:
     matrix = graph.adjacency_matrix
@@ -108,6 +109,7 @@ def test_long_chain() -> None:
     assert len(strongest_paths(graph)[0].nodes) == n_layers + 2
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_strongest_nodes_are_ordered_by_influence(graph: Graph) -> None:
     influence = compute_node_influence(graph.edges, graph.logit_weights.double())

@@ -71,6 +71,7 @@ def test_result_unpacks_like_the_reference() -> None:
     assert (edge_mask.shape, edge_mask.dtype) == ((9, 9), torch.bool)
 
 
+@settings(max_examples=30)
 @given(graphs(), THRESHOLDS, THRESHOLDS)
 def test_equals_the_dense_definition(graph: Graph, node_threshold: float, edge_threshold: float) -> None:
     result = prune_graph(graph, node_threshold, edge_threshold)
@@ -79,6 +80,7 @@ def test_equals_the_dense_definition(graph: Graph, node_threshold: float, edge_t
     assert torch.equal(result.edge_mask, edges)
 
 
+@settings(max_examples=30)
 @given(graphs(), THRESHOLDS, THRESHOLDS)
 def test_pruned_is_part_of_the_whole(graph: Graph, node_threshold: float, edge_threshold: float) -> None:
     pruned = pruned_graph(graph, node_threshold, edge_threshold)
@@ -94,7 +96,7 @@ def test_pruned_is_part_of_the_whole(graph: Graph, node_threshold: float, edge_t
     assert (part[:, inner] != 0).any(0).all()
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(graphs(), THRESHOLDS, THRESHOLDS)
 def test_higher_thresholds_keep_more_nodes_before_cleaning(graph: Graph, low: float, high: float) -> None:
     assume(low <= high)
@@ -104,6 +106,7 @@ def test_higher_thresholds_keep_more_nodes_before_cleaning(graph: Graph, low: fl
     assert not (edges_low.edge_keep & ~edges_high.edge_keep).any()
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_one_keeps_every_edge_that_reaches_a_target(graph: Graph) -> None:
     result = prune_graph(graph, 1.0, 1.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.influence import compute_influence, normalize_matrix
@@ -17,6 +17,7 @@ def test_worked_example() -> None:
     assert completeness == pytest.approx(0.913793, abs=1e-6)
 
 
+@settings(max_examples=30)
 @given(graphs())
 def test_equals_the_dense_definition(graph: Graph) -> None:
     layout, weights = graph.layout, graph.logit_weights.double()

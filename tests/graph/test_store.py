@@ -30,7 +30,7 @@ def as_bytes(graph: Graph) -> bytes:
     return stream.getvalue()
 
 
-@settings(max_examples=25)
+@settings(max_examples=30)
 @given(graphs(), st.booleans(), st.sampled_from(["safetensors", "pt"]))
 def test_round_trip(
     tmp_path_factory: pytest.TempPathFactory, graph: Graph, pruned: bool, suffix: str
