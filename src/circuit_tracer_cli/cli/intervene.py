@@ -69,6 +69,7 @@ def intervene(
     )  # fmt: skip
     with offline_mode(offline):
         check(request)
+        _check_edits(request, wanted)
         from circuit_tracer_cli.interventions.generate import Sampling
 
         drawn = Sampling(max_new_tokens=generate, temperature=temperature, seed=seed) if generate else None
@@ -166,10 +167,27 @@ def _overridden(
         transcoder_set=transcoder_set or plan.transcoder_set,
         model=model or plan.model,
         freeze_attention=plan.freeze_attention if freeze_attention is None else freeze_attention,
-        constrained_layers=ends
-        if layers is None
-        else (layers[0] or 0, -1 if layers[1] is None else layers[1]),
+        constrained_layers=ends if layers is None else layers,
     )
+
+
+def _check_edits(request: TraceRequest, plan: Plan) -> None:
+    """Raise BadIntervention for an edit that doesn't fit set or prompt, before any weight is read."""
+    from circuit_tracer_cli.backends.model_config import model_shape, read_config
+    from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+    from circuit_tracer_cli.interventions.cells import resolve
+    from circuit_tracer_cli.pipeline import model_folder
+    from circuit_tracer_cli.tokens import ensure_tokenized
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    described = inspect_transcoders(request.transcoder_set)
+    folder = model_folder(request.model or described.config.model_name)
+    if folder is not None:
+        d_vocab = model_shape(read_config(folder)).d_vocab
+        tokens = ensure_tokenized(
+            request.prompt, load_tokenizer(str(folder)), model_name=str(folder), d_vocab=d_vocab
+        )
+        resolve(plan.edits, len(tokens), described.shape)
 
 
 def _run(

@@ -168,8 +168,9 @@ def print_validation(report: Validation, output: Output) -> None:
     ]
     output.table("Validation", ("", ""), rows)
     output.result()
+    output.result("How the local replacement model follows the model when a layer is perturbed:")
     output.table(
-        "Local replacement model after a perturbation",
+        "",
         ("layer#", "cosine#", "NMSE#"),
         [(str(layer.layer), number(layer.cosine), number(layer.nmse)) for layer in report.faithfulness],
     )
@@ -177,15 +178,15 @@ def print_validation(report: Validation, output: Output) -> None:
 
 def _score_rows(report: Validation) -> list[tuple[str, str]]:
     scores = report.scores
-    rows = [("scores", f"{_both(scores.before)} before pruning")]
+    rows: list[tuple[str, str]] = [("scores", f"{_both(scores.before)} as it is")]
     rows.append(
         (
             "",
-            f"{_both(scores.errors_pruned)} after, errors pruned ({scores.n_nodes} nodes, {scores.n_edges} edges)",
+            f"{_both(scores.errors_pruned)} after, errors pruned",
         )
     )
     if scores.errors_kept is not None:
-        rows.append(("", f"{_both(scores.errors_kept)} after, all errors kept"))
+        rows.append(("", f"{_both(scores.errors_kept)} after, errors kept"))
     return rows
 
 

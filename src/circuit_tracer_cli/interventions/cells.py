@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.spec import Intervention, Scaled
-from circuit_tracer_cli.transcoders.base import Transcoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,27 @@ class Cells:
 Edits = Mapping[int, Cells]
 
 
-def resolve(edits: Sequence[Intervention], n_pos: int, transcoders: Transcoders) -> dict[int, Cells]:
+class Sizes(Protocol):
+    """What has features: a set of transcoders, or what is known of one before it's loaded."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the set."""
+
+    @property
+    def d_transcoder(self) -> int:
+        """Features per layer."""
+
+
+def resolve(edits: Sequence[Intervention], n_pos: int, sizes: Sizes) -> dict[int, Cells]:
     """The cells of a prompt of `n_pos` tokens by layer; where edits overlap, the later one counts.
 
     Raises BadIntervention naming the edit and the layer, position, feature or value that doesn't fit.
     """
     by_layer: dict[int, list[Cells]] = {}
     for edit in edits:
-        by_layer.setdefault(_layer(edit, transcoders.n_layers), []).append(
-            _cells(edit, n_pos, transcoders.d_transcoder)
-        )
-    resolved = {layer: _last_wins(cells, transcoders.d_transcoder) for layer, cells in by_layer.items()}
+        by_layer.setdefault(_layer(edit, sizes.n_layers), []).append(_cells(edit, n_pos, sizes.d_transcoder))
+    resolved = {layer: _last_wins(cells, sizes.d_transcoder) for layer, cells in by_layer.items()}
     return {layer: cells for layer, cells in sorted(resolved.items()) if len(cells.positions)}
 
 
@@ -59,18 +69,18 @@ def at_generated(edits: Sequence[Intervention], position: int, n_prompt: int) ->
 
 
 def conflicts(
-    edits: Sequence[Intervention], n_pos: int, transcoders: Transcoders
+    edits: Sequence[Intervention], n_pos: int, sizes: Sizes
 ) -> tuple[Intervention, Intervention] | None:
     """The first two edits that give one cell different values, or None. Raises as `resolve` does."""
     seen: dict[tuple[int, int, int], tuple[float, bool, Intervention]] = {}
     for edit in edits:
-        cells = _cells(edit, n_pos, transcoders.d_transcoder)
+        cells = _cells(edit, n_pos, sizes.d_transcoder)
         rows = zip(
             *(part.tolist() for part in (cells.positions, cells.features, cells.values, cells.relative)),
             strict=True,
         )
         for position, feature, value, relative in rows:
-            cell = (_layer(edit, transcoders.n_layers), position, feature)
+            cell = (_layer(edit, sizes.n_layers), position, feature)
             before = seen.setdefault(cell, (value, relative, edit))
             if before[2] is not edit and before[:2] != (value, relative):
                 return before[2], edit
