@@ -1,0 +1,155 @@
+"""`attribute` as a whole: selection, metadata, dtypes, prompts at the edge."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tests.builders import PROMPT, backend, replacement, transcoders
+
+from circuit_tracer_cli import attribute
+from circuit_tracer_cli.attribution import rows
+from circuit_tracer_cli.errors import BadPrompt, InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.transcoders.activations import JumpReLU
+from circuit_tracer_cli.types import SilentProgress
+
+
+class Recorder(SilentProgress):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int | None]] = []
+        self.steps = 0
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        self.phases.append((name, total))
+
+    def advance(self, steps: int = 1) -> None:
+        self.steps += steps
+
+
+def test_a_limited_graph_holds_the_columns_of_the_full_one() -> None:
+    model = replacement("llama", "clt")
+    full = attribute(list(PROMPT), model)
+    some = attribute(list(PROMPT), model, max_feature_nodes=40, batch_size=8)
+    assert len(some.selected_features) == 40
+    assert len(some.active_features) == len(full.active_features)
+    n = len(full.active_features)
+    shared = torch.arange(n, full.n_nodes)
+    nodes = torch.cat([some.selected_features, shared])
+    torch.testing.assert_close(
+        some.adjacency_matrix, full.adjacency_matrix[nodes][:, nodes], atol=1e-6, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("work", [1, 40, 100_000])
+def test_the_compute_block_changes_nothing(work: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replacement("gemma2", "plt", "jumprelu", read="ln2.hook_normalized")
+    want = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
+    monkeypatch.setattr(rows, "CPU_WORK", work)
+    got = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
+    assert torch.equal(got.selected_features, want.selected_features)
+    torch.testing.assert_close(got.adjacency_matrix, want.adjacency_matrix, atol=1e-6, rtol=1e-5)
+
+
+def test_zero_and_none_mean_all_features() -> None:
+    model = replacement("llama", "plt")
+    graphs = [attribute(list(PROMPT), model, max_feature_nodes=count) for count in (None, 0, 10**9)]
+    assert len({len(graph.selected_features) for graph in graphs}) == 1
+    assert len(graphs[0].selected_features) == len(graphs[0].active_features)
+
+
+def test_metadata_tells_how_the_graph_was_made() -> None:
+    graph = attribute(list(PROMPT), replacement("qwen3", "plt", skip=True), max_n_logits=2, batch_size=17)
+    meta = graph.metadata
+    assert meta["engine"] == "closed-form"
+    assert meta["settings"]["batch_size"] == 17
+    assert meta["prompt_tokens"] == [str(token) for token in PROMPT]
+    assert meta["transcoders"]["kind"] == "plt"
+    assert meta["dtype"] == "float32"
+    assert set(meta["timings"]) >= {"forward pass", "feature rows"}
+
+
+def test_progress_counts_every_row() -> None:
+    progress = Recorder()
+    graph = attribute(
+        list(PROMPT), replacement("llama", "plt"), max_feature_nodes=20, batch_size=3, progress=progress
+    )
+    assert progress.steps == 20 + len(graph.logit_targets)
+    assert ("feature rows", 20) in progress.phases
+
+
+def test_a_prompt_without_active_features_is_refused() -> None:
+    silent = transcoders("plt", "jumprelu")
+    for layer in silent.layers:
+        layer.activation = JumpReLU(torch.full((layer.d_transcoder,), 1e9))
+    with pytest.raises(NoActiveFeatures, match="no feature is active"):
+        attribute(list(PROMPT), ReplacementModel(backend("llama"), silent))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"), [("", "empty"), ([], "empty"), ([0] * 65, "65 tokens"), ([0, 48], "48")]
+)
+def test_prompts_that_are_refused(prompt: object, message: str) -> None:
+    with pytest.raises(BadPrompt, match=message):
+        attribute(prompt, replacement("llama", "plt"))  # type: ignore[arg-type]
+
+
+def test_a_first_token_is_put_in_front_when_there_is_none() -> None:
+    graph = attribute("3 45 7", replacement("llama", "plt"))
+    assert graph.input_tokens.tolist() == [0, 3, 45, 7]
+    assert not (graph.active_features[:, 1] == 0).any()
+
+
+def test_inactive_positions_at_the_end_are_no_trouble() -> None:
+    """The reference gives a too short reconstruction here."""
+    model = replacement("llama", "clt", "jumprelu")
+    graph = attribute([0, 3], model)
+    assert graph.n_pos == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_models_give_float32_rows(dtype: torch.dtype) -> None:
+    """Rows agree with float32 ones to what the rounding of a 16-bit forward pass allows."""
+    graph = attribute(
+        list(PROMPT), replacement("llama", "plt", dtype=dtype), attribution_targets=torch.tensor([5])
+    )
+    exact = attribute(list(PROMPT), replacement("llama", "plt"), attribution_targets=torch.tensor([5]))
+    assert graph.adjacency_matrix.dtype == torch.float32
+    assert graph.cfg.dtype == str(dtype).removeprefix("torch.")
+    shared = {tuple(f) for f in graph.active_features.tolist()} & {
+        tuple(f) for f in exact.active_features.tolist()
+    }
+    assert len(shared) > 0.9 * len(exact.active_features)
+
+    def error_columns(g: object) -> torch.Tensor:
+        matrix, n = g.adjacency_matrix, len(g.selected_features)  # type: ignore[attr-defined]
+        return matrix[-1, n:]
+
+    scale = error_columns(exact).abs().max()
+    assert (error_columns(graph) - error_columns(exact)).abs().max() < 0.2 * scale
+
+
+def test_the_reference_gives_the_same_numbers_twice() -> None:
+    model = replacement("gpt_neox", "plt", read="mlp.hook_in")
+    first, second = (attribute(list(PROMPT), model, max_feature_nodes=25, batch_size=4) for _ in range(2))
+    assert torch.equal(first.adjacency_matrix, second.adjacency_matrix)
+    assert dataclasses.asdict(first.cfg) == dataclasses.asdict(second.cfg)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 0},
+        {"max_feature_nodes": -1},
+        {"desired_logit_prob": float("nan")},
+        {"update_interval": 0},
+        {"offload": "gpu"},
+        {"engine": "magic"},
+    ],
+)
+def test_settings_that_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(InvalidValue):
+        attribute(list(PROMPT), replacement("llama", "plt"), **settings)  # type: ignore[arg-type]

@@ -1,0 +1,30 @@
+"""The engine's column order and the graph's node order describe the same nodes."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuit_tracer_cli.attribution.columns import Columns
+
+FEATURES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 9)), max_size=40)
+
+
+@given(FEATURES)
+def test_every_node_has_one_column(found: set[tuple[int, int, int]]) -> None:
+    features = torch.tensor(sorted(found), dtype=torch.int64).reshape(-1, 3)
+    columns = Columns.build(features, n_layers=3, n_pos=4)
+    assert columns.width == len(features) + 3 * 4 + 4
+    nodes = columns.nodes()
+    assert sorted(nodes.tolist()) == list(range(columns.width))
+    for index, (layer, pos, _) in enumerate(features.tolist()):
+        column = int(columns.feature_column[index])
+        assert nodes[column] == index
+        start, end = columns.feature_range(pos, layer, layer)
+        assert start <= column < end
+        assert columns.starts[pos] <= column < columns.starts[pos + 1]
+    for pos in range(4):
+        assert nodes[columns.token_column(pos)] == len(features) + 12 + pos
+        for layer in range(3):
+            assert nodes[columns.error_column(pos, layer)] == len(features) + layer * 4 + pos

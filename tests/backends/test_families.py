@@ -1,0 +1,69 @@
+"""Settings of a model that aren't understood are refused by name."""
+
+from __future__ import annotations
+
+import pytest
+import transformers
+from tests.builders import FAMILIES, backend, transcoders
+
+from circuit_tracer_cli.backends.families import all_families, family_for
+from circuit_tracer_cli.backends.families.base import ALLOW_VARIABLE
+from circuit_tracer_cli.errors import ModelMismatch, UnsupportedArchitecture
+from circuit_tracer_cli.replacement import ReplacementModel
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_default_configurations_are_understood(family: str) -> None:
+    class_name, values = FAMILIES[family]
+    config = getattr(transformers, class_name)(**values).to_dict()
+    architecture = type(backend(family).bridge.original_model).__name__
+    assert architecture in family_for({**config, "architectures": [architecture]}).architectures
+
+
+def test_an_unknown_class_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnsupportedArchitecture, match="MambaForCausalLM") as caught:
+        family_for({"architectures": ["MambaForCausalLM"]})
+    assert "LlamaForCausalLM" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("clip_qkv", 8.0),
+        ("residual_multiplier", 0.2),
+        ("use_bidirectional_attention", True),
+        ("quantization_config", {"bits": 4}),
+    ],
+)
+def test_unknown_settings_are_refused_by_name(
+    field: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 8, field: value}
+    with pytest.raises(UnsupportedArchitecture, match=field):
+        family_for(config)
+    monkeypatch.setenv(ALLOW_VARIABLE, f"other,{field}")
+    assert family_for(config).name == "Llama"
+
+
+def test_no_architecture_belongs_to_two_families() -> None:
+    names = [name for family in all_families() for name in family.architectures]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("family", "read", "write", "named"),
+    [
+        ("gpt_neox", "hook_resid_mid", "hook_mlp_out", "feature_input_hook"),
+        ("llama", "hook_q", "hook_mlp_out", "feature_input_hook"),
+        ("llama", "mlp.hook_in", "hook_out", "feature_output_hook"),
+    ],
+)
+def test_hooks_that_a_model_lacks_are_named(family: str, read: str, write: str, named: str) -> None:
+    with pytest.raises(ModelMismatch, match=named) as caught:
+        ReplacementModel(backend(family), transcoders("plt", read=read, write=write))
+    assert "mlp.hook_" in str(caught.value.hint)
+
+
+def test_sets_of_another_depth_are_refused() -> None:
+    with pytest.raises(ModelMismatch, match="layers 3"):
+        ReplacementModel(backend("llama"), transcoders("plt", n_layers=2))
