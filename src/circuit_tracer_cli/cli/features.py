@@ -52,7 +52,9 @@ TextFieldOpt = Annotated[
 ]
 MaxDocumentsOpt = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", show_default="all", help="Read no more than this.", rich_help_panel=TEXT),
+    typer.Option(
+        min=1, metavar="N", show_default="all", help="Read no more than this.", rich_help_panel=TEXT
+    ),
 ]
 OutputDirOpt = Annotated[
     str,
@@ -147,7 +149,9 @@ def build(
     documents = _first_read(TextSource(text, split, text_field).documents())
     with progress_on(output, bars=not no_progress) as progress:
         loaded = _load(request, progress)
-        summary = _build(loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress)
+        summary = _build(
+            loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress
+        )
     _report(summary, output, as_json=json_)
 
 
@@ -264,7 +268,9 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
     if summary.skipped:
         output.warn(f"{summary.skipped} documents couldn't be tokenised and were passed over")
     output.result(f"text       {summary.documents:,} documents, {summary.tokens:,} tokens")
-    output.result(f"features   {summary.features:,} in {len(summary.layers)} layers, {summary.dead:,} never active")
+    output.result(
+        f"features   {summary.features:,} in {len(summary.layers)} layers, {summary.dead:,} never active"
+    )
     output.result(f"labels     {summary.labelled:,}")
     output.result(f"written    {summary.directory} ({_size(summary.n_bytes)})")
     output.note(f"next: circuit-tracer serve --features-dir {shlex.quote(str(summary.directory))}")
@@ -280,7 +286,9 @@ def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:
     if json_:
         output.data({"directory": directory, "features": counts, "labels": len(labels), "about": about})
         return
-    made_from = {key: str(about[key]) for key in ("transcoders", "model", "documents", "tokens") if key in about}
+    made_from = {
+        key: str(about[key]) for key in ("transcoders", "model", "documents", "tokens") if key in about
+    }
     for key, value in made_from.items():
         output.result(f"{key:<12} {visible(value)}")
     surest = sorted(labels.items(), key=lambda item: -float(item[1].get("confidence", 0)))

@@ -11,15 +11,22 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, BadTranscoders, MissingFile
+from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, MissingFile
+from circuit_tracer_cli.features.batches import (
+    BATCH_DOCUMENTS,
+    BATCH_TOKENS,
+    feature_inputs,
+    layer_events,
+    make_batch,
+)
 from circuit_tracer_cli.features.finish import Corpus, RecordMaker
 from circuit_tracer_cli.features.logits import logit_effects
 from circuit_tracer_cli.features.pack import LayerFile, publish, write_layer
@@ -27,15 +34,13 @@ from circuit_tracer_cli.features.read import FeatureFiles
 from circuit_tracer_cli.features.records import FeatureRecord
 from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts
 from circuit_tracer_cli.features.settings import BuildSettings
-from circuit_tracer_cli.features.tally import Events, LayerTally, SequenceFacts
+from circuit_tracer_cli.features.tally import LayerTally
 from circuit_tracer_cli.features.words import CorpusWords
 from circuit_tracer_cli.features.workspace import Position, Workspace
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
-from circuit_tracer_cli.transcoders.rows import all_finite
 from circuit_tracer_cli.types import Progress, SilentProgress
 
-_DENSE_ELEMENTS = 2**26
 _SAVING_SHARE = 0.05
 _VERSION = 1
 
@@ -116,25 +121,27 @@ def weights_digest(model: ReplacementModel, layers: range) -> str:
     return digest.hexdigest()[:16]
 
 
-def layer_events(model: ReplacementModel, layer: int, x: Tensor, zeroed: range) -> Events | None:
-    """The activations of a layer that aren't zero, for its inputs `x (pos, d_model)`; None if there is none."""
-    block = max(1, _DENSE_ELEMENTS // model.transcoders.d_transcoder)
-    positions, features, values = [], [], []
-    for start in range(0, len(x), block):
-        acts = model.transcoders.encode_layer(x[start : start + block], layer)
-        if not all_finite(acts):
-            raise BadTranscoders(
-                f"activations of layer {layer} are NaN or infinite",
-                hint="float16 overflows easily: try --dtype bfloat16 or float32",
-            )
-        acts[[position - start for position in zeroed if start <= position < start + block]] = 0
-        position, feature = acts.nonzero(as_tuple=True)
-        positions.append((position + start).cpu())
-        features.append(feature.cpu())
-        values.append(acts[position, feature].float().cpu())
-    if not any(len(part) for part in values):
-        return None
-    return Events.of(torch.cat(positions).numpy(), torch.cat(features).numpy(), torch.cat(values).numpy())
+class _SavingSchedule:
+    """When to save: after so many documents, unless saving has taken more than its share of the time."""
+
+    def __init__(self, documents: int, every: int) -> None:
+        self._last, self._every = documents, every
+        self._began, self._spent = time.monotonic(), 0.0
+
+    def due(self, documents: int) -> bool:
+        """Whether it is time."""
+        affordable = self._spent <= _SAVING_SHARE * (time.monotonic() - self._began)
+        if documents - self._last < self._every or not affordable:
+            return False
+        self._last = documents
+        return True
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what is done here as saving."""
+        before = time.monotonic()
+        yield
+        self._spent += time.monotonic() - before
 
 
 class _Builder:
@@ -155,6 +162,8 @@ class _Builder:
         self.tallies = {layer: LayerTally(layer, n_features, settings) for layer in self.layers}
         self.sequencer = Sequencer(model, settings.sequence_length)
         self.position = Position()
+        self.pending: list[Tokens] = []
+        self.pending_documents = 0
         self.workspace: Workspace
 
     def about(self) -> dict[str, Any]:
@@ -178,22 +187,25 @@ class _Builder:
         return self.workspace
 
     def read(self, documents: Iterable[str], max_documents: int | None) -> None:
-        """Take in the documents, saving the state now and then and at the end."""
+        """Take in the documents, saving the state now and then and at the end.
+
+        Batches end with a document, after so many tokens or documents: a state that is saved between two of them
+        leads to the same batches, and so to the same numbers, as no interruption.
+        """
         remaining = self._after_those_read(iter(documents))
         self.progress.phase("reading text", max_documents)
         self.progress.advance(self.position.documents)
-        began, saving = time.monotonic(), 0.0
+        schedule = _SavingSchedule(self.position.documents, self.settings.checkpoint_every)
         while max_documents is None or self.position.documents < max_documents:
             document = next(remaining, None)
             if document is None:
                 break
             self._add_document(document)
             self.progress.advance()
-            due = self.position.documents % self.settings.checkpoint_every == 0
-            if due and saving <= _SAVING_SHARE * (time.monotonic() - began):
-                before = time.monotonic()
-                self._save()
-                saving += time.monotonic() - before
+            if not self.pending and schedule.due(self.position.documents):
+                with schedule.timed():
+                    self._save()
+        self._flush()
         if self.position.counted == 0:
             raise BadCorpus("there is no text that the model's tokenizer can read")
         self._save()
@@ -223,27 +235,35 @@ class _Builder:
     def _add_document(self, document: str) -> None:
         before = self.position
         self.position = replace(before, documents=before.documents + 1, digest=before.after(document))
+        self.pending_documents += 1
+        flushed = self.position.sequences
         try:
             for tokens in self.sequencer.sequences(document):
-                self._add_sequence(tokens)
+                self.pending.append(tokens)
+                if sum(map(len, self.pending)) >= BATCH_TOKENS:
+                    self._flush()
         except BadPrompt:
             self.position = replace(self.position, skipped=self.position.skipped + 1)
+        if self.pending_documents >= BATCH_DOCUMENTS or self.position.sequences > flushed:
+            self._flush()
 
-    def _add_sequence(self, tokens: Tokens) -> None:
-        ids = tokens.ids.cpu().numpy().astype(np.int32)
-        position, zeroed = self.position, tokens.zero_positions
-        facts = SequenceFacts.of(ids, position.tokens, self.settings.left)
-        frozen = self.model.frozen_pass(tokens.ids)
-        for layer, tally in self.tallies.items():
-            events = layer_events(self.model, layer, frozen.layers[layer].feature_input, zeroed)
+    def _flush(self) -> None:
+        """Send what has come together through the model."""
+        sequences, self.pending, self.pending_documents = self.pending, [], 0
+        if not sequences:
+            return
+        position = self.position
+        batch = make_batch(sequences, position.tokens, self.settings.left)
+        for layer, x in feature_inputs(self.model, sequences, self.layers).items():
+            events = layer_events(self.model, layer, x, batch)
             if events is not None:
-                tally.add(events, facts)
-        self.workspace.append(ids, position.tokens)
+                self.tallies[layer].add(events, batch)
+        self.workspace.append(batch.tokens, batch.starts)
         self.position = replace(
             position,
-            sequences=position.sequences + 1,
-            tokens=position.tokens + len(ids),
-            counted=position.counted + len(ids) - len(zeroed),
+            sequences=position.sequences + len(sequences),
+            tokens=position.tokens + len(batch.tokens),
+            counted=position.counted + int((~batch.zeroed).sum()),
         )
 
     def _save(self) -> None:

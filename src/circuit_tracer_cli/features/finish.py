@@ -40,7 +40,7 @@ class Corpus:
         acts = window[first - (at - left) : last - (at - left)]
         return Example(
             tokens=tuple(self.texts.of(self.tokens[first:last].tolist())),
-            tokens_acts_list=tuple(map(rounded, acts.tolist())),
+            tokens_acts_list=tuple(rounded(act) if act else 0.0 for act in acts.tolist()),
             train_token_ind=at - first,
             is_repeated_datapoint=repeated,
         )
@@ -48,7 +48,7 @@ class Corpus:
 
 def rounded(value: float, digits: int = 4) -> float:
     """A number to four significant digits, which the viewer can't tell from the exact one."""
-    return float(f"{value:.{digits}g}") if value else 0.0
+    return float(f"{value:.{digits}g}")
 
 
 class RecordMaker:

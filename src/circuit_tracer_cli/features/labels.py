@@ -1,27 +1,30 @@
 """Short labels from examples and logit effects: counted, not guessed, and the same every time. Imports no torch.
 
-    Dallas · Houston · Galveston …     is active on these words ("…": and on others like them)
-    is, after Dallas · Houston         is active on "is" where one of these words came before
-    Dallas · Houston → Texas           and raises this token
+    Dallas · Houston · Galveston …   is active on these words ("…": and on others)
+    is, after Dallas · Houston       is active on "is" where one of these words came before
+    before Austin                    the next word is this one
+    Dallas · Houston → Texas         raises this token
 
-A word is characteristic if it has a large share of the feature's activations and a larger one than of the text.
+Only activations of at least half the largest count: what a feature does weakly is often something else. A word is
+characteristic if it has a large share of these places and a much larger one than of the text.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from circuit_tracer_cli.features.records import Example, Label
 from circuit_tracer_cli.features.words import CorpusWords, key_of, shown, whole_word, word_class
 
 WIDTH = 40
+_STRONG_SHARE = 0.5
 _SHARE, _LIFT, _MOST = 0.04, 3.0, 0.5
 _COVERED = 0.4
-_STRONG, _WEAK = 5.5, 3.5
-_ALWAYS = 0.5
+_RELATED, _STANDS_OUT, _ALONE = 0.1, 3.5, 8.0
+_MANY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Evidence:
 
     Attributes:
         peaks: A sample of the tokens at which the feature is active, with its activation there.
-        examples: Texts on which it is active, each once.
+        examples: Texts on which it is active, each once, centred on the token where it is most active.
         promoted: The tokens that it raises most, with the effect in standard deviations over the vocabulary.
         active: At how many tokens it is active.
     """
@@ -40,6 +43,24 @@ class Evidence:
     promoted: Sequence[tuple[str, float]]
     active: int
 
+    def strong(self) -> Evidence:
+        """The same without weak activations; `active` is estimated."""
+        heights = [e.tokens_acts_list[e.train_token_ind] for e in self.examples]
+        least = _STRONG_SHARE * max([*heights, *(value for _, value in self.peaks)])
+        peaks = [(token, value) for token, value in self.peaks if value >= least]
+        examples = [e for e, height in zip(self.examples, heights, strict=True) if height >= least]
+        active = round(self.active * len(peaks) / max(1, len(self.peaks)))
+        return Evidence(peaks, examples, self.promoted, max(active, len(peaks), 1))
+
+    def centres(self) -> list[str]:
+        """The tokens of the peaks and of the examples."""
+        return [token for token, _ in self.peaks] + [e.tokens[e.train_token_ind] for e in self.examples]
+
+    def following(self) -> list[str]:
+        """The tokens right after the examples' peaks."""
+        after = (e.tokens[e.train_token_ind + 1 : e.train_token_ind + 2] for e in self.examples)
+        return [token for tokens in after for token in tokens]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -48,138 +69,163 @@ class Finding:
     words: tuple[str, ...] = ()
     coverage: float = 0.0
     more: bool = False  # there are others like them
-    enough: bool = True  # the words alone tell where the feature is active
+    enough: bool = False  # the words alone tell where the feature is active
 
 
 def propose(evidence: Evidence, corpus: CorpusWords) -> Label | None:
     """A label of at most 40 characters with its provenance and confidence, or None if nothing can be said."""
     if not evidence.active or not evidence.examples:
         return None
-    peaks = peak_words(evidence, corpus)
-    context = Finding() if peaks.enough and peaks.words else context_words(evidence, corpus)
-    promoted = promoted_tokens(evidence)
-    if not peaks.words and not context.words:
-        peaks = common_class(evidence, corpus)
-    text = compose(peaks, context, promoted)
+    strong = evidence.strong()
+    peaks = peak_words(strong, corpus)
+    peaks = peaks if peaks.words else common_class(strong, corpus)
+    context = Finding() if peaks.enough else context_words(strong, corpus)
+    following = Finding() if peaks.enough else next_words(strong, corpus)
+    promoted = promoted_tokens(strong, corpus)
+    if not peaks.enough and (context.words or following.words):
+        peaks = (
+            Finding(peaks.words[:1], peaks.coverage)
+            if peaks.coverage >= 0.6 and not peaks.more
+            else Finding()
+        )
+    if following.coverage > context.coverage and following.words:
+        context = Finding() if following.coverage >= 0.8 else context
+    named = {"peak tokens": peaks, "context": context, "next tokens": following, "promoted tokens": promoted}
+    if not any(finding.words for finding in named.values()):
+        named["peak tokens"] = everywhere(evidence, corpus)
+    text = compose(*named.values())
     if not text:
         return None
-    sources = [
-        name
-        for name, finding in (("peak tokens", peaks), ("context", context), ("promoted tokens", promoted))
-        if finding.words
-    ]
-    coverage = max(peaks.coverage * (1.0 if peaks.enough else 0.5), context.coverage)
-    n = len(evidence.examples)
-    confidence = (coverage or promoted.coverage) * n / (n + 2)
-    return Label(text, "auto: " + ", ".join(sources), round(min(1.0, confidence), 2))
+    found = max(finding.coverage for finding in named.values())
+    n = len(strong.examples)
+    sources = ", ".join(name for name, finding in named.items() if finding.words)
+    return Label(text, f"auto: {sources}", round(found * n / (n + 2), 2))
+
+
+def _characteristic(
+    counts: Counter[str], n: int, expected: dict[str, float], *, least: float = _SHARE
+) -> list[str]:
+    """The keys with a large share of `n` and a much larger one than expected, the most telling first."""
+    telling = {}
+    for key, count in counts.items():
+        share = count / n
+        if share >= least and share >= _LIFT * expected[key]:
+            telling[key] = share * math.log(share / expected[key])
+    return sorted(telling, key=lambda key: (-telling[key], key))
 
 
 def peak_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
     """The words on which the feature is active."""
-    counts: Counter[str] = Counter()
-    weights: Counter[str] = Counter()
-    surface: dict[str, Counter[str]] = {}
-    for token, activation in evidence.peaks:
-        key = key_of(token)
-        counts[key] += 1
-        weights[key] += max(activation, 0.0)  # type: ignore[assignment]
-        surface.setdefault(key, Counter())[token] += 1
-    total, n = sum(weights.values()), sum(counts.values())
-    if total <= 0:
-        return Finding()
-    accepted = []
-    for key, weight in sorted(weights.items(), key=lambda item: (-item[1], item[0])):
-        lift = counts[key] / n / corpus.share(key)
-        if weight / total >= _SHARE and (lift >= _LIFT or weight / total >= _MOST):
-            accepted.append(key)
-    coverage = sum(weights[key] for key in accepted) / total
+    centres = evidence.centres()
+    surface = _surfaces(centres)
+    counts = Counter(map(key_of, centres))
+    n = len(centres)
+    chosen = _characteristic(counts, n, {key: corpus.share(key) for key in counts})
+    common, count = min(counts.items(), key=lambda item: (-item[1], item[0]))
+    if common not in chosen and count >= _MOST * n:
+        chosen.insert(0, common)
+    coverage = sum(counts[key] for key in chosen) / n
     if coverage < _COVERED:
         return Finding()
-    words = tuple(whole_word(surface[key].most_common(1)[0][0], evidence.examples) for key in accepted)
-    seen = sum(counts[key] for key in accepted) / n * evidence.active
-    precise = seen >= _MOST * sum(corpus.count(key) for key in accepted)
-    return Finding(words, coverage, more=len(accepted) > 3 or coverage < 0.8, enough=precise)
+    words = tuple(whole_word(surface[key], evidence.examples) for key in chosen)
+    precise = coverage * evidence.active >= _MOST * sum(corpus.count(key) for key in chosen)
+    return Finding(words, coverage, more=len(chosen) > 3 or coverage < 0.8, enough=precise)
 
 
 def context_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
     """Words that often come somewhere before the peak."""
-    befores: list[set[str]] = []
-    surface: dict[str, str] = {}
-    length = 0
-    for example in evidence.examples:
-        keys = {key_of(token): token for token in example.tokens[: example.train_token_ind]}
-        surface |= {key: token for key, token in keys.items() if key not in surface}
-        befores.append({key for key in keys if corpus.count(key)})
-        length += example.train_token_ind
-    n = len(befores)
-    present = Counter(key for before in befores for key in before)
-    scores = {}
-    for key, count in present.items():
-        share, expected = count / n, 1 - (1 - min(corpus.share(key), 0.999)) ** max(length / n, 1.0)
-        if count >= 2 and share >= 0.1 and share >= _LIFT * expected:
-            scores[key] = share * math.log(share / expected)
-    best = sorted(scores, key=lambda key: (-scores[key], key))[:3]
-    coverage = sum(any(key in before for key in best) for before in befores) / n
+    befores = [e.tokens[: e.train_token_ind] for e in evidence.examples]
+    surface = _surfaces(token for before in befores for token in before)
+    present = [{key_of(token) for token in before} for before in befores]
+    counts = Counter(key for keys in present for key in keys if corpus.count(key))
+    n, length = len(befores), max(1.0, sum(map(len, befores)) / len(befores))
+    expected = {key: 1 - (1 - min(corpus.share(key), 0.999)) ** length for key in counts}
+    best = [key for key in _characteristic(counts, n, expected, least=0.1) if counts[key] > 1][:3]
+    coverage = sum(any(key in keys for key in best) for keys in present) / n
     if coverage < _COVERED:
         return Finding()
     return Finding(tuple(whole_word(surface[key], evidence.examples) for key in best), coverage)
 
 
-def promoted_tokens(evidence: Evidence) -> Finding:
-    """The tokens that stand out among those that the feature raises, or that do come next in its examples."""
-    if not evidence.promoted:
-        return Finding()
-    following = [
-        key_of(example.tokens[example.train_token_ind + 1])
-        for example in evidence.examples
-        if example.train_token_ind + 1 < len(example.tokens)
-    ]
-    strongest = evidence.promoted[0][1]
-    chosen = [
-        token for token, strength in evidence.promoted if strength >= 0.6 * strongest and token.strip()
-    ][:3]
-    keys = {key_of(token) for token in chosen}
-    hits = sum(key in keys for key in following) / max(1, len(following))
-    if not chosen or strongest < (_WEAK if hits >= 0.3 else _STRONG):
-        return Finding()
-    return Finding(tuple(dict.fromkeys(shown(token) for token in chosen)), max(hits, 0.3))
+def next_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
+    """Words that often come right after the peak."""
+    following = evidence.following()
+    surface = _surfaces(following)
+    counts = Counter(map(key_of, following))
+    n = len(evidence.examples)
+    best = _characteristic(counts, n, {key: corpus.share(key) for key in counts}, least=0.2)
+    best = [key for key in best if counts[key] > 1][:2]
+    coverage = sum(counts[key] for key in best) / n
+    return (
+        Finding(tuple(shown(surface[key]) for key in best), coverage) if coverage >= _COVERED else Finding()
+    )
+
+
+def promoted_tokens(evidence: Evidence, corpus: CorpusWords) -> Finding:
+    """Tokens that stand out among those that the feature raises and that its examples have to do with, or far out."""
+    n = len(evidence.examples)
+    near = [{key_of(token) for token in example.tokens} for example in evidence.examples]
+    following = Counter(map(key_of, evidence.following()))
+    length = sum(len(example.tokens) for example in evidence.examples) / n
+    words, related = [], 0
+    for token, strength in evidence.promoted:
+        key = key_of(token)
+        present = sum(key in keys for keys in near)
+        expected = 1 - (1 - min(corpus.share(key), 0.999)) ** length
+        close = following[key] >= _RELATED * n or present >= n * max(_RELATED, _LIFT * expected)
+        if any(map(str.isalnum, token)) and strength >= (_STANDS_OUT if close else _ALONE):
+            words.append(shown(token))
+            related = max(related, following[key], present)
+    return Finding(tuple(dict.fromkeys(words)), related / n / 2)
 
 
 def common_class(evidence: Evidence, corpus: CorpusWords) -> Finding:
-    """A name for the kind of token or place where the feature is active, if there is one."""
-    n = len(evidence.peaks)
-    classes = Counter(word_class(token) for token, _ in evidence.peaks)
-    name, count = classes.most_common(1)[0]
-    if name and count >= 0.8 * n and count / n >= 2 * corpus.class_share(name):
-        return Finding((name,), count / n)
+    """A name for the kind of token on which the feature is active, if there is one."""
+    centres = evidence.centres()
+    name, count = Counter(map(word_class, centres)).most_common(1)[0]
+    share = count / len(centres)
+    return Finding((name,), share) if name and share >= max(0.8, 2 * corpus.class_share(name)) else Finding()
+
+
+def everywhere(evidence: Evidence, corpus: CorpusWords) -> Finding:
+    """That a feature is active on most tokens, if so."""
     frequency = evidence.active / max(1, corpus.total)
-    return Finding((f"{frequency:.0%} of all tokens",), frequency) if frequency >= _ALWAYS else Finding()
+    return Finding((f"{frequency:.0%} of all tokens",), frequency) if frequency >= _MANY else Finding()
 
 
-def compose(peaks: Finding, context: Finding, promoted: Finding) -> str:
+def compose(peaks: Finding, context: Finding, following: Finding, promoted: Finding) -> str:
     """One text of at most 40 characters; words are left out from the end of the longest list until it fits."""
-    parts = [list(peaks.words[:3]), list(context.words[:2]), list(promoted.words[:2])]
+    parts = [
+        list(peaks.words[:3]),
+        list(context.words[:2]),
+        list(following.words[:2]),
+        list(promoted.words[:2]),
+    ]
+    if parts[2] and set(parts[3]) <= set(parts[2]):
+        parts[3] = []
     more = peaks.more
-    while True:
-        text = _joined(*parts, more=more)
-        if len(text) <= WIDTH:
-            return text
-        longest = max(range(3), key=lambda part: (len(parts[part]), part))
+    while len(text := _joined(*parts, more=more)) > WIDTH:
+        longest = max(range(4), key=lambda part: (len(parts[part]), -part))
         if len(parts[longest]) > 1:
-            parts[longest].pop()
             more = more or longest == 0
-        elif parts[0] and (parts[1] or parts[2]):
-            parts[1 if parts[1] else 2] = []
-        elif parts[1] and parts[2]:
-            parts[2] = []
+            parts[longest].pop()
+        elif sum(map(bool, parts)) > 1:
+            parts[next(part for part in (3, 1, 2, 0) if parts[part])] = []
         else:
             return text[: WIDTH - 1].rstrip() + "…"
-
-
-def _joined(peaks: list[str], context: list[str], promoted: list[str], *, more: bool) -> str:
-    text = " · ".join(peaks) + (" …" if peaks and more else "")
-    if context:
-        text = f"{text}, after {' · '.join(context)}" if text else f"after {' · '.join(context)}"
-    if promoted:
-        text = f"{text} → {', '.join(promoted)}" if text else f"→ {', '.join(promoted)}"
     return text
+
+
+def _joined(
+    peaks: list[str], context: list[str], following: list[str], promoted: list[str], *, more: bool
+) -> str:
+    pieces = [" · ".join(peaks) + (" …" if more else "")] if peaks else []
+    pieces += [f"after {' · '.join(context)}"] if context else []
+    pieces += [f"before {' · '.join(following)}"] if following else []
+    text = ", ".join(pieces)
+    return f"{text} → {', '.join(promoted)}".strip() if promoted else text
+
+
+def _surfaces(tokens: Iterable[str]) -> dict[str, str]:
+    """The commonest way in which each word is written."""
+    return {key_of(token): token for token, _ in reversed(Counter(tokens).most_common())}

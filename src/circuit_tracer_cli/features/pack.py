@@ -45,7 +45,7 @@ class LayerFile:
 def pack_record(record: FeatureRecord) -> bytes:
     """The record with its length in front."""
     text = json.dumps(record.to_dict(), ensure_ascii=False, separators=(",", ":"))
-    body = zlib.compress(text.encode("utf-8", "replace"), 9)
+    body = zlib.compress(text.encode("utf-8", "replace"), 6)
     return struct.pack("<I", len(body)) + body
 
 

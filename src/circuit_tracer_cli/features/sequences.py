@@ -47,23 +47,22 @@ def _required_lead(model: ReplacementModel) -> list[int]:
     return []
 
 
-class TokenTexts:
+class TokenTexts(dict[int, str]):
     """Each token alone as text; bytes that are no whole character are written `\\xHH`, as the format wants it."""
 
     def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
-        self._known: dict[int, str] = {}
         self._byte_of = _byte_alphabet()
 
-    def __getitem__(self, token: int) -> str:
-        if token not in self._known:
-            text = str(self._tokenizer.decode([token]))
-            self._known[token] = self._escaped(token, text) if "\ufffd" in text else text
-        return self._known[token]
+    def __missing__(self, token: int) -> str:
+        text = str(self._tokenizer.decode([token]))
+        self[token] = self._escaped(token, text) if "\ufffd" in text else text
+        return self[token]
 
     def of(self, tokens: Sequence[int]) -> list[str]:
         """The texts of several tokens."""
-        return [self[int(token)] for token in tokens]
+        return [self[token] for token in tokens]
 
     def _escaped(self, token: int, text: str) -> str:
         """The token's bytes, if the tokenizer's own spelling tells them."""

@@ -2,67 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuit_tracer_cli.features.hashing import Hashes, combine, context_hashes, uniform
+from circuit_tracer_cli.features.hashing import Hashes, combine, uniform
 from circuit_tracer_cli.features.reservoir import Floats, Ints, Reservoir
 from circuit_tracer_cli.features.settings import BuildSettings
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceFacts:
-    """What all layers need to know about one sequence of tokens."""
+class Batch:
+    """Some sequences one after the other, and what all layers need to know about their tokens."""
 
-    tokens: NDArray[np.int32]  # (pos)
-    start: int  # index of its first token in the corpus
-    hashes: Hashes  # (pos), of each position with the context to its left
+    tokens: NDArray[np.int32]  # (token)
+    sequence: Ints  # (token): which sequence it belongs to
+    starts: Ints  # (sequence): where it begins in the corpus
+    hashes: Hashes  # (token), of each token with the context to its left
+    zeroed: NDArray[np.bool_]  # (token): no feature is active there, by definition
+
+    @property
+    def start(self) -> int:
+        """Where the batch begins in the corpus."""
+        return int(self.starts[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Runs of events that belong together."""
+
+    begins: Ints  # (group)
+    counts: Ints  # (group)
 
     @classmethod
-    def of(cls, tokens: NDArray[np.int32], start: int, left: int) -> SequenceFacts:
-        """The facts of a sequence whose examples will show `left` tokens before the peak."""
-        return cls(tokens, start, context_hashes(tokens, left))
+    def of(cls, *keys: Ints) -> Groups:
+        """The runs in which all keys `(event)` stay the same."""
+        changes = np.any([np.diff(key) != 0 for key in keys], axis=0)
+        begins = np.concatenate(([0], np.flatnonzero(changes) + 1))
+        return cls(begins, np.diff(begins, append=len(keys[0])))
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """The activations of one layer on one sequence that aren't zero, by feature and then by position, never empty."""
+    """The activations of one layer on a batch that aren't zero, by feature and then by position, never empty."""
 
     feature: Ints  # (event)
-    position: Ints  # (event)
+    position: Ints  # (event): token of the batch
     value: Floats  # (event)
-    features: Ints  # (distinct), ascending
-    begins: Ints  # (distinct): where each feature's events begin
-    counts: Ints  # (distinct)
+    by_feature: Groups
+    by_sequence: Groups  # of one feature in one sequence
 
     @classmethod
-    def of(cls, position: Ints, feature: Ints, value: Floats) -> Events:
-        """From events ordered by position."""
+    def of(cls, position: Ints, feature: Ints, value: Floats, sequence: Ints) -> Events:
+        """From events ordered by position; `sequence (token)` as in the batch."""
         order = np.argsort(feature, kind="stable")
-        features, begins, counts = np.unique(feature[order], return_index=True, return_counts=True)
-        return cls(feature[order], position[order], value[order], features, begins, counts)
+        feature, position, value = feature[order], position[order], value[order]
+        return cls(feature, position, value, Groups.of(feature), Groups.of(feature, sequence[position]))
 
     def peaks(self) -> NDArray[np.intp]:
-        """Per distinct feature the index of its largest event, the first one among equals."""
-        largest = np.repeat(np.maximum.reduceat(self.value, self.begins), self.counts)
+        """For each feature in each sequence the index of its largest event, the first one among equals."""
+        groups = self.by_sequence
+        largest = np.repeat(np.maximum.reduceat(self.value, groups.begins), groups.counts)
+        group = np.repeat(np.arange(len(groups.begins)), groups.counts)
         hits = np.flatnonzero(self.value == largest)
-        _, first = np.unique(self.feature[hits], return_index=True)
+        _, first = np.unique(group[hits], return_index=True)
         return hits[first]
 
     def windows(self, rows: NDArray[np.intp], centres: Ints, left: int, width: int) -> Floats:
-        """Activations `(n, width)` of the distinct features `rows (n)`, each `left` tokens before its centre and on."""
+        """Activations `(n, width)` around centres, of groups `rows (n)` of `by_sequence`, from `left` tokens before on."""
         out = np.zeros((len(rows), width), np.float32)
-        counts = self.counts[rows]
+        counts = self.by_sequence.counts[rows]
         row = np.repeat(np.arange(len(rows)), counts)
         ends = np.cumsum(counts)
-        events = np.arange(ends[-1]) - np.repeat(ends - counts, counts) + np.repeat(self.begins[rows], counts)
+        events = np.arange(ends[-1]) - np.repeat(ends - counts - self.by_sequence.begins[rows], counts)
         column = self.position[events] - centres[row] + left
         inside = (column >= 0) & (column < width)
         out[row[inside], column[inside]] = self.value[events[inside]]
         return out
+
+
+def rounds(feature: Ints, chosen: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """The chosen indices, ordered by feature, in rounds in each of which a feature occurs once, its first ones first."""
+    groups = Groups.of(feature[chosen]) if len(chosen) else Groups(np.zeros(0, int), np.zeros(0, int))
+    for turn in range(int(groups.counts.max(initial=0))):
+        yield chosen[groups.begins[groups.counts > turn] + turn]
 
 
 class LayerTally:
@@ -89,45 +115,36 @@ class LayerTally:
         """The memory that one feature takes."""
         return sum(array.nbytes for array in LayerTally(0, 1, settings).arrays().values())
 
-    def add(self, events: Events, sequence: SequenceFacts) -> None:
-        """Take in one sequence."""
-        features = events.features
-        self.active[features] += events.counts
-        self.high[features] = np.maximum(
-            self.high[features], np.maximum.reduceat(events.value, events.begins)
-        )
-        self.low[features] = np.minimum(self.low[features], np.minimum.reduceat(events.value, events.begins))
-        self._add_values(events, sequence)
-        self._add_examples(events, sequence)
+    def add(self, events: Events, batch: Batch) -> None:
+        """Take in one batch."""
+        begins = events.by_feature.begins
+        features = events.feature[begins]
+        self.active[features] += events.by_feature.counts
+        self.high[features] = np.maximum(self.high[features], np.maximum.reduceat(events.value, begins))
+        self.low[features] = np.minimum(self.low[features], np.minimum.reduceat(events.value, begins))
+        self._add_values(events, batch)
+        self._add_examples(events, batch)
 
-    def _add_values(self, events: Events, sequence: SequenceFacts) -> None:
-        at = events.position + sequence.start
+    def _add_values(self, events: Events, batch: Batch) -> None:
+        at = events.position + batch.start
         keys = self._keys(events.feature, at.astype(np.uint64))
-        chosen = self.values.welcome(events.feature, keys)
-        while len(chosen):  # a round takes one event of each feature
-            feature = events.feature[chosen]
-            first = np.flatnonzero(np.diff(feature, prepend=-1))
-            now = chosen[first]
-            payload = {"value": events.value[now], "token": sequence.tokens[events.position[now]]}
+        for now in rounds(events.feature, self.values.welcome(events.feature, keys)):
+            payload = {"value": events.value[now], "token": batch.tokens[events.position[now]]}
             self.values.offer(events.feature[now], keys[now], at[now], payload)
-            chosen = np.delete(chosen, first)
 
-    def _add_examples(self, events: Events, sequence: SequenceFacts) -> None:
+    def _add_examples(self, events: Events, batch: Batch) -> None:
         peaks = events.peaks()
         rows = np.flatnonzero(events.value[peaks] > 0)
-        feature, value = events.features[rows], events.value[peaks[rows]]
-        position = events.position[peaks[rows]]
-        identity = sequence.hashes[position]
+        peaks = peaks[rows]
+        feature, value, position = events.feature[peaks], events.value[peaks], events.position[peaks]
+        identity = batch.hashes[position]
         for reservoir, keys in ((self.top, -value), (self.sample, self._keys(feature, identity))):
-            chosen = reservoir.welcome(feature, keys)
-            if not len(chosen):
-                continue
-            centres, heights = position[chosen], value[chosen]
-            windows = events.windows(rows[chosen], centres, self.settings.left, self.settings.context)
-            shape = (windows / heights[:, None]).astype(np.float16)
-            payload: dict[str, NDArray[Any]] = {"value": heights, "window": shape}
-            at = centres + sequence.start
-            reservoir.offer(feature[chosen], keys[chosen], at, payload, identity[chosen])
+            for now in rounds(feature, reservoir.welcome(feature, keys)):
+                windows = events.windows(rows[now], position[now], self.settings.left, self.settings.context)
+                shape = (windows / value[now, None]).astype(np.float16)
+                payload: dict[str, NDArray[Any]] = {"value": value[now], "window": shape}
+                at = position[now] + batch.start
+                reservoir.offer(feature[now], keys[now], at, payload, identity[now])
 
     def _keys(self, feature: Ints, what: Hashes) -> Floats:
         return uniform(combine(combine(self.salt, feature.astype(np.uint64)), what))

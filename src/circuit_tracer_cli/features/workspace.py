@@ -116,11 +116,11 @@ class Workspace:
         except OSError as error:
             raise output_error(path, error) from error
 
-    def append(self, tokens: NDArray[np.int32], start: int) -> None:
-        """One more sequence, which begins at token `start`."""
+    def append(self, tokens: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
+        """More tokens, and where the sequences in them begin."""
         try:
             self._tokens.write(tokens.tobytes())
-            self._starts.write(np.int64(start).tobytes())
+            self._starts.write(starts.astype(np.int64).tobytes())
         except OSError as error:
             raise output_error(self.folder, error) from error
 
