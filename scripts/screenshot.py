@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlencode
 
 from playwright.sync_api import sync_playwright
 
@@ -18,11 +19,13 @@ SIZE = {"width": 1440, "height": 900}
 
 
 def trace(folder: Path) -> str:
-    """Trace the demo into a folder; the id of the feature with the most influence."""
+    """Trace the demo into a folder. The words of the address that select its strongest feature and pin its strongest paths."""
     command = [sys.executable, "-m", "circuit_tracer_cli", "demo", "--graph-file-dir", str(folder), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=True)
     record, _ = json.JSONDecoder().raw_decode(done.stdout)
-    return next(node["node_id"] for node in record["strongest_nodes"] if node["kind"] == "feature")
+    strongest = next(node["node_id"] for node in record["strongest_nodes"] if node["kind"] == "feature")
+    pinned = dict.fromkeys(node for path in record["strongest_paths"] for node in path["nodes"])
+    return urlencode({"slug": "demo-dallas", "clickedId": strongest, "pinnedIds": ",".join(pinned)})
 
 
 def main() -> None:
@@ -32,11 +35,13 @@ def main() -> None:
         sys.exit("error: no Chromium on this machine\nhint: apt-get install chromium")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        node = trace(folder)
+        view = trace(folder)
         with serve(folder, port=0, features_dir=examples()) as server, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-quic"])
+            browser = playwright.chromium.launch(
+                executable_path=chromium, args=["--no-sandbox", "--disable-quic"]
+            )
             page = browser.new_page(viewport=SIZE, device_scale_factor=1)
-            page.goto(f"{server.url}?slug=demo-dallas&clickedId={node}", wait_until="networkidle")
+            page.goto(f"{server.url}?{view}", wait_until="networkidle")
             page.wait_for_timeout(1000)
             page.screenshot(path=PICTURE)
             browser.close()
