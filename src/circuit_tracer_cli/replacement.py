@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
-from circuit_tracer_cli.backends.base import Backend, FrozenPass, LinearWeights
+from circuit_tracer_cli.backends.base import Backend, FrozenPass
 from circuit_tracer_cli.backends.points import FeaturePoints
-from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
+from circuit_tracer_cli.errors import ModelMismatch
 from circuit_tracer_cli.interventions.methods import generate_call
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
@@ -156,19 +156,12 @@ class ReplacementModel:
     @property
     def W_E(self) -> Tensor:
         """Token embeddings `(d_vocab, d_model)`, raw: without a scaling that the model applies afterwards."""
-        return self._weights.W_E
+        return self.model.W_E
 
     @property
     def W_U(self) -> Tensor:
         """The unembedding `(d_model, d_vocab)`."""
-        return self._weights.W_U.T
-
-    @property
-    def _weights(self) -> LinearWeights:
-        weights = self.model.weights
-        if weights is None:
-            raise InvalidValue(f"{self.cfg.original_architecture} has no linear weights in closed form")
-        return weights
+        return self.model.W_U.T
 
     def zero_softcap(self) -> AbstractContextManager[None]:
         """Switch the final logit softcap off for a while."""

@@ -153,3 +153,14 @@ def test_the_reference_gives_the_same_numbers_twice() -> None:
 def test_settings_that_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(InvalidValue):
         attribute(list(PROMPT), replacement("llama", "plt"), **settings)  # type: ignore[arg-type]
+
+
+def test_a_family_without_a_closed_form_is_traced_by_the_generic_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replacement("llama", "plt")
+    want = attribute(list(PROMPT), model)
+    monkeypatch.setattr(type(model.model), "weights", None)
+    got = attribute(list(PROMPT), model)
+    assert got.metadata["engine"] == "vector-jacobian"
+    torch.testing.assert_close(got.adjacency_matrix, want.adjacency_matrix, atol=1e-5, rtol=1e-5)
+    with pytest.raises(InvalidValue, match="no closed form"):
+        attribute(list(PROMPT), model, engine="closed-form")

@@ -153,6 +153,14 @@ class Backend(Protocol):
     dtype: torch.dtype
 
     @property
+    def W_E(self) -> Tensor:
+        """Raw token embeddings `(vocab, d_model)`."""
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding `(vocab, d_model)`."""
+
+    @property
     def weights(self) -> LinearWeights | None:
         """The linear weights, or None where the family has no closed form."""
 

@@ -142,6 +142,18 @@ class TransformerLensBackend:
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", **kwargs)
         return cls(model, tokenizer, getattr(config, "_name_or_path", "") or "random-model")
 
+    @property
+    def W_E(self) -> Tensor:
+        """Raw token embeddings `(vocab, d_model)`."""
+        weight: Tensor = self.bridge.embed.original_component.weight
+        return weight.detach()
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding `(vocab, d_model)`."""
+        weight: Tensor = self.bridge.unembed.original_component.weight
+        return weight.detach()
+
     @functools.cached_property
     def weights(self) -> LinearWeights | None:
         """The linear weights, or None where the family has no closed form."""
