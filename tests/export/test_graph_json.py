@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -11,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import BadGraphFile
-from circuit_tracer_cli.export.graph_json import encode_json, read_graph_json, write_graph_json
-from circuit_tracer_cli.export.records import GraphFile, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.graph_json import encode_json, read_graph_json, read_view, write_graph_json
+from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from tests.graph.builders import golden_names
 
 TEXT = st.text(max_size=12)
@@ -60,6 +61,43 @@ def test_round_trip(file: GraphFile) -> None:
     assert read_graph_json(content) == file
     assert b"\n" not in content
     assert json.loads(content)["metadata"]["slug"] == "slug"
+
+
+class CountingStream(io.BytesIO):
+    """Knows how much was read."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.asked: list[int | None] = []
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.asked.append(size)
+        return super().read(size)
+
+
+@given(files())
+def test_view_of_our_file_needs_no_links(file: GraphFile) -> None:
+    ours = dataclasses.replace(
+        file, metadata=dataclasses.replace(file.metadata, info={"generator": {"name": GENERATOR}})
+    )
+    stream = CountingStream(written(ours).split(b'"nodes":')[0])
+    assert read_view(stream) == (ours.metadata, ours.qParams)
+    assert len(stream.asked) == 1
+
+
+@given(files())
+def test_view_of_another_programs_file(file: GraphFile) -> None:
+    assert read_view(io.BytesIO(written(file))) == (file.metadata, file.qParams)
+    indented = json.dumps(old_file(qParams={"pinnedIds": "0_6_3"}), indent=2).encode()
+    assert read_view(io.BytesIO(indented))[1].pinnedIds == ["6_-1_3"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b'{"metadata": {', b'{"metadata": [], "qParams": 3}', b"{1: 2}"]
+)
+def test_view_of_what_is_no_graph_file(content: bytes) -> None:
+    with pytest.raises(BadGraphFile):
+        read_view(io.BytesIO(content))
 
 
 def test_many_links_are_written_in_batches() -> None:

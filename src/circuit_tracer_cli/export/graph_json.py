@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, BinaryIO
 
 from circuit_tracer_cli.errors import BadGraphFile
-from circuit_tracer_cli.export.records import GraphFile, Link, Metadata, Node, QParams, to_values
+from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
 from circuit_tracer_cli.graph.layout import error_id
 
 _LINKS_AT_ONCE = 10_000
+_VIEW_BYTES = 1 << 24
 
 
 def write_graph_json(
@@ -26,10 +28,15 @@ def write_graph_json(
     stream.write(b',"links":[')
     remaining = iter(links)
     separator = b""
-    while batch := [to_values(link) for link in islice(remaining, _LINKS_AT_ONCE)]:
+    while batch := [_link_values(link) for link in islice(remaining, _LINKS_AT_ONCE)]:
         stream.write(separator + encode_json(batch)[1:-1])
         separator = b","
     stream.write(b"]}")
+
+
+def _link_values(link: Link) -> dict[str, Any]:
+    """`to_values` for the one record of which there are millions."""
+    return {"source": link.source, "target": link.target, "weight": link.weight}
 
 
 def encode_json(value: Any) -> bytes:
@@ -55,6 +62,46 @@ def read_graph_json(content: bytes | str, source: str = "the graph file") -> Gra
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise BadGraphFile(f"{source} isn't a graph file: {reason[:200]}") from error
+
+
+def read_view(stream: BinaryIO, source: str = "the graph file") -> tuple[Metadata, QParams]:
+    """A file's metadata and view state. One of ours is read only as far as that, however many links follow.
+
+    Raises BadGraphFile.
+    """
+    start = stream.read(_VIEW_BYTES)
+    found = _leading_members(start.decode("utf-8", "replace"), ("metadata", "qParams"))
+    try:
+        metadata = metadata_from(_object(found["metadata"]))
+        if metadata.info.get("generator", {}).get("name") == GENERATOR:
+            return metadata, q_params_from(_object(found["qParams"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass  # another program's file, whose error ids may be of the older form: those take the nodes to translate
+    file = read_graph_json(start + stream.read(), source)
+    return file.metadata, file.qParams
+
+
+def _leading_members(text: str, wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Members of a JSON object from its beginning on, until the wanted ones are found or the text ends."""
+    decoder, found = json.JSONDecoder(), dict[str, Any]()
+    place, expected = 0, "{"
+    try:
+        while not all(name in found for name in wanted):
+            place = _after(text, place, expected)
+            name, place = decoder.raw_decode(text, place)
+            found[name], place = decoder.raw_decode(text, _after(text, place, ":"))
+            expected = ","
+    except (ValueError, TypeError, RecursionError):
+        return found
+    return found
+
+
+def _after(text: str, place: int, mark: str) -> int:
+    """Where the next value begins after a mark. Raises ValueError if the mark isn't next."""
+    match = re.compile(rf"\s*{re.escape(mark)}\s*").match(text, place)
+    if match is None:
+        raise ValueError("another mark was expected")
+    return match.end()
 
 
 def graph_file_from(values: Mapping[str, Any]) -> GraphFile:

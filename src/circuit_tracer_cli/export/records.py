@@ -14,6 +14,7 @@ from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
 
 SCHEMA_VERSION = 1
+GENERATOR = "circuit-tracer-cli"
 FEATURE_TYPE = "cross layer transcoder"
 ERROR_TYPE = "mlp reconstruction error"
 TOKEN_TYPE = "embedding"

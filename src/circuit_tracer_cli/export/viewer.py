@@ -14,10 +14,10 @@ import numpy as np
 
 import circuit_tracer_cli
 from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError
-from circuit_tracer_cli.export.graph_json import read_graph_json, write_graph_json
+from circuit_tracer_cli.export.graph_json import read_view, write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
 from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
-from circuit_tracer_cli.export.records import Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.graph import Graph, Pruning
@@ -118,7 +118,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
     settings = graph.metadata.get("settings")
     chosen = settings if isinstance(settings, dict) else {}
     info: dict[str, Any] = {
-        "generator": {"name": "circuit-tracer-cli", "version": circuit_tracer_cli.__version__},
+        "generator": {"name": GENERATOR, "version": circuit_tracer_cli.__version__},
         "transcoder_set": scan,
     }
     created = graph.metadata.get("create_time_ms")
@@ -199,21 +199,20 @@ def _links(graph: Graph) -> Iterator[Link]:
 def _kept_annotations(path: Path, metadata: Metadata, node_ids: set[str]) -> QParams:
     """The annotations of the file that is about to be replaced, if it shows the same, without the nodes that are gone."""
     try:
-        old = read_graph_json(path.read_bytes())
+        with path.open("rb") as stream:
+            was, old = read_view(stream)
     except (OSError, BadGraphFile):
         return QParams()
-    if (old.metadata.prompt, old.metadata.scan) != (metadata.prompt, metadata.scan):
+    if (was.prompt, was.scan) != (metadata.prompt, metadata.scan):
         return QParams()
-    pinned = [name for name in old.qParams.pinnedIds if name in node_ids]
-    supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.qParams.supernodes]
-    unchanged = pinned == old.qParams.pinnedIds and supernodes == old.qParams.supernodes
+    pinned = [name for name in old.pinnedIds if name in node_ids]
+    supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.supernodes]
+    unchanged = pinned == old.pinnedIds and supernodes == old.supernodes
     return QParams(
         pinnedIds=pinned,
         supernodes=[group for group in supernodes if len(group) > 1],
-        linkType=old.qParams.linkType,
-        clickedId=old.qParams.clickedId if old.qParams.clickedId in node_ids else "",
-        sg_pos=old.qParams.sg_pos
-        if unchanged
-        else "",  # positions are listed in the order of the pinned nodes
-        extra=old.qParams.extra,
+        linkType=old.linkType,
+        clickedId=old.clickedId if old.clickedId in node_ids else "",
+        sg_pos=old.sg_pos if unchanged else "",  # positions are listed in the order of the pinned nodes
+        extra=old.extra,
     )
