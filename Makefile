@@ -23,9 +23,8 @@ setup: $(STAMP) ## Make .venv and install the package in it, with everything pin
 demo: $(STAMP) ## Trace the embedded example and open the viewer on it
 	$(BIN)/circuit-tracer demo
 
-test: $(STAMP) ## Run every test that a change must pass
+test: $(STAMP) test-js ## Run every test that a change must pass
 	$(PYTEST)
-	$(MAKE) --no-print-directory test-js
 
 check: $(STAMP) format lint types test wheel test-long ## Run all that CI runs: format, lint, types, tests, wheel, long suites
 
