@@ -321,6 +321,7 @@ class Attribution:
                 **_versions("torch", "transformers", "transformer_lens"),
             },
             "prompt_tokens": list(tokens.strings),
+            "create_time_ms": int(time.time() * 1000),
             "zero_positions": list(tokens.zero_positions),
             "timings": self.watch.seconds,
         }
