@@ -33,6 +33,7 @@ def client(folder: Path) -> TestClient:
 
 def test_a_record(client: TestClient) -> None:
     assert client.get("/api/features/1/2").json() == RECORD
+    assert client.get("/features/8.json").json() == RECORD
     assert client.get("/api/features/0/3").json() == {"index": 3}
 
 

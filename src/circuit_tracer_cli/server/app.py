@@ -28,7 +28,7 @@ from circuit_tracer_cli.errors import (
 )
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
 from circuit_tracer_cli.server.assets import media_type
-from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph
+from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import body_reply, file_reply, json_error, matches_strongly
@@ -75,6 +75,7 @@ class Routes:
             Route("/api/features/{layer:int}/{feature:int}", self.feature),
             Route("/data/{relative:path}", self.data_file),
             Route("/graph_data/{relative:path}", self.data_file),
+            Route("/features/{code:int}.json", self.feature_by_code),
             Route("/features/{relative:path}", self.feature_file),
             Route("/save_graph/{relative:path}", self.save_graph, methods=["POST"]),
             Route("/{relative:path}", self.static_file),
@@ -124,7 +125,14 @@ class Routes:
 
     def feature(self, request: Request) -> Response:
         """GET /api/features/{layer}/{feature}: one feature's examples as JSON; 204 if there are none of it."""
-        record = self._feature_folder().record(request.path_params["layer"], request.path_params["feature"])
+        return self._feature_reply(request.path_params["layer"], request.path_params["feature"])
+
+    def feature_by_code(self, request: Request) -> Response:
+        """GET /features/{code}.json: the same under its Cantor code, where graph files' `feature_json_base_url` leads."""
+        return self._feature_reply(*uncantor(request.path_params["code"]))
+
+    def _feature_reply(self, layer: int, feature: int) -> Response:
+        record = self._feature_folder().record(layer, feature)
         headers = {"Cache-Control": "no-cache"}
         if record is None:
             return Response(status_code=204, headers=headers)
