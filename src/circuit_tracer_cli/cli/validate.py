@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -121,7 +122,7 @@ def _words(command: object) -> list[str]:
 
 def _option(words: list[str], short: str, long: str) -> str | None:
     """The value that an option has on a command line."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         if word == short or name.replace("_", "-") == long:
             return value if equals else following

@@ -1,0 +1,137 @@
+"""`intervene` on a tiny model: edits from every source, plans that repeat, faults named before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from circuit_tracer_cli.pipeline import TraceRequest, load_model
+from circuit_tracer_cli.types import SilentProgress
+from tests.cli.conftest import PROMPT, Finished, Run, Tiny
+
+
+@pytest.fixture
+def intervene(run: Run, tiny: Tiny) -> Run:
+    """`intervene` on the tiny model."""
+    return lambda *arguments, **given: run("intervene", *tiny.options, *arguments, **given)
+
+
+@pytest.fixture
+def graph_file(here: Path) -> Path:
+    """A graph file with supernodes, as the viewer saves it."""
+    values = {
+        "metadata": {"slug": "s", "scan": "tiny", "prompt": PROMPT, "prompt_tokens": ["0"]},
+        "qParams": {"supernodes": [["Texas", "1_4_3", "0_2_5", "E_3_1"]], "pinnedIds": []},
+        "nodes": [],
+        "links": [],
+    }
+    path = here / "g.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path
+
+
+def as_json(done: Finished) -> dict[str, Any]:
+    assert done.code == 0, done.stderr
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def test_tables_on_stdout_and_nothing_else(intervene: Run) -> None:
+    done = intervene("-p", PROMPT, "--edit", "1/4@3=30", "-e", "0/2@-1=x-1", "--generate", 3)
+    assert done.code == 0, done.stderr
+    for words in ("Edited features", "1/4@3", "30.000", "Next token", "KL(before ‖ after)", "Continuation"):
+        assert words in done.text
+    assert "loading the model" in done.stderr
+    assert "Continuation" not in intervene("-p", PROMPT, "-e", "1/4@3=30", "-q").text
+
+
+def test_the_numbers_are_those_of_the_library(intervene: Run, tiny: Tiny) -> None:
+    found = as_json(intervene("-p", PROMPT, "-e", "1/4@3=30", "--json", "--top-k", 2))
+    model = load_model(TraceRequest(prompt=PROMPT, transcoder_set=str(tiny.transcoders)), SilentProgress())
+    logits, _ = model.feature_intervention(PROMPT, ["1/4@3=30"])
+    top = logits[0, -1].double().softmax(-1).topk(1)
+    first = found["next_token"]["tokens"][0]
+    assert (first["token"], first["after"]) == (int(top.indices), pytest.approx(float(top.values)))
+    assert found["features"] == [pytest.approx(found["features"][0])]
+    assert found["edits"] == ["1/4@3=30.0"]
+    assert found["continuation_after"] is None
+
+
+def test_a_plan_repeats_the_run(intervene: Run, run: Run, here: Path) -> None:
+    first = intervene(
+        "-p", PROMPT, "-e", "1/4@3=30", "-e", "0/2@2:=x3", "--constrained-layers", ":2",
+        "--no-freeze-attention", "--generate", 4, "--temperature", 1, "--seed", 5, "--json", "--save-plan", "plan.json",
+    )  # fmt: skip
+    again = run(
+        "intervene", "--plan", "plan.json", "--generate", 4, "--temperature", 1, "--seed", 5, "--json"
+    )
+    assert as_json(first) == as_json(again)
+    plan = json.loads((here / "plan.json").read_text())
+    assert plan["constrained_layers"] == [0, 2]
+    assert plan["freeze_attention"] is False
+    assert [path.name for path in here.iterdir()] == ["plan.json"]
+    assert as_json(run("intervene", "--plan", "plan.json", "--constrained-layers", ":", "--json")) != as_json(
+        first
+    )
+
+
+def test_supernodes_bring_their_prompt(intervene: Run, graph_file: Path) -> None:
+    done = intervene("--graph", graph_file, "--supernode", "Texas", "--factor", -2, "--json")
+    found = as_json(done)
+    assert found["edits"] == ["1/4@3=x-2.0", "0/2@5=x-2.0"]
+    assert found["prompt"] == PROMPT
+    assert "E_3_1" in done.stderr
+    assert (
+        as_json(intervene("--graph", graph_file, "--supernode", "Texas", "--json"))["edits"][0] == "1/4@3=off"
+    )
+
+
+def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
+    piped = intervene("-p", "-", "-e", "1/4@3=30", "--json", stdin=PROMPT.encode() + b"\n")
+    assert as_json(piped) == as_json(intervene("-p", PROMPT, "-e", "1/4@3=30", "--json"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (("-p", PROMPT), 2, "nothing to change"),
+        (("-e", "1/4@3=30"), 2, "no prompt"),
+        (("-p", "", "-e", "1/4@3=30"), 2, "no prompt"),
+        (("-p", PROMPT, "-e", "1/4@3"), 2, "edit '1/4@3'"),
+        (("-p", PROMPT, "-e", "9/4@3=1"), 2, "layer 9"),
+        (("-p", PROMPT, "-e", "1/99@3=1"), 2, "feature 99"),
+        (("-p", PROMPT, "-e", "1/4@30=1"), 2, "position 30"),
+        (("-p", PROMPT, "-e", "1/4@3=nan"), 2, "value 'nan'"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "-e", "1/4@2:=off"), 2, "different values"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "2"), 2, "range of layers '2'"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "1:9"), 2, "layer 3"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "2:1"), 2, "empty"),
+        (("-p", PROMPT, "--supernode", "Texas"), 2, "--supernode needs"),
+        (("--graph", "g.json"), 2, "--graph alone"),
+        (("--graph", "g.json", "--supernode", "Ohio"), 2, "no supernode 'Ohio'"),
+        (("--graph", "g.json", "--supernode", "Texas", "--factor", "big"), 2, "factor 'big'"),
+        (("--graph", "none.json", "--supernode", "Texas"), 1, "none.json"),
+        (("--plan", "none.json"), 1, "none.json"),
+        (("--plan", "g.json"), 2, "no plan"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "--generate", "90"), 2, "more than the 64"),
+    ],
+)
+@pytest.mark.usefixtures("graph_file")
+def test_faults_are_named_in_one_line(
+    intervene: Run, arguments: tuple[str, ...], code: int, part: str
+) -> None:
+    done = intervene(*arguments, "--save-plan", "left.json", "-q")
+    assert (done.code, done.stdout) == (code, b"")
+    assert part in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert not Path("left.json").exists()
+
+
+def test_a_plan_for_other_features_is_refused(intervene: Run, run: Run) -> None:
+    as_json(intervene("-p", PROMPT, "-e", "1/4@3=30", "--save-plan", "plan.json", "--json"))
+    done = run("intervene", "--plan", "plan.json", "-t", "demo")
+    assert done.code == 2
+    assert "leave --transcoder-set out" in done.stderr
