@@ -123,6 +123,13 @@ def test_an_output_folder_without_permission(run: Run, here: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("no_heavy_import")
+def test_a_prompt_that_is_not_text(run: Run, here: Path) -> None:
+    assert_refused(run("attribute", "-p", "-", *OUT, stdin=b"caf\xe9"), 2, here, "UTF-8")
+    assert_refused(run("attribute", "-p", "-", *OUT, stdin=b"\n"), 2, here, "empty")
+    assert_refused(run("attribute", "-p", "caf\udce9", *OUT), 2, here, "UTF-8")
+
+
+@pytest.mark.usefixtures("no_heavy_import")
 def test_a_port_in_use(run: Run, here: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,18 @@ def test_export_takes_a_pruned_graph_as_it_is(run: Run, raw_graph: Path, here: P
     assert run("export", "--slug", "x", stdin=pruned).code == 0
     metadata = json.loads((here / "graph_files" / "x.json").read_text())["metadata"]
     assert metadata["pruning_settings"]["node_threshold"] == 0.5
+
+
+def test_a_graph_from_a_named_pipe(run: Run, raw_graph: Path, here: Path) -> None:
+    """As `show <(zcat graph.gz)` gives it."""
+    fifo = here / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_bytes(raw_graph.read_bytes()))
+    writer.start()
+    done = run("show", fifo)
+    writer.join()
+    assert done.code == 0, done.stderr
+    assert done.stdout == run("show", raw_graph).stdout
 
 
 def test_export_invents_a_name(run: Run, raw_graph: Path, here: Path) -> None:

@@ -91,10 +91,17 @@ def _prompt_text(prompt: str, *, chat: bool, system: str | None, prefill: str | 
     """The prompt itself, read from stdin for `-` (without the line end that `echo` adds). Raises BadPrompt, UsageError."""
     if not chat and (system is not None or prefill is not None):
         raise UsageError("--system and --prefill are parts of a conversation", "add --chat")
-    text = sys.stdin.read().removesuffix("\n") if prompt == STREAM else prompt
+    text = _piped_text() if prompt == STREAM else prompt
     if not text:
         raise BadPrompt("the prompt is empty", 'for example --prompt "The capital of Texas is"')
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadPrompt("the prompt isn't text in UTF-8", "convert it, for example with iconv -t utf-8")
     return text
+
+
+def _piped_text() -> str:
+    """All of stdin without the line end that `echo` adds; what isn't UTF-8 becomes surrogates, to be refused."""
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
 def typed_command() -> str:
@@ -106,9 +113,10 @@ def _run(
     request: TraceRequest, files: GraphFiles, viewer: Viewer | None, output: Output, *, bars: bool
 ) -> None:
     """Trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
-    from circuit_tracer_cli.pipeline import trace
+    from circuit_tracer_cli.pipeline import check, trace
 
     if viewer:
+        check(request)
         files.make_directory()
     with viewer.start() if viewer else nullcontext() as running:
         with progress_on(output, bars=bars) as progress:

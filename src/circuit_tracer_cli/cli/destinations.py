@@ -28,14 +28,15 @@ def read_graph(argument: str) -> Graph:
         raise UsageError(
             "no graph: none is named and nothing is piped in", "name a graph file, or pipe one in"
         )
-    if argument != STREAM and not Path(argument).is_file():
-        kind = "is a folder" if Path(argument).is_dir() else "doesn't exist"
+    path = Path(argument)
+    if argument != STREAM and (path.is_dir() or not path.exists()):
+        kind = "is a folder" if path.is_dir() else "doesn't exist"
         raise MissingFile(
             f"graph file {argument} {kind}", "make one with `circuit-tracer attribute -o graph.safetensors`"
         )
     from circuit_tracer_cli.graph.store import load_graph
 
-    return load_graph(sys.stdin.buffer if argument == STREAM else Path(argument))
+    return load_graph(sys.stdin.buffer if argument == STREAM else path)
 
 
 def write_graph(graph: Graph, destination: str) -> None:

@@ -21,5 +21,5 @@ def invent_slug(prompt: str) -> str:
     whole = words == re.findall(r"[^\W_]+", plain)
     if whole and 0 < len(slug) <= _LONGEST:
         return slug
-    digits = hashlib.sha256(prompt.encode()).hexdigest()[:4]
+    digits = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:4]
     return f"{slug[:_LONGEST].rstrip('-') or 'graph'}-{digits}"
