@@ -18,14 +18,16 @@ DEMO_FILES = f"{NAME}.demo"
 _ROOT = {"errors", "types"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
 _WORK = _MODEL | {"graph", "interventions", "replacement"}
-_TOP = _WORK | {"attribution", "features", "validation", "export", "pipeline"}
+_TOP = _WORK | {"cache", "hub", "attribution", "features", "validation", "export", "pipeline"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
     "tokens": _ROOT,
     "graph": _ROOT,
     "backends": _ROOT | {"tokens"},
-    "transcoders": _ROOT | {"tokens"},
+    "hub": _ROOT,
+    "transcoders": _ROOT | {"tokens", "hub"},
+    "cache": _MODEL | {"hub"},
     "interventions": _MODEL,
     "replacement": _MODEL | {"interventions"},
     "attribution": _WORK,
@@ -109,6 +111,8 @@ def test_every_folder_has_its_place() -> None:
 
 
 _DOORS = {
+    "huggingface_hub": {"hub.py", "backends"},
+    "httpx2": {"hub.py"},
     "typer": {"cli"},
     "rich": {"cli", "demo"},
     "starlette": {"server"},

@@ -80,6 +80,20 @@ class UnknownReference(MissingFile):
     """A transcoder reference is neither a folder, a known name nor a repository."""
 
 
+class AccessDenied(CircuitTracerError, PermissionError):
+    """The hub has it, and doesn't give it to this user."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class HubUnavailable(CircuitTracerError, ConnectionError):
+    """The hub can't be reached, or answers with an error, and what is wanted isn't here."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class BadModel(CircuitTracerError, ValueError):
     """A model folder is missing, malformed, or can't be loaded."""
 

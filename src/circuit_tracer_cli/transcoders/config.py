@@ -41,10 +41,11 @@ class SetConfig:
     notes: tuple[str, ...] = ()  # what the user should know about how it was read
 
 
-def read_config(folder: Path, default_scan: str) -> SetConfig:
-    """The config of the set in `folder`. Raises MissingFile or BadTranscoders with one sentence per fault."""
+def read_config(folder: Path, default_scan: str, scan: str | None = None) -> SetConfig:
+    """The config of the set in `folder`; `scan` overrules what it says. Raises MissingFile or BadTranscoders."""
     path = folder / "config.yaml"
-    return parse_config(_read_yaml(path), path, default_scan)
+    values = _read_yaml(path)
+    return parse_config(values if scan is None else {**values, "scan": scan}, path, default_scan)
 
 
 def parse_config(values: Mapping[str, Any], path: Path, default_scan: str) -> SetConfig:

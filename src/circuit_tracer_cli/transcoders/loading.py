@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.config import SetConfig, read_config
 from circuit_tracer_cli.transcoders.formats import recognise
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetShape, SetSource
-from circuit_tracer_cli.transcoders.references import resolve
+from circuit_tracer_cli.transcoders.references import LocalReference, resolve
+from circuit_tracer_cli.transcoders.remote import describe, download, here, is_here, skeleton
+from circuit_tracer_cli.types import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class InspectedTranscoders:
     config: SetConfig
     shape: SetShape
     format: str
+    commit: str | None = None  # of the repository on the hub, if the set comes from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +35,29 @@ class LoadedTranscoders:
 
     transcoders: Transcoders
     config: SetConfig
+    commit: str | None = None  # of the repository on the hub, if the set comes from there
 
 
-def inspect_transcoders(reference: str | Path) -> InspectedTranscoders:
+def inspect_transcoders(reference: str | Path, *, progress: Progress | None = None) -> InspectedTranscoders:
     """Config and shape of a set, with every check that needs no weights. Cheap: reads headers only.
 
+    Of a set on the hub that isn't here yet, the config and the headers are fetched, and no weights.
+
     Raises:
-        UnknownReference: The reference means nothing.
+        UnknownReference: The reference means nothing, or the hub has no such repository.
         MissingFile: A file isn't there or can't be read.
         BadTranscoders: Config or files are wrong; the message names the file and tensor.
+        AccessDenied, HubUnavailable: The hub doesn't give it.
     """
-    source, name, loader = _source(reference)
-    return InspectedTranscoders(source.folder, source.config, loader.shapes(source), name)
+    resolved = resolve(reference)
+    if isinstance(resolved, LocalReference):
+        return _inspect(_local(resolved))
+    remote = describe(resolved, progress)
+    if is_here(remote):
+        return _inspect(here(remote), remote.commit)
+    with skeleton(remote) as source:
+        seen = _inspect(source, remote.commit)
+    return dataclasses.replace(seen, folder=remote.folder, config=remote.config)
 
 
 def load_transcoders(
@@ -52,36 +67,56 @@ def load_transcoders(
     dtype: torch.dtype = torch.float32,
     lazy_encoder: bool = False,
     lazy_decoder: bool = True,
+    progress: Progress | None = None,
 ) -> LoadedTranscoders:
-    """The set behind a reference: `demo`, `demo-clt`, `demo-plt`, or a folder in the standard layout.
+    """The set behind a reference: `demo`, `demo-clt`, `demo-plt`, a folder, or a place on the hub.
 
     Args:
-        reference: Name or folder.
+        reference: `gemma`, `llama`, `USER/REPO[/FOLDER][@REVISION]`, `hf://…`, or a name or folder here.
         device: Where rows are delivered; the CPU if it isn't given.
         dtype: A floating-point type to which all weights are cast.
         lazy_encoder: Leave the encoders in their files and read them layer by layer when they are used.
         lazy_decoder: Leave the decoders in their files and read the rows that are asked for.
+        progress: Told about downloads.
 
-    Raises what `inspect_transcoders` raises, and BadTranscoders for weights that are NaN or infinite.
+    Raises what `inspect_transcoders` raises, OutputError where a download doesn't fit the disk, and
+    BadTranscoders for weights that are NaN or infinite.
     """
     if not dtype.is_floating_point:
         raise InvalidValue(f"transcoders can't be loaded as {str(dtype).removeprefix('torch.')}")
-    source, _, loader = _source(reference)
+    source, commit = open_source(reference, progress)
+    _, loader = _recognised(source)
     options = LoadOptions(torch.device(device or "cpu"), dtype, lazy_encoder, lazy_decoder)
-    return LoadedTranscoders(loader.load(source, options), source.config)
+    return LoadedTranscoders(loader.load(source, options), source.config, commit)
 
 
-def _source(reference: str | Path) -> tuple[SetSource, str, Format]:
+def open_source(reference: str | Path, progress: Progress | None = None) -> tuple[SetSource, str | None]:
+    """The set's files, downloaded if they lie on the hub, and their commit there."""
     resolved = resolve(reference)
-    config = read_config(resolved.folder, resolved.default_scan)
-    source = SetSource(resolved.folder, config)
+    if isinstance(resolved, LocalReference):
+        return _local(resolved), None
+    remote = describe(resolved, progress)
+    return download(remote, progress), remote.commit
+
+
+def _local(resolved: LocalReference) -> SetSource:
+    return SetSource(resolved.folder, read_config(resolved.folder, resolved.default_scan))
+
+
+def _inspect(source: SetSource, commit: str | None = None) -> InspectedTranscoders:
+    name, loader = _recognised(source)
+    return InspectedTranscoders(source.folder, source.config, loader.shapes(source), name, commit)
+
+
+def _recognised(source: SetSource) -> tuple[str, Format]:
+    """The name and loader of the layout, which must be of the kind that the config says."""
     try:
         name, loader = recognise(source)
     except PermissionError as error:
-        raise MissingFile(f"{resolved.folder} can't be read: {error.strerror}") from None
-    if config.kind != loader.KIND:
+        raise MissingFile(f"{source.folder} can't be read: {error.strerror}") from None
+    if source.config.kind != loader.KIND:
         raise BadTranscoders(
-            f"config.yaml in {resolved.folder} describes a {config.kind} set, but its files are {name}",
+            f"config.yaml in {source.folder} describes a {source.config.kind} set, but its files are {name}",
             hint="correct model_kind: transcoder_set is per-layer, cross_layer_transcoder cross-layer",
         )
-    return source, name, loader
+    return name, loader

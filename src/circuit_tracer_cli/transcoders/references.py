@@ -1,4 +1,4 @@
-"""What a user may pass as a transcoder set, and the folder that it means."""
+"""What a user may pass as a transcoder set, and what it means: a folder here, or a folder in a repository of the hub."""
 
 from __future__ import annotations
 
@@ -6,42 +6,119 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from circuit_tracer_cli.errors import BadTranscoders, MissingFile, UnknownReference
+from circuit_tracer_cli.transcoders.known import ALIASES, KNOWN_SETS
 
 _DEMO_DATA = Path(__file__).parent.parent / "demo" / "data"
 _EMBEDDED = {"demo": "clt", "demo-clt": "clt", "demo-plt": "plt"}
-_HUB_NAMES = ("gemma", "llama")
-_HUB_REFERENCE = re.compile(r"hf://.*|[\w.-]+/[\w./-]+(@[\w./-]+)?")
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_HUB_PATH = re.compile(rf"({_NAME}/{_NAME})((?:/[^/@?#\s]+)*)/?")
+_REVISION = re.compile(r"[\w][\w./-]*")
+_FORMS = "pass a folder with a config.yaml, USER/REPO[/FOLDER][@REVISION], or one of demo, gemma, llama"
 
 
 @dataclass(frozen=True, slots=True)
-class ResolvedReference:
-    """A folder with a `config.yaml` and weights, and the `scan` id it has unless its config names one."""
+class LocalReference:
+    """A folder with weights, and the `scan` id it has unless its config names one."""
 
     folder: Path
     default_scan: str
 
 
-def resolve(reference: str | Path) -> ResolvedReference:
-    """The folder behind a reference: an embedded set or a directory (absolute, relative, below `~`).
+@dataclass(frozen=True, slots=True)
+class HubReference:
+    """A folder of a repository at a branch, tag or commit (None: the main branch)."""
+
+    repo_id: str
+    path: str = ""  # below the repository's root, without slashes at its ends
+    revision: str | None = None
+
+    @property
+    def scan(self) -> str:
+        """The id under which the viewer finds feature examples: `repo`, `repo//folder`, each with `@revision`."""
+        place = f"{self.repo_id}//{self.path}" if self.path else self.repo_id
+        return place + self._suffix
+
+    @property
+    def canonical(self) -> str:
+        """`repo[/folder][@revision]`: the same text for every way to write the same reference."""
+        return (f"{self.repo_id}/{self.path}" if self.path else self.repo_id) + self._suffix
+
+    @property
+    def _suffix(self) -> str:
+        return f"@{self.revision}" if self.revision else ""
+
+
+def resolve(reference: str | Path) -> LocalReference | HubReference:
+    """What a reference means: an embedded set, a directory (absolute, relative, below `~`), or a place on the hub.
+
+    A directory that exists comes before a repository of the same name. Reads no network.
 
     Raises:
-        UnknownReference: It is neither.
+        UnknownReference: It is nothing of the kind.
         MissingFile: The embedded set isn't in this installation.
         BadTranscoders: It is a file.
     """
     text = str(reference)
     if text in _EMBEDDED:
-        return ResolvedReference(_embedded(text), text)
+        return LocalReference(_embedded(text), text)
     if not text.strip():
         raise UnknownReference("no transcoder set is named", hint="pass a folder with a config.yaml, or demo")
+    if text.startswith("hf://"):
+        return hub_uri(text)
     folder = _expand(text)
     if folder.is_dir():
-        return ResolvedReference(folder, str(folder))
+        return LocalReference(folder, str(folder))
     if folder.exists():
         raise BadTranscoders(f"{text} is a file", hint=f"pass its folder: {folder.parent}")
-    raise _unknown(text, folder)
+    found = None if isinstance(reference, Path) else hub_reference(text)
+    if found is None or _is_mistyped_folder(text, folder):
+        raise _unknown(text, folder)
+    return found
+
+
+def hub_reference(text: str) -> HubReference | None:
+    """`gemma`, `llama` or `user/repo[/folder][@revision]`; None for anything else."""
+    place, at, revision = ALIASES.get(text, text).partition("@")
+    match = _HUB_PATH.fullmatch(place)
+    if match is None or (at and not _REVISION.fullmatch(revision)):
+        return None
+    if not _is_plain(match[2]) or (revision and not _is_plain(revision)):
+        return None
+    return HubReference(match[1], match[2].strip("/"), revision or None)
+
+
+def hub_uri(text: str) -> HubReference:
+    """`hf://user/repo[/path][@revision]`, or with `?revision=…`. Raises UnknownReference for anything else."""
+    parts = urlsplit(text)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    place = unquote(f"{parts.netloc}{parts.path}")
+    found = hub_reference(place) if parts.scheme == "hf" and "/" in place else None
+    revisions = query.pop("revision", [])
+    if found is None or query or len(revisions) > 1 or (revisions and found.revision):
+        raise UnknownReference(
+            f"{text} isn't a place on the hub",
+            hint="hf://USER/REPO/PATH, with ?revision=BRANCH_TAG_OR_COMMIT behind it if it isn't the main branch",
+        )
+    if not revisions:
+        return found
+    if not _REVISION.fullmatch(revisions[0]) or not _is_plain(revisions[0]):
+        raise UnknownReference(f"{text} names an impossible revision {revisions[0]!r}")
+    return HubReference(found.repo_id, found.path, revisions[0])
+
+
+def nearest_known(text: str) -> str | None:
+    """The known reference that a mistyped one most likely means."""
+    names = [*_EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
+    near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
+    return near[0] if near else None
+
+
+def _is_plain(path: str) -> bool:
+    """Whether no component leads out of the folder it is joined to."""
+    return not {".", ".."} & set(path.split("/"))
 
 
 def _expand(text: str) -> Path:
@@ -60,21 +137,25 @@ def _embedded(name: str) -> Path:
     return folder
 
 
+def _is_mistyped_folder(text: str, folder: Path) -> bool:
+    """Whether the text reads as a repository, but a folder of nearly that name lies beside it."""
+    known = hub_reference(text)
+    if known is not None and known.canonical in {one.reference for one in KNOWN_SETS}:
+        return False
+    return bool(difflib.get_close_matches(folder.name, _siblings(folder), n=1, cutoff=0.8))
+
+
 def _unknown(text: str, folder: Path) -> UnknownReference:
-    if text in _HUB_NAMES or (_HUB_REFERENCE.fullmatch(text) and not text.startswith((".", "~"))):
-        return UnknownReference(
-            f"there is no folder {text!r}, and this version loads no transcoders from the Hugging Face hub",
-            hint="download the set (hf download USER/REPO --local-dir DIR) and pass the folder DIR",
-        )
-    siblings = _siblings(folder)
-    near = difflib.get_close_matches(folder.name, siblings, n=1)
+    near = difflib.get_close_matches(folder.name, _siblings(folder), n=1)
+    if near and "/" in text:
+        meant = Path(text).parent / near[0]
+        return UnknownReference(f"there is no transcoder folder {text!r}", hint=f"did you mean {meant}?")
+    known = nearest_known(text)
+    if known is not None:
+        return UnknownReference(f"there is no transcoder set {text!r}", hint=f"did you mean {known}?")
     if near:
-        return UnknownReference(
-            f"there is no transcoder folder {text!r}", hint=f"did you mean {folder.parent / near[0]}?"
-        )
-    known = difflib.get_close_matches(text, [*_EMBEDDED, *_HUB_NAMES], n=1)
-    hint = f"did you mean {known[0]}?" if known else "pass a folder with a config.yaml, or demo"
-    return UnknownReference(f"there is no transcoder folder {text!r}", hint=hint)
+        return UnknownReference(f"there is no transcoder folder {text!r}", hint=f"did you mean {near[0]}?")
+    return UnknownReference(f"there is no transcoder folder {text!r}", hint=_FORMS)
 
 
 def _siblings(folder: Path) -> list[str]:

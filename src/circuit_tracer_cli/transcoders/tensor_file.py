@@ -33,7 +33,7 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_MAX_HEADER = 16 * 2**20  # bytes; a header of a layer has some hundred, and parsing takes ten times as much
+MAX_HEADER = 16 * 2**20  # bytes; a header of a layer has some hundred, and parsing takes ten times as much
 _MAX_AXES = 8
 
 
@@ -131,7 +131,7 @@ def _map_file(path: Path, access: int) -> mmap.mmap:
 
 def _read_header(path: Path, data: mmap.mmap) -> dict[str, StoredTensor]:
     length = int.from_bytes(data[:8], "little")
-    if length > _MAX_HEADER:
+    if length > MAX_HEADER:
         raise BadTranscoders(f"{path} is no safetensors file: its header claims {length} bytes")
     if 8 + length > len(data):
         raise BadTranscoders(f"{path} is truncated: its header takes {length} bytes, the file {len(data)}")

@@ -1,0 +1,287 @@
+"""The Hugging Face hub: files of a repository, fetched once. The only place that knows `huggingface_hub`.
+
+Knows no transcoders. Whatever goes wrong ends in one sentence and what to do about it.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from circuit_tracer_cli.errors import (
+    AccessDenied,
+    CircuitTracerError,
+    HubUnavailable,
+    MissingFile,
+    OutputError,
+    UnknownReference,
+)
+from circuit_tracer_cli.types import Progress
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_LOG_IN = "set HF_TOKEN, or run `hf auth login`"
+_MEGABYTE = 10**6
+_SPARE_BYTES = 64 * _MEGABYTE  # what else may be written meanwhile
+_WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The folder that mirrors a repository at one commit; it holds the files that were asked for, perhaps more."""
+
+    folder: Path
+    commit: str
+
+
+def endpoint() -> str:
+    """The hub's address: `HF_ENDPOINT`, or the public hub."""
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
+
+
+def is_offline() -> bool:
+    """Whether the network is off limits: `--offline`, `HF_HUB_OFFLINE`."""
+    from huggingface_hub import constants
+
+    wish = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
+    return wish or constants.is_offline_mode()
+
+
+def cache_folder() -> Path:
+    """Where the hub's files are kept."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def snapshot(repo_id: str, revision: str | None, paths: Sequence[str], progress: Progress) -> Snapshot:
+    """The repository with the files `paths`, of which those that aren't here yet are downloaded, several at a time.
+
+    Without a network, or offline, it answers from what is here. A path that the repository lacks is passed over.
+
+    Raises:
+        UnknownReference: There is no such repository or revision.
+        AccessDenied: It is gated, or the token has no access.
+        HubUnavailable: The hub can't be reached or answers with an error, and the files aren't all here.
+        OutputError: The disk is full or can't be written.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _explained(repo_id, revision):
+        folder = snapshot_download(
+            repo_id,
+            revision=revision,
+            allow_patterns=[glob.escape(path) for path in paths],
+            local_files_only=is_offline(),
+            max_workers=_WORKERS,
+            tqdm_class=_meter(progress),
+            endpoint=endpoint(),
+        )
+    return Snapshot(Path(folder), Path(folder).name)
+
+
+def file_sizes(repo_id: str, found: Snapshot) -> dict[str, int]:
+    """Path → bytes of every file of the repository at the snapshot's commit, whether it is here or not.
+
+    Where the list was never fetched (an older download, read offline), it holds what is here.
+    """
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        tree = get_cached_repo_tree(repo_id, revision=found.commit)
+    except CachedRepoTreeNotFoundError:
+        here = (path for path in sorted(found.folder.rglob("*")) if path.is_file())
+        return {path.relative_to(found.folder).as_posix(): path.stat().st_size for path in here}
+    return {file.path: file.size for file in tree}
+
+
+def read_range(repo_id: str, commit: str, path: str, start: int, count: int) -> bytes:
+    """`count` bytes of a file from `start` on, by one range request. Raises what `snapshot` raises."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not declared so
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+    )
+
+    with _explained(repo_id, commit):
+        response = get_session().get(
+            hf_hub_url(repo_id, path, revision=commit, endpoint=endpoint()),
+            headers={**build_hf_headers(), "Range": f"bytes={start}-{start + count - 1}"},
+            follow_redirects=True,
+        )
+        hf_raise_for_status(response)
+        body = response.content
+    if response.status_code != 206:  # the server takes no ranges and has sent it all
+        body = body[start : start + count]
+    if len(body) != count:
+        raise HubUnavailable(f"the hub sent {len(body)} of {count} bytes of {repo_id}/{path}", "try again")
+    return body
+
+
+def require_space(needed: int, folder: Path) -> None:
+    """Raise OutputError if `needed` more bytes don't fit on the folder's disk."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if needed + _SPARE_BYTES > free:
+        raise OutputError(
+            f"{needed / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free",
+            hint="free some space, or set HF_HOME (CIRCUIT_TRACER_CACHE_DIR for converted sets) to another disk",
+        )
+
+
+def forget(repo_id: str, path: Path) -> None:
+    """Remove a downloaded file and the blob behind it, if that lies in the hub's cache of this repository."""
+    home = (cache_folder() / f"models--{repo_id.replace('/', '--')}").resolve()
+    blob = path.resolve()
+    if path.is_symlink() and home in blob.parents and home in path.parent.resolve().parents:
+        path.unlink()
+        blob.unlink(missing_ok=True)
+
+
+def _meter(progress: Progress) -> type[Any]:
+    """A class in the shape that the client wants for its bars; it draws none and reports whole megabytes.
+
+    The client makes several bars of bytes (received, written); the one that is furthest counts.
+    """
+    lock, reported = threading.Lock(), [0]
+
+    class Meter:
+        format_dict: ClassVar[dict[str, Any]] = {}
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.n = kwargs.get("initial") or 0
+            self.total = kwargs.get("total")
+            self._counts_bytes = kwargs.get("unit") == "B"
+
+        def __enter__(self) -> Meter:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Callable[..., None]:
+            """Whatever else a bar can do has no effect on this one."""
+            return lambda *args, **kwargs: None
+
+        def update(self, n: float | None = 1) -> None:
+            with lock:
+                self.n += n or 0
+                steps = int(self.n) // _MEGABYTE - reported[0]
+                if self._counts_bytes and steps > 0:
+                    reported[0] += steps
+                    progress.advance(steps)
+
+    return Meter
+
+
+@contextmanager
+def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
+    """Turn what the client raises into the error tree."""
+    import httpx2
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except CircuitTracerError:
+        raise
+    except HfHubHTTPError as error:
+        raise _refused(repo_id, revision, error) from error
+    except LocalEntryNotFoundError as error:
+        cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            raise _refused(repo_id, revision, cause) from error
+        if isinstance(cause, FileMetadataError):
+            raise HubUnavailable(f"{endpoint()} doesn't answer as a hub does", "check HF_ENDPOINT") from error
+        raise _not_here(repo_id) from error
+    except httpx2.HTTPError as error:
+        raise _unreachable(repo_id, type(error).__name__) from error
+    except OSError as error:
+        raise _not_written(repo_id, error) from error
+    except (ValueError, RuntimeError) as error:
+        raise HubUnavailable(f"{repo_id} can't be downloaded: {_short(error)}", "try again") from error
+
+
+def _refused(repo_id: str, revision: str | None, error: HfHubHTTPError) -> CircuitTracerError:
+    from huggingface_hub import errors, get_token
+
+    status, signed_in = error.response.status_code, get_token() is not None
+    page = f"{endpoint()}/{repo_id}"
+    if isinstance(error, errors.GatedRepoError):
+        if signed_in:
+            return AccessDenied(
+                f"{repo_id} is gated, and your token's account has no access to it",
+                f"ask for access at {page}",
+            )
+        return AccessDenied(
+            f"{repo_id} is gated: it is for those who have accepted its conditions",
+            f"accept them at {page}, then {_LOG_IN}",
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        what = "your token can't see it" if signed_in else "it is private"
+        hint = f"check the spelling; for a private one {_LOG_IN}"
+        return UnknownReference(f"there is no repository {repo_id} on the hub, or {what}", hint)
+    if isinstance(error, errors.RevisionNotFoundError):
+        return UnknownReference(
+            f"{repo_id} has no revision {revision!r}", f"its branches and tags are listed at {page}/tree/main"
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return MissingFile(
+            f"{repo_id} lacks the file {_short(error.request.url.path)}", f"see {page}/tree/main"
+        )
+    if status == 401:
+        return AccessDenied("the hub doesn't accept your token", f"renew it: {_LOG_IN}")
+    if status == 403 or isinstance(error, errors.DisabledRepoError):
+        return AccessDenied(
+            f"the hub refuses access to {repo_id}", f"use a token that may read it: {_LOG_IN}"
+        )
+    if status == 429:
+        return HubUnavailable(
+            "the hub wants fewer requests from you", f"wait a little; {_LOG_IN} to get more"
+        )
+    return HubUnavailable(f"the hub answers with status {status} for {repo_id}", "try again later")
+
+
+def _not_here(repo_id: str) -> HubUnavailable:
+    if is_offline():
+        return HubUnavailable(
+            f"{repo_id} isn't completely on this computer, and the network is switched off",
+            "download it once without --offline and HF_HUB_OFFLINE",
+        )
+    return _unreachable(repo_id, "no connection")
+
+
+def _unreachable(repo_id: str, reason: str) -> HubUnavailable:
+    return HubUnavailable(
+        f"{repo_id} can't be downloaded: {endpoint()} can't be reached ({reason})",
+        "check the network, a proxy and HF_ENDPOINT; what is already downloaded loads without it",
+    )
+
+
+def _not_written(repo_id: str, error: OSError) -> CircuitTracerError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return OutputError(
+            f"the disk is full: {repo_id} doesn't fit in {cache_folder()}",
+            hint="free some space, or set HF_HOME to a folder on another disk",
+        )
+    if isinstance(error, PermissionError):
+        return OutputError(
+            f"no permission to write in {cache_folder()}", hint="set HF_HOME to another folder"
+        )
+    return HubUnavailable(f"{repo_id} can't be downloaded: {_short(error)}", "try again")
+
+
+def _short(error: object) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,240 @@
+"""A transcoder set on the hub: described by its config, looked at through its headers, downloaded when it is wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from circuit_tracer_cli import hub
+from circuit_tracer_cli.errors import BadTranscoders, MissingFile
+from circuit_tracer_cli.hub import Snapshot
+from circuit_tracer_cli.transcoders.config import SetConfig, read_config
+from circuit_tracer_cli.transcoders.formats.base import SetSource
+from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
+from circuit_tracer_cli.transcoders.tensor_file import MAX_HEADER, TensorFile
+from circuit_tracer_cli.types import Progress, SilentProgress
+
+_WEIGHTS = {".safetensors", ".npz"}
+_FIRST_BYTES = 2**16  # a header, mostly; asking twice costs more than asking for too much
+_MEMBER_BYTES = 2**10
+_TINY_BYTES = 8  # of a tensor that is a setting, such as k
+_MEGABYTE = 10**6
+_IN_EVERY_REPOSITORY = ".gitattributes"  # small; asking for it shows early whether a repository may be read
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One weight file."""
+
+    repo_id: str
+    commit: str
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSet:
+    """What is known of a set once its config is here. `snapshots` are the repositories that its files lie in."""
+
+    reference: HubReference
+    folder: Path  # where its config lies
+    config: SetConfig
+    files: tuple[RemoteFile, ...]
+    snapshots: tuple[tuple[str, Snapshot], ...]
+
+    @property
+    def commit(self) -> str:
+        """The commit of the repository that was named."""
+        return self.snapshots[0][1].commit
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def local_path(self, file: RemoteFile) -> Path:
+        """Where the file lies once it is downloaded."""
+        return next(found.folder for repo, found in self.snapshots if _is_in(file, repo, found)) / file.path
+
+
+def describe(reference: HubReference, progress: Progress | None = None) -> RemoteSet:
+    """The set's config and list of files; of the files only the config is downloaded.
+
+    Raises:
+        MissingFile: The folder has no config, or a file that the config lists isn't there.
+        BadTranscoders: The config is wrong.
+        CircuitTracerError: what `hub.snapshot` raises.
+    """
+    progress = progress or SilentProgress()
+    config_path = str(PurePosixPath(reference.path) / "config.yaml")
+    found = _snapshot(reference, config_path, progress)
+    folder = found.folder / reference.path
+    sizes = hub.file_sizes(reference.repo_id, found)
+    if not (folder / "config.yaml").is_file():
+        raise _no_config(reference, sizes)
+    config = read_config(folder, reference.scan, scan=reference.scan)
+    if config.transcoders is None:
+        names = [path for path in sizes if _is_weight(path, reference.path)]
+        files = [RemoteFile(reference.repo_id, found.commit, name, sizes[name]) for name in names]
+        return RemoteSet(reference, folder, config, tuple(files), ((reference.repo_id, found),))
+    return _listed(reference, folder, config, found, progress)
+
+
+def download(remote: RemoteSet, progress: Progress | None = None) -> SetSource:
+    """The set with all its files here. Raises what `hub.snapshot` raises, OutputError before it starts if they don't fit."""
+    progress = progress or SilentProgress()
+    missing = sum(file.size for file in remote.files if not remote.local_path(file).is_file())
+    if missing and not hub.is_offline():
+        hub.require_space(missing, hub.cache_folder())
+        progress.phase(f"downloading {remote.reference.canonical} (MB)", missing // _MEGABYTE)
+    for repo, found in remote.snapshots:
+        paths = [file.path for file in remote.files if _is_in(file, repo, found)]
+        if paths:
+            hub.snapshot(repo, found.commit, paths, progress)
+    return here(remote)
+
+
+def is_here(remote: RemoteSet) -> bool:
+    """Whether every file is downloaded."""
+    return all(remote.local_path(file).is_file() for file in remote.files)
+
+
+def here(remote: RemoteSet) -> SetSource:
+    """The downloaded set."""
+    config = remote.config
+    if config.transcoders is not None:
+        paths = tuple(str(remote.local_path(file)) for file in remote.files)
+        config = dataclasses.replace(config, transcoders=paths)
+    return SetSource(remote.folder, config)
+
+
+@contextmanager
+def skeleton(remote: RemoteSet) -> Iterator[SetSource]:
+    """The set as files that hold only what describes the weights, fetched by range requests; gone on leaving.
+
+    They are as long as the real ones and take no room on the disk. Errors about them name the files on the hub.
+    """
+    root = Path(tempfile.mkdtemp(prefix="circuit-tracer-headers-"))
+    try:
+        targets = [root / file.repo_id / file.path for file in remote.files]
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(_fetch_header, remote.files, targets))
+        config = remote.config
+        if config.transcoders is not None:
+            config = dataclasses.replace(config, transcoders=tuple(map(str, targets)))
+        folder = root / remote.reference.repo_id / remote.reference.path
+        folder.mkdir(parents=True, exist_ok=True)
+        yield SetSource(folder, config)
+    except BadTranscoders as error:
+        raise type(error)(error.message.replace(f"{root}/", ""), error.hint) from None
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def _is_in(file: RemoteFile, repo: str, found: Snapshot) -> bool:
+    return (file.repo_id, file.commit) == (repo, found.commit)
+
+
+def _is_weight(path: str, folder: str) -> bool:
+    place = PurePosixPath(path)
+    return place.suffix in _WEIGHTS and place.parent == PurePosixPath(folder)
+
+
+def _snapshot(reference: HubReference, path: str, progress: Progress) -> Snapshot:
+    try:
+        return hub.snapshot(reference.repo_id, reference.revision, [path], progress)
+    except MissingFile as error:
+        near = nearest_known(reference.canonical)
+        if near is None or near == reference.canonical:
+            raise
+        raise type(error)(error.message, f"did you mean {near}?") from error
+
+
+def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:
+    below = f"{reference.path}/" if reference.path else ""
+    folders = [str(PurePosixPath(path).parent) for path in sizes if path.endswith("/config.yaml")]
+    inside = sorted(folder for folder in folders if folder.startswith(below)) or sorted(folders)
+    message = f"{reference.canonical} has no config.yaml, so it is no transcoder set"
+    if not inside:
+        return MissingFile(message, hint="circuit-tracer cache list --known shows sets that are")
+    suffix = f"@{reference.revision}" if reference.revision else ""
+    shown = [f"{reference.repo_id}/{folder}{suffix}" for folder in inside[:2]]
+    more = f", or one of {len(inside) - 2} more" if len(inside) > 2 else ""
+    return MissingFile(message, hint=f"name one of its folders, such as {' or '.join(shown)}{more}")
+
+
+def _listed(
+    reference: HubReference, folder: Path, config: SetConfig, found: Snapshot, progress: Progress
+) -> RemoteSet:
+    """The set whose config lists its files, in whatever repositories they lie."""
+    places = [_place(entry, reference) for entry in config.transcoders or ()]
+    snapshots = {(reference.repo_id, reference.revision): found}
+    for place in places:
+        if (place.repo_id, place.revision) not in snapshots:
+            snapshots[place.repo_id, place.revision] = _snapshot(place, _IN_EVERY_REPOSITORY, progress)
+    sizes = {key: hub.file_sizes(key[0], snapshot) for key, snapshot in snapshots.items()}
+    files = []
+    for place in places:
+        key = (place.repo_id, place.revision)
+        if place.path not in sizes[key]:
+            raise MissingFile(f"{reference.canonical} lists {place.path}, which {place.repo_id} doesn't have")
+        files.append(RemoteFile(place.repo_id, snapshots[key].commit, place.path, sizes[key][place.path]))
+    pairs = tuple((repo, snapshot) for (repo, _), snapshot in snapshots.items())
+    return RemoteSet(reference, folder, config, tuple(files), pairs)
+
+
+def _place(entry: str, reference: HubReference) -> HubReference:
+    if entry.startswith("hf://"):
+        return hub_uri(entry)
+    path = PurePosixPath(reference.path) / entry
+    if path.is_absolute() or ".." in path.parts:
+        raise BadTranscoders(
+            f"config.yaml of {reference.canonical} lists {entry}, which lies outside the set"
+        )
+    return HubReference(reference.repo_id, str(path), reference.revision)
+
+
+def _fetch_header(file: RemoteFile, target: Path) -> None:
+    """A file of the right length in which only the bytes that describe the weights are filled in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.touch()
+    with target.open("r+b") as stub:
+        stub.truncate(file.size)
+    if target.suffix == ".npz":
+        _copy_range(file, target, max(0, file.size - _FIRST_BYTES), _FIRST_BYTES)
+        for offset in _member_offsets(target, file):
+            _copy_range(file, target, offset, _MEMBER_BYTES)
+    else:
+        _copy_range(file, target, 0, _FIRST_BYTES)
+        with target.open("rb") as stub:
+            length = int.from_bytes(stub.read(8), "little")
+        if length + 8 > _FIRST_BYTES and length + 8 <= min(file.size, MAX_HEADER):
+            _copy_range(file, target, _FIRST_BYTES, length + 8 - _FIRST_BYTES)
+        for stored in TensorFile(target).tensors.values():
+            if stored.nbytes <= _TINY_BYTES and stored.stop > _FIRST_BYTES:
+                _copy_range(file, target, stored.start, stored.nbytes)
+
+
+def _copy_range(file: RemoteFile, target: Path, start: int, count: int) -> None:
+    count = min(count, file.size - start)
+    if count <= 0:
+        return
+    body = hub.read_range(file.repo_id, file.commit, file.path, start, count)
+    with target.open("r+b") as stub:
+        stub.seek(start)
+        stub.write(body)
+
+
+def _member_offsets(target: Path, file: RemoteFile) -> Sequence[int]:
+    try:
+        with zipfile.ZipFile(target) as archive:
+            return [member.header_offset for member in archive.infolist()]
+    except zipfile.BadZipFile:
+        raise BadTranscoders(f"{file.repo_id}/{file.path} is no npz file") from None
