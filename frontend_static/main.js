@@ -57,7 +57,8 @@ function view() {
 /** A feature's own label, where its file has one. */
 function rememberLabel(layer, feature, record) {
   const text = record.label?.text;
-  if (typeof text === "string" && text) store.set({ featureLabels: { ...store.get("featureLabels"), [cantor(layer, feature)]: text } });
+  if (typeof text === "string" && text)
+    store.set({ featureLabels: { ...store.get("featureLabels"), [cantor(layer, feature)]: text } });
 }
 
 async function refreshList() {
@@ -84,7 +85,9 @@ async function open(slug, params = {}) {
 /** Labels that the transcoder set's own files propose. The view works without them, so a failure isn't reported. */
 async function readProposedLabels(slug) {
   const labels = await api.proposedLabels(slug).catch(() => ({}));
-  const texts = Object.fromEntries(Object.entries(labels).map(([code, label]) => [code, String(label.text ?? "")]));
+  const texts = Object.fromEntries(
+    Object.entries(labels).map(([code, label]) => [code, String(label.text ?? "")]),
+  );
   if (store.get("slug") === slug) store.set({ featureLabels: { ...store.get("featureLabels"), ...texts } });
 }
 
@@ -94,30 +97,50 @@ function show(slug, graph, etag, params) {
   const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes);
   const start = limit === null ? null : Math.min(threshold ?? limit, limit);
   store.set({
-    ...annotations, slug, graph, etag, threshold: start, hovered: null, grouping: null, loading: false, edits: 0,
+    ...annotations,
+    slug,
+    graph,
+    etag,
+    threshold: start,
+    hovered: null,
+    grouping: null,
+    loading: false,
+    edits: 0,
     selected: graph.node(annotations.selected)?.id ?? topLogit(graph)?.id ?? null,
     featureLabels: {},
-    positions: readPositions(savedPositions, boxes.map((box) => box.key)),
+    positions: readPositions(
+      savedPositions,
+      boxes.map((box) => box.key),
+    ),
     visible: visibleNodes(graph, start, annotations.pinned, annotations.hidden),
-    saving: graph.duplicates ? { kind: "idle", message: `${graph.duplicates} nodes share an id and can't be told apart.` } : { kind: "idle", message: "" },
+    saving: graph.duplicates
+      ? { kind: "idle", message: `${graph.duplicates} nodes share an id and can't be told apart.` }
+      : { kind: "idle", message: "" },
   });
   store.forget();
 }
 
 function report(error) {
-  message.replaceChildren(h("strong", {}, error.message), h("span", { class: "muted" }, error.hint ?? ""),
-    h("button", { class: "small", type: "button", onclick: start }, "Try again"));
+  message.replaceChildren(
+    h("strong", {}, error.message),
+    h("span", { class: "muted" }, error.hint ?? ""),
+    h("button", { class: "small", type: "button", onclick: start }, "Try again"),
+  );
   message.hidden = false;
 }
 
 function updateVisible() {
   const graph = store.get("graph");
-  if (graph) store.set({ visible: visibleNodes(graph, store.get("threshold"), store.get("pinned"), store.get("hidden")) });
+  if (graph)
+    store.set({
+      visible: visibleNodes(graph, store.get("threshold"), store.get("pinned"), store.get("hidden")),
+    });
 }
 
 /** A selection shows its connections, except while somebody goes through the list of nodes. */
 function showConnections() {
-  if (store.get("selected") && !document.activeElement?.closest(".panel-nodes")) store.set({ tab: "connections" });
+  if (store.get("selected") && !document.activeElement?.closest(".panel-nodes"))
+    store.set({ tab: "connections" });
 }
 
 function updateAddress() {
@@ -131,7 +154,11 @@ async function start() {
   await refreshList();
   const slugs = store.get("graphs").map((graph) => graph.slug);
   if (slug || slugs.length > 0) return open(slug ?? slugs[0], slug ? params : {});
-  if (message.hidden) report({ message: "There are no graphs in this folder yet.", hint: "circuit-tracer attribute --slug NAME writes one; this page finds it without a restart." });
+  if (message.hidden)
+    report({
+      message: "There are no graphs in this folder yet.",
+      hint: "circuit-tracer attribute --slug NAME writes one; this page finds it without a restart.",
+    });
 }
 
 header(document.querySelector("#header"), store, commands);
@@ -142,5 +169,8 @@ store.subscribe(["threshold", "pinned", "hidden"], updateVisible);
 store.subscribe(["selected"], showConnections);
 store.subscribe(["slug", "selected", "threshold"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
+window.addEventListener("beforeunload", (event) => {
+  if (autosave.dirty() && ["failed", "conflict"].includes(store.get("saving").kind)) event.preventDefault();
+});
 window.addEventListener("online", () => autosave.flush());
 start();

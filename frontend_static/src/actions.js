@@ -6,7 +6,11 @@ import { topLogit } from "./graph.js";
 
 /** Selects a node; the selected one again, or null, clears the selection. */
 export function select(store, id, { toggle = true } = {}) {
-  store.set({ selected: toggle && id === store.get("selected") ? null : id, wholeGroup: false, editing: false });
+  store.set({
+    selected: toggle && id === store.get("selected") ? null : id,
+    wholeGroup: false,
+    editing: false,
+  });
 }
 
 /** Selects all members of a supernode; the selection's id is its first member's. */
@@ -18,8 +22,12 @@ export function selectGroup(store, id) {
 /** The indices of what is selected: one node, or all pinned members of its supernode. */
 export function selectedIndices(store) {
   const graph = store.get("graph");
-  const group = store.get("wholeGroup") && store.get("supernodes").find(([, ...ids]) => ids.includes(store.get("selected")));
-  const ids = group ? group.slice(1).filter((id) => store.get("pinned").includes(id)) : [store.get("selected")];
+  const group =
+    store.get("wholeGroup") &&
+    store.get("supernodes").find(([, ...ids]) => ids.includes(store.get("selected")));
+  const ids = group
+    ? group.slice(1).filter((id) => store.get("pinned").includes(id))
+    : [store.get("selected")];
   return ids.map((id) => graph.index(id)).filter((index) => index >= 0);
 }
 
@@ -62,8 +70,14 @@ export function finishGrouping(store) {
   store.set({ grouping: null });
   if (marked.length < 2) return;
   const graph = store.get("graph");
-  const names = marked.map((id) => graph.node(id)).filter((node) => node && (node.clerp || store.get("labels")[node.code]));
-  const supernodes = mergeGroups(store.get("supernodes"), marked, names.map((node) => nodeLabel(node, store.get("labels"))));
+  const names = marked
+    .map((id) => graph.node(id))
+    .filter((node) => node && (node.clerp || store.get("labels")[node.code]));
+  const supernodes = mergeGroups(
+    store.get("supernodes"),
+    marked,
+    names.map((node) => nodeLabel(node, store.get("labels"))),
+  );
   store.edit({ supernodes, pinned: [...new Set([...store.get("pinned"), ...marked])] });
 }
 
@@ -90,8 +104,9 @@ export function setLabel(store, code, label) {
   store.edit({ labels });
 }
 
+/** Keeps all boxes where they are, as [x, y] from 0 to 1 by key. */
 export function moveBoxes(store, positions) {
-  store.edit({ positions: { ...store.get("positions"), ...positions } });
+  store.edit({ positions });
 }
 
 export function freeBoxes(store) {
@@ -126,4 +141,3 @@ export function followSibling(store, step) {
   const next = others[at + step];
   if (at >= 0 && next !== undefined) select(store, graph.nodes[next].id, { toggle: false });
 }
-

@@ -18,7 +18,17 @@ export function fromParams(params) {
     threshold: threshold(given.pruningThreshold),
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
   };
-  const { pinnedIds, hiddenIds, supernodes, clerps, clickedId, linkType, pruningThreshold, sg_pos, ...otherParams } = given;
+  const {
+    pinnedIds,
+    hiddenIds,
+    supernodes,
+    clerps,
+    clickedId,
+    linkType,
+    pruningThreshold,
+    sg_pos,
+    ...otherParams
+  } = given;
   return { ...known, otherParams };
 }
 
@@ -43,7 +53,15 @@ export function toParams(state, maxThreshold) {
 /** What a page's address says, in the shape of `qParams` without the keys it doesn't name. */
 export function paramsFromAddress(search) {
   const address = new URLSearchParams(search);
-  const keys = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "clickedId", "linkType", "pruningThreshold"];
+  const keys = [
+    "pinnedIds",
+    "hiddenIds",
+    "supernodes",
+    "clerps",
+    "clickedId",
+    "linkType",
+    "pruningThreshold",
+  ];
   const named = keys.filter((key) => address.has(key)).map((key) => [key, address.get(key)]);
   return { slug: address.get("slug"), params: Object.fromEntries(named) };
 }
@@ -57,7 +75,8 @@ export function addressOf(state, everything = false) {
   if (everything) {
     if (state.pinned.length > 0) address.set("pinnedIds", state.pinned.join(","));
     if (state.supernodes.length > 0) address.set("supernodes", JSON.stringify(state.supernodes));
-    if (Object.keys(state.labels).length > 0) address.set("clerps", JSON.stringify(Object.entries(state.labels)));
+    if (Object.keys(state.labels).length > 0)
+      address.set("clerps", JSON.stringify(Object.entries(state.labels)));
   }
   return address.toString();
 }
@@ -74,13 +93,17 @@ function idList(value) {
 
 function groups(value) {
   return asArray(value)
-    .filter((group) => Array.isArray(group) && group.length > 1 && group.every((item) => typeof item === "string"))
+    .filter(
+      (group) => Array.isArray(group) && group.length > 1 && group.every((item) => typeof item === "string"),
+    )
     .map((group) => Object.freeze([...group]));
 }
 
 function pairs(value) {
   return asArray(value)
-    .filter((pair) => Array.isArray(pair) && pair.length === 2 && typeof pair[1] === "string" && pair[1] !== "")
+    .filter(
+      (pair) => Array.isArray(pair) && pair.length === 2 && typeof pair[1] === "string" && pair[1] !== "",
+    )
     .map(([code, label]) => [String(code), label]);
 }
 
@@ -110,5 +133,7 @@ export function readPositions(text, keys) {
   const numbers = text.split(/\s+/).filter(Boolean).map(Number);
   if (numbers.length !== keys.length * 2 || !numbers.every(Number.isFinite)) return {};
   const sorted = [...keys].sort();
-  return Object.fromEntries(sorted.map((key, i) => [key, [numbers[2 * i] / 1000, numbers[2 * i + 1] / 1000]]));
+  return Object.fromEntries(
+    sorted.map((key, i) => [key, [numbers[2 * i] / 1000, numbers[2 * i + 1] / 1000]]),
+  );
 }

@@ -46,7 +46,8 @@ export function createApi(base) {
     },
 
     /** Proposed labels of the graph's features, `{code: {text, provenance, confidence}}`. */
-    proposedLabels: async (slug) => (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,
+    proposedLabels: async (slug) =>
+      (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,
 
     /** One feature's examples, or null if the server has none of it, or none at all. */
     async feature(layer, feature) {

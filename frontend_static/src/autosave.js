@@ -1,7 +1,8 @@
 /* Saves every edit after a short pause, one request at a time, and never over somebody else's. */
 
-import { maxThreshold } from "./graph.js";
 import { toParams } from "./annotations.js";
+import { maxThreshold } from "./graph.js";
+import { completePositions } from "./supernodes.js";
 
 const PAUSE = 500;
 const RETRY = 4000;
@@ -20,12 +21,23 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
 
   const dirty = () => store.get("edits") !== savedEdits;
   const report = (kind, message = "") => store.set({ saving: { kind, message } });
-  const params = () => toParams(snapshot(), maxThreshold(store.get("graph")));
+  function params() {
+    const [state, graph] = [snapshot(), store.get("graph")];
+    return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
+  }
   const snapshot = () =>
     Object.fromEntries(
-      ["pinned", "supernodes", "labels", "positions", "linkType", "selected", "hidden", "threshold", "otherParams"].map(
-        (key) => [key, store.get(key)],
-      ),
+      [
+        "pinned",
+        "supernodes",
+        "labels",
+        "positions",
+        "linkType",
+        "selected",
+        "hidden",
+        "threshold",
+        "otherParams",
+      ].map((key) => [key, store.get(key)]),
     );
 
   function schedule(delay) {
@@ -50,7 +62,8 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
     } finally {
       running = false;
     }
-    if (dirty() && store.get("saving").kind !== "conflict" && store.get("saving").kind !== "failed") schedule(PAUSE);
+    if (dirty() && store.get("saving").kind !== "conflict" && store.get("saving").kind !== "failed")
+      schedule(PAUSE);
   }
 
   function refused(error) {

@@ -4,7 +4,9 @@
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   setAttributes(element, attributes);
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat().filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 
@@ -20,7 +22,8 @@ function setAttributes(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "style") Object.entries(value).forEach(([key, part]) => element.style.setProperty(key, part));
+    else if (name === "style")
+      Object.entries(value).forEach(([key, part]) => element.style.setProperty(key, part));
     else element.setAttribute(name, value === true ? "" : value);
   }
 }
@@ -30,11 +33,19 @@ export function glyph(kind) {
   return h("span", { class: `glyph glyph-${kind}`, "aria-hidden": "true" });
 }
 
+/** Calls the listener now and whenever the element's size changes. Returns the function that ends it. */
+export function watchSize(element, listener) {
+  const observer = new ResizeObserver(() => listener());
+  observer.observe(element);
+  return () => observer.disconnect();
+}
+
 /** Replaces an element's children; if a node's row had the focus, the same node's new row gets it. */
 export function replaceKeepingFocus(element, ...children) {
   const focused = element.contains(document.activeElement) ? document.activeElement.dataset.node : undefined;
   element.replaceChildren(...children);
-  if (focused !== undefined) element.querySelector(`[data-node="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (focused !== undefined)
+    element.querySelector(`[data-node="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
 const ICONS = {
@@ -49,7 +60,11 @@ const ICONS = {
 
 /** A line drawing in the text's colour. */
 export function icon(name) {
-  return svg("svg", { viewBox: "0 0 20 20", class: "icon-drawing", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+  return svg(
+    "svg",
+    { viewBox: "0 0 20 20", class: "icon-drawing", "aria-hidden": "true" },
+    svg("path", { d: ICONS[name] }),
+  );
 }
 
 /** A text field in the place of an element: Enter or leaving it commits, Escape doesn't. */

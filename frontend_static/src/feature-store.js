@@ -20,11 +20,13 @@ export function createFeatureStore(fetchFeature, { onRecord = () => {}, availabl
       const key = keyOf(layer, feature);
       if (records.has(key)) return Promise.resolve(records.get(key));
       if (!waiting.has(key)) {
-        const request = fetchFeature(layer, feature).then((record) => {
-          keep(key, record);
-          if (record) onRecord(layer, feature, record);
-          return record;
-        }).finally(() => waiting.delete(key));
+        const request = fetchFeature(layer, feature)
+          .then((record) => {
+            keep(key, record);
+            if (record) onRecord(layer, feature, record);
+            return record;
+          })
+          .finally(() => waiting.delete(key));
         waiting.set(key, request);
       }
       return waiting.get(key);

@@ -42,7 +42,9 @@ export function percent(fraction) {
 /** A number with three significant digits and no exponent where that stays short. */
 export function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  return Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(3)));
+  return Math.abs(value) >= 1000
+    ? Math.round(value).toLocaleString("en")
+    : String(Number(value.toPrecision(3)));
 }
 
 /** Where a node is: `Emb`, `L12`, `Logit`. */
@@ -78,7 +80,7 @@ export function percentile(quantileValues, activation) {
  */
 export function joinTokens(tokens, activations) {
   const joined = [];
-  for (let from = 0; from < tokens.length; ) {
+  for (let from = 0; from < tokens.length;) {
     const to = from + groupLength(tokens, from);
     const text = tokens.slice(from, to).join("");
     joined.push({

@@ -12,7 +12,11 @@ export function mountPanels(main, store, panels, services) {
   const areas = new Map();
   const disposers = panels.map((panel) => {
     const area = areas.get(panel.area) ?? makeArea(panel.area, areas);
-    const body = h("div", { class: `panel-body panel-${panel.name}`, role: panel.tab ? "tabpanel" : null, "aria-labelledby": panel.tab ? `tab-${panel.name}` : null });
+    const body = h("div", {
+      class: `panel-body panel-${panel.name}`,
+      role: panel.tab ? "tabpanel" : null,
+      "aria-labelledby": panel.tab ? `tab-${panel.name}` : null,
+    });
     area.bodies.append(body);
     if (panel.tab) tabList(area).append(tabButton(store, panel, body));
     else area.head.append(h("h2", {}, panel.title));
@@ -27,7 +31,11 @@ export function mountPanels(main, store, panels, services) {
 function makeArea(name, areas) {
   const head = h("header", { class: "panel-head" });
   const bodies = h("div", { class: "panel-bodies" });
-  const area = { head, bodies, element: h("section", { class: `panel area-${name}`, "aria-label": name }, head, bodies) };
+  const area = {
+    head,
+    bodies,
+    element: h("section", { class: `panel area-${name}`, "aria-label": name }, head, bodies),
+  };
   areas.set(name, area);
   return area;
 }
@@ -38,7 +46,17 @@ function tabList(area) {
 }
 
 function tabButton(store, panel, body) {
-  const button = h("button", { class: "tab", role: "tab", type: "button", id: `tab-${panel.name}`, onclick: () => store.set({ tab: panel.name }) }, panel.title);
+  const button = h(
+    "button",
+    {
+      class: "tab",
+      role: "tab",
+      type: "button",
+      id: `tab-${panel.name}`,
+      onclick: () => store.set({ tab: panel.name }),
+    },
+    panel.title,
+  );
   const render = () => {
     const on = store.get("tab") === panel.name;
     button.setAttribute("aria-selected", String(on));
@@ -52,8 +70,11 @@ function tabButton(store, panel, body) {
 function addSplitters(main) {
   const splits = { ...DEFAULTS, ...readSplits() };
   const apply = () => {
-    for (const [name, value] of Object.entries(splits)) main.style.setProperty(`--split-${name}`, String(value));
-    bars?.forEach((bar) => bar.setAttribute("aria-valuenow", String(Math.round(splits[bar.dataset.split] * 100))));
+    for (const [name, value] of Object.entries(splits))
+      main.style.setProperty(`--split-${name}`, String(value));
+    bars?.forEach((bar) =>
+      bar.setAttribute("aria-valuenow", String(Math.round(splits[bar.dataset.split] * 100))),
+    );
   };
   let bars = null;
   bars = Object.keys(DEFAULTS).map((name) => splitter(main, name, splits, apply));
@@ -70,8 +91,14 @@ function splitter(main, name, splits, apply) {
     remember(KEY, JSON.stringify(splits));
   };
   const bar = h("div", {
-    class: `splitter split-${name}`, role: "separator", tabindex: "0", "aria-label": "Resize panels",
-    "data-split": name, "aria-valuemin": "15", "aria-valuemax": "85", "aria-orientation": upright ? "vertical" : "horizontal",
+    class: `splitter split-${name}`,
+    role: "separator",
+    tabindex: "0",
+    "aria-label": "Resize panels",
+    "data-split": name,
+    "aria-valuemin": "15",
+    "aria-valuemax": "85",
+    "aria-orientation": upright ? "vertical" : "horizontal",
     onpointerdown: (event) => bar.setPointerCapture(event.pointerId),
     onpointermove: (event) => {
       if (!bar.hasPointerCapture(event.pointerId)) return;
@@ -93,7 +120,9 @@ function splitter(main, name, splits, apply) {
 function readSplits() {
   try {
     const kept = JSON.parse(remembered(KEY) ?? "{}");
-    return Object.fromEntries(Object.entries(kept).filter(([name, value]) => name in DEFAULTS && value >= 0.15 && value <= 0.85));
+    return Object.fromEntries(
+      Object.entries(kept).filter(([name, value]) => name in DEFAULTS && value >= 0.15 && value <= 0.85),
+    );
   } catch {
     return {};
   }

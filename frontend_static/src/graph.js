@@ -1,6 +1,5 @@
 /* From a graph file's JSON to an immutable, indexed model. Pure: no DOM, no fetch. */
 
-export const KINDS = Object.freeze(["feature", "error", "token", "logit"]);
 const EMBEDDING_LAYER = -1;
 
 /**
@@ -13,8 +12,13 @@ export function parseGraph(json) {
   const metadata = json.metadata ?? {};
   const tokens = (metadata.prompt_tokens ?? []).map(String);
   const raw = Array.isArray(json.nodes) ? json.nodes : [];
-  const topLayer = raw.reduce((top, node) => (isLogit(node) ? top : Math.max(top, layerOf(node))), EMBEDDING_LAYER);
-  const nodes = Object.freeze(raw.map((node, index) => parseNode(node, index, topLayer + 1, metadata, tokens)));
+  const topLayer = raw.reduce(
+    (top, node) => (isLogit(node) ? top : Math.max(top, layerOf(node))),
+    EMBEDDING_LAYER,
+  );
+  const nodes = Object.freeze(
+    raw.map((node, index) => parseNode(node, index, topLayer + 1, metadata, tokens)),
+  );
   const indexById = new Map();
   let duplicates = 0;
   for (const node of nodes) {
@@ -102,7 +106,8 @@ export function uncantor(code) {
 function featureOf(raw, layer, metadata) {
   const code = Number(raw.feature);
   const [codedLayer, feature] = uncantor(code);
-  const coded = Number(metadata.schema_version) >= 1 || String(raw.node_id).startsWith(`${layer}_${feature}_`);
+  const coded =
+    Number(metadata.schema_version) >= 1 || String(raw.node_id).startsWith(`${layer}_${feature}_`);
   return coded && codedLayer === layer ? feature : code;
 }
 
@@ -120,7 +125,12 @@ function parseLinks(raw, indexById, nodeCount) {
     weight[count] = link.weight;
     count += 1;
   }
-  return indexLinks(source.subarray(0, count), target.subarray(0, count), weight.subarray(0, count), nodeCount);
+  return indexLinks(
+    source.subarray(0, count),
+    target.subarray(0, count),
+    weight.subarray(0, count),
+    nodeCount,
+  );
 }
 
 function indexLinks(source, target, weight, nodeCount) {
@@ -128,11 +138,23 @@ function indexLinks(source, target, weight, nodeCount) {
   for (let k = 0; k < weight.length; k += 1) inputAbsSum[target[k]] += Math.abs(weight[k]);
   const share = new Float32Array(weight.length);
   for (let k = 0; k < weight.length; k += 1) share[k] = weight[k] / (inputAbsSum[target[k]] || 1);
-  const strongest = Uint32Array.from(weight.keys()).sort((a, b) => Math.abs(share[b]) - Math.abs(share[a]) || a - b);
+  const strongest = Uint32Array.from(weight.keys()).sort(
+    (a, b) => Math.abs(share[b]) - Math.abs(share[a]) || a - b,
+  );
   const [byTarget, targetStart] = bucket(strongest, target, nodeCount);
   const [bySource, sourceStart] = bucket(strongest, source, nodeCount);
   return Object.freeze({
-    count: weight.length, source, target, weight, share, inputAbsSum, strongest, byTarget, targetStart, bySource, sourceStart,
+    count: weight.length,
+    source,
+    target,
+    weight,
+    share,
+    inputAbsSum,
+    strongest,
+    byTarget,
+    targetStart,
+    bySource,
+    sourceStart,
   });
 }
 
@@ -186,5 +208,7 @@ export function matchesQuery(node, label, query) {
   const words = query.toLowerCase().split(/\s+/).filter(Boolean);
   const place = node.layer < 0 ? "emb" : node.kind === "logit" ? "logit" : `l${node.layer}`;
   const text = `${label} ${node.id} ${node.token} ${node.kind} ${node.feature ?? ""}`.toLowerCase();
-  return words.every((word) => (/^l\d+$/.test(word) ? place === word : text.includes(word) || place === word));
+  return words.every((word) =>
+    /^l\d+$/.test(word) ? place === word : text.includes(word) || place === word,
+  );
 }

@@ -1,6 +1,14 @@
 /* Keys of the whole page. */
 
-import { beginGrouping, cancelGrouping, finishGrouping, follow, followSibling, select, togglePin } from "./actions.js";
+import {
+  beginGrouping,
+  cancelGrouping,
+  finishGrouping,
+  follow,
+  followSibling,
+  select,
+  togglePin,
+} from "./actions.js";
 import { toggleTheme } from "./panels/header.js";
 
 /** `commands` are main's `search()` and `help()`. Returns the function that ends listening. */
@@ -25,7 +33,13 @@ export function useKeyboard(store, commands) {
   };
 
   function down(event) {
-    if (isTyping(event.target) || event.altKey || store.get("graph") === null || document.querySelector("dialog[open]")) return;
+    if (
+      isTyping(event.target) ||
+      event.altKey ||
+      store.get("graph") === null ||
+      document.querySelector("dialog[open]")
+    )
+      return;
     const command = event.ctrlKey || event.metaKey ? chord(event) : keys[event.key];
     if (!command || (event.repeat && event.key === "g")) return;
     event.preventDefault();
@@ -51,5 +65,8 @@ export function useKeyboard(store, commands) {
 }
 
 function isTyping(target) {
-  return target instanceof HTMLElement && target.matches("input:not([type=range]), textarea, select, [contenteditable]");
+  return (
+    target instanceof HTMLElement &&
+    target.matches("input:not([type=range]), textarea, select, [contenteditable]")
+  );
 }

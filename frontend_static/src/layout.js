@@ -44,7 +44,11 @@ function groupNodes(graph, visible) {
 
 /** Influence is a cumulative score: the smaller, the more important. */
 function byImportance(a, b) {
-  return (b.probability ?? 0) - (a.probability ?? 0) || (a.influence ?? 2) - (b.influence ?? 2) || a.index - b.index;
+  return (
+    (b.probability ?? 0) - (a.probability ?? 0) ||
+    (a.influence ?? 2) - (b.influence ?? 2) ||
+    a.index - b.index
+  );
 }
 
 function layoutColumns(groups, tokenCount, width) {

@@ -3,7 +3,8 @@
 import { clamp } from "./scales.js";
 
 export const MAX_BOXES = 200;
-export const BOX = Object.freeze({ width: 116, height: 38, gap: 14 });
+const BOX = Object.freeze({ width: 116, height: 38, gap: 14 });
+const LOOSEST = Object.freeze({ x: 2.3, y: 3.2 });
 const UNNAMED = "supernode";
 
 /**
@@ -24,7 +25,10 @@ export function makeBoxes(graph, pinned, supernodes) {
 function makeBox(label, group, members) {
   const mean = (value) => members.reduce((sum, node) => sum + value(node), 0) / members.length;
   return {
-    key: members.map((node) => node.id).sort().join("|"),
+    key: members
+      .map((node) => node.id)
+      .sort()
+      .join("|"),
     label,
     group,
     members,
@@ -85,33 +89,58 @@ export function groupConnections(graph, memberIndices, direction) {
   return [...sums.values()].sort((a, b) => Math.abs(b.share) - Math.abs(a.share) || a.other - b.other);
 }
 
+/** The size of a box, and the room around it, for a font of `em` pixels. */
+export function boxSize(em = 13) {
+  return { width: (BOX.width * em) / 13, height: (BOX.height * em) / 13, gap: BOX.gap };
+}
+
 /**
  * Box centres in a panel of `width` × `height` pixels: positions run left to right, layers bottom to top, boxes are pushed
- * apart. `fixed` holds boxes that were dragged, as [x, y] from 0 to 1 by key; they stay where they are.
+ * apart, and few of them stay together in the middle. `fixed` holds boxes that were dragged, as [x, y] from 0 to 1 by key;
+ * they stay where they are.
  */
-export function layoutBoxes(boxes, width, height, fixed = {}) {
-  const inner = { x: BOX.width / 2 + 8, y: BOX.height / 2 + 8 };
+export function layoutBoxes(boxes, width, height, fixed = {}, size = boxSize()) {
+  const inner = { x: size.width / 2 + 8, y: size.height / 2 + 8 };
   const rankX = ranks(boxes.map((box) => box.position));
   const rankY = ranks(boxes.map((box) => box.layer));
+  const span = { x: Math.max(1, width - 2 * inner.x), y: Math.max(1, height - 2 * inner.y) };
+  const used = {
+    x: Math.min(span.x, (new Set(rankX).size - 1) * size.width * LOOSEST.x),
+    y: Math.min(span.y, (new Set(rankY).size - 1) * size.height * LOOSEST.y),
+  };
   const placed = boxes.map((box, i) => {
     const pinned = fixed[box.key];
-    const u = pinned ? pinned[0] : rankX[i];
-    const v = pinned ? pinned[1] : 1 - rankY[i];
-    const span = { x: Math.max(1, width - 2 * inner.x), y: Math.max(1, height - 2 * inner.y) };
-    return { x: inner.x + u * span.x, y: inner.y + v * span.y, fixed: Boolean(pinned) };
+    if (pinned) return { x: inner.x + pinned[0] * span.x, y: inner.y + pinned[1] * span.y, fixed: true };
+    return {
+      x: width / 2 + (rankX[i] - 0.5) * used.x,
+      y: height / 2 + (0.5 - rankY[i]) * used.y,
+      fixed: false,
+    };
   });
-  for (let round = 0; round < 120 && pushApart(placed); round += 1) keepInside(placed, inner, width, height);
+  for (let round = 0; round < 120 && pushApart(placed, size); round += 1)
+    keepInside(placed, inner, width, height);
   keepInside(placed, inner, width, height);
   return placed;
 }
 
 /** A centre in pixels as [x, y] from 0 to 1, the inverse of what `layoutBoxes` does with `fixed`. */
-export function unitPosition({ x, y }, width, height) {
-  const inner = { x: BOX.width / 2 + 8, y: BOX.height / 2 + 8 };
+export function unitPosition({ x, y }, width, height, size = boxSize()) {
+  const inner = { x: size.width / 2 + 8, y: size.height / 2 + 8 };
   return [
     clamp((x - inner.x) / Math.max(1, width - 2 * inner.x), 0, 1),
     clamp((y - inner.y) / Math.max(1, height - 2 * inner.y), 0, 1),
   ];
+}
+
+/** A place for every box if any was dragged, as files want it: what is missing is laid out; empty if none was. */
+export function completePositions(graph, { pinned, supernodes, positions }) {
+  if (Object.keys(positions).length === 0) return {};
+  const [width, height] = [1000, 600];
+  const boxes = makeBoxes(graph, pinned, supernodes);
+  const places = layoutBoxes(boxes, width, height, positions);
+  return Object.fromEntries(
+    boxes.map(({ key }, i) => [key, positions[key] ?? unitPosition(places[i], width, height)]),
+  );
 }
 
 /** Ranks from 0 to 1, equal values sharing one; a single value stands in the middle. */
@@ -120,21 +149,22 @@ function ranks(values) {
   return values.map((value) => (distinct.length < 2 ? 0.5 : distinct.indexOf(value) / (distinct.length - 1)));
 }
 
-function pushApart(placed) {
+function pushApart(placed, size) {
   let moved = false;
   for (let i = 0; i < placed.length; i += 1) {
-    for (let j = i + 1; j < placed.length; j += 1) moved = separate(placed[i], placed[j], j - i) || moved;
+    for (let j = i + 1; j < placed.length; j += 1)
+      moved = separate(placed[i], placed[j], j - i, size) || moved;
   }
   return moved;
 }
 
-function separate(a, b, tie) {
+function separate(a, b, tie, size) {
   if (a.fixed && b.fixed) return false;
   const [dx, dy] = [b.x - a.x, b.y - a.y];
-  const overlapX = BOX.width + BOX.gap - Math.abs(dx);
-  const overlapY = BOX.height + BOX.gap - Math.abs(dy);
+  const overlapX = size.width + size.gap - Math.abs(dx);
+  const overlapY = size.height + size.gap - Math.abs(dy);
   if (overlapX <= 0.5 || overlapY <= 0.5) return false;
-  const axis = overlapX * BOX.height < overlapY * BOX.width ? "x" : "y";
+  const axis = overlapX * size.height < overlapY * size.width ? "x" : "y";
   const direction = Math.sign(axis === "x" ? dx : dy) || (tie % 2 ? 1 : -1);
   const step = (axis === "x" ? overlapX : overlapY) / 2;
   if (!a.fixed) a[axis] -= direction * step * (b.fixed ? 2 : 1);
@@ -157,7 +187,8 @@ function keepInside(placed, inner, width, height) {
 export function mergeGroups(supernodes, ids, names = []) {
   const touched = supernodes.filter(([, ...members]) => members.some((id) => ids.includes(id)));
   const members = new Set([...touched.flatMap(([, ...group]) => group), ...ids]);
-  const label = touched.map(([name]) => name).find((name) => name && name !== UNNAMED) ?? names.find(Boolean) ?? UNNAMED;
+  const label =
+    touched.map(([name]) => name).find((name) => name && name !== UNNAMED) ?? names.find(Boolean) ?? UNNAMED;
   return [...supernodes.filter((group) => !touched.includes(group)), Object.freeze([label, ...members])];
 }
 
@@ -166,5 +197,7 @@ export function dissolveGroup(supernodes, number) {
 }
 
 export function renameGroup(supernodes, number, label) {
-  return supernodes.map((group, i) => (i === number ? Object.freeze([label.trim() || UNNAMED, ...group.slice(1)]) : group));
+  return supernodes.map((group, i) =>
+    i === number ? Object.freeze([label.trim() || UNNAMED, ...group.slice(1)]) : group,
+  );
 }

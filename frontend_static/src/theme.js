@@ -6,11 +6,19 @@ const KEY = "circuit-tracer-theme";
 const CANVAS_COLOURS = Object.freeze({
   light: Object.freeze({
     ...THEMES.light,
-    band: [247, 246, 242], bandStrong: [240, 238, 231], outline: [60, 58, 54], accent: [214, 51, 132], group: [0, 140, 170],
+    band: [247, 246, 242],
+    bandStrong: [240, 238, 231],
+    outline: [60, 58, 54],
+    accent: [214, 51, 132],
+    group: [0, 140, 170],
   }),
   dark: Object.freeze({
     ...THEMES.dark,
-    band: [38, 39, 43], bandStrong: [46, 47, 52], outline: [190, 187, 180], accent: [255, 110, 180], group: [64, 200, 224],
+    band: [38, 39, 43],
+    bandStrong: [46, 47, 52],
+    outline: [190, 187, 180],
+    accent: [255, 110, 180],
+    group: [64, 200, 224],
   }),
 });
 
@@ -19,6 +27,11 @@ let current = "light";
 /** The colours of the theme that is on. */
 export function palette() {
   return CANVAS_COLOURS[current];
+}
+
+/** The page's font size in pixels, which grows with the window. */
+export function fontSize() {
+  return Number.parseFloat(window.getComputedStyle(document.body).fontSize) || 13;
 }
 
 /** The remembered theme, else the system's. */

@@ -16,6 +16,7 @@ from .graphs import write_features, write_graphs
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
 
 expect = playwright.expect
+expect.set_options(timeout=20_000)
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = [
     "--no-sandbox",
@@ -77,7 +78,7 @@ def viewer(browser: playwright.Browser, tmp_path: Path) -> Iterator[Viewer]:
     write_features(features)
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(8000)
+    page.set_default_timeout(20_000)
     with serve(graphs, features_dir=features, port=0) as server:
         shown = Viewer(page, server, graphs)
         page.on("pageerror", lambda error: shown.complaints.append(str(error)))

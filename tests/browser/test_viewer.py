@@ -159,7 +159,9 @@ def test_holding_g_groups(viewer: Viewer) -> None:
 def test_boxes_can_be_dragged_and_stay(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.keyboard.press("p")
-    box = viewer.page.locator(".box").bounding_box()
+    viewer.page.keyboard.press("ArrowDown")
+    viewer.page.keyboard.press("p")
+    box = viewer.page.locator(".box").first.bounding_box()
     assert box is not None
     viewer.page.mouse.move(box["x"] + 10, box["y"] + 10)
     viewer.page.mouse.down()
@@ -167,7 +169,7 @@ def test_boxes_can_be_dragged_and_stay(viewer: Viewer) -> None:
     viewer.page.mouse.up()
     viewer.saved()
     viewer.open()
-    moved = viewer.page.locator(".box").bounding_box()
+    moved = viewer.page.locator(".box").first.bounding_box()
     assert moved is not None
     assert moved["x"] == pytest.approx(box["x"] - 200, abs=3)
     assert moved["y"] == pytest.approx(box["y"] - 60, abs=3)
@@ -329,3 +331,24 @@ def test_the_node_list_is_walked_with_arrows(viewer: Viewer) -> None:
     viewer.page.keyboard.press("ArrowUp")
     viewer.page.keyboard.press("ArrowUp")
     expect(viewer.page.locator("#node-search")).to_be_focused()
+
+
+def test_a_broken_graph_is_explained_and_another_can_be_chosen(viewer: Viewer) -> None:
+    viewer.page.goto(f"{viewer.server.url}?slug=broken")
+    expect(viewer.page.locator(".message strong")).to_contain_text("not valid JSON")
+    viewer.page.locator(".picker").select_option("demo")
+    expect(viewer.page.locator(".message")).to_be_hidden()
+    assert viewer.selected() == "4_50_2"
+    viewer.expect_complaint("422")
+
+
+def test_edits_wait_for_a_server_that_is_away(viewer: Viewer) -> None:
+    viewer.open()
+    viewer.page.route("**/annotations", lambda route: route.abort())
+    viewer.page.keyboard.press("p")
+    viewer.page.wait_for_selector('.save-state[data-kind="failed"]')
+    viewer.page.unroute("**/annotations")
+    viewer.page.evaluate("window.dispatchEvent(new Event('online'))")
+    viewer.saved()
+    assert params(viewer)["pinnedIds"] == ["4_50_2"]
+    viewer.expect_complaint("ERR_FAILED")

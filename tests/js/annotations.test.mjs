@@ -1,16 +1,37 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { addressOf, fromParams, paramsFromAddress, readPositions, toParams, writePositions } from "../../frontend_static/src/annotations.js";
+import {
+  addressOf,
+  fromParams,
+  paramsFromAddress,
+  readPositions,
+  toParams,
+  writePositions,
+} from "../../frontend_static/src/annotations.js";
 import { initialState } from "../../frontend_static/src/state.js";
 
 const PARAMS = {
-  pinnedIds: ["a", "b"], supernodes: [["x, y", "a"]], clerps: [["43", "label"]], linkType: "input", clickedId: "a",
-  hiddenIds: ["c"], pruningThreshold: 0.5, sg_pos: "", theirs: { kept: true },
+  pinnedIds: ["a", "b"],
+  supernodes: [["x, y", "a"]],
+  clerps: [["43", "label"]],
+  linkType: "input",
+  clickedId: "a",
+  hiddenIds: ["c"],
+  pruningThreshold: 0.5,
+  sg_pos: "",
+  theirs: { kept: true },
 };
 
 test("arrays and the reference's strings mean the same", () => {
-  const strings = { ...PARAMS, pinnedIds: "a,b", supernodes: '[["x, y","a"]]', clerps: '[["43","label"]]', hiddenIds: "c", pruningThreshold: "0.5" };
+  const strings = {
+    ...PARAMS,
+    pinnedIds: "a,b",
+    supernodes: '[["x, y","a"]]',
+    clerps: '[["43","label"]]',
+    hiddenIds: "c",
+    pruningThreshold: "0.5",
+  };
   assert.deepEqual(fromParams(strings), fromParams(PARAMS));
   assert.deepEqual(fromParams(PARAMS).labels, { 43: "label" });
 });
@@ -26,20 +47,40 @@ test("the slider at its maximum isn't saved, so that it can't hide nodes later",
 });
 
 test("hostile and empty values become empty ones", () => {
-  for (const params of [undefined, null, {}, { pinnedIds: 5, supernodes: "[[", clerps: "{}", clickedId: "null", linkType: "?", pruningThreshold: "x" }]) {
+  for (const params of [
+    undefined,
+    null,
+    {},
+    { pinnedIds: 5, supernodes: "[[", clerps: "{}", clickedId: "null", linkType: "?", pruningThreshold: "x" },
+  ]) {
     const state = fromParams(params);
-    assert.deepEqual([state.pinned, state.supernodes, state.labels, state.selected, state.linkType, state.threshold], [[], [], {}, null, "both", null]);
+    assert.deepEqual(
+      [state.pinned, state.supernodes, state.labels, state.selected, state.linkType, state.threshold],
+      [[], [], {}, null, "both", null],
+    );
   }
   assert.equal(fromParams({ clickedId: "supernode-3" }).selected, null);
-  assert.deepEqual(fromParams({ supernodes: [["only a label"], ["x", 5], "y", ["ok", "a"]] }).supernodes, [["ok", "a"]]);
+  assert.deepEqual(fromParams({ supernodes: [["only a label"], ["x", 5], "y", ["ok", "a"]] }).supernodes, [
+    ["ok", "a"],
+  ]);
 });
 
 test("an address with everything reads back as the same view", () => {
-  const state = { slug: "ü & #?", selected: "a", threshold: 0.25, pinned: ["a", "b"], supernodes: [["x & y=+#", "a"]], labels: { 43: "50% + more" } };
+  const state = {
+    slug: "ü & #?",
+    selected: "a",
+    threshold: 0.25,
+    pinned: ["a", "b"],
+    supernodes: [["x & y=+#", "a"]],
+    labels: { 43: "50% + more" },
+  };
   const { slug, params } = paramsFromAddress(`?${addressOf(state, true)}`);
   const back = fromParams(params);
   assert.equal(slug, state.slug);
-  assert.deepEqual([back.selected, back.threshold, back.pinned, back.supernodes, back.labels], ["a", 0.25, ["a", "b"], state.supernodes, state.labels]);
+  assert.deepEqual(
+    [back.selected, back.threshold, back.pinned, back.supernodes, back.labels],
+    ["a", 0.25, ["a", "b"], state.supernodes, state.labels],
+  );
 });
 
 test("an address without a parameter doesn't override the file", () => {

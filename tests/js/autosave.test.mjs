@@ -17,8 +17,20 @@ function scene(answers = []) {
     if (answer instanceof Object) throw answer;
     return answer;
   };
-  const autosave = createAutosave(store, save, { later: (f) => { timer = f; return f; }, forget: () => { timer = null; } });
-  const tick = async () => { const f = timer; timer = null; await f?.(); };
+  const autosave = createAutosave(store, save, {
+    later: (f) => {
+      timer = f;
+      return f;
+    },
+    forget: () => {
+      timer = null;
+    },
+  });
+  const tick = async () => {
+    const f = timer;
+    timer = null;
+    await f?.();
+  };
   return { store, sent, autosave, tick, waiting: () => timer !== null };
 }
 
@@ -30,7 +42,13 @@ test("edits are saved after a pause with the tag that was read, then with the ne
   await tick();
   store.edit({ pinned: [] });
   await tick();
-  assert.deepEqual(sent.map(({ etag, pinned }) => [etag, pinned]), [['"0"', ["a", "b"]], ['"1"', []]]);
+  assert.deepEqual(
+    sent.map(({ etag, pinned }) => [etag, pinned]),
+    [
+      ['"0"', ["a", "b"]],
+      ['"1"', []],
+    ],
+  );
   assert.equal(store.get("saving").kind, "saved");
 });
 

@@ -2,7 +2,18 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  joinTokens, layerLabel, mergeSpans, nodeLabel, number, percent, percentile, shorten, showToken, signed, signedPercent, tokenLabel,
+  joinTokens,
+  layerLabel,
+  mergeSpans,
+  nodeLabel,
+  number,
+  percent,
+  percentile,
+  shorten,
+  showToken,
+  signed,
+  signedPercent,
+  tokenLabel,
 } from "../../frontend_static/src/format.js";
 
 test("invisible characters of tokens are shown", () => {
@@ -52,7 +63,10 @@ test("percentiles follow the first value that reaches the activation", () => {
 
 test("escaped bytes are joined until they form characters", () => {
   const joined = joinTokens(["a", "\\xe6\\x9d", "\\xb1", "b"], [0, 1, 3, 0]);
-  assert.deepEqual(joined.map(({ text }) => text), ["a", "東", "b"]);
+  assert.deepEqual(
+    joined.map(({ text }) => text),
+    ["a", "東", "b"],
+  );
   assert.equal(joined[1].activation, 3);
   assert.deepEqual([joined[1].from, joined[1].to], [1, 3]);
 });
@@ -64,12 +78,21 @@ test("bytes that never form a character stay as they are", () => {
 });
 
 test("missing and odd activations count as zero", () => {
-  assert.deepEqual(joinTokens(["a", "b"], [null]).map(({ activation }) => activation), [0, 0]);
+  assert.deepEqual(
+    joinTokens(["a", "b"], [null]).map(({ activation }) => activation),
+    [0, 0],
+  );
 });
 
 test("neighbours of equal activation become one span, but never with the centre", () => {
   const joined = joinTokens(["a", "b", "c", "d", "e"], [0, 0, 0, 0, 2]);
   const spans = mergeSpans(joined, 2);
-  assert.deepEqual(spans.map(({ text }) => text), ["ab", "c", "d", "e"]);
-  assert.deepEqual(spans.map(({ isCentre }) => isCentre), [false, true, false, false]);
+  assert.deepEqual(
+    spans.map(({ text }) => text),
+    ["ab", "c", "d", "e"],
+  );
+  assert.deepEqual(
+    spans.map(({ isCentre }) => isCentre),
+    [false, true, false, false],
+  );
 });

@@ -1,13 +1,27 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { cantor, matchesQuery, maxThreshold, outputToken, parseGraph, uncantor, visibleNodes } from "../../frontend_static/src/graph.js";
+import {
+  cantor,
+  matchesQuery,
+  maxThreshold,
+  outputToken,
+  parseGraph,
+  uncantor,
+  visibleNodes,
+} from "../../frontend_static/src/graph.js";
 import { graphJson } from "./builders.mjs";
 
 test("kinds, layers and names are read from the file", () => {
   const graph = parseGraph(graphJson());
-  assert.deepEqual(graph.nodes.map((node) => node.kind), ["feature", "feature", "error", "token", "logit", "logit"]);
-  assert.deepEqual(graph.nodes.map((node) => node.layer), [0, 1, 1, -1, 2, 2]);
+  assert.deepEqual(
+    graph.nodes.map((node) => node.kind),
+    ["feature", "feature", "error", "token", "logit", "logit"],
+  );
+  assert.deepEqual(
+    graph.nodes.map((node) => node.layer),
+    [0, 1, 1, -1, 2, 2],
+  );
   assert.equal(graph.node("1_7_2").feature, 7);
   assert.equal(graph.node("3_42_2").logitToken, ' "x" (y)');
   assert.equal(graph.node("3_42_2").probability, 0.25);
@@ -35,7 +49,10 @@ test("inputs and outputs list every link once, strongest first", () => {
   assert.deepEqual([...outgoing].sort(), [0, 1, 2, 3, 4, 5]);
   for (const node of graph.nodes) {
     const sizes = [...graph.outputs(node.index)].map((k) => Math.abs(graph.links.share[k]));
-    assert.deepEqual(sizes, [...sizes].sort((a, b) => b - a));
+    assert.deepEqual(
+      sizes,
+      [...sizes].sort((a, b) => b - a),
+    );
   }
 });
 
@@ -44,13 +61,19 @@ test("nothing is changed in the file's object, and the model can't be changed", 
   const before = JSON.stringify(json);
   const graph = parseGraph(json);
   assert.equal(JSON.stringify(json), before);
-  assert.throws(() => { graph.nodes[0].layer = 5; }, TypeError);
+  assert.throws(() => {
+    graph.nodes[0].layer = 5;
+  }, TypeError);
 });
 
 test("odd files don't throw", () => {
   assert.equal(parseGraph({}).nodes.length, 0);
   assert.equal(parseGraph({ metadata: {}, nodes: [], links: [] }).links.count, 0);
-  const weights = [Number.NaN, null, "1", Number.POSITIVE_INFINITY].map((weight) => ({ source: "E_3_1", target: "0_5_1", weight }));
+  const weights = [Number.NaN, null, "1", Number.POSITIVE_INFINITY].map((weight) => ({
+    source: "E_3_1",
+    target: "0_5_1",
+    weight,
+  }));
   assert.equal(parseGraph(graphJson({ links: weights })).links.count, 0);
 });
 
@@ -63,14 +86,24 @@ test("ids that collide, as in old files, are counted and the first keeps the id"
 
 test("feature numbers of old files are taken as they are", () => {
   const nodes = [{ ...graphJson().nodes[0], node_id: "x", feature: 5 }];
-  assert.equal(parseGraph(graphJson({ nodes, links: [], metadata: { schema_version: null } })).nodes[0].feature, 5);
+  assert.equal(
+    parseGraph(graphJson({ nodes, links: [], metadata: { schema_version: null } })).nodes[0].feature,
+    5,
+  );
 });
 
 test("cantor pairing and its inverse, also where a square root in floating point would be off", () => {
   assert.equal(cantor(0, 6200), 19229300);
   assert.equal(cantor(24, 2394), 2926965);
   assert.equal(cantor(25, 16383), 134635819);
-  for (const [layer, feature] of [[0, 0], [1, 0], [0, 1], [47, 262143], [3, 94906265], [0, 94906264]]) {
+  for (const [layer, feature] of [
+    [0, 0],
+    [1, 0],
+    [0, 1],
+    [47, 262143],
+    [3, 94906265],
+    [0, 94906264],
+  ]) {
     assert.deepEqual(uncantor(cantor(layer, feature)), [layer, feature]);
   }
 });
@@ -83,7 +116,8 @@ test("a label that isn't in the usual form is kept whole", () => {
 
 test("pruning keeps tokens, logits and pins, and everything at the maximum", () => {
   const graph = parseGraph(graphJson());
-  const shown = (...args) => graph.nodes.filter((node) => visibleNodes(graph, ...args)[node.index]).map((node) => node.id);
+  const shown = (...args) =>
+    graph.nodes.filter((node) => visibleNodes(graph, ...args)[node.index]).map((node) => node.id);
   assert.equal(maxThreshold(graph), 0.8);
   assert.equal(shown(0.8).length, 6);
   assert.deepEqual(shown(0.3), ["0_5_1", "E_3_1", "3_42_2", "3_43_2"]);

@@ -12,8 +12,14 @@ const laid = (json = graphJson(), width = 600, height = 400) => {
 
 test("columns begin at the first position with nodes and fill the width in proportion to their fullest row", () => {
   const { columns } = laid();
-  assert.deepEqual(columns.map((column) => column.position), [1, 2]);
-  assert.deepEqual(columns.map((column) => column.count), [1, 2]);
+  assert.deepEqual(
+    columns.map((column) => column.position),
+    [1, 2],
+  );
+  assert.deepEqual(
+    columns.map((column) => column.count),
+    [1, 2],
+  );
   assert.equal(columns[0].width, 200);
   assert.equal(columns[1].x, 200);
   assert.equal(columns[1].width, 400);
@@ -21,7 +27,10 @@ test("columns begin at the first position with nodes and fill the width in propo
 
 test("rows go from the embedding below to the logits on top", () => {
   const { rows, graph, y } = laid();
-  assert.deepEqual(rows.map((row) => row.label), ["Emb", "L0", "L1", "Logits"]);
+  assert.deepEqual(
+    rows.map((row) => row.label),
+    ["Emb", "L0", "L1", "Logits"],
+  );
   assert.equal(y[graph.index("E_3_1")], 350);
   assert.equal(y[graph.index("0_5_1")], 250);
   assert.equal(y[graph.index("3_42_2")], 50);
@@ -30,13 +39,20 @@ test("rows go from the embedding below to the logits on top", () => {
 test("within a cell the likeliest logit stands on the right, as the layout rule says", () => {
   const { graph, x } = laid();
   const [padding, width, count] = [8, 400, 2];
-  const spacing = Math.min(Math.max(20, Math.min((200 - padding) / 1, (width - padding) / 2)), (width - padding) / count);
+  const spacing = Math.min(
+    Math.max(20, Math.min((200 - padding) / 1, (width - padding) / 2)),
+    (width - padding) / count,
+  );
   assert.equal(x[graph.index("3_43_2")], 200 + width - padding - padding / 2);
   assert.equal(x[graph.index("3_42_2")], 200 + width - padding - (padding / 2 + spacing));
 });
 
 test("no two nodes of a cell coincide and all stay in their column", () => {
-  const nodes = Array.from({ length: 40 }, (_, i) => ({ ...graphJson().nodes[0], node_id: `n${i}`, ctx_idx: i % 3 }));
+  const nodes = Array.from({ length: 40 }, (_, i) => ({
+    ...graphJson().nodes[0],
+    node_id: `n${i}`,
+    ctx_idx: i % 3,
+  }));
   const { graph, x, columns } = laid(graphJson({ nodes, links: [] }), 300, 100);
   const seen = new Set();
   for (const node of graph.nodes) {

@@ -7,12 +7,19 @@ import { fileURLToPath } from "node:url";
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), "../../frontend_static");
 const files = (folder) =>
   readdirSync(folder, { withFileTypes: true }).flatMap((entry) =>
-    entry.name === "vendor" || entry.name === "node_modules" ? [] : entry.isDirectory() ? files(join(folder, entry.name)) : [join(folder, entry.name)]);
+    entry.name === "vendor" || entry.name === "node_modules"
+      ? []
+      : entry.isDirectory()
+        ? files(join(folder, entry.name))
+        : [join(folder, entry.name)],
+  );
 const modules = files(join(ROOT, "src")).filter((path) => path.endsWith(".js"));
 const read = (path) => readFileSync(path, "utf8");
 
 test("every module is preloaded, so that a slow line isn't walked import by import", () => {
-  const preloaded = [...read(join(ROOT, "index.html")).matchAll(/rel="modulepreload" href="([^"]+)"/g)].map(([, href]) => href);
+  const preloaded = [...read(join(ROOT, "index.html")).matchAll(/rel="modulepreload" href="([^"]+)"/g)].map(
+    ([, href]) => href,
+  );
   assert.deepEqual(preloaded.sort(), modules.map((path) => relative(ROOT, path)).sort());
 });
 
@@ -25,7 +32,11 @@ test("no file names another host or holds inline script", () => {
 
 test("text never becomes markup", () => {
   for (const path of [...modules, join(ROOT, "main.js")]) {
-    assert.doesNotMatch(read(path), /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function/, path);
+    assert.doesNotMatch(
+      read(path),
+      /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function/,
+      path,
+    );
   }
 });
 
@@ -33,7 +44,8 @@ test("only api.js fetches, and pure files import no panels", () => {
   for (const path of modules) {
     const name = relative(join(ROOT, "src"), path);
     if (name !== "api.js") assert.doesNotMatch(read(path), /\bfetch\(|XMLHttpRequest|WebSocket/, name);
-    if (!name.startsWith("panels/") && name !== "keyboard.js") assert.doesNotMatch(read(path), /from "\.\/panels\//, name);
+    if (!name.startsWith("panels/") && name !== "keyboard.js")
+      assert.doesNotMatch(read(path), /from "\.\/panels\//, name);
   }
 });
 

@@ -1,7 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { activationColour, contrast, css, linear, mix, signedColour, strokeWidth, textOn, THEMES } from "../../frontend_static/src/scales.js";
+import {
+  activationColour,
+  contrast,
+  css,
+  linear,
+  mix,
+  signedColour,
+  strokeWidth,
+  textOn,
+  THEMES,
+} from "../../frontend_static/src/scales.js";
 
 test("linear maps ends to ends, also for an empty domain", () => {
   assert.equal(linear([0, 10], [5, 25])(5), 15);
@@ -22,13 +32,16 @@ test("sign decides the hue and strength the depth, in both themes", () => {
     const [pr, pg, pb] = signedColour(-0.4, theme);
     assert.ok(pg < pr && pg < pb, "purple for negative");
     assert.deepEqual(signedColour(9, theme), signedColour(0.4, theme));
-    assert.ok(contrast(signedColour(0.4, theme), theme.surface) > contrast(signedColour(0.02, theme), theme.surface));
+    assert.ok(
+      contrast(signedColour(0.4, theme), theme.surface) > contrast(signedColour(0.02, theme), theme.surface),
+    );
   }
 });
 
 test("strong links stand out from the surface at least 3 to 1", () => {
   for (const theme of Object.values(THEMES)) {
-    for (const share of [-0.4, -0.25, 0.25, 0.4]) assert.ok(contrast(signedColour(share, theme), theme.surface) >= 3);
+    for (const share of [-0.4, -0.25, 0.25, 0.4])
+      assert.ok(contrast(signedColour(share, theme), theme.surface) >= 3);
   }
 });
 

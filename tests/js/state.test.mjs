@@ -6,7 +6,9 @@ import { createStore, initialState } from "../../frontend_static/src/state.js";
 test("subscribers run once per patch, for their keys only, until disposed", () => {
   const store = createStore({ a: 1, b: 2 });
   let calls = 0;
-  const dispose = store.subscribe(["a", "b"], () => { calls += 1; });
+  const dispose = store.subscribe(["a", "b"], () => {
+    calls += 1;
+  });
   store.set({ a: 2, b: 3 });
   assert.equal(calls, 1);
   store.set({ a: 2 });
@@ -22,7 +24,9 @@ test("a subscriber may end another while both are called", () => {
   let second = 0;
   let dispose = () => {};
   store.subscribe(["a"], () => dispose());
-  dispose = store.subscribe(["a"], () => { second += 1; });
+  dispose = store.subscribe(["a"], () => {
+    second += 1;
+  });
   store.set({ a: 2 });
   assert.equal(second, 0);
 });

@@ -3,20 +3,52 @@ import { test } from "node:test";
 
 import { parseGraph } from "../../frontend_static/src/graph.js";
 import {
-  BOX, boxEdges, dissolveGroup, groupConnections, layoutBoxes, makeBoxes, mergeGroups, renameGroup, unitPosition,
+  boxEdges,
+  boxSize,
+  completePositions,
+  dissolveGroup,
+  groupConnections,
+  layoutBoxes,
+  makeBoxes,
+  mergeGroups,
+  renameGroup,
+  unitPosition,
 } from "../../frontend_static/src/supernodes.js";
 import { graphJson } from "./builders.mjs";
 
 const graph = parseGraph(graphJson());
 
 test("groups keep their pinned members only, and vanish without any", () => {
-  const boxes = makeBoxes(graph, ["0_5_1", "E_3_1", "gone"], [["g", "0_5_1", "1_7_2"], ["empty", "1_-1_2"]]);
-  assert.deepEqual(boxes.map(({ label, members }) => [label, members.map((node) => node.id)]), [["g", ["0_5_1"]], ["", ["E_3_1"]]]);
+  const boxes = makeBoxes(
+    graph,
+    ["0_5_1", "E_3_1", "gone"],
+    [
+      ["g", "0_5_1", "1_7_2"],
+      ["empty", "1_-1_2"],
+    ],
+  );
+  assert.deepEqual(
+    boxes.map(({ label, members }) => [label, members.map((node) => node.id)]),
+    [
+      ["g", ["0_5_1"]],
+      ["", ["E_3_1"]],
+    ],
+  );
 });
 
 test("a node in two groups belongs to the first", () => {
-  const boxes = makeBoxes(graph, ["0_5_1"], [["one", "0_5_1"], ["two", "0_5_1"]]);
-  assert.deepEqual(boxes.map((box) => box.label), ["one"]);
+  const boxes = makeBoxes(
+    graph,
+    ["0_5_1"],
+    [
+      ["one", "0_5_1"],
+      ["two", "0_5_1"],
+    ],
+  );
+  assert.deepEqual(
+    boxes.map((box) => box.label),
+    ["one"],
+  );
 });
 
 test("an edge between single nodes is the link's share of the target's input", () => {
@@ -42,29 +74,68 @@ test("a group's connections are summed per outside node", () => {
 });
 
 test("merging dissolves touched groups and reuses their label", () => {
-  const groups = [["old", "a", "b"], ["other", "z"]];
-  assert.deepEqual(mergeGroups(groups, ["b", "c"]), [["other", "z"], ["old", "a", "b", "c"]]);
+  const groups = [
+    ["old", "a", "b"],
+    ["other", "z"],
+  ];
+  assert.deepEqual(mergeGroups(groups, ["b", "c"]), [
+    ["other", "z"],
+    ["old", "a", "b", "c"],
+  ]);
   assert.deepEqual(mergeGroups([], ["a", "b"], ["", "first"]), [["first", "a", "b"]]);
   assert.deepEqual(mergeGroups([], ["a", "b"]), [["supernode", "a", "b"]]);
   assert.deepEqual(dissolveGroup(groups, 0), [["other", "z"]]);
-  assert.deepEqual(renameGroup(groups, 1, "  "), [["old", "a", "b"], ["supernode", "z"]]);
+  assert.deepEqual(renameGroup(groups, 1, "  "), [
+    ["old", "a", "b"],
+    ["supernode", "z"],
+  ]);
 });
 
+const BOX = boxSize();
+
 test("boxes stand inside the panel, layers upwards, and don't overlap where there is room", () => {
-  const nodes = Array.from({ length: 24 }, (_, i) => ({ ...graphJson().nodes[0], node_id: `n${i}`, layer: String(i % 5), ctx_idx: i % 4 }));
+  const nodes = Array.from({ length: 24 }, (_, i) => ({
+    ...graphJson().nodes[0],
+    node_id: `n${i}`,
+    layer: String(i % 5),
+    ctx_idx: i % 4,
+  }));
   const many = parseGraph(graphJson({ nodes, links: [] }));
-  const boxes = makeBoxes(many, nodes.map((node) => node.node_id), []);
+  const boxes = makeBoxes(
+    many,
+    nodes.map((node) => node.node_id),
+    [],
+  );
   const [width, height] = [1400, 900];
   const places = layoutBoxes(boxes, width, height);
   for (const { x, y } of places) {
-    assert.ok(x >= BOX.width / 2 && x <= width - BOX.width / 2 && y >= BOX.height / 2 && y <= height - BOX.height / 2);
+    assert.ok(
+      x >= BOX.width / 2 && x <= width - BOX.width / 2 && y >= BOX.height / 2 && y <= height - BOX.height / 2,
+    );
   }
-  places.forEach((a, i) => places.slice(i + 1).forEach((b) => {
-    assert.ok(Math.abs(a.x - b.x) >= BOX.width || Math.abs(a.y - b.y) >= BOX.height);
-  }));
+  places.forEach((a, i) =>
+    places.slice(i + 1).forEach((b) => {
+      assert.ok(Math.abs(a.x - b.x) >= BOX.width || Math.abs(a.y - b.y) >= BOX.height);
+    }),
+  );
   const low = places[boxes.findIndex((box) => box.layer === 0)];
   const high = places[boxes.findIndex((box) => box.layer === 4)];
   assert.ok(high.y < low.y);
+});
+
+test("a few boxes stay together in the middle of a large panel", () => {
+  const places = layoutBoxes(makeBoxes(graph, ["0_5_1", "1_7_2"], []), 3000, 1500);
+  assert.ok(Math.abs(places[0].x - places[1].x) < 3 * BOX.width);
+  assert.ok(Math.abs((places[0].x + places[1].x) / 2 - 1500) < 1);
+});
+
+test("files get a place for every box as soon as one was dragged", () => {
+  const state = { pinned: ["0_5_1", "E_3_1"], supernodes: [], positions: {} };
+  assert.deepEqual(completePositions(graph, state), {});
+  const all = completePositions(graph, { ...state, positions: { "0_5_1": [0.25, 0.75], gone: [0, 0] } });
+  assert.deepEqual(Object.keys(all).sort(), ["0_5_1", "E_3_1"]);
+  assert.deepEqual(all["0_5_1"], [0.25, 0.75]);
+  assert.ok(all.E_3_1.every((value) => value >= 0 && value <= 1));
 });
 
 test("a dragged box stays where it was put", () => {

@@ -18,7 +18,18 @@ export function connections(element, store) {
     replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : [emptyState()]));
   }
 
-  const keys = ["graph", "selected", "pinned", "labels", "visible", "theme", "sign", "supernodes", "featureLabels", "wholeGroup"];
+  const keys = [
+    "graph",
+    "selected",
+    "pinned",
+    "labels",
+    "visible",
+    "theme",
+    "sign",
+    "supernodes",
+    "featureLabels",
+    "wholeGroup",
+  ];
   const dispose = store.subscribe(keys, render);
   render();
   return dispose;
@@ -29,51 +40,108 @@ function emptyState() {
     "div",
     { class: "empty" },
     h("p", {}, "Click a node to see what feeds it and what it feeds."),
-    h("p", { class: "muted" }, "Press ", h("kbd", {}, "/"), " to search, ", h("kbd", {}, "↑"), " ", h("kbd", {}, "↓"),
-      " to walk along the strongest links, ", h("kbd", {}, "?"), " for everything else."),
+    h(
+      "p",
+      { class: "muted" },
+      "Press ",
+      h("kbd", {}, "/"),
+      " to search, ",
+      h("kbd", {}, "↑"),
+      " ",
+      h("kbd", {}, "↓"),
+      " to walk along the strongest links, ",
+      h("kbd", {}, "?"),
+      " for everything else.",
+    ),
   );
 }
 
 function selection(store, graph, node) {
   const group = store.get("supernodes").find(([, ...ids]) => ids.includes(node.id));
   const whole = group && store.get("wholeGroup");
-  return [whole ? groupHeader(store, group) : header(store, node, group), h("div", { class: "columns" },
-    column(store, graph, node, "input", "Inputs"), column(store, graph, node, "output", "Outputs"))];
+  return [
+    whole ? groupHeader(store, group) : header(store, node, group),
+    h(
+      "div",
+      { class: "columns" },
+      column(store, graph, node, "input", "Inputs"),
+      column(store, graph, node, "output", "Outputs"),
+    ),
+  ];
 }
 
 function groupHeader(store, [label]) {
   const count = selectedIndices(store).length;
-  return h("div", { class: "selection-head" },
-    h("div", { class: "selection-title" }, h("strong", { dir: "auto" }, label), h("span", { class: "muted" }, `supernode · ${count} ${count === 1 ? "node" : "nodes"}`)),
-    clearButton(store));
+  return h(
+    "div",
+    { class: "selection-head" },
+    h(
+      "div",
+      { class: "selection-title" },
+      h("strong", { dir: "auto" }, label),
+      h("span", { class: "muted" }, `supernode · ${count} ${count === 1 ? "node" : "nodes"}`),
+    ),
+    clearButton(store),
+  );
 }
 
 function clearButton(store) {
-  return h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear (Esc)",
-    onclick: () => select(store, null) }, icon("cross"));
+  return h(
+    "button",
+    {
+      class: "small quiet",
+      type: "button",
+      "aria-label": "Clear the selection",
+      title: "Clear (Esc)",
+      onclick: () => select(store, null),
+    },
+    icon("cross"),
+  );
 }
 
 function header(store, node, group) {
   const pinned = store.get("pinned").includes(node.id);
-  const facts = [nodePlace(node), node.feature !== null && `feature ${node.feature}`,
+  const facts = [
+    nodePlace(node),
+    node.feature !== null && `feature ${node.feature}`,
     node.activation !== null && `activation ${number(node.activation)}`,
-    node.influence !== null && `influence ${number(node.influence)}`, group && `in “${group[0]}”`].filter(Boolean);
+    node.influence !== null && `influence ${number(node.influence)}`,
+    group && `in “${group[0]}”`,
+  ].filter(Boolean);
   return h(
     "div",
     { class: "selection-head" },
     glyph(node.kind),
-    h("div", { class: "selection-title" },
-      h("strong", { dir: "auto" }, nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code])),
-      h("span", { class: "muted" }, facts.join(" · "))),
-    h("button", { class: "small", type: "button", "aria-pressed": String(pinned), title: "Pin to the subgraph (p)",
-      onclick: () => togglePin(store, node.id) }, pinned ? "Pinned" : "Pin"),
+    h(
+      "div",
+      { class: "selection-title" },
+      h(
+        "strong",
+        { dir: "auto" },
+        nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]),
+      ),
+      h("span", { class: "muted" }, facts.join(" · ")),
+    ),
+    h(
+      "button",
+      {
+        class: "small",
+        type: "button",
+        "aria-pressed": String(pinned),
+        title: "Pin to the subgraph (p)",
+        onclick: () => togglePin(store, node.id),
+      },
+      pinned ? "Pinned" : "Pin",
+    ),
     clearButton(store),
   );
 }
 
 function column(store, graph, node, direction, title) {
   const visible = store.get("visible");
-  const all = groupConnections(graph, selectedIndices(store), direction).filter(({ other }) => visible[other]);
+  const all = groupConnections(graph, selectedIndices(store), direction).filter(
+    ({ other }) => visible[other],
+  );
   const sign = store.get("sign");
   const parts = [
     ["Promoting", all.filter(({ share }) => share > 0), "positive"],
@@ -85,9 +153,14 @@ function column(store, graph, node, direction, title) {
     "div",
     { class: "column", "data-direction": direction },
     h("h3", {}, `${title} `, h("span", { class: "muted" }, String(count))),
-    h("div", { class: "scroll" },
+    h(
+      "div",
+      { class: "scroll" },
       count === 0 && h("p", { class: "muted none" }, `No ${title.toLowerCase()} among the visible nodes.`),
-      ...parts.flatMap(([name, rows]) => (rows.length ? [section(store, graph, node, direction, name, rows, widest)] : []))),
+      ...parts.flatMap(([name, rows]) =>
+        rows.length ? [section(store, graph, node, direction, name, rows, widest)] : [],
+      ),
+    ),
   );
 }
 
@@ -97,7 +170,11 @@ function section(store, graph, node, direction, name, rows, widest) {
     box.append(...rows.slice(from, from + PAGE).map((row) => connectionRow(store, graph, node, row, widest)));
     const left = rows.length - from - PAGE;
     if (left <= 0) return;
-    const more = h("button", { class: "more", type: "button" }, `Show ${Math.min(left, PAGE)} more of ${left}`);
+    const more = h(
+      "button",
+      { class: "more", type: "button" },
+      `Show ${Math.min(left, PAGE)} more of ${left}`,
+    );
     more.addEventListener("click", () => {
       more.remove();
       append(from + PAGE);

@@ -11,8 +11,18 @@ export function exampleGroups(record) {
   const groups = (record.examples_quantiles ?? []).filter((group) => group.examples?.length);
   if (groups.length === 0) return h("p", { class: "muted none" }, "The feature's file holds no examples.");
   const range = Number.isFinite(record.act_max) ? [record.act_min ?? 0, record.act_max] : DEFAULT_RANGE;
-  return h("div", { class: "examples" }, ...groups.map((group) =>
-    h("section", {}, h("h3", {}, group.quantile_name || "Examples"), ...group.examples.map((example) => exampleLine(example, range)))));
+  return h(
+    "div",
+    { class: "examples" },
+    ...groups.map((group) =>
+      h(
+        "section",
+        {},
+        h("h3", {}, group.quantile_name || "Examples"),
+        ...group.examples.map((example) => exampleLine(example, range)),
+      ),
+    ),
+  );
 }
 
 /** A click on the line folds the whole text out. */
@@ -24,8 +34,13 @@ function exampleLine(example, range) {
   const at = middle < 0 ? 0 : middle;
   const line = h(
     "div",
-    { class: `example${example.is_repeated_datapoint ? " repeated" : ""}`, title: example.is_repeated_datapoint ? "Also among the top examples. Click for the whole text" : "Click for the whole text",
-      onclick: () => line.classList.toggle("open") },
+    {
+      class: `example${example.is_repeated_datapoint ? " repeated" : ""}`,
+      title: example.is_repeated_datapoint
+        ? "Also among the top examples. Click for the whole text"
+        : "Click for the whole text",
+      onclick: () => line.classList.toggle("open"),
+    },
     h("div", { class: "before" }, h("bdi", {}, ...spans.slice(0, at))),
     h("div", { class: "after" }, spans[at] ?? "", h("bdi", {}, ...spans.slice(at + 1))),
   );
@@ -33,7 +48,11 @@ function exampleLine(example, range) {
 }
 
 function tokenSpan({ text, activation, isCentre }, [low, high]) {
-  const span = h("span", { class: isCentre ? "token centre" : "token" }, text.replace(/[\n\r\t]/g, showToken));
+  const span = h(
+    "span",
+    { class: isCentre ? "token centre" : "token" },
+    text.replace(/[\n\r\t]/g, showToken),
+  );
   if (activation > 0) {
     const colour = activationColour(activation, low, high, palette());
     span.style.background = css(colour);

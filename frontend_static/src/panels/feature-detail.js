@@ -2,7 +2,7 @@
 
 import { select, setLabel, togglePin } from "../actions.js";
 import { editInPlace, glyph, h } from "../dom.js";
-import { layerLabel, nodeLabel, nodePlace, number, percent, percentile, showToken } from "../format.js";
+import { nodeLabel, nodePlace, number, percent, percentile, showToken, tokenLabel } from "../format.js";
 import { exampleGroups } from "./examples.js";
 import { histogram } from "./histogram.js";
 
@@ -55,36 +55,64 @@ export function featureDetail(element, store, { features }) {
 }
 
 function emptyState() {
-  return h("div", { class: "empty" }, h("p", {}, "Details of the feature under the pointer, or of the selected one, appear here."));
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", {}, "Details of the feature under the pointer, or of the selected one, appear here."),
+  );
 }
 
 function heading(store, node) {
   const label = nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
   const title = h("strong", { class: "detail-label", dir: "auto" }, label);
   const isFeature = node.kind === "feature";
-  const edit = () => editInPlace(title, store.get("labels")[node.code] ?? node.clerp, (text) => {
-    store.set({ editing: false });
-    setLabel(store, node.code, text === node.clerp ? "" : text);
-  });
+  const edit = () =>
+    editInPlace(title, store.get("labels")[node.code] ?? node.clerp, (text) => {
+      store.set({ editing: false });
+      setLabel(store, node.code, text === node.clerp ? "" : text);
+    });
   if (isFeature) title.addEventListener("dblclick", edit);
-  const place = isFeature ? `Layer ${node.layer} · feature ${node.feature} · ${nodePlace(node)}` : `${layerLabel(node)} · ${nodePlace(node)}`;
+  const place = isFeature
+    ? `Layer ${node.layer} · feature ${node.feature} · on “${tokenLabel(node.token)}”`
+    : nodePlace(node);
   return h(
     "div",
     { class: "detail-head" },
     h("div", { class: "detail-title" }, glyph(node.kind), title),
     h("div", { class: "muted detail-place" }, place),
-    h("div", { class: "detail-actions" },
-      isFeature && h("button", { class: "small edit-label", type: "button", title: "Edit the label (e)", onclick: edit }, "Edit label"),
-      h("button", { class: "small", type: "button", "aria-pressed": String(store.get("pinned").includes(node.id)),
-        onclick: () => togglePin(store, node.id) }, store.get("pinned").includes(node.id) ? "Pinned" : "Pin"),
-      store.get("selected") !== node.id && h("button", { class: "small", type: "button",
-        onclick: () => select(store, node.id, { toggle: false }) }, "Select")),
+    h(
+      "div",
+      { class: "detail-actions" },
+      isFeature &&
+        h(
+          "button",
+          { class: "small edit-label", type: "button", title: "Edit the label (e)", onclick: edit },
+          "Edit label",
+        ),
+      h(
+        "button",
+        {
+          class: "small",
+          type: "button",
+          "aria-pressed": String(store.get("pinned").includes(node.id)),
+          onclick: () => togglePin(store, node.id),
+        },
+        store.get("pinned").includes(node.id) ? "Pinned" : "Pin",
+      ),
+      store.get("selected") !== node.id &&
+        h(
+          "button",
+          { class: "small", type: "button", onclick: () => select(store, node.id, { toggle: false }) },
+          "Select",
+        ),
+    ),
   );
 }
 
 function explanation(node) {
   const texts = {
-    error: "What the transcoder doesn't explain of this layer's output here. It has no examples: it is a different vector in every prompt.",
+    error:
+      "What the transcoder doesn't explain of this layer's output here. It has no examples: it is a different vector in every prompt.",
     token: `Token ${node.position} of the prompt as it enters the model: “${showToken(node.token)}”.`,
     logit: `An output that the graph explains, with probability ${percent(node.probability ?? 0)}.`,
   };
@@ -92,15 +120,29 @@ function explanation(node) {
 }
 
 function failed(error) {
-  return h("div", { class: "empty" }, h("p", {}, "The examples couldn't be read."),
-    h("p", { class: "muted" }, [error.message, error.hint].filter(Boolean).join(" – ")));
+  return h(
+    "div",
+    { class: "empty" },
+    h("p", {}, "The examples couldn't be read."),
+    h("p", { class: "muted" }, [error.message, error.hint].filter(Boolean).join(" – ")),
+  );
 }
 
 function absent(node, features) {
   const why = features.available()
     ? "Its set has none: the feature wasn't active on the texts that examples were taken from."
     : "This server has no feature examples. Start it with --features-dir FOLDER to see them here.";
-  return h("div", {}, statistics(node, {}), h("div", { class: "empty" }, h("p", {}, "No examples for this feature."), h("p", { class: "muted" }, why)));
+  return h(
+    "div",
+    {},
+    statistics(node, {}),
+    h(
+      "div",
+      { class: "empty" },
+      h("p", {}, "No examples for this feature."),
+      h("p", { class: "muted" }, why),
+    ),
+  );
 }
 
 function details(node, record, features) {
@@ -109,22 +151,56 @@ function details(node, record, features) {
     h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
     predictions(record),
     exampleGroups(record),
+    origin(record),
   ].filter(Boolean);
+}
+
+/** Where the label and the examples come from, so that a wrong folder of examples is noticed. */
+function origin({ label, transcoder_id: set }) {
+  const facts = [
+    label?.text && `Proposed label “${label.text}” (${label.provenance ?? "unknown origin"}).`,
+    set && `Examples of ${set}.`,
+  ].filter(Boolean);
+  return facts.length ? h("p", { class: "muted origin", dir: "auto" }, facts.join(" ")) : null;
 }
 
 function statistics(node, record) {
   const facts = [];
   if (node.activation !== null) facts.push(["Activation", number(node.activation)]);
-  if (node.activation !== null && record.quantile_values?.length) facts.push(["Percentile", String(percentile(record.quantile_values, node.activation))]);
-  if (Number.isFinite(record.activation_frequency)) facts.push(["Active on", `${percent(record.activation_frequency)} of tokens`]);
+  if (node.activation !== null && record.quantile_values?.length)
+    facts.push(["Percentile", String(percentile(record.quantile_values, node.activation))]);
+  if (Number.isFinite(record.activation_frequency))
+    facts.push(["Active on", `${percent(record.activation_frequency)} of tokens`]);
   if (node.influence !== null) facts.push(["Influence", number(node.influence)]);
-  return h("dl", { class: "facts" }, ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+  return h(
+    "dl",
+    { class: "facts" },
+    ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+  );
 }
 
 function predictions({ top_logits: top, bottom_logits: bottom }) {
-  const lists = [["Promotes", top, "positive"], ["Suppresses", bottom, "negative"]].filter(([, tokens]) => tokens?.length);
+  const lists = [
+    ["Promotes", top, "positive"],
+    ["Suppresses", bottom, "negative"],
+  ].filter(([, tokens]) => tokens?.length);
   if (lists.length === 0) return null;
-  return h("div", { class: "predictions" }, ...lists.map(([name, tokens, sign]) =>
-    h("div", { class: "prediction-row" }, h("h3", {}, name),
-      h("ul", {}, ...tokens.map((token) => h("li", { class: `token-chip ${sign}`, dir: "auto" }, showToken(String(token))))))));
+  return h(
+    "div",
+    { class: "predictions" },
+    ...lists.map(([name, tokens, sign]) =>
+      h(
+        "div",
+        { class: "prediction-row" },
+        h("h3", {}, name),
+        h(
+          "ul",
+          {},
+          ...tokens.map((token) =>
+            h("li", { class: `token-chip ${sign}`, dir: "auto" }, showToken(String(token))),
+          ),
+        ),
+      ),
+    ),
+  );
 }

@@ -9,16 +9,34 @@ const SLIDE_PAUSE = 60;
 
 /** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`. */
 export function header(element, store, commands) {
-  const parts = [picker(store, commands), promptText(store), scores(store), slider(store), historyButtons(store), saveState(store, commands), tools(store, commands)];
-  element.append(h("h1", { class: "wordmark" }, "circuit", h("b", {}, "tracer")), ...parts.map((part) => part.element));
+  const parts = [
+    picker(store, commands),
+    promptText(store),
+    scores(store),
+    slider(store),
+    historyButtons(store),
+    saveState(store, commands),
+    tools(store, commands),
+  ];
+  element.append(
+    h("h1", { class: "wordmark" }, "circuit", h("b", {}, "tracer")),
+    ...parts.map((part) => part.element),
+  );
   return () => parts.forEach((part) => part.dispose());
 }
 
 function picker(store, commands) {
-  const list = h("select", { class: "picker", "aria-label": "Graph", onchange: () => commands.open(list.value), onfocus: commands.refreshList });
+  const list = h("select", {
+    class: "picker",
+    "aria-label": "Graph",
+    onchange: () => commands.open(list.value),
+    onfocus: commands.refreshList,
+  });
   const render = () => {
     const options = store.get("graphs").map((graph) => h("option", { value: graph.slug }, optionText(graph)));
-    const broken = store.get("problems").map((problem) => h("option", { disabled: true }, `${problem.slug} — ${problem.error}`));
+    const broken = store
+      .get("problems")
+      .map((problem) => h("option", { disabled: true }, `${problem.slug} — ${problem.error}`));
     list.replaceChildren(...options, ...broken);
     list.value = store.get("slug") ?? "";
   };
@@ -46,29 +64,52 @@ function scores(store) {
   const render = () => {
     const graph = store.get("graph");
     const values = graph ? scoreFacts(graph) : [];
-    element.replaceChildren(...values.map(([name, value, title]) => h("span", { class: "score", title }, h("span", { class: "muted" }, name), " ", value)));
+    element.replaceChildren(
+      ...values.map(([name, value, title]) =>
+        h("span", { class: "score", title }, h("span", { class: "muted" }, name), " ", value),
+      ),
+    );
   };
   return { element, dispose: store.subscribe(["graph"], render) };
 }
 
-function scoreFacts({ metadata, nodes, links }) {
+function scoreFacts({ metadata }) {
   const found = { ...metadata.scores, ...metadata.info, ...metadata };
   const replacement = found.replacement_score ?? found.replacement;
   const completeness = found.completeness_score ?? found.completeness;
   return [
-    Number.isFinite(replacement) && ["replacement", number(replacement), "Share of paths from tokens to outputs that go through features, not errors"],
-    Number.isFinite(completeness) && ["completeness", number(completeness), "Share of the nodes' input that comes from features and tokens, not errors"],
-    ["nodes", nodes.length.toLocaleString("en"), "Nodes in the file"],
-    ["links", links.count.toLocaleString("en"), "Links in the file"],
+    Number.isFinite(replacement) && [
+      "replacement",
+      number(replacement),
+      "Share of paths from tokens to outputs that go through features, not errors",
+    ],
+    Number.isFinite(completeness) && [
+      "completeness",
+      number(completeness),
+      "Share of the nodes' input that comes from features and tokens, not errors",
+    ],
   ].filter(Boolean);
 }
 
 function slider(store) {
-  const input = h("input", { type: "range", min: "0", step: "0.01", "aria-label": "Node threshold: cumulative influence to show" });
+  const input = h("input", {
+    type: "range",
+    min: "0",
+    step: "0.01",
+    "aria-label": "Node threshold: cumulative influence to show",
+  });
   const value = h("output", {});
-  const element = h("label", { class: "slider", title: "Show nodes up to this cumulative influence" }, h("span", { class: "muted" }, "prune"), input, value);
+  const element = h(
+    "label",
+    { class: "slider", title: "Show nodes up to this cumulative influence" },
+    h("span", { class: "muted" }, "prune"),
+    input,
+    value,
+  );
   let timer = 0;
-  const label = () => { value.textContent = Number(input.value).toFixed(2); };
+  const label = () => {
+    value.textContent = Number(input.value).toFixed(2);
+  };
   input.addEventListener("input", () => {
     label();
     window.clearTimeout(timer);
@@ -86,41 +127,102 @@ function slider(store) {
 }
 
 function historyButtons(store) {
-  const undo = h("button", { class: "icon", type: "button", title: "Undo (u)", "aria-label": "Undo", onclick: store.undo }, icon("undo"));
-  const redo = h("button", { class: "icon", type: "button", title: "Redo (Shift-u)", "aria-label": "Redo", onclick: store.redo }, icon("redo"));
+  const undo = h(
+    "button",
+    { class: "icon", type: "button", title: "Undo (u)", "aria-label": "Undo", onclick: store.undo },
+    icon("undo"),
+  );
+  const redo = h(
+    "button",
+    { class: "icon", type: "button", title: "Redo (Shift-u)", "aria-label": "Redo", onclick: store.redo },
+    icon("redo"),
+  );
   const render = () => {
     undo.disabled = !store.get("canUndo");
     redo.disabled = !store.get("canRedo");
   };
   render();
-  return { element: h("div", { class: "buttons" }, undo, redo), dispose: store.subscribe(["canUndo", "canRedo"], render) };
+  return {
+    element: h("div", { class: "buttons" }, undo, redo),
+    dispose: store.subscribe(["canUndo", "canRedo"], render),
+  };
 }
 
 function saveState(store, commands) {
-  const names = { idle: "", pending: "Editing …", saving: "Saving …", saved: "Saved", failed: "Not saved", conflict: "Changed elsewhere" };
+  const names = {
+    idle: "",
+    pending: "Editing …",
+    saving: "Saving …",
+    saved: "Saved",
+    failed: "Not saved",
+    conflict: "Changed elsewhere",
+  };
   const element = h("div", { class: "save-state", role: "status" });
   const render = () => {
     const { kind, message } = store.get("saving");
     element.dataset.kind = kind;
     element.title = message;
-    const choices = kind !== "conflict" ? [] : [
-      h("button", { class: "small", type: "button", title: "Drop my changes and read the file again", onclick: commands.reload }, "Load theirs"),
-      h("button", { class: "small", type: "button", title: "Save my version over the other one", onclick: commands.keepMine }, "Keep mine"),
-    ];
+    const choices =
+      kind !== "conflict"
+        ? []
+        : [
+            h(
+              "button",
+              {
+                class: "small",
+                type: "button",
+                title: "Drop my changes and read the file again",
+                onclick: commands.reload,
+              },
+              "Load theirs",
+            ),
+            h(
+              "button",
+              {
+                class: "small",
+                type: "button",
+                title: "Save my version over the other one",
+                onclick: commands.keepMine,
+              },
+              "Keep mine",
+            ),
+          ];
     element.replaceChildren(h("span", {}, names[kind]), ...choices);
   };
   return { element, dispose: store.subscribe(["saving"], render) };
 }
 
 function tools(store, commands) {
-  const theme = h("button", { class: "icon", type: "button", title: "Light or dark (t)", "aria-label": "Light or dark theme",
-    onclick: () => toggleTheme(store) }, icon("theme"));
-  const share = h("button", { class: "icon", type: "button", title: "Copy a link to this view", "aria-label": "Copy a link to this view",
-    onclick: async () => {
-      share.replaceChildren(icon((await commands.share()) ? "check" : "cross"));
-      window.setTimeout(() => share.replaceChildren(icon("link")), 1500);
-    } }, icon("link"));
-  const help = h("button", { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help }, icon("help"));
+  const theme = h(
+    "button",
+    {
+      class: "icon",
+      type: "button",
+      title: "Light or dark (t)",
+      "aria-label": "Light or dark theme",
+      onclick: () => toggleTheme(store),
+    },
+    icon("theme"),
+  );
+  const share = h(
+    "button",
+    {
+      class: "icon",
+      type: "button",
+      title: "Copy a link to this view",
+      "aria-label": "Copy a link to this view",
+      onclick: async () => {
+        share.replaceChildren(icon((await commands.share()) ? "check" : "cross"));
+        window.setTimeout(() => share.replaceChildren(icon("link")), 1500);
+      },
+    },
+    icon("link"),
+  );
+  const help = h(
+    "button",
+    { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help },
+    icon("help"),
+  );
   return { element: h("div", { class: "buttons" }, share, theme, help), dispose: () => {} };
 }
 

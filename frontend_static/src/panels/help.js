@@ -19,13 +19,24 @@ const ENTRIES = [
 ];
 
 export function helpDialog() {
-  const dialog = h("dialog", { class: "help", "aria-label": "Help" },
+  const dialog = h(
+    "dialog",
+    { class: "help", "aria-label": "Help" },
     h("h2", {}, "Keys and gestures"),
     h("dl", {}, ...ENTRIES.flatMap(([keys, meaning]) => [h("dt", {}, keys), h("dd", {}, meaning)])),
     h("h3", {}, "How to read the graph"),
-    h("p", {}, "Columns are tokens, rows are layers, the output is on top. ● is a feature, ◆ an error (what the transcoders don't explain), ■ a token or an output."),
-    h("p", {}, "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output."),
-    h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")));
+    h(
+      "p",
+      {},
+      "Columns are tokens, rows are layers, the output is on top. ● is a feature, ◆ an error (what the transcoders don't explain), ■ a token or an output.",
+    ),
+    h(
+      "p",
+      {},
+      "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output.",
+    ),
+    h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")),
+  );
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   return dialog;
 }

@@ -5,7 +5,8 @@ import { featureDetail } from "./feature-detail.js";
 import { linkControls } from "./link-controls.js";
 import { linkGraph } from "./link-graph.js";
 import { nodeList } from "./node-list.js";
-import { subgraph, subgraphControls } from "./subgraph.js";
+import { subgraphControls } from "./subgraph-controls.js";
+import { subgraph } from "./subgraph.js";
 
 export const PANELS = Object.freeze([
   { name: "link-graph", area: "graph", title: "Attribution graph", mount: linkGraph, controls: linkControls },

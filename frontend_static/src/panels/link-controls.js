@@ -2,20 +2,58 @@
 
 import { h } from "../dom.js";
 
-const SIGNS = [["all", "All"], ["positive", "Promoting"], ["negative", "Suppressing"]];
-const TYPES = [["both", "between pins"], ["either", "any of a pin"], ["input", "into pins"], ["output", "out of pins"]];
+const SIGNS = [
+  ["all", "All"],
+  ["positive", "Promoting"],
+  ["negative", "Suppressing"],
+];
+const TYPES = [
+  ["both", "between pins"],
+  ["either", "any of a pin"],
+  ["input", "into pins"],
+  ["output", "out of pins"],
+];
 
 export function linkControls(store) {
   const signs = h("div", { class: "segments", role: "group", "aria-label": "Sign of links" });
-  const types = h("select", { class: "small-select", "aria-label": "Links of pinned nodes", title: "Links drawn for pinned nodes when nothing is selected",
-    onchange: () => store.set({ linkType: types.value }) }, ...TYPES.map(([value, name]) => h("option", { value }, name)));
+  const types = h(
+    "select",
+    {
+      class: "small-select",
+      "aria-label": "Links of pinned nodes",
+      title: "Links drawn for pinned nodes when nothing is selected",
+      onchange: () => store.set({ linkType: types.value }),
+    },
+    ...TYPES.map(([value, name]) => h("option", { value }, name)),
+  );
+  const counts = h("span", { class: "muted counts" });
+  const count = () => {
+    const graph = store.get("graph");
+    if (!graph) return;
+    const shown = store.get("visible").reduce((sum, byte) => sum + byte, 0);
+    const nodes = shown === graph.nodes.length ? "" : ` of ${graph.nodes.length.toLocaleString("en")}`;
+    counts.textContent = `${shown.toLocaleString("en")}${nodes} nodes · ${graph.links.count.toLocaleString("en")} links`;
+  };
   const render = () => {
     types.value = store.get("linkType");
     types.hidden = store.get("pinned").length === 0;
-    signs.replaceChildren(...SIGNS.map(([value, name]) => h("button", { class: "segment", type: "button",
-      "aria-pressed": String(store.get("sign") === value), onclick: () => store.set({ sign: value }) }, name)));
+    signs.replaceChildren(
+      ...SIGNS.map(([value, name]) =>
+        h(
+          "button",
+          {
+            class: "segment",
+            type: "button",
+            "aria-pressed": String(store.get("sign") === value),
+            onclick: () => store.set({ sign: value }),
+          },
+          name,
+        ),
+      ),
+    );
   };
   store.subscribe(["linkType", "sign", "pinned"], render);
+  store.subscribe(["graph", "visible"], count);
   render();
-  return [types, signs];
+  return [counts, types, signs];
 }

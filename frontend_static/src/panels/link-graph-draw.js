@@ -50,16 +50,22 @@ function linksToDraw({ graph, visible, selection, pinned, linkType, sign }) {
   const shown = (k) => visible[source[k]] && visible[target[k]] && signMatches(share[k], sign);
   if (selection.size > 0) {
     const within = (k) => selection.has(source[k]) && selection.has(target[k]);
-    const own = [...selection].flatMap((i) => [...graph.inputs(i), ...graph.outputs(i)]).filter((k) => shown(k) && !within(k));
+    const own = [...selection]
+      .flatMap((i) => [...graph.inputs(i), ...graph.outputs(i)])
+      .filter((k) => shown(k) && !within(k));
     return { numbers: own.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
   }
   if (pinned.size > 0) {
-    const wanted = { input: (k) => pinned.has(target[k]), output: (k) => pinned.has(source[k]),
+    const wanted = {
+      input: (k) => pinned.has(target[k]),
+      output: (k) => pinned.has(source[k]),
       either: (k) => pinned.has(source[k]) || pinned.has(target[k]),
-      both: (k) => pinned.has(source[k]) && pinned.has(target[k]) }[linkType];
+      both: (k) => pinned.has(source[k]) && pinned.has(target[k]),
+    }[linkType];
     const own = [...new Set([...pinned].flatMap((i) => [...graph.inputs(i), ...graph.outputs(i)]))];
     const numbers = own.filter((k) => shown(k) && wanted(k));
-    if (numbers.length > 0) return { numbers: numbers.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
+    if (numbers.length > 0)
+      return { numbers: numbers.sort((a, b) => Math.abs(share[a]) - Math.abs(share[b])), focus: true };
   }
   const numbers = [];
   for (const k of graph.links.strongest) {
@@ -96,7 +102,8 @@ function drawNodes(context, scene, { numbers, focus }) {
   const dimmed = focus && selection.size > 0;
   const colours = dimmed ? connectedColours(graph, numbers, selection, palette) : new Map();
   const order = graph.nodes.filter((node) => visible[node.index]);
-  const rank = (node) => (selection.has(node.index) ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0);
+  const rank = (node) =>
+    selection.has(node.index) ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0;
   order.sort((a, b) => rank(a) - rank(b));
   for (const node of order) {
     const [x, y] = project(layout.x[node.index], layout.y[node.index]);
@@ -127,7 +134,8 @@ function connectedColours(graph, numbers, selection, palette) {
 
 /** The more of the logits a node explains, the darker it is. */
 function restingColour(node, palette, limit) {
-  if (node.kind === "logit") return mix(palette.surface, palette.text, 0.25 + 0.75 * Math.sqrt(node.probability));
+  if (node.kind === "logit")
+    return mix(palette.surface, palette.text, 0.25 + 0.75 * Math.sqrt(node.probability));
   if (node.influence === null) return palette.surface;
   return mix(palette.surface, palette.text, 0.72 * (1 - Math.min(1, node.influence / limit)) ** 1.6);
 }
@@ -161,7 +169,15 @@ export function drawHover(context, scene) {
     if (!scene.visible[other.index] || !alike(other)) continue;
     const [x, y] = scene.project(scene.layout.x[other.index], scene.layout.y[other.index]);
     context.setLineDash(other.index === node.index ? [] : [2, 2]);
-    ring(context, other.kind, x, y, scene.radius + 3.5, scene.palette.accent, other.index === node.index ? 1.8 : 1.2);
+    ring(
+      context,
+      other.kind,
+      x,
+      y,
+      scene.radius + 3.5,
+      scene.palette.accent,
+      other.index === node.index ? 1.8 : 1.2,
+    );
   }
   context.setLineDash([]);
 }

@@ -7,32 +7,54 @@ import { matchesQuery } from "../graph.js";
 import { nodeRow } from "./node-row.js";
 
 const SHOWN = 200;
-const FILTERS = [["all", "All"], ["feature", "Features"], ["error", "Errors"], ["token", "Tokens"], ["logit", "Outputs"], ["pinned", "Pinned"]];
+const FILTERS = [
+  ["all", "All"],
+  ["feature", "Features"],
+  ["error", "Errors"],
+  ["token", "Tokens"],
+  ["logit", "Outputs"],
+  ["pinned", "Pinned"],
+];
 
 export function nodeList(element, store) {
   let filter = "all";
   const field = h("input", {
-    class: "search", type: "search", id: "node-search", placeholder: "Search labels, tokens, L12, feature ids",
-    "aria-label": "Search nodes", autocomplete: "off", spellcheck: "false",
+    class: "search",
+    type: "search",
+    id: "node-search",
+    placeholder: "Search labels, tokens, L12, feature ids",
+    "aria-label": "Search nodes",
+    autocomplete: "off",
+    spellcheck: "false",
     oninput: () => store.set({ query: field.value }),
     onkeydown: (event) => moveOrChoose(event, store, list),
   });
   const chips = h("div", { class: "chips", role: "group", "aria-label": "Kinds of nodes" });
   const count = h("span", { class: "muted count", role: "status" });
   const list = h("div", { class: "scroll rows", onkeydown: (event) => moveFocus(event, field) });
-  element.append(h("div", { class: "node-list" }, h("div", { class: "list-head" }, field, chips, count), list));
+  element.append(
+    h("div", { class: "node-list" }, h("div", { class: "list-head" }, field, chips, count), list),
+  );
 
   function render() {
     if (store.get("tab") !== "nodes") return;
     if (field.value !== store.get("query")) field.value = store.get("query");
     const found = findNodes(store, filter);
-    chips.replaceChildren(...FILTERS.map(([key, name]) => chip(name, key === filter, () => {
-      filter = key;
-      render();
-    })));
+    chips.replaceChildren(
+      ...FILTERS.map(([key, name]) =>
+        chip(name, key === filter, () => {
+          filter = key;
+          render();
+        }),
+      ),
+    );
     count.textContent = found.length > SHOWN ? `${SHOWN} of ${found.length}` : `${found.length}`;
     const rows = found.slice(0, SHOWN).map((node) => nodeRow(store, node));
-    replaceKeepingFocus(list, ...rows, ...(found.length ? [] : [h("p", { class: "muted none" }, "Nothing matches.")]));
+    replaceKeepingFocus(
+      list,
+      ...rows,
+      ...(found.length ? [] : [h("p", { class: "muted none" }, "Nothing matches.")]),
+    );
   }
 
   const keys = ["graph", "query", "visible", "selected", "pinned", "labels", "tab", "featureLabels"];
@@ -47,8 +69,20 @@ function findNodes(store, filter) {
   const pinned = new Set(store.get("pinned"));
   const query = store.get("query");
   return graph.nodes
-    .filter((node) => visible[node.index] && (filter === "all" || (filter === "pinned" ? pinned.has(node.id) : node.kind === filter)))
-    .filter((node) => !query || matchesQuery(node, `${nodeLabel(node, labels, store.get("featureLabels")[node.code])} ${node.clerp}`, query))
+    .filter(
+      (node) =>
+        visible[node.index] &&
+        (filter === "all" || (filter === "pinned" ? pinned.has(node.id) : node.kind === filter)),
+    )
+    .filter(
+      (node) =>
+        !query ||
+        matchesQuery(
+          node,
+          `${nodeLabel(node, labels, store.get("featureLabels")[node.code])} ${node.clerp}`,
+          query,
+        ),
+    )
     .sort((a, b) => (a.influence ?? -1) - (b.influence ?? -1) || (b.probability ?? 0) - (a.probability ?? 0));
 }
 

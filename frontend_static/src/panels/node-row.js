@@ -28,13 +28,19 @@ export function nodeRow(store, node, link = null) {
     glyph(node.kind),
     h("span", { class: "node-name", dir: "auto", title: label }, label),
     h("span", { class: "node-place" }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
-    link ? amount(link) : h("span", { class: "node-amount" }, node.influence === null ? "" : node.influence.toFixed(3)),
+    link
+      ? amount(link)
+      : h("span", { class: "node-amount" }, node.influence === null ? "" : node.influence.toFixed(3)),
   );
 }
 
 function bar({ share, widest }) {
   const width = `${((Math.abs(share) / (widest || 1)) * 100).toFixed(1)}%`;
-  return h("span", { class: "row-bar", "aria-hidden": "true", style: { width, background: css(signedColour(share, palette()), 0.22) } });
+  return h("span", {
+    class: "row-bar",
+    "aria-hidden": "true",
+    style: { width, background: css(signedColour(share, palette()), 0.22) },
+  });
 }
 
 function amount({ share, weight }) {

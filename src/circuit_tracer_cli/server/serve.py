@@ -37,6 +37,7 @@ class Server:
         self._token = settings.rules.token
         config = uvicorn.Config(
             create_app(settings),
+            log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,

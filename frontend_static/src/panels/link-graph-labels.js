@@ -1,0 +1,124 @@
+/* What is written around the link graph and beside the pointer: layers, tokens, outputs, the tooltip. */
+
+import { h } from "../dom.js";
+import { nodeLabel, nodePlace, number, showToken, signedPercent, tokenLabel } from "../format.js";
+import { clamp } from "../scales.js";
+import { fontSize } from "../theme.js";
+
+const LABEL_LENGTH = 14;
+
+/** Room around the plot in pixels at the page's font size; slanted labels need as much as their text. */
+export function margins(graph, slantedColumns = []) {
+  const em = fontSize();
+  const longest = (texts) =>
+    Math.min(LABEL_LENGTH, Math.max(3, ...texts.map((text) => Array.from(showToken(text).trim()).length)));
+  const slanted = (texts) => em * (0.7 + 0.4 * longest(texts));
+  const outputs = graph
+    ? graph.nodes.filter((node) => node.kind === "logit").map((node) => node.logitToken ?? "")
+    : [];
+  const tokens = slantedColumns.map((column) => graph.tokens[column.position] ?? "");
+  const beyond = slantedColumns.map((column, i) => slanted([tokens[i]]) - column.x - column.width / 2);
+  return {
+    left: Math.max(3.5 * em, ...beyond),
+    right: slanted(outputs),
+    top: slanted(outputs) + 0.2 * em,
+    bottom: Math.max(2.2 * em, tokens.length ? slanted(tokens) + 0.3 * em : 0),
+  };
+}
+
+/** Elements for a scene. */
+export function axisLabels(scene) {
+  return [...rowLabels(scene), ...tokenLabels(scene), ...logitLabels(scene)];
+}
+
+function placed(className, x, y, text, title) {
+  return h(
+    "span",
+    { class: className, style: { left: `${x.toFixed(1)}px`, top: `${y.toFixed(1)}px` }, title },
+    text,
+  );
+}
+
+function rowLabels({ layout, project, plot }) {
+  return layout.rows.flatMap((row) => {
+    const [, y] = project(0, row.centre);
+    const inside = y > plot.y - 2 && y < plot.y + plot.height + 2;
+    return row.label && inside ? [placed("row-label", plot.x - 8, y, row.label)] : [];
+  });
+}
+
+function tokenLabels({ graph, layout, project, plot }) {
+  const y = plot.y + plot.height + 8;
+  let free = -Infinity;
+  return layout.columns.flatMap((column) => {
+    const text = graph.tokens[column.position];
+    const [left] = project(column.x, 0);
+    const [right] = project(column.x + column.width, 0);
+    const x = (left + right) / 2;
+    if (text === undefined || x < plot.x || x > plot.x + plot.width || x - free < 13) return [];
+    free = x;
+    const flat = isFlat({ tokens: graph.tokens }, column, right - left);
+    const place = `Token ${column.position}: ${text}`;
+    return [
+      placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : LABEL_LENGTH), place),
+    ];
+  });
+}
+
+/** Whether a column's token can be written level. */
+export function isFlat({ tokens }, column, width) {
+  return width > 7.6 * Array.from(showToken(tokens[column.position] ?? "")).length + 8;
+}
+
+function logitLabels({ graph, layout, visible, project, plot }) {
+  const logits = graph.nodes.filter((node) => node.kind === "logit" && visible[node.index]);
+  logits.sort((a, b) => b.probability - a.probability);
+  const taken = [];
+  return logits.flatMap((node) => {
+    const [x, y] = project(layout.x[node.index], layout.y[node.index]);
+    if (
+      x < plot.x ||
+      x > plot.x + plot.width ||
+      y < plot.y ||
+      taken.some((other) => Math.abs(other - x) < 13)
+    )
+      return [];
+    taken.push(x);
+    return [
+      placed("logit-label", x, y - 8, tokenLabel(node.logitToken || node.id, LABEL_LENGTH), node.clerp),
+    ];
+  });
+}
+
+/** Fills and places the tooltip of the hovered node, or hides it. */
+export function showTooltip(tooltip, scene, store, size) {
+  const node = scene.graph.nodes[scene.hovered];
+  tooltip.hidden = !node || !scene.visible[scene.hovered];
+  if (tooltip.hidden) return;
+  const [x, y] = scene.project(scene.layout.x[node.index], scene.layout.y[node.index]);
+  const facts = [
+    node.activation !== null && `activation ${number(node.activation)}`,
+    node.influence !== null && `cumulative influence ${number(node.influence)}`,
+    ...linkFacts(scene, node),
+  ].filter(Boolean);
+  tooltip.replaceChildren(
+    h("strong", {}, nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code])),
+    h("span", {}, node.kind === "feature" ? `${nodePlace(node)} · ${node.feature}` : nodePlace(node)),
+    ...facts.map((fact) => h("span", { class: "fact" }, fact)),
+  );
+  const onRight = x > size.width * 0.62;
+  tooltip.style.left = onRight ? "" : `${x + 14}px`;
+  tooltip.style.right = onRight ? `${size.width - x + 14}px` : "";
+  tooltip.style.top = `${clamp(y - 12, 4, Math.max(4, size.height - tooltip.offsetHeight - 6))}px`;
+}
+
+function linkFacts({ graph, selected }, node) {
+  if (selected < 0 || selected === node.index) return [];
+  const { source, target, share } = graph.links;
+  const into = [...graph.inputs(selected)].find((k) => source[k] === node.index);
+  const out = [...graph.outputs(selected)].find((k) => target[k] === node.index);
+  return [
+    into !== undefined && `${signedPercent(share[into])} of the selection's input`,
+    out !== undefined && `gets ${signedPercent(share[out])} of its input from the selection`,
+  ];
+}

@@ -1,0 +1,136 @@
+/* One box of the subgraph: a pinned node, or a supernode with a dot for each member. */
+
+import { click, dissolve, hover, rename, selectGroup, togglePin } from "../actions.js";
+import { editInPlace, glyph, h, icon } from "../dom.js";
+import { layerLabel, nodeLabel, nodePlace, tokenLabel } from "../format.js";
+
+/** `drag(dx, dy, finished)` is called while the box is dragged and once at the end. */
+export function boxElement(store, box, place, { drag, size }) {
+  const [first] = box.members;
+  const grouped = box.group >= 0;
+  const name = grouped
+    ? box.label
+    : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
+  const title = h("span", { class: "box-name", dir: "auto", title: name }, name);
+  const element = h(
+    "div",
+    {
+      class: grouped ? "box group" : "box",
+      tabindex: "0",
+      role: "group",
+      "aria-label": `${grouped ? "Supernode " : ""}${name}`,
+      "data-node": first.id,
+      style: boxStyle(place, size),
+      onpointerenter: () => hover(store, first.id),
+      onpointerleave: () => hover(store, null),
+      onkeydown: (event) => event.key === "Enter" && event.target === element && choose(store, box, event),
+      /* On the box: a captured pointer's clicks go to the element that holds it. */
+      ondblclick: () => grouped && editInPlace(title, box.label, (text) => rename(store, box.group, text)),
+    },
+    title,
+    h("span", { class: "box-place" }, grouped ? memberDots(store, box) : placeText(first)),
+    grouped && dissolveButton(store, box),
+  );
+  useBoxPointer(element, { click: (event) => choose(store, box, event), drag });
+  return element;
+}
+
+/** What a click on a box does: a supernode is selected as a whole, with Ctrl or Cmd dissolved. */
+function choose(store, { group, members: [first] }, event) {
+  if (group < 0 || store.get("grouping")) click(store, first.id, event);
+  else if (event.ctrlKey || event.metaKey) dissolve(store, group);
+  else selectGroup(store, first.id);
+}
+
+/** Brings the classes of all boxes and dots up to date with selection, grouping and pointer. */
+export function markBoxes(store, boxes, layer) {
+  const [selected, marked, hovered] = [store.get("selected"), store.get("grouping"), store.get("hovered")];
+  boxes.forEach(({ members }, i) => {
+    const has = (id) => members.some((node) => node.id === id);
+    const { classList } = layer.children[i];
+    classList.toggle("is-selected", has(selected));
+    classList.toggle("is-hovered", has(hovered));
+    classList.toggle("is-marked", marked?.includes(members[0].id) ?? false);
+    classList.toggle("grouping", marked !== null);
+  });
+  const whole = store.get("wholeGroup");
+  for (const dot of layer.querySelectorAll(".dot")) {
+    dot.classList.toggle("is-selected", !whole && dot.dataset.member === selected);
+  }
+}
+
+function boxStyle({ x, y }, { width, height }) {
+  return { left: `${x}px`, top: `${y}px`, width: `${width}px`, "min-height": `${height}px` };
+}
+
+function dissolveButton(store, { label, group }) {
+  const onclick = (event) => {
+    event.stopPropagation();
+    dissolve(store, group);
+  };
+  const attributes = {
+    class: "dissolve",
+    type: "button",
+    "aria-label": `Dissolve ${label}`,
+    title: "Dissolve the group",
+  };
+  return h("button", { ...attributes, onclick }, icon("cross"));
+}
+
+function placeText(node) {
+  return node.kind === "feature" || node.kind === "error"
+    ? `${layerLabel(node)} · ${tokenLabel(node.token, 10)}`
+    : nodePlace(node);
+}
+
+function memberDots(store, box) {
+  return h(
+    "span",
+    { class: "dots" },
+    ...box.members.slice(0, 12).map((node) => {
+      const dot = h(
+        "button",
+        {
+          class: "dot",
+          type: "button",
+          "data-member": node.id,
+          title: `${nodeLabel(node, store.get("labels"))} · ${nodePlace(node)}`,
+          onpointerdown: (event) => event.stopPropagation(),
+          onclick: (event) => {
+            event.stopPropagation();
+            if (event.ctrlKey || event.metaKey) togglePin(store, node.id);
+            else click(store, node.id, event);
+          },
+        },
+        glyph(node.kind),
+      );
+      dot.addEventListener("pointerenter", () => hover(store, node.id));
+      return dot;
+    }),
+    box.members.length > 12 && h("span", { class: "muted" }, `+${box.members.length - 12}`),
+  );
+}
+
+function useBoxPointer(element, { click: onClick, drag }) {
+  let last = null;
+  let moved = false;
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0 || event.target.closest("button, input")) return;
+    last = { x: event.clientX, y: event.clientY, startX: event.clientX, startY: event.clientY };
+    moved = false;
+    element.setPointerCapture(event.pointerId);
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (!last) return;
+    moved = moved || Math.hypot(event.clientX - last.startX, event.clientY - last.startY) > 4;
+    if (!moved) return;
+    drag(event.clientX - last.x, event.clientY - last.y, false);
+    Object.assign(last, { x: event.clientX, y: event.clientY });
+  });
+  element.addEventListener("pointerup", (event) => {
+    if (!last) return;
+    last = null;
+    if (moved) drag(0, 0, true);
+    else onClick(event);
+  });
+}
