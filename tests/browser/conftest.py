@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +14,9 @@ from circuit_tracer_cli.server.serve import Server, serve
 
 from .graphs import write_features, write_graphs
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-expect = playwright.expect
-expect.set_options(timeout=20_000)
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = [
     "--no-sandbox",
@@ -33,7 +33,7 @@ _FLAGS = [
 class Viewer:
     """One page of the viewer, with everything it complained about."""
 
-    page: playwright.Page
+    page: Page
     server: Server
     folder: Path
     complaints: list[str] = field(default_factory=list)
@@ -59,7 +59,8 @@ class Viewer:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Browser]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
     if _CHROMIUM is None:
         pytest.skip("chromium isn't installed")
     with playwright.sync_playwright() as engine:
@@ -69,7 +70,7 @@ def browser() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def viewer(browser: playwright.Browser, tmp_path: Path) -> Iterator[Viewer]:
+def viewer(browser: Browser, tmp_path: Path) -> Iterator[Viewer]:
     """A fresh folder, server and page. The test fails if the page logs an error or asks another host for anything."""
     graphs, features = tmp_path / "graphs", tmp_path / "features"
     graphs.mkdir()

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from .conftest import Viewer, expect
+from .conftest import Viewer
 from .graphs import LONG, RIGHT_TO_LEFT, SCRIPT, demo, graph
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
+expect.set_options(timeout=20_000)
 
 _SCAN = """(label) => {
   const plot = document.querySelector(".panel-link-graph .plot");
