@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +111,27 @@ def test_a_wrong_import_is_found(tmp_path: Path) -> None:
 def test_every_folder_has_its_place() -> None:
     parts = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in SOURCES} - {"__init__"}
     assert parts <= set(ALLOWED)
+
+
+_DISTRIBUTIONS = {"yaml": "pyyaml", "transformer_lens": "transformer-lens"}
+_OPTIONAL = {"nnsight", "networkx", "pandas"}
+
+
+def test_every_third_party_import_is_declared() -> None:
+    project = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=~!\[; ]", line)[0] for line in project["dependencies"]}
+    used = {
+        name.split(".")[0]
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        )
+    }
+    third_party = {name for name in used if name not in sys.stdlib_module_names and name != NAME} - _OPTIONAL
+    assert {_DISTRIBUTIONS.get(name, name) for name in third_party} <= declared
+    assert declared - {_DISTRIBUTIONS.get(name, name) for name in third_party} <= {"tokenizers"}
 
 
 _DOORS = {

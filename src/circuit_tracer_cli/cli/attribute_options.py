@@ -41,7 +41,7 @@ TranscoderSetOpt = Annotated[
         "--transcoder-set",
         "-t",
         metavar="SET",
-        help="Transcoders: a folder, or demo, demo-clt, demo-plt.",
+        help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo or demo-plt.",
         rich_help_panel=PROMPT,
     ),
 ]
@@ -52,7 +52,7 @@ ModelOpt = Annotated[
         "-m",
         metavar="MODEL",
         show_default="as the transcoders say",
-        help="A model's folder.",
+        help="A model's folder or its name on the hub.",
         rich_help_panel=PROMPT,
     ),
 ]
