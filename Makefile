@@ -41,7 +41,7 @@ layers: $(STAMP) ## Check who imports whom
 	$(PYTEST) -q tests/test_layers.py tests/test_imports.py
 
 test-js: ## Run the viewer's own tests, if Node is there
-	@if command -v node >/dev/null; then node --test tests/js/*.test.js; else echo "skipped: no node on this machine"; fi
+	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; else echo "skipped: no node on this machine"; fi
 
 test-long: $(STAMP) ## Run the suites that take minutes
 	$(PYTEST) -m long
