@@ -47,7 +47,7 @@ test-long: $(STAMP) ## Run the suites that take minutes
 	$(PYTEST) -m long
 
 wheel: $(STAMP) ## Build wheel and sdist into dist/, install the wheel in a clean place and try it
-	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(PYTEST) -m "" tests/wheel
 
 bench: $(STAMP) ## Measure the engine against the floor of this machine
