@@ -40,7 +40,9 @@ function drawBands(context, { layout, project, palette, plot }) {
   context.fillStyle = css(palette.surface);
   for (const column of layout.columns.slice(1)) {
     const [x] = project(column.x, 0);
-    context.fillRect(x - 1, plot.y, 2, plot.height);
+    const [end] = project(column.x + column.width, 0);
+    const line = Math.min(2, (end - x) * 0.12);
+    context.fillRect(x - line / 2, plot.y, line, plot.height);
   }
 }
 
