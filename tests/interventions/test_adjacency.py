@@ -89,10 +89,10 @@ def test_columns_are_measured_effects(
         measured = Measured(model)
         layout, subject = measured.graph.layout, measured.subject
         features = subject.nodes("feature")
-        for node in features[:: max(1, len(features) // 6)]:
+        for node in features[:: max(1, len(features) // 4)]:
             measured.double(node)
         errors = subject.nodes("error")
-        for node in errors[:: len(errors) // 4]:
+        for node in errors[:: len(errors) // 3]:
             measured.add(node)
         for position in (0, 1, layout.n_pos - 1):
             measured.add(layout.token_offset + position)

@@ -56,7 +56,6 @@ def test_a_graph_holds_on_its_own_model(family: str, kind: str) -> None:
     assert report.edges.spearman > 0.5
     assert [layer.layer for layer in report.faithfulness] == [0, 1]
     assert report.precision is None
-    assert report == validate_graph(graph, model, SMALL)
     assert report.to_dict()["direct"]["agrees"] is True
 
 
@@ -74,10 +73,11 @@ def test_a_wrong_edge_is_found() -> None:
 
 def test_a_pruned_graph_is_judged_by_what_it_kept() -> None:
     graph, model = traced(), replacement("llama", "plt")
-    found = validate_graph(pruned_graph(graph), model, SMALL)
+    found = validate_graph(pruned_graph(graph), model, dataclasses.replace(SMALL, samples=3))
     assert found.direct.agrees
     assert found.scores.errors_kept is None
-    assert 0 < found.direct.n_entries < validate_graph(graph, model, SMALL).direct.n_entries
+    layout = graph.layout
+    assert 0 < found.direct.n_entries < 9 * (layout.n_features + layout.n_logits)
 
 
 def test_custom_targets_have_no_measured_logit() -> None:

@@ -110,7 +110,7 @@ class EditedPass:
         self.state = PassState()
 
     def hooks(self) -> Hooks:
-        """The hooks of the pass. Whatever runs before a layer's write point is hooked before it."""
+        """The hooks of the pass; where two stand at one point, a pin comes before what reads or writes there."""
         hooks: dict[str, list[Edit]] = {}
         names = self.site.names
         self._hook_start(hooks)
