@@ -12,6 +12,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from circuit_tracer_cli import hub as client
 from circuit_tracer_cli.errors import (
     AccessDenied,
     BadTranscoders,
@@ -24,6 +25,7 @@ from circuit_tracer_cli.transcoders import remote
 from circuit_tracer_cli.transcoders.loading import inspect_transcoders, load_transcoders
 from tests.hub.fake_hub import FakeHub, Repository
 from tests.transcoders.conftest import RandomSet
+from tests.transcoders.layouts import LAYOUTS, write
 
 
 def files_of(folder: Path, prefix: str = "") -> dict[str, bytes]:
@@ -201,3 +203,18 @@ def test_a_mistyped_known_set(hub: FakeHub) -> None:
     ) as caught:
         load_transcoders("mntss/clt-llama-3.2-1b-524")
     assert caught.value.hint == "did you mean mntss/clt-llama-3.2-1b-524k?"
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_every_layout_is_seen_through_its_headers(hub: FakeHub, tmp_path: Path, layout: str) -> None:
+    kind, activation, can_skip = LAYOUTS[layout]
+    tiny = RandomSet(kind, activation, (0, 1, 2) if can_skip else ())
+    folder = write(tiny, layout, tmp_path / "set")
+    hub.repositories["user/set"] = Repository({".gitattributes": b""} | files_of(folder, "in/"))
+    seen, local = inspect_transcoders("user/set/in"), inspect_transcoders(folder)
+    assert (seen.shape, seen.format) == (local.shape, local.format)
+    assert not any(path.suffix in {".npz", ".safetensors"} for path in client.cache_folder().rglob("*"))
+    loaded, there = load_transcoders("user/set/in").transcoders, load_transcoders(folder).transcoders
+    for layer, x in enumerate(tiny.inputs()):
+        assert torch.equal(loaded.encode_layer(x, layer), there.encode_layer(x, layer))
+    assert loaded.scan == "user/set//in"

@@ -62,6 +62,8 @@ class RandomSet:
             return z.clamp(min=0)
         if self.activation == "jumprelu":
             return z * (z > self.threshold[layer])
+        if self.activation == "topk_relu":
+            z = z.clamp(min=0)
         kept = torch.zeros_like(z)
         for position in range(len(z)):
             best = sorted(range(D_TRANSCODER), key=lambda f: -float(z[position, f]))[: self.k]

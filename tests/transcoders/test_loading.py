@@ -62,7 +62,7 @@ def test_both_layouts_in_one_folder(random_set: Callable[..., Any], tmp_path: Pa
 def test_the_name_of_the_folder_decides_nothing(random_set: Callable[..., Any], tmp_path: Path) -> None:
     folder = random_set("plt", "jumprelu").write(tmp_path / "gemma-scope-2-clt")
     assert inspect_transcoders(folder).format == "standard-plt"
-    assert set(FORMATS) == {"standard-plt", "standard-clt"}
+    assert list(FORMATS)[:2] == ["standard-plt", "standard-clt"]
 
 
 def test_files_that_the_config_lists(random_set: Callable[..., Any], tmp_path: Path) -> None:

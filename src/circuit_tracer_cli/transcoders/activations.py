@@ -65,3 +65,19 @@ class TopK:
     def to(self, device: torch.device, dtype: torch.dtype) -> TopK:
         """Itself: there is nothing to move."""
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class RectifiedTopK:
+    """The `k` largest entries of each position, of which the negative ones become 0, like everything else."""
+
+    k: int
+    name = "topk_relu"
+
+    def __call__(self, z: Tensor) -> Tensor:
+        values, features = torch.relu(z).topk(self.k, dim=-1, sorted=False)
+        return torch.zeros_like(z).scatter_(-1, features, values)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> RectifiedTopK:
+        """Itself: there is nothing to move."""
+        return self

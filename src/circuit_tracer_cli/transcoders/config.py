@@ -12,7 +12,7 @@ import yaml
 from circuit_tracer_cli.errors import BadTranscoders, MissingFile
 from circuit_tracer_cli.transcoders.base import Kind
 
-ActivationName = Literal["relu", "jumprelu", "topk"]
+ActivationName = Literal["relu", "jumprelu", "topk", "topk_relu"]
 
 _KINDS: dict[str, Kind] = {"transcoder_set": "plt", "cross_layer_transcoder": "clt"}
 _ACTIVATIONS: dict[str, ActivationName] = {
@@ -20,6 +20,7 @@ _ACTIVATIONS: dict[str, ActivationName] = {
     "jumprelu": "jumprelu",
     "jump_relu": "jumprelu",
     "topk": "topk",
+    "topk_relu": "topk_relu",
 }
 # Sets whose published config states another k than the one they were trained with.
 _TRAINED_K = {"facebook/crv-8b-instruct-transcoders": 128}
@@ -130,7 +131,7 @@ def _activation(
 ) -> tuple[ActivationName | None, int | None, tuple[str, ...]]:
     name = _text(values, "activation", path)
     if name is not None and name not in _ACTIVATIONS:
-        raise BadTranscoders(f"{path}: unknown activation {name!r}", hint="known: relu, jumprelu, topk")
+        raise BadTranscoders(f"{path}: unknown activation {name!r}", hint=f"known: {', '.join(_ACTIVATIONS)}")
     activation = None if name is None else _ACTIVATIONS[name]
     k = values.get("k")
     if k is not None and (type(k) is not int or k < 1):

@@ -10,11 +10,12 @@ import torch
 
 from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.config import SetConfig, read_config
+from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats import recognise
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetShape, SetSource
 from circuit_tracer_cli.transcoders.references import LocalReference, resolve
 from circuit_tracer_cli.transcoders.remote import describe, download, here, is_here, skeleton
+from circuit_tracer_cli.transcoders.training_config import set_config
 from circuit_tracer_cli.types import Progress
 
 
@@ -100,7 +101,7 @@ def open_source(reference: str | Path, progress: Progress | None = None) -> tupl
 
 
 def _local(resolved: LocalReference) -> SetSource:
-    return SetSource(resolved.folder, read_config(resolved.folder, resolved.default_scan))
+    return SetSource(resolved.folder, set_config(resolved.folder, resolved.default_scan))
 
 
 def _inspect(source: SetSource, commit: str | None = None) -> InspectedTranscoders:

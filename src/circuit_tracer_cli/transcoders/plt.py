@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU, TopK
+from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
 from circuit_tracer_cli.transcoders.layer import TranscoderLayer
 from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
 from circuit_tracer_cli.transcoders.rows import EagerWeights
@@ -61,7 +61,7 @@ class SingleLayerTranscoder(TranscoderLayer):
             tensors["W_skip"] = self.skip.T
         if isinstance(self.activation, JumpReLU):
             tensors["activation_function.threshold"] = self.activation.threshold
-        if isinstance(self.activation, TopK):
+        if isinstance(self.activation, TopK | RectifiedTopK):
             tensors["k"] = torch.tensor(self.activation.k)
         write_tensors(Path(path), tensors)
 

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadTranscoders, MissingFile
 from circuit_tracer_cli.hub import Snapshot
-from circuit_tracer_cli.transcoders.config import SetConfig, read_config
+from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import SetSource
 from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
 from circuit_tracer_cli.transcoders.tensor_file import MAX_HEADER, TensorFile
+from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, set_config
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 _WEIGHTS = {".safetensors", ".npz"}
@@ -78,8 +79,8 @@ def describe(reference: HubReference, progress: Progress | None = None) -> Remot
     folder = found.folder / reference.path
     sizes = hub.file_sizes(reference.repo_id, found)
     if not (folder / "config.yaml").is_file():
-        raise _no_config(reference, sizes)
-    config = read_config(folder, reference.scan, scan=reference.scan)
+        _fetch_training_configs(reference, found, sizes, progress)
+    config = set_config(folder, reference.scan, scan=reference.scan, absent=_no_config(reference, sizes))
     if config.transcoders is None:
         names = [path for path in sizes if _is_weight(path, reference.path)]
         files = [RemoteFile(reference.repo_id, found.commit, name, sizes[name]) for name in names]
@@ -155,6 +156,17 @@ def _snapshot(reference: HubReference, path: str, progress: Progress) -> Snapsho
         if near is None or near == reference.canonical:
             raise
         raise type(error)(error.message, f"did you mean {near}?") from error
+
+
+def _fetch_training_configs(
+    reference: HubReference, found: Snapshot, sizes: dict[str, int], progress: Progress
+) -> None:
+    """The `cfg.json` of each layer, where the set has no config of its own."""
+    places = (PurePosixPath(path) for path in sizes if PurePosixPath(path).name in CONFIG_NAMES)
+    folder = PurePosixPath(reference.path)
+    near = [str(place) for place in places if folder in {place.parent, place.parent.parent}]
+    if any(path.endswith("/cfg.json") for path in near):
+        hub.snapshot(reference.repo_id, found.commit, near, progress)
 
 
 def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:

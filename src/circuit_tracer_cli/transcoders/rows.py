@@ -110,6 +110,7 @@ class LazyWeights:
     """
 
     lazy = True
+    stored_by_rows = True  # whether the file holds the matrix as it is delivered
 
     def __init__(
         self,
@@ -134,9 +135,8 @@ class LazyWeights:
     def rows(self, features: Tensor) -> Tensor:
         """A copy of the rows `features`; each distinct row is read once, in the order of the file."""
         distinct, place = torch.unique(features.cpu(), return_inverse=True)
-        read = self.file.gather(self.name, distinct)
+        read = self._gather(distinct).to(self.device, self.dtype)
         self.file.release(self.name)
-        read = read.view(len(distinct), *self.shape[1:]).to(self.device, self.dtype)
         self.require_finite(read)
         in_order = len(distinct) == len(features) and bool((place[1:] > place[:-1]).all())
         return read if in_order else read.index_select(0, place.to(self.device))
@@ -144,8 +144,7 @@ class LazyWeights:
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
         """Blocks read from the file and dropped again."""
         for start, stop in _block_bounds(self.shape):
-            block = self.file.rows(self.name, start, stop).view(stop - start, *self.shape[1:])
-            yield start, block.to(self.device, self.dtype)
+            yield start, self._slice(start, stop).to(self.device, self.dtype)
             self.file.release(self.name)
 
     def full(self) -> Tensor:
@@ -157,10 +156,9 @@ class LazyWeights:
 
     def load(self) -> EagerWeights:
         """The matrix for good: mapped where the file holds it as it is wanted, else read and cast."""
-        if self.device.type == "cpu" and self.dtype is self.file.tensors[self.name].dtype:
-            tensor = self.file.private(self.name).view(self.shape)
-        else:
-            tensor = self.full()
+        as_wanted = self.device.type == "cpu" and self.dtype is self.file.tensors[self.name].dtype
+        mapped = as_wanted and self.stored_by_rows
+        tensor = self.file.private(self.name).view(self.shape) if mapped else self.full()
         self.require_finite(tensor)
         return EagerWeights(tensor, self.origin)
 
@@ -170,7 +168,15 @@ class LazyWeights:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LazyWeights:
         """The same file, delivered elsewhere."""
-        return LazyWeights(self.file, self.name, device, dtype, self.shape[1:])
+        return type(self)(self.file, self.name, device, dtype, self.shape[1:])
+
+    def _gather(self, distinct: Tensor) -> Tensor:
+        """A copy of ascending rows, in the file's dtype."""
+        return self.file.gather(self.name, distinct).view(len(distinct), *self.shape[1:])
+
+    def _slice(self, start: int, stop: int) -> Tensor:
+        """Rows `start … stop-1`, in the file's dtype."""
+        return self.file.rows(self.name, start, stop).view(stop - start, *self.shape[1:])
 
 
 def all_finite(values: Tensor) -> bool:

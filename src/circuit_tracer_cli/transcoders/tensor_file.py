@@ -60,7 +60,11 @@ class TensorFile:
         self.path = path
         self._map = _map_file(path, mmap.ACCESS_READ)
         self._private: mmap.mmap | None = None
-        self.tensors = _read_header(path, self._map)
+        self.tensors = self._read_header(self._map)
+
+    def _read_header(self, data: mmap.mmap) -> dict[str, StoredTensor]:
+        """What the file holds, by name. Raises BadTranscoders for a file that doesn't agree with itself."""
+        return _read_header(self.path, data)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start … stop-1` of the first axis: a read-only view, or a copy if misaligned."""

@@ -12,6 +12,11 @@ from circuit_tracer_cli.transcoders.formats.base import Format, SetSource
 FORMATS = {
     "standard-plt": "circuit_tracer_cli.transcoders.formats.standard_plt",
     "standard-clt": "circuit_tracer_cli.transcoders.formats.standard_clt",
+    "gemma-scope": "circuit_tracer_cli.transcoders.formats.gemma_scope",
+    "gemma-scope-2-plt": "circuit_tracer_cli.transcoders.formats.gemma_scope_2_plt",
+    "gemma-scope-2-clt": "circuit_tracer_cli.transcoders.formats.gemma_scope_2_clt",
+    "saelens": "circuit_tracer_cli.transcoders.formats.saelens",
+    "sparsify": "circuit_tracer_cli.transcoders.formats.sparsify",
 }
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTranscoders
-from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU, TopK
+from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetSource
 from circuit_tracer_cli.transcoders.rows import LazyWeights, WeightSource, require_finite
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
+from circuit_tracer_cli.transcoders.tensor_file import StoredTensor, TensorFile
 
 
-def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
-    """The files `{stem}{number}.safetensors` by number. Raises BadTranscoders if two share one."""
-    pattern = re.compile(re.escape(stem) + r"(\d+)\.safetensors")
+def numbered_files(folder: Path, stem: str, suffix: str = ".safetensors") -> dict[int, Path]:
+    """The files `{stem}{number}{suffix}` by number. Raises BadTranscoders if two share one."""
+    pattern = re.compile(re.escape(stem) + r"(\d+)" + re.escape(suffix))
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         match = pattern.fullmatch(path.name)
@@ -33,14 +33,14 @@ def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
 
 
 def require_consecutive(
-    found: dict[int, Path], folder: Path, stem: str, count: int | None = None
+    found: dict[int, Path], folder: Path, stem: str, count: int | None = None, suffix: str = ".safetensors"
 ) -> list[Path]:
     """The files of layers `0 … count-1`, or to the highest. Raises BadTranscoders naming a missing one."""
     wanted = max(found) + 1 if count is None else count
     for layer in range(wanted):
         if layer not in found:
             raise BadTranscoders(
-                f"{folder} lacks {stem}{layer}.safetensors (layer {layer} of {wanted})",
+                f"{folder} lacks {stem}{layer}{suffix} (layer {layer} of {wanted})",
                 hint="download the whole set again",
             )
     return [found[layer] for layer in range(wanted)]
@@ -94,10 +94,10 @@ def optional_parameter(file: TensorFile, name: str, options: LoadOptions) -> Ten
     return parameter(file, name, options) if name in file.tensors else None
 
 
-def activation_name(config: SetConfig, file: TensorFile, threshold: str) -> str:
+def activation_name(config: SetConfig, file: TensorFile, threshold: str, default: str = "relu") -> str:
     """What the config says, else what the tensors mean. Raises BadTranscoders where they contradict."""
     has_threshold = threshold in file.tensors
-    name = config.activation or ("jumprelu" if has_threshold else "topk" if "k" in file.tensors else "relu")
+    name = config.activation or ("jumprelu" if has_threshold else "topk" if "k" in file.tensors else default)
     if name == "jumprelu" and not has_threshold:
         raise BadTranscoders(f"{file.path} lacks the tensor {threshold!r}, but the activation is jumprelu")
     if name != "jumprelu" and has_threshold:
@@ -106,12 +106,19 @@ def activation_name(config: SetConfig, file: TensorFile, threshold: str) -> str:
 
 
 def activation(
-    config: SetConfig, file: TensorFile, threshold: str, d_transcoder: int, options: LoadOptions
+    config: SetConfig,
+    file: TensorFile,
+    threshold: str,
+    d_transcoder: int,
+    options: LoadOptions,
+    default: str = "relu",
 ) -> Activation:
-    """The activation function of one layer."""
-    name = activation_name(config, file, threshold)
+    """The activation function of one layer; `default` where neither config nor tensors tell."""
+    name = activation_name(config, file, threshold, default)
     if name == "topk":
         return TopK(top_k(config, file, d_transcoder))
+    if name == "topk_relu":
+        return RectifiedTopK(top_k(config, file, d_transcoder))
     if name == "relu":
         return ReLU()
     values = file.view(threshold).to(options.device, options.dtype, copy=True).flatten()
@@ -155,3 +162,22 @@ def listed_files(source: SetSource) -> list[Path] | None:
             hint="download the files and list them by their local names",
         )
     return [source.folder / Path(reference).expanduser() for reference in source.config.transcoders]
+
+
+def layer_files(source: SetSource, suffix: str = ".safetensors") -> list[Path]:
+    """The files of a per-layer layout by layer: those that the config lists, else `layer_{i}{suffix}`; perhaps none."""
+    listed = listed_files(source)
+    if listed is not None:
+        return listed if all(path.suffix == suffix for path in listed) else []
+    found = numbered_files(source.folder, "layer_", suffix)
+    return require_consecutive(found, source.folder, "layer_", suffix=suffix) if found else []
+
+
+def is_transposed(tensors: Mapping[str, StoredTensor], path: Path) -> bool:
+    """Whether `W_enc` is stored `(d_model, feature)`. Where the two are equal, a `cfg.json` beside the file tells."""
+    if not {"W_enc", "W_dec"} <= tensors.keys():
+        return False
+    encoder, decoder = tensors["W_enc"].shape, tensors["W_dec"].shape
+    if len(encoder) != 2 or encoder != decoder[::-1]:
+        return False
+    return encoder[0] < encoder[1] or (path.parent / "cfg.json").is_file()

@@ -84,7 +84,7 @@ def _layer(source: SetSource, files: _LayerFiles, options: LoadOptions) -> Trans
 
 def _open(source: SetSource) -> list[_LayerFiles]:
     """All files, checked against each other."""
-    if source.config.activation == "topk":
+    if source.config.activation in {"topk", "topk_relu"}:
         raise BadTranscoders(f"{source.folder}: activation topk isn't defined for a cross-layer transcoder")
     encoders = numbered_files(source.folder, _ENCODER)
     decoders = numbered_files(source.folder, _DECODER)

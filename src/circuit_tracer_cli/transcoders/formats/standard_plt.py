@@ -11,6 +11,7 @@ from circuit_tracer_cli.transcoders.formats.parts import (
     activation,
     activation_name,
     encoder_shape,
+    is_transposed,
     listed_files,
     numbered_files,
     optional_parameter,
@@ -30,12 +31,14 @@ _THRESHOLD = "activation_function.threshold"
 
 
 def matches(source: SetSource) -> bool:
-    """Whether the first layer's file is a safetensors file with `W_enc` or `W_dec`."""
+    """Whether the first layer's file is a safetensors file with `W_enc` or `W_dec`, of the same shape if both."""
     listed = listed_files(source)
     paths = list(numbered_files(source.folder, _STEM).values()) if listed is None else listed
     if not paths or paths[0].suffix != ".safetensors":
         return False
-    return not {"W_enc", "W_dec"}.isdisjoint(TensorFile(paths[0]).tensors)
+    tensors = TensorFile(paths[0]).tensors
+    others = "encoder.weight" in tensors or is_transposed(tensors, paths[0])
+    return not {"W_enc", "W_dec"}.isdisjoint(tensors) and not others
 
 
 def shapes(source: SetSource) -> SetShape:
@@ -95,7 +98,7 @@ def _check(source: SetSource, file: TensorFile, first: tuple[int, int]) -> None:
     require_shape(file, "b_dec", (d_model,))
     require_shape(file, "W_skip", (d_model, d_model))
     require_shape(file, _THRESHOLD, (d_transcoder,), (1, d_transcoder))
-    if activation_name(source.config, file, _THRESHOLD) == "topk":
+    if activation_name(source.config, file, _THRESHOLD) in {"topk", "topk_relu"}:
         top_k(source.config, file, d_transcoder)
 
 
