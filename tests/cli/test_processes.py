@@ -125,6 +125,14 @@ def test_head_gets_its_bytes(environment: dict[str, str], raw_graph: Path) -> No
     assert done.stderr == ""
 
 
+def test_closed_streams(here: Path, environment: dict[str, str], raw_graph: Path) -> None:
+    line = f"{PROGRAM[0]} -m circuit_tracer_cli prune '{raw_graph}' -o g.pt <&- >&- 2>&-"
+    assert subprocess.run(line, shell=True, env=environment, timeout=60).returncode == 0
+    from circuit_tracer_cli.graph.store import load_graph
+
+    assert load_graph(here / "g.pt").pruning
+
+
 def test_a_trace_outlives_its_terminal(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
     """As under nohup: SIGHUP is ignored when it comes, and stderr leads nowhere."""
     reader, writer = os.pipe()

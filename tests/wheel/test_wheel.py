@@ -19,7 +19,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1 << 20
 # Where a page names another file, in HTML, JavaScript modules and style sheets.
-NAMED = re.compile(r"""(?:\b(?:src|href)\s*=|\bfrom|\bimport\(?|\burl\()\s*["']?([\w./-]+\.(?:js|css|svg|json|png|ico))""")
+NAMED = re.compile(
+    r"""(?:\b(?:src|href)\s*=|\bfrom|\bimport\(?|\burl\()\s*["']?([\w./-]+\.(?:js|css|svg|json|png|ico))"""
+)
 OTHER_HOST = re.compile(r"""["'(]\s*(?:https?:)?//(?!www\.w3\.org/)[\w.-]+\.\w+""")
 
 
@@ -44,7 +46,17 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=False, symlinks=True)
     python = folder / "bin" / "python"
-    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     site = next(folder.glob("lib/python*/site-packages"))
@@ -61,7 +73,11 @@ def clean_environment() -> dict[str, str]:
 
 def test_the_wheel_has_all_that_running_needs(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    static = [path for path in (ROOT / "frontend_static").rglob("*") if path.is_file() and "vendor" not in path.parts]
+    static = [
+        path
+        for path in (ROOT / "frontend_static").rglob("*")
+        if path.is_file() and "vendor" not in path.parts
+    ]
     wanted = {f"circuit_tracer_cli/_static/{path.relative_to(ROOT / 'frontend_static')}" for path in static}
     wanted |= {"circuit_tracer_cli/py.typed", "circuit_tracer_cli/demo/data/prompts.json"}
     data = ROOT / "src" / "circuit_tracer_cli" / "demo" / "data"
@@ -86,12 +102,19 @@ def test_the_sdist_has_the_viewer_and_the_tests(built: Path) -> None:
 
 def test_the_program_runs_elsewhere(program: Path, tmp_path: Path, clean_environment: dict[str, str]) -> None:
     done = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, cwd=tmp_path, env=clean_environment, check=True
+        [program, "--version"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=clean_environment,
+        check=True,
     )
     assert done.stdout.startswith("circuit-tracer ")
     where = "import circuit_tracer_cli; print(circuit_tracer_cli.__file__)"
     python = program.with_name("python")
-    shown = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=clean_environment)
+    shown = subprocess.run(
+        [python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=clean_environment
+    )
     assert str(program.parents[1]) in shown.stdout
 
 
@@ -114,11 +137,15 @@ def crawl(url: str) -> Iterator[tuple[str, str]]:
 def test_the_demo_and_its_page_work_elsewhere(
     program: Path, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
-    demo = subprocess.run([program, "demo"], capture_output=True, text=True, cwd=tmp_path, env=clean_environment)
+    demo = subprocess.run(
+        [program, "demo"], capture_output=True, text=True, cwd=tmp_path, env=clean_environment
+    )
     assert demo.returncode == 0, demo.stderr
     assert '" Austin"' in demo.stdout
     command = [program, "serve", tmp_path / "graph_files", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=clean_environment) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=clean_environment
+    ) as server:
         assert server.stdout
         url = server.stdout.readline().strip()
         try:

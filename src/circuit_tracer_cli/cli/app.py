@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -26,6 +25,7 @@ from circuit_tracer_cli.cli import (
 )
 from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
 from circuit_tracer_cli.cli.help import GroupedCommand
+from circuit_tracer_cli.cli.streams import prepare_streams
 
 PROGRAM = "circuit-tracer"
 
@@ -104,11 +104,7 @@ _register("info", features.info, "Say what a folder of feature examples holds.",
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     install_signal_handlers()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # an arrow in an ASCII terminal is no reason to fail
+    prepare_streams()
     try:
         code = app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False)
     except TyperException as error:

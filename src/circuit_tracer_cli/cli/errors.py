@@ -9,6 +9,7 @@ import sys
 import traceback
 from types import FrameType
 
+from circuit_tracer_cli.cli.streams import silence_stdout
 from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -58,13 +59,6 @@ def report_usage(message: str, command: str) -> int:
     text = text[:1].lower() + text[1:]
     _say(text, f"{command} --help")
     return WRONG_USAGE
-
-
-def silence_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush into a closed pipe can't complain."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
 
 
 def _translated(error: BaseException) -> CircuitTracerError | None:
