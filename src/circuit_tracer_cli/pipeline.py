@@ -247,4 +247,6 @@ def trace_with(model: ReplacementModel, request: TraceRequest, progress: Progres
         progress=progress,
     )
     graph.metadata["command"] = request.command
+    folder = Path(request.transcoder_set).expanduser()
+    graph.metadata["transcoders"]["reference"] = str(folder.resolve()) if folder.is_dir() else request.transcoder_set
     return graph
