@@ -177,14 +177,15 @@ class _Builder:
             "settings": _jsonable(self.settings.that_decide()),
         }
 
-    def open(self, *, resume: bool) -> Workspace:
+    @contextmanager
+    def open(self, *, resume: bool) -> Iterator[None]:
         """Make or find the folder, and take over what was saved."""
-        self.workspace = Workspace(self.output_dir, self.about(), resume=resume)
-        self.position = self.workspace.position
-        if self.workspace.generation:
-            for layer, tally in self.tallies.items():
-                self.workspace.restore(f"layer_{layer}", tally.arrays())
-        return self.workspace
+        with Workspace(self.output_dir, self.about(), resume=resume) as self.workspace:
+            self.position = self.workspace.position
+            if self.workspace.generation:
+                for layer, tally in self.tallies.items():
+                    self.workspace.restore(f"layer_{layer}", tally.arrays())
+            yield
 
     def read(self, documents: Iterable[str], max_documents: int | None) -> None:
         """Take in the documents, saving the state now and then and at the end.
@@ -290,7 +291,8 @@ class _Builder:
             "tokens": self.position.counted,
             "text": self.position.digest[:16],
         }
-        publish(self.output_dir, files, labels, self.about() | counts | {"layers": sorted(files)})
+        about = self.about() | counts | {"layers": sorted(files)}
+        publish(self.output_dir, files, labels, about, self.workspace.folder)
         self.workspace.remove()
         return BuildSummary(
             directory=self.output_dir,

@@ -79,14 +79,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def publish(
-    folder: Path, layers: Mapping[int, LayerFile], labels: Mapping[str, Any], about: Mapping[str, Any]
+    folder: Path,
+    layers: Mapping[int, LayerFile],
+    labels: Mapping[str, Any],
+    about: Mapping[str, Any],
+    scratch: Path,
 ) -> None:
-    """Let the index point at these layers, and drop layer files that it no longer names. Raises OutputError."""
-    write_json(folder / LABELS, dict(labels))
-    write_bytes(folder / ABOUT, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
-    last = max(layers, default=-1)
-    index = [layers[layer].to_dict() if layer in layers else None for layer in range(last + 1)]
-    write_json(folder / INDEX, index)
+    """Let the index point at these layers, and drop layer files that it no longer names. Raises OutputError.
+
+    All is written into the scratch folder first, so that a full disk changes nothing.
+    """
+    index = [layers[n].to_dict() if n in layers else None for n in range(max(layers, default=-1) + 1)]
+    write_json(scratch / LABELS, dict(labels))
+    write_bytes(scratch / ABOUT, (json.dumps(about, indent=1, sort_keys=True) + "\n").encode())
+    write_json(scratch / INDEX, index)
+    try:
+        for name in (LABELS, ABOUT, INDEX):
+            os.replace(scratch / name, folder / name)
+    except OSError as error:
+        raise output_error(folder / INDEX, error) from error
     named = {layer.filename for layer in layers.values()}
     for path in folder.iterdir():
         if _LAYER_FILE.fullmatch(path.name) and path.name not in named:

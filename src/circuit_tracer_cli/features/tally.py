@@ -112,8 +112,11 @@ class LayerTally:
 
     @staticmethod
     def bytes_per_feature(settings: BuildSettings) -> int:
-        """The memory that one feature takes."""
-        return sum(array.nbytes for array in LayerTally(0, 1, settings).arrays().values())
+        """The memory that one feature takes, known without taking it."""
+        key, at, identity, value, token, shape = 4, 8, 8, 4, 4, 2 * settings.context
+        examples = (settings.examples + settings.n_sample) * (key + at + identity + value + shape)
+        statistics, worst = 8 + 4 + 4, 3 * key
+        return statistics + worst + examples + settings.values * (key + at + value + token)
 
     def add(self, events: Events, batch: Batch) -> None:
         """Take in one batch."""

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,12 +155,12 @@ class Workspace:
         """Copy a saved state into the arrays. Raises BadFeatureFiles if it doesn't fit them."""
         path = self.folder / f"state-{self.generation}" / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
                 for key, array in arrays.items():
                     if saved[key].shape != array.shape or saved[key].dtype != array.dtype:
                         raise ValueError(f"{key} has shape {saved[key].shape}")
                     array[...] = saved[key]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise BadFeatureFiles(f"{path} can't be read: {error}", hint=_AFRESH) from error
 
     def token_file(self) -> NDArray[np.int32]:
