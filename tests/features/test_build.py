@@ -59,7 +59,7 @@ def test_statistics_equal_a_dense_computation(
             assert record["act_min"] == 0.0
             if values:
                 quantiles = np.percentile(values, range(1, 101))
-                np.testing.assert_allclose(record["quantile_values"], quantiles, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(record["quantile_values"], quantiles, rtol=1e-3, atol=1e-5)
                 assert sum(record["histogram"]) == len(values)
 
 

@@ -103,7 +103,7 @@ class RecordMaker:
             bottom_logits=tuple(bottom),
             act_min=rounded(act_min, 6),
             act_max=rounded(act_max, 6),
-            quantile_values=tuple(rounded(float(v), 6) for v in np.percentile(values, _PERCENTILES)),
+            quantile_values=tuple(rounded(float(v)) for v in np.percentile(values, _PERCENTILES)),
             histogram=_histogram(values, (act_min, act_max), active),
             activation_frequency=rounded(active / max(1, self.corpus.counted), 6),
             label=propose(evidence, self.corpus.words),
