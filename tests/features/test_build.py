@@ -153,6 +153,7 @@ def test_summary_and_labels(built: tuple[Path, BuildSummary], model: Replacement
     assert (summary.documents, summary.skipped) == (len(TEXTS), 0)
     assert summary.features == 2 * 256
     assert summary.tokens == sum(len(model.tokenize(text)) - 1 for text in TEXTS) == files.about()["tokens"]
+    assert files.about()["model"] == "llama"  # and not where it lies on this machine
     assert len(files.labels()) == summary.labelled > 100
     for key, label in files.labels().items():
         layer, index = map(int, key.split("/"))

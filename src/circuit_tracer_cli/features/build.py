@@ -109,6 +109,12 @@ def scan_name(model: ReplacementModel) -> str:
     return scan if isinstance(scan, str) else ",".join(scan or ["custom"])
 
 
+def model_label(model: ReplacementModel) -> str:
+    """The model's name in the files: of a folder only its last part, which says nothing about this machine."""
+    name = model.cfg.model_name
+    return Path(name).resolve().name if Path(name).expanduser().is_dir() else name
+
+
 def weights_digest(model: ReplacementModel, layers: range) -> str:
     """A hash of a few rows of every layer, by which a retrained set is told from the one a build began with."""
     digest = hashlib.sha256()
@@ -171,7 +177,7 @@ class _Builder:
         return {
             "format_version": _VERSION,
             "transcoders": self.name,
-            "model": self.model.cfg.model_name,
+            "model": model_label(self.model),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "weights": weights_digest(self.model, self.layers),
             "settings": _jsonable(self.settings.that_decide()),
