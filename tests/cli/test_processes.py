@@ -40,6 +40,11 @@ main()
 """
 
 
+def listen() -> None:
+    """In a child: obey Ctrl-C even where this test runs in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_for(stream: IO[str], word: str) -> str:
     """Read lines until one has the word."""
     seen = ""
@@ -52,7 +57,9 @@ def wait_for(stream: IO[str], word: str) -> str:
 
 def start(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=listen
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -90,7 +97,12 @@ def test_a_signal_ends_the_viewer_cleanly(
 ) -> None:
     command = [*PROGRAM, "serve", ".", "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=listen,
     ) as process:
         assert process.stdout
         url = process.stdout.readline().strip()
@@ -207,6 +219,7 @@ def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tin
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=listen,
     ) as process:
         assert process.stderr
         url = wait_for(process.stderr, "http://").strip()
