@@ -22,7 +22,7 @@ def trace(folder: Path) -> str:
     """Trace the demo into a folder. The words of the address that select its strongest feature and pin its strongest paths."""
     command = [sys.executable, "-m", "circuit_tracer_cli", "demo", "--graph-file-dir", str(folder), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, check=True)
-    record, _ = json.JSONDecoder().raw_decode(done.stdout)
+    record = json.loads(done.stdout)
     strongest = next(node["node_id"] for node in record["strongest_nodes"] if node["kind"] == "feature")
     pinned = dict.fromkeys(node for path in record["strongest_paths"] for node in path["nodes"])
     return urlencode({"slug": "demo-dallas", "clickedId": strongest, "pinnedIds": ",".join(pinned)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,27 +27,28 @@ def test_the_whole_way(run: Run, here: Path, kind: str) -> None:
     assert "Strongest paths" in done.text
     assert done.text.splitlines()[-1].startswith("http://127.0.0.1:")
     assert "the viewer answered (200)" in done.stderr
-    assert (here / "graph_files" / "demo-dallas.safetensors").is_file()
-    graph = json.loads((here / "graph_files" / "demo-dallas.json").read_text())
+    slug = "demo-dallas" if kind == "clt" else "demo-dallas-plt"
+    assert (here / "graph_files" / f"{slug}.safetensors").is_file()
+    graph = json.loads((here / "graph_files" / f"{slug}.json").read_text())
     assert graph["metadata"]["scan"] == f"demo-{kind}"
     assert graph["nodes"]
     assert graph["links"]
 
 
 def test_another_prompt_by_number_and_as_json(run: Run) -> None:
-    done = run("demo", "--prompt-id", "2", "--json", "--quiet")
+    done = run("demo", "--prompt-id", "2", "--json", "--no-progress")
     assert done.code == 0, done.stderr
-    record = json.JSONDecoder().raw_decode(done.text)[0]
-    assert record["targets"][0]["token"] == " Sacramento"
+    assert json.loads(done.text)["targets"][0]["token"] == " Sacramento"
+    assert "http://127.0.0.1:" in done.stderr
 
 
 def test_the_suggested_commands_run(run: Run, here: Path) -> None:
+    lines = [line.removeprefix("next").strip() for line in run("demo", "--no-progress").stderr.splitlines()]
     suggested = [
-        line.removeprefix("next").strip()
-        for line in run("demo", "--no-progress").stderr.splitlines()
-        if "circuit-tracer show" in line
+        shlex.split(line)[1:] for line in lines if line.startswith("circuit-tracer ") and "serve" not in line
     ]
-    assert len(suggested) == 1
-    shown = run(*suggested[0].split()[1:])
-    assert shown.code == 0
-    assert "Austin" in shown.text
+    assert [words[0] for words in suggested] == ["show", "intervene", "demo"]
+    for words in suggested:
+        done = run(*words)
+        assert done.code == 0, done.stderr
+        assert "Austin" in done.text

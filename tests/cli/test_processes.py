@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -55,11 +57,22 @@ def wait_for(stream: IO[str], word: str) -> str:
     raise AssertionError(f"{word!r} never came:\n{seen}")
 
 
-def start(script: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, preexec_fn=listen
+@contextmanager
+def started(*command: object, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is dead at the end, whatever the test finds."""
+    process = subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        preexec_fn=listen,
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -67,7 +80,7 @@ def test_a_signal_ends_a_trace_cleanly(
     here: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
     options = ["attribute", "-p", PROMPT, "-o", "g.pt", "--slug", "x"]
-    with start(SLOW_TRACE, *options, env=environment) as process:
+    with started(sys.executable, "-c", SLOW_TRACE, *options, env=environment) as process:
         assert process.stderr
         wait_for(process.stderr, "slow")
         process.send_signal(number)
@@ -81,7 +94,8 @@ def test_a_signal_ends_a_trace_cleanly(
 def test_a_signal_while_writing_leaves_no_half_file(
     here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
 ) -> None:
-    with start(SLOW_WRITE, "prune", raw_graph, "-o", "g.safetensors", env=environment) as process:
+    command = [sys.executable, "-c", SLOW_WRITE, "prune", raw_graph, "-o", "g.safetensors"]
+    with started(*command, env=environment) as process:
         assert process.stderr
         wait_for(process.stderr, "writing")
         assert [path.name for path in here.iterdir()] != []
@@ -96,14 +110,7 @@ def test_a_signal_ends_the_viewer_cleanly(
     here: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
     command = [*PROGRAM, "serve", ".", "--port", "0"]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=listen,
-    ) as process:
+    with started(*command, env=environment) as process:
         assert process.stdout
         url = process.stdout.readline().strip()
         with urllib.request.urlopen(f"{url}healthz", timeout=10) as answer:
@@ -213,14 +220,7 @@ def test_completion_script(spawn: Run, environment: dict[str, str], monkeypatch:
 
 def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
     options = [*tiny.options, "-p", PROMPT, "--slug", "mine", "--server", "--port", "0"]
-    with subprocess.Popen(
-        [*PROGRAM, "attribute", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=listen,
-    ) as process:
+    with started(*PROGRAM, "attribute", *options, env=environment) as process:
         assert process.stderr
         url = wait_for(process.stderr, "http://").strip()
         with urllib.request.urlopen(f"{url}api/graphs", timeout=10) as answer:

@@ -65,23 +65,24 @@ def demo(
         _list(output, as_json=json_)
         return
     chosen = _chosen(prompt_id)
+    slug = f"demo-{chosen['id']}" + ("-plt" if transcoders == "plt" else "")
     directory = graph_file_dir or opt.DEFAULT_DIRECTORY
-    raw = str(Path(directory) / f"demo-{chosen['id']}.safetensors")
-    files = GraphFiles(slug=f"demo-{chosen['id']}", directory=directory)
-    files.check()
+    GraphFiles(slug=slug, directory=directory).check()
     set_manners(output)
     graph = _trace(chosen, transcoders, output, bars=not no_progress)
+    files = GraphFiles(
+        graph_path=str(Path(directory) / f"{slug}.safetensors"), slug=slug, directory=directory
+    )
+    files.write(graph)
     summary = GraphSummary(graph, labels=labels_of(graph.scan, None))
-    files = GraphFiles(graph_path=raw, slug=files.slug, directory=directory)
-    files.write(summary.graph)
     if json_:
         output.data(summary.to_dict())
     else:
         print_summary(summary, output)
-    _suggest(chosen, raw, output)
+    _suggest(chosen, summary, files, output)
     viewer = Viewer(Path(directory), port=port)
     with viewer.start() as server:
-        _view(viewer, server, output)
+        _view(viewer, server, Output(quiet=quiet, stdout_taken=json_))
 
 
 def _list(output: Output, *, as_json: bool) -> None:
@@ -118,13 +119,19 @@ def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) 
         return trace(request, progress)
 
 
-def _suggest(chosen: DemoPrompt, raw: str, output: Output) -> None:
+def _suggest(chosen: DemoPrompt, summary: GraphSummary, files: GraphFiles, output: Output) -> None:
     """What to type next."""
+    prompt, raw = shlex.quote(chosen["prompt"]), shlex.quote(str(files.graph_path))
+    features = [
+        summary.name(node) for node, _ in summary.strongest_nodes if summary.nodes[node].kind == "feature"
+    ]
     output.note("")
-    output.note(f"example      {chosen['title']}. {chosen['note']}".rstrip())
-    output.note(f"written      {raw}")
-    output.note(f"next         circuit-tracer show {shlex.quote(raw)}")
-    output.note(f"             circuit-tracer attribute -p {shlex.quote(chosen['prompt'])} --server")
+    output.note(f"{chosen['title']}. {chosen['note']}".rstrip())
+    output.note(f"written      {raw} and {files.slug}.json beside it")
+    output.note(f"next         circuit-tracer show {raw}")
+    if features:
+        scan = "" if summary.graph.scan == "demo-clt" else f" -t {summary.graph.scan}"
+        output.note(f"             circuit-tracer intervene -p {prompt}{scan} --edit {features[0]}=off")
     output.note("             circuit-tracer demo --list")
     output.note("")
 
@@ -135,13 +142,13 @@ def _view(viewer: Viewer, server: Server, output: Output) -> None:
         viewer.announce(server, output)
         server.wait()
         return
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{server.url}healthz", timeout=_ANSWER_SECONDS) as answer:
+        with direct.open(f"{server.url}healthz", timeout=_ANSWER_SECONDS) as answer:
             status = answer.status
     except OSError as error:
-        raise ServerError(
-            f"the viewer doesn't answer at {server.url}: {error}", "circuit-tracer doctor"
-        ) from error
+        message = f"the viewer doesn't answer at {server.url}: {error}"
+        raise ServerError(message, "circuit-tracer doctor") from error
     output.result(server.url)
     output.note(f"the viewer answered ({status}) and is closed again, for this is no terminal; to open it:")
     output.note(f"             circuit-tracer serve {shlex.quote(str(viewer.directory))}")
