@@ -116,6 +116,8 @@ def read_range(repo_id: str, commit: str, path: str, start: int, count: int) -> 
         hf_raise_for_status,
     )
 
+    if is_offline():
+        raise _not_here(repo_id)
     with _explained(repo_id, commit):
         response = get_session().get(
             hf_hub_url(repo_id, path, revision=commit, endpoint=endpoint()),

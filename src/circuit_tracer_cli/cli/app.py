@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import (
     attribute,
+    cache,
     demo,
     doctor,
     export,
@@ -99,6 +100,14 @@ _register("doctor", doctor.doctor, "Print versions, devices and what is missing.
 app.add_typer(features.group, name="features", short_help="Make feature examples, or look at them.")
 _register("build", features.build, "Make feature examples from text.", group=features.group)
 _register("info", features.info, "Say what a folder of feature examples holds.", group=features.group)
+
+app.add_typer(cache.group, name="cache", short_help="Convert and keep transcoder sets.")
+_register("add", cache.add, "Download a set and convert it.", group=cache.group)
+_register("list", cache.list_sets, "List the sets here, or the known ones.", group=cache.group)
+_register("info", cache.info, "Say what a set was made from.", group=cache.group)
+_register("remove", cache.remove, "Remove sets.", group=cache.group)
+_register("clear", cache.clear, "Remove all sets that were converted here.", group=cache.group)
+_register("dir", cache.show_dir, "Print the cache's folder.", group=cache.group)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -49,18 +49,23 @@ class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
 
     def to_safetensors(self, path: Path | str) -> None:
         """Write `W_enc_{i}.safetensors` and `W_dec_{i}.safetensors` for every layer into a folder."""
-        for index, layer in enumerate(self.layers):
-            tensors = {
-                f"W_enc_{index}": layer.W_enc.full(),
-                f"b_enc_{index}": layer.b_enc,
-                f"b_dec_{index}": layer.b_dec,
-            }
-            if isinstance(layer.activation, JumpReLU):
-                tensors[f"threshold_{index}"] = layer.activation.threshold
-            if layer.skip is not None:
-                tensors[f"W_skip_{index}"] = layer.skip
-            write_tensors(Path(path) / f"W_enc_{index}.safetensors", tensors)
-            write_tensors(Path(path) / f"W_dec_{index}.safetensors", {f"W_dec_{index}": layer.W_dec.full()})
+        for index in range(self.n_layers):
+            self.write_layer(Path(path), index)
+
+    def write_layer(self, folder: Path, layer: int) -> None:
+        """Write the two files of one layer, each atomically. Raises BadTranscoders for weights that aren't finite."""
+        written = self.layers[layer]
+        tensors = {
+            f"W_enc_{layer}": written.W_enc.load().tensor,
+            f"b_enc_{layer}": written.b_enc,
+            f"b_dec_{layer}": written.b_dec,
+        }
+        if isinstance(written.activation, JumpReLU):
+            tensors[f"threshold_{layer}"] = written.activation.threshold
+        if written.skip is not None:
+            tensors[f"W_skip_{layer}"] = written.skip
+        write_tensors(folder / f"W_enc_{layer}.safetensors", tensors)
+        write_tensors(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": written.W_dec.load().tensor})
 
     def _written(self, index: int) -> int:
         return self.n_layers - index

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from circuit_tracer_cli.transcoders.base import Kind
+if TYPE_CHECKING:
+    from circuit_tracer_cli.transcoders.base import Kind
 
 ALIASES = {"gemma": "mwhanna/gemma-scope-transcoders", "llama": "mntss/transcoder-Llama-3.2-1B"}
 

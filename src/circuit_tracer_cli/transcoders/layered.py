@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
@@ -158,6 +159,10 @@ class LayeredTranscoders(ABC, Generic[L]):
         wanted = (layer.d_transcoder, self._written(index), layer.d_model)
         if layer.W_dec.shape != wanted:
             raise ValueError(f"layer {index} has a decoder of shape {layer.W_dec.shape} instead of {wanted}")
+
+    @abstractmethod
+    def write_layer(self, folder: Path, layer: int) -> None:
+        """Write the files of one layer in the standard layout."""
 
     @abstractmethod
     def _written(self, index: int) -> int:

@@ -10,10 +10,11 @@ import torch
 
 from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.config import SetConfig
+from circuit_tracer_cli.transcoders.config import SetConfig, read_config
+from circuit_tracer_cli.transcoders.converted import converted_folder, is_complete, read_manifest
 from circuit_tracer_cli.transcoders.formats import recognise
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetShape, SetSource
-from circuit_tracer_cli.transcoders.references import LocalReference, resolve
+from circuit_tracer_cli.transcoders.references import HubReference, LocalReference, resolve
 from circuit_tracer_cli.transcoders.remote import describe, download, here, is_here, skeleton
 from circuit_tracer_cli.transcoders.training_config import set_config
 from circuit_tracer_cli.types import Progress
@@ -52,12 +53,15 @@ def inspect_transcoders(reference: str | Path, *, progress: Progress | None = No
     """
     resolved = resolve(reference)
     if isinstance(resolved, LocalReference):
-        return _inspect(_local(resolved))
+        return _inspect(local_source(resolved))
+    cached = converted_source(resolved)
+    if cached is not None:
+        return _inspect(*cached)
     remote = describe(resolved, progress)
     if is_here(remote):
         return _inspect(here(remote), remote.commit)
-    with skeleton(remote) as source:
-        seen = _inspect(source, remote.commit)
+    with skeleton(remote) as seen_from_outside:
+        seen = _inspect(seen_from_outside.source, remote.commit)
     return dataclasses.replace(seen, folder=remote.folder, config=remote.config)
 
 
@@ -69,6 +73,7 @@ def load_transcoders(
     lazy_encoder: bool = False,
     lazy_decoder: bool = True,
     progress: Progress | None = None,
+    use_cache: bool = True,
 ) -> LoadedTranscoders:
     """The set behind a reference: `demo`, `demo-clt`, `demo-plt`, a folder, or a place on the hub.
 
@@ -79,37 +84,61 @@ def load_transcoders(
         lazy_encoder: Leave the encoders in their files and read them layer by layer when they are used.
         lazy_decoder: Leave the decoders in their files and read the rows that are asked for.
         progress: Told about downloads.
+        use_cache: Take a set of the hub from the cache of converted sets, if it is there.
 
     Raises what `inspect_transcoders` raises, OutputError where a download doesn't fit the disk, and
     BadTranscoders for weights that are NaN or infinite.
     """
     if not dtype.is_floating_point:
         raise InvalidValue(f"transcoders can't be loaded as {str(dtype).removeprefix('torch.')}")
-    source, commit = open_source(reference, progress)
-    _, loader = _recognised(source)
+    source, commit = open_source(reference, progress, use_cache=use_cache)
     options = LoadOptions(torch.device(device or "cpu"), dtype, lazy_encoder, lazy_decoder)
+    return load_source(source, options, commit)
+
+
+def load_source(source: SetSource, options: LoadOptions, commit: str | None = None) -> LoadedTranscoders:
+    """The set of files that are here."""
+    _, loader = recognised(source)
     return LoadedTranscoders(loader.load(source, options), source.config, commit)
 
 
-def open_source(reference: str | Path, progress: Progress | None = None) -> tuple[SetSource, str | None]:
-    """The set's files, downloaded if they lie on the hub, and their commit there."""
+def open_source(
+    reference: str | Path, progress: Progress | None = None, *, use_cache: bool = True
+) -> tuple[SetSource, str | None]:
+    """The set's files and their commit on the hub: converted ones if there are, else downloaded if they lie there."""
     resolved = resolve(reference)
     if isinstance(resolved, LocalReference):
-        return _local(resolved), None
+        return local_source(resolved), None
+    cached = converted_source(resolved) if use_cache else None
+    if cached is not None:
+        return cached
     remote = describe(resolved, progress)
     return download(remote, progress), remote.commit
 
 
-def _local(resolved: LocalReference) -> SetSource:
+def converted_source(
+    reference: HubReference, cache_dir: str | Path | None = None
+) -> tuple[SetSource, str | None] | None:
+    """The converted set of a reference and the commit it was made from, if it is whole. Asks nobody."""
+    folder = converted_folder(reference, cache_dir)
+    if not is_complete(folder):
+        return None
+    manifest = read_manifest(folder)
+    commit = None if manifest is None else manifest.commit
+    return SetSource(folder, read_config(folder, reference.scan)), commit
+
+
+def local_source(resolved: LocalReference) -> SetSource:
+    """The set in a folder."""
     return SetSource(resolved.folder, set_config(resolved.folder, resolved.default_scan))
 
 
 def _inspect(source: SetSource, commit: str | None = None) -> InspectedTranscoders:
-    name, loader = _recognised(source)
+    name, loader = recognised(source)
     return InspectedTranscoders(source.folder, source.config, loader.shapes(source), name, commit)
 
 
-def _recognised(source: SetSource) -> tuple[str, Format]:
+def recognised(source: SetSource) -> tuple[str, Format]:
     """The name and loader of the layout, which must be of the kind that the config says."""
     try:
         name, loader = recognise(source)

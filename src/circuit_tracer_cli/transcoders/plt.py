@@ -52,8 +52,8 @@ class SingleLayerTranscoder(TranscoderLayer):
     def to_safetensors(self, path: Path | str) -> None:
         """Write the standard file of this layer (atomically)."""
         tensors = {
-            "W_enc": self.W_enc.full(),
-            "W_dec": self.W_dec.full()[:, 0],
+            "W_enc": self.W_enc.load().tensor,
+            "W_dec": self.W_dec.load().tensor[:, 0],
             "b_enc": self.b_enc,
             "b_dec": self.b_dec,
         }
@@ -73,8 +73,12 @@ class TranscoderSet(LayeredTranscoders[SingleLayerTranscoder]):
 
     def to_safetensors(self, path: Path | str) -> None:
         """Write `layer_{i}.safetensors` for every layer into the folder `path`."""
-        for index, layer in enumerate(self.layers):
-            layer.to_safetensors(Path(path) / f"layer_{index}.safetensors")
+        for index in range(self.n_layers):
+            self.write_layer(Path(path), index)
+
+    def write_layer(self, folder: Path, layer: int) -> None:
+        """Write the file of one layer, atomically. Raises BadTranscoders for weights that aren't finite."""
+        self.layers[layer].to_safetensors(folder / f"layer_{layer}.safetensors")
 
     def _written(self, index: int) -> int:
         return 1

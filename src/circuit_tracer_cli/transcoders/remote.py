@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import tempfile
 import zipfile
@@ -60,9 +61,45 @@ class RemoteSet:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    def files_of_layer(self, layer: int) -> list[RemoteFile]:
+        """The files that hold the weights of one layer."""
+        if self.config.transcoders is not None:
+            return [self.files[layer]]
+        numbers = (re.search(r"_(\d+)$", PurePosixPath(file.path).stem) for file in self.files)
+        return [
+            file
+            for file, number in zip(self.files, numbers, strict=True)
+            if number and int(number[1]) == layer
+        ]
+
     def local_path(self, file: RemoteFile) -> Path:
         """Where the file lies once it is downloaded."""
         return next(found.folder for repo, found in self.snapshots if _is_in(file, repo, found)) / file.path
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A set of which only the headers are here, and where the stubs of its files lie."""
+
+    remote: RemoteSet
+    source: SetSource
+    stubs: dict[RemoteFile, Path]
+
+    @contextmanager
+    def with_layer(self, layer: int, *, keep_downloads: bool) -> Iterator[SetSource]:
+        """The set with the files of one layer in place of their stubs, downloaded now if they aren't here."""
+        files = self.remote.files_of_layer(layer)
+        fetched = [file for file in files if not self.remote.local_path(file).is_file()]
+        download(self.remote, only=files)
+        aside = {file: self.stubs[file].with_name(self.stubs[file].name + ".stub") for file in files}
+        for file in files:
+            self.stubs[file].rename(aside[file])
+            self.stubs[file].symlink_to(self.remote.local_path(file))
+        yield self.source
+        for file in files:
+            aside[file].replace(self.stubs[file])
+            if file in fetched and not keep_downloads:
+                hub.forget(file.repo_id, self.remote.local_path(file))
 
 
 def describe(reference: HubReference, progress: Progress | None = None) -> RemoteSet:
@@ -88,15 +125,21 @@ def describe(reference: HubReference, progress: Progress | None = None) -> Remot
     return _listed(reference, folder, config, found, progress)
 
 
-def download(remote: RemoteSet, progress: Progress | None = None) -> SetSource:
-    """The set with all its files here. Raises what `hub.snapshot` raises, OutputError before it starts if they don't fit."""
+def download(
+    remote: RemoteSet, progress: Progress | None = None, only: Sequence[RemoteFile] | None = None
+) -> SetSource:
+    """The set with its files here, or `only` some of them.
+
+    Raises what `hub.snapshot` raises, and OutputError before it starts if they don't fit.
+    """
     progress = progress or SilentProgress()
-    missing = sum(file.size for file in remote.files if not remote.local_path(file).is_file())
+    wanted = remote.files if only is None else only
+    missing = sum(file.size for file in wanted if not remote.local_path(file).is_file())
     if missing and not hub.is_offline():
         hub.require_space(missing, hub.cache_folder())
         progress.phase(f"downloading {remote.reference.canonical} (MB)", missing // _MEGABYTE)
     for repo, found in remote.snapshots:
-        paths = [file.path for file in remote.files if _is_in(file, repo, found)]
+        paths = [file.path for file in wanted if _is_in(file, repo, found)]
         if paths:
             hub.snapshot(repo, found.commit, paths, progress)
     return here(remote)
@@ -117,14 +160,16 @@ def here(remote: RemoteSet) -> SetSource:
 
 
 @contextmanager
-def skeleton(remote: RemoteSet) -> Iterator[SetSource]:
+def skeleton(remote: RemoteSet, parent: Path | None = None) -> Iterator[Skeleton]:
     """The set as files that hold only what describes the weights, fetched by range requests; gone on leaving.
 
-    They are as long as the real ones and take no room on the disk. Errors about them name the files on the hub.
+    They are as long as the real ones and take no room on the disk; they lie in `parent`, else among temporary
+    files. Errors about them name the files on the hub.
     """
-    root = Path(tempfile.mkdtemp(prefix="circuit-tracer-headers-"))
+    root = Path(tempfile.mkdtemp(prefix="circuit-tracer-headers-", dir=parent))
     try:
-        targets = [root / file.repo_id / file.path for file in remote.files]
+        stubs = {file: root / file.repo_id / file.path for file in remote.files}
+        targets = list(stubs.values())
         with ThreadPoolExecutor(max_workers=8) as pool:
             list(pool.map(_fetch_header, remote.files, targets))
         config = remote.config
@@ -132,7 +177,7 @@ def skeleton(remote: RemoteSet) -> Iterator[SetSource]:
             config = dataclasses.replace(config, transcoders=tuple(map(str, targets)))
         folder = root / remote.reference.repo_id / remote.reference.path
         folder.mkdir(parents=True, exist_ok=True)
-        yield SetSource(folder, config)
+        yield Skeleton(remote, SetSource(folder, config), stubs)
     except BadTranscoders as error:
         raise type(error)(error.message.replace(f"{root}/", ""), error.hint) from None
     finally:

@@ -45,6 +45,9 @@ class WeightSource(Protocol):
     def full(self) -> Tensor:
         """The whole matrix, for reading only."""
 
+    def load(self) -> EagerWeights:
+        """The matrix in memory. Raises BadTranscoders if it isn't finite."""
+
     def require_finite(self, block: Tensor) -> None:
         """Raise BadTranscoders naming the tensor if a block or row holds NaN or infinity."""
 
@@ -88,6 +91,10 @@ class EagerWeights:
     def full(self) -> Tensor:
         """The matrix itself."""
         return self.tensor
+
+    def load(self) -> EagerWeights:
+        """Itself."""
+        return self
 
     def require_finite(self, block: Tensor) -> None:
         """Raise BadTranscoders if the block isn't finite."""

@@ -101,7 +101,7 @@ def _layer(
         b_enc=parameter(file, layout.b_enc, options),
         b_dec=parameter(file, layout.b_dec, options),
         activation=activation(source.config, file, layout.threshold, d_transcoder, options, default),
-        skip=skip.T if skip is not None and layout.skip_transposed else skip,
+        skip=skip.T.contiguous() if skip is not None and layout.skip_transposed else skip,
     )
 
 

@@ -74,7 +74,7 @@ def _layer(source: SetSource, file: TensorFile, options: LoadOptions) -> SingleL
         b_enc=parameter(file, "b_enc", options),
         b_dec=parameter(file, "b_dec", options),
         activation=activation(source.config, file, _THRESHOLD, d_transcoder, options),
-        skip=None if W_skip is None else W_skip.T,
+        skip=None if W_skip is None else W_skip.T.contiguous(),
     )
 
 

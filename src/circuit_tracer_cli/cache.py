@@ -1,0 +1,153 @@
+"""Transcoder sets converted to the standard layout and kept on this computer: the calls that users make.
+
+A converted set of the hub is used by every later call that names it, without a network. Nothing that the conversion
+hasn't written is ever removed, wherever the cache's folder lies.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from circuit_tracer_cli.errors import MissingFile
+from circuit_tracer_cli.transcoders import converted
+from circuit_tracer_cli.transcoders.converted import ConvertedSet
+from circuit_tracer_cli.transcoders.references import HubReference, resolve
+from circuit_tracer_cli.types import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    import torch
+
+    from circuit_tracer_cli.transcoders.base import Transcoders
+    from circuit_tracer_cli.transcoders.config import SetConfig
+
+
+def get_cache_dir(cache_dir: str | Path | None = None) -> Path:
+    """The cache's folder: `cache_dir`, else `CIRCUIT_TRACER_CACHE_DIR`, else `~/.cache/circuit_tracer`."""
+    return converted.cache_root(cache_dir)
+
+
+def get_cached_path(hf_ref: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """Where the converted set of a reference lies, or would. Raises UnknownReference for what isn't one."""
+    return converted.converted_folder(resolve(hf_ref), cache_dir)
+
+
+def is_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> bool:
+    """Whether the converted set of a reference is there and whole."""
+    return converted.is_complete(get_cached_path(hf_ref, cache_dir))
+
+
+def cached_sets(cache_dir: str | Path | None = None) -> list[ConvertedSet]:
+    """Every set in the cache, whole or interrupted."""
+    return converted.converted_sets(get_cache_dir(cache_dir))
+
+
+def find_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> ConvertedSet:
+    """The set of a reference in the cache, whole or interrupted. Raises MissingFile."""
+    folder = get_cached_path(hf_ref, cache_dir)
+    for one in cached_sets(cache_dir):
+        if one.folder == folder:
+            return one
+    raise MissingFile(f"{hf_ref} isn't in the cache", hint=f"circuit-tracer cache add {hf_ref}")
+
+
+def save_transcoders_to_cache(
+    hf_ref: str | Path,
+    cache_dir: str | Path | None = None,
+    sequential: bool = True,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    delete_hf_cache: bool = True,
+    *,
+    progress: Progress | None = None,
+) -> Path:
+    """Convert a set to the standard layout, layer by layer, and return its folder.
+
+    Goes on where an interrupted conversion was; makes a new one if the hub has a newer commit; else does nothing.
+
+    Args:
+        hf_ref: Any reference that `load_transcoders` takes.
+        cache_dir: The cache's folder, if it isn't the usual one.
+        sequential: Download and convert one layer after the other; else download everything first, in parallel.
+        device: Not needed; for calls written for the reference.
+        dtype: To what weights are cast; None keeps the type in which they are stored.
+        delete_hf_cache: Remove the files that were downloaded for this from the hub's cache again.
+        progress: Told about downloads and layers.
+
+    Raises:
+        OutputError: The disk is full, or the folder can't be written.
+        CircuitTracerError: what loading the set raises.
+    """
+    from circuit_tracer_cli.transcoders.convert import ConvertOptions, convert
+
+    reference = resolve(hf_ref)
+    root, folder = get_cache_dir(cache_dir), converted.converted_folder(reference, cache_dir)
+    options = ConvertOptions(dtype, sequential, keep_downloads=not delete_hf_cache)
+    convert(reference, root, folder, options, progress or SilentProgress())
+    return folder
+
+
+def load_transcoders_from_cache(
+    hf_ref: str | Path,
+    cache_dir: str | Path | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    lazy_encoder: bool = False,
+    lazy_decoder: bool = True,
+) -> tuple[Transcoders, SetConfig]:
+    """A converted set and its config; a folder that was never converted is taken as it is. Asks nobody.
+
+    Args:
+        hf_ref: Any reference that `load_transcoders` takes.
+        cache_dir: The cache's folder, if it isn't the usual one.
+        device: Where rows are delivered; the CPU if it isn't given.
+        dtype: To what weights are cast; float32 if it isn't given.
+        lazy_encoder: Leave the encoders in their files.
+        lazy_decoder: Leave the decoders in their files.
+
+    Raises MissingFile if the set isn't in the cache.
+    """
+    import torch
+
+    from circuit_tracer_cli.transcoders.loading import load_transcoders
+
+    reference, folder = resolve(hf_ref), get_cached_path(hf_ref, cache_dir)
+    if not converted.is_complete(folder):
+        if isinstance(reference, HubReference):
+            raise MissingFile(f"{hf_ref} isn't in the cache", hint=f"circuit-tracer cache add {hf_ref}")
+        folder = reference.folder
+    loaded = load_transcoders(
+        folder,
+        device=device,
+        dtype=dtype or torch.float32,
+        lazy_encoder=lazy_encoder,
+        lazy_decoder=lazy_decoder,
+    )
+    return loaded.transcoders, loaded.config
+
+
+def empty_cache(hf_ref: str | Path | None = None, cache_dir: str | Path | None = None) -> int:
+    """Remove the converted set of a reference, or all that were converted here; returns the freed bytes.
+
+    Removes only what a conversion wrote: other files and folders in the cache stay, and so do a user's own sets.
+    """
+    root = get_cache_dir(cache_dir)
+    if hf_ref is not None:
+        folder = get_cached_path(hf_ref, cache_dir)
+        return converted.remove(folder, root) if converted.own_files(folder) else 0
+    return sum(
+        converted.remove(one.folder, root) for one in cached_sets(cache_dir) if one.manifest is not None
+    )
+
+
+__all__ = [
+    "ConvertedSet",
+    "cached_sets",
+    "empty_cache",
+    "find_cached",
+    "get_cache_dir",
+    "get_cached_path",
+    "is_cached",
+    "load_transcoders_from_cache",
+    "save_transcoders_to_cache",
+]

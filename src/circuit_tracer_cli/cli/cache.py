@@ -1,0 +1,246 @@
+"""`cache`: transcoder sets converted to the standard layout and kept on this computer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.errors import BadTranscoders, UsageError
+from circuit_tracer_cli.pipeline import DTYPES
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.transcoders.converted import ConvertedSet
+    from circuit_tracer_cli.transcoders.known import KnownSet
+
+group = typer.Typer(rich_markup_mode=None, help="Converted transcoder sets on this computer.")
+
+ReferenceArg = Annotated[
+    str,
+    typer.Argument(metavar="SET", help="gemma, llama, USER/REPO[/FOLDER][@REVISION], hf://… or a folder."),
+]
+CacheDirOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        show_default="CIRCUIT_TRACER_CACHE_DIR or ~/.cache/circuit_tracer",
+        help="The cache's folder.",
+    ),
+]
+
+
+def add(
+    reference: ReferenceArg,
+    cache_dir: CacheDirOpt = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(metavar="TYPE", show_default="as stored", help="float32, bfloat16 or float16."),
+    ] = None,
+    keep_downloads: Annotated[
+        bool, typer.Option("--keep-downloads", help="Leave the downloaded files in the hub's cache.")
+    ] = False,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", help="Download all files at once; takes more room on the disk.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only files that are here already.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Download a transcoder set and convert it to the layout that loads fastest, layer by layer.
+
+    Typed again after an interruption, it goes on where it was. Prints the set's folder.
+    """
+    output = Output(quiet=quiet)
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}", hint=f"choose one of {', '.join(DTYPES)}")
+    set_manners(output, offline=offline)
+    import torch
+
+    from circuit_tracer_cli.cache import save_transcoders_to_cache
+
+    with progress_on(output, bars=not no_progress) as progress:
+        folder = save_transcoders_to_cache(
+            reference,
+            cache_dir,
+            sequential=not parallel,
+            dtype=None if dtype is None else getattr(torch, DTYPES[dtype]),
+            delete_hf_cache=not keep_downloads,
+            progress=progress,
+        )
+    output.result(str(folder))
+
+
+def list_sets(
+    known: Annotated[bool, typer.Option("--known", help="List published sets instead.")] = False,
+    cache_dir: CacheDirOpt = None,
+    json_: opt.JsonOpt = False,
+) -> None:
+    """List the sets in the cache, or with --known the sets that are known to be on the hub."""
+    output = Output()
+    if known:
+        _list_known(output, as_json=json_)
+        return
+    from circuit_tracer_cli.cache import cached_sets, get_cache_dir
+
+    found = cached_sets(cache_dir)
+    if json_:
+        output.data([_facts(one) for one in found])
+    elif not found:
+        output.note(f"{get_cache_dir(cache_dir)} holds no sets; circuit-tracer cache add SET makes one")
+    else:
+        rows = [(one.reference, _state(one), _made_as(one), _size(one.size)) for one in found]
+        output.table("Converted sets", ("set", "state", "layers, dtype", "size#"), rows)
+
+
+def info(
+    reference: ReferenceArg,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all files and compare their checksums.")
+    ] = False,
+    cache_dir: CacheDirOpt = None,
+    json_: opt.JsonOpt = False,
+) -> None:
+    """Say what a converted set was made from, and with --verify whether its files are still the same."""
+    from circuit_tracer_cli.cache import find_cached
+    from circuit_tracer_cli.transcoders.converted import damaged_files
+
+    output = Output()
+    facts = _facts(find_cached(reference, cache_dir))
+    damaged = damaged_files(Path(facts["folder"])) if verify else []
+    if verify:
+        facts["damaged"] = damaged
+    if json_:
+        output.data(facts)
+    else:
+        shown = {**facts, "bytes": _size(facts["bytes"])}
+        rows = [(name, _shown(value)) for name, value in shown.items()]
+        output.table(facts["reference"], ("", ""), rows)
+    if damaged:
+        raise BadTranscoders(
+            f"{facts['reference']}: {', '.join(damaged)} changed since it was written",
+            hint=f"circuit-tracer cache remove {reference}, then circuit-tracer cache add {reference}",
+        )
+
+
+def remove(
+    references: Annotated[list[str], typer.Argument(metavar="SET...", help="The sets, as they were added.")],
+    cache_dir: CacheDirOpt = None,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Remove converted sets from the cache. What the conversion didn't write stays."""
+    from circuit_tracer_cli.cache import empty_cache, find_cached
+
+    output = Output(quiet=quiet)
+    for reference in references:
+        find_cached(reference, cache_dir)
+    for reference in references:
+        output.note(f"removed {reference}, {_size(empty_cache(reference, cache_dir))}")
+
+
+def clear(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    cache_dir: CacheDirOpt = None,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Remove every set that was converted here. Other files in the cache's folder stay."""
+    from circuit_tracer_cli.cache import cached_sets, empty_cache, get_cache_dir
+
+    output = Output(quiet=quiet)
+    found = [one for one in cached_sets(cache_dir) if one.manifest is not None]
+    if not found:
+        output.note(f"{get_cache_dir(cache_dir)} holds nothing to remove")
+        return
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError(f"this would remove {len(found)} converted sets", hint="add --yes")
+        size = _size(sum(one.size for one in found))
+        typer.confirm(f"Remove {len(found)} converted sets, {size}?", abort=True, err=True)
+    output.note(f"removed {len(found)} converted sets, {_size(empty_cache(None, cache_dir))}")
+
+
+def show_dir(cache_dir: CacheDirOpt = None) -> None:
+    """Print the cache's folder."""
+    from circuit_tracer_cli.cache import get_cache_dir
+
+    Output().result(str(get_cache_dir(cache_dir)))
+
+
+def _list_known(output: Output, *, as_json: bool) -> None:
+    from circuit_tracer_cli.transcoders.known import KNOWN_SETS
+
+    if as_json:
+        output.data([_known_facts(one) for one in KNOWN_SETS])
+        return
+    rows = [
+        (
+            f"{one.reference} ({one.alias})" if one.alias else one.reference,
+            one.model,
+            f"{one.kind}, {one.activation}",
+            "" if one.d_transcoder is None else str(one.d_transcoder),
+            "" if one.parameters is None else _size(2 * one.parameters),
+        )
+        for one in KNOWN_SETS
+    ]
+    output.table("Published sets", ("set", "model", "kind", "features#", "in bfloat16#"), rows)
+
+
+def _known_facts(one: KnownSet) -> dict[str, Any]:
+    return {
+        "reference": one.reference,
+        "alias": one.alias,
+        "model": one.model,
+        "kind": one.kind,
+        "activation": one.activation,
+        "n_layers": one.n_layers,
+        "d_model": one.d_model,
+        "d_transcoder": one.d_transcoder,
+        "parameters": one.parameters,
+    }
+
+
+def _facts(one: ConvertedSet) -> dict[str, Any]:
+    made = one.manifest
+    return {
+        "reference": one.reference,
+        "folder": str(one.folder),
+        "complete": one.complete,
+        "bytes": one.size,
+        "commit": made.commit if made else None,
+        "made from": made.format if made else None,
+        "dtype": made.dtype if made else None,
+        "n_layers": made.n_layers if made else None,
+    }
+
+
+def _state(one: ConvertedSet) -> str:
+    if one.manifest is None:
+        return "of another program"
+    return "whole" if one.complete else "interrupted"
+
+
+def _made_as(one: ConvertedSet) -> str:
+    return "" if one.manifest is None else f"{one.manifest.n_layers}, {one.manifest.dtype}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "unknown" if value is None else str(value)
+
+
+def _size(count: int) -> str:
+    """Bytes as people read them."""
+    size, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if size >= 100 or unit == "B" else f"{size:.1f} {unit}"

@@ -1,0 +1,250 @@
+"""Converted sets on this computer: where each lies, whether it is whole, and how it goes. Imports no torch.
+
+A set lies at `root/user/repo[/folder][@revision]`, sets of subfolders inside that of their repository. A folder is whole
+once it holds `config.yaml`, which is written last; what was written is recorded in a manifest with checksums. Only files
+of that record are ever removed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from circuit_tracer_cli.errors import BadTranscoders, OutputError
+from circuit_tracer_cli.transcoders.references import HubReference, LocalReference
+
+MANIFEST = "circuit-tracer-cache.json"
+CONFIG = "config.yaml"
+_VERSION = 1
+_LOCKS, _WORK = ".locks", ".unfinished"
+_WRITTEN = re.compile(r"(layer_|W_enc_|W_dec_)\d+\.safetensors")
+_UNFINISHED = re.compile(rf"\.((layer_|W_enc_|W_dec_)\d+\.safetensors|{re.escape(MANIFEST)}|{CONFIG})\..*")
+_READ_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """Size in bytes and checksum of one file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a converted folder was made from, and the files that are done so far."""
+
+    reference: str
+    commit: str | None
+    format: str
+    dtype: str
+    n_layers: int
+    files: dict[str, WrittenFile] = dataclasses.field(default_factory=dict)
+
+    def same_source(self, other: Manifest) -> bool:
+        """Whether both describe the same conversion, however far it is."""
+        return dataclasses.replace(self, files={}) == dataclasses.replace(other, files={})
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedSet:
+    """A folder in the cache. Without a manifest it was made by another program."""
+
+    folder: Path
+    reference: str
+    complete: bool
+    manifest: Manifest | None
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in own_files(self.folder))
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """The cache's folder: `cache_dir`, else `CIRCUIT_TRACER_CACHE_DIR`, else `~/.cache/circuit_tracer`."""
+    named = cache_dir or os.environ.get("CIRCUIT_TRACER_CACHE_DIR") or "~/.cache/circuit_tracer"
+    return Path(named).expanduser().absolute()
+
+
+def converted_folder(reference: HubReference | LocalReference, cache_dir: str | Path | None = None) -> Path:
+    """Where the converted set of a reference lies, or would."""
+    if isinstance(reference, HubReference):
+        return cache_root(cache_dir) / reference.canonical
+    return cache_root(cache_dir) / "local" / f"{reference.folder.name}-{_digest(reference.folder)[:12]}"
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the folder holds a whole set: its config is there, and every recorded file in its size."""
+    if not (folder / CONFIG).is_file():
+        return False
+    manifest = read_manifest(folder)
+    files = {} if manifest is None else manifest.files
+    return all(_size(folder / name) == file.size for name, file in files.items())
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The folder's record; None without one that can be read."""
+    try:
+        values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if values.pop("format_version") != _VERSION:
+            return None
+        files = {name: WrittenFile(**file) for name, file in values.pop("files").items()}
+        return Manifest(files=files, **values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the folder's record."""
+    values = {"format_version": _VERSION, **dataclasses.asdict(manifest)}
+    write_text(folder / MANIFEST, json.dumps(values, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees all of it or nothing. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} can't be written: {error.strerror or error}") from None
+
+
+def checksum(path: Path) -> WrittenFile:
+    """Size and SHA-256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+            size += len(block)
+    return WrittenFile(size, digest.hexdigest())
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """The recorded files that are missing or have other bytes than when they were written. Reads them all."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise BadTranscoders(f"{folder} has no checksums: it was made by another program")
+    return [
+        name
+        for name, file in manifest.files.items()
+        if _size(folder / name) != file.size or checksum(folder / name) != file
+    ]
+
+
+def own_files(folder: Path) -> list[Path]:
+    """The files of the set in this folder, half-written ones included; nothing else, and nothing in subfolders."""
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
+    named = {CONFIG, MANIFEST}
+    return sorted(
+        Path(entry.path)
+        for entry in entries
+        if entry.name in named or _WRITTEN.fullmatch(entry.name) or _UNFINISHED.fullmatch(entry.name)
+    )
+
+
+def sweep(folder: Path, keep: set[str]) -> None:
+    """Remove the set's files except those named, the config first, so that no reader takes the rest for whole."""
+    paths = sorted(own_files(folder), key=lambda path: path.name != CONFIG)
+    for path in paths:
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def remove(folder: Path, root: Path) -> int:
+    """Remove the set in `folder`, and folders below `root` that it leaves empty; returns the freed bytes.
+
+    Raises OutputError if the folder isn't inside the root, and doesn't touch it.
+    """
+    if root.resolve() not in folder.resolve().parents:
+        raise OutputError(f"{folder} lies outside the cache {root}, so it isn't removed")
+    with locked(folder, root):
+        freed = sum(path.stat().st_size for path in own_files(folder))
+        try:
+            sweep(folder, keep=set())
+        except OSError as error:
+            raise OutputError(f"{folder} can't be removed: {error.strerror or error}") from None
+    for empty in (folder, *folder.parents):
+        if empty == root:
+            break
+        with suppress(OSError):
+            empty.rmdir()
+    return freed
+
+
+def converted_sets(root: Path) -> list[ConvertedSet]:
+    """Every set below the root, whole or not, by name. Follows no links."""
+    found = []
+    for place, folders, names in os.walk(root, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folder = Path(place)
+        manifest = read_manifest(folder) if MANIFEST in names else None
+        foreign = CONFIG in names and any(_WRITTEN.fullmatch(name) for name in names)
+        if folder != root and (MANIFEST in names or foreign):
+            name = manifest.reference if manifest else folder.relative_to(root).as_posix()
+            found.append(ConvertedSet(folder, name, is_complete(folder), manifest))
+    return sorted(found, key=lambda one: one.reference)
+
+
+@contextmanager
+def locked(folder: Path, root: Path) -> Iterator[None]:
+    """Nobody else writes or removes the set in this folder meanwhile. Waits for whoever does."""
+    path = root / _LOCKS / f"{_digest(folder)}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file: Any = path.open("ab")
+    except OSError as error:
+        raise OutputError(
+            f"the cache {root} can't be written: {error.strerror or error}",
+            hint="set CIRCUIT_TRACER_CACHE_DIR to another folder",
+        ) from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def workspace(folder: Path, root: Path) -> Iterator[Path]:
+    """A folder for what is needed while this set is written; to be asked for when locked. Clears what a killed run left."""
+    place = root / _WORK / _digest(folder)
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            place.parent.rmdir()
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:24]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
