@@ -77,7 +77,7 @@ def test_files_that_the_config_lists(random_set: Callable[..., Any], tmp_path: P
         wanted = tiny.W_enc[layer].float().double()
         assert torch.equal(transcoders.encoder_rows(layer, torch.arange(20)), wanted)
     edit_config(folder, transcoders=["hf://user/repo/layer_0.safetensors"])
-    with pytest.raises(BadTranscoders, match="doesn't load from the hub"):
+    with pytest.raises(BadTranscoders, match="can't list files elsewhere"):
         load_transcoders(folder)
 
 

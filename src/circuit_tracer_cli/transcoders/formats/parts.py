@@ -158,7 +158,7 @@ def listed_files(source: SetSource) -> list[Path] | None:
     remote = [reference for reference in source.config.transcoders if "://" in reference]
     if remote:
         raise BadTranscoders(
-            f"config.yaml in {source.folder} lists {remote[0]}, and this version doesn't load from the hub",
+            f"config.yaml in {source.folder} lists {remote[0]}, and a folder's own config can't list files elsewhere",
             hint="download the files and list them by their local names",
         )
     return [source.folder / Path(reference).expanduser() for reference in source.config.transcoders]
