@@ -1,0 +1,45 @@
+"""The whole journey with a set of the hub: judged by its headers, downloaded, traced, traced again without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuit_tracer_cli import hub as client
+from circuit_tracer_cli.errors import ModelMismatch
+from circuit_tracer_cli.pipeline import TraceRequest, check, trace
+from circuit_tracer_cli.types import SilentProgress
+from tests.cli.conftest import PROMPT, Tiny, tiny
+from tests.hub.fake_hub import FakeHub, Repository
+
+__all__ = ["tiny"]
+
+
+def publish(hub: FakeHub, folder: Path, commit: str) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    hub.repositories["user/set"] = Repository(files, commit=commit)
+
+
+def test_a_graph_with_a_set_of_the_hub(hub: FakeHub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(hub, tiny.transcoders, "c" * 40)
+    request = TraceRequest(prompt=PROMPT, transcoder_set="user/set", model=str(tiny.model), device="cpu")
+    check(request)
+    assert not list(client.cache_folder().rglob("*.safetensors"))
+    graph = trace(request, SilentProgress())
+    assert graph.scan == "user/set"
+    hub.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    again = trace(request, SilentProgress())
+    assert hub.requests == []
+    assert torch.equal(graph.adjacency_matrix, again.adjacency_matrix)
+
+
+def test_a_set_for_another_model_is_refused_by_its_headers(hub: FakeHub, tiny: Tiny) -> None:
+    publish(hub, tiny.transcoders, "d" * 40)
+    files = hub.repositories["user/set"].files
+    files.pop(max(name for name in files if name.startswith("layer_")))
+    request = TraceRequest(prompt=PROMPT, transcoder_set="user/set", model=str(tiny.model), device="cpu")
+    with pytest.raises(ModelMismatch):
+        check(request)
