@@ -207,6 +207,7 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
         dtype=dtype,
         lazy_encoder=bool(request.lazy_encoder),
         lazy_decoder=request.lazy_decoder is not False,
+        progress=progress,
     )
     for note in loaded.config.notes:
         progress.note(note)
@@ -248,5 +249,7 @@ def trace_with(model: ReplacementModel, request: TraceRequest, progress: Progres
     )
     graph.metadata["command"] = request.command
     folder = Path(request.transcoder_set).expanduser()
-    graph.metadata["transcoders"]["reference"] = str(folder.resolve()) if folder.is_dir() else request.transcoder_set
+    graph.metadata["transcoders"]["reference"] = (
+        str(folder.resolve()) if folder.is_dir() else request.transcoder_set
+    )
     return graph
