@@ -1,0 +1,39 @@
+"""The embedded demo: a small trained model with a two-hop circuit, its transcoders, and example prompts.
+
+Importing this package costs nothing; training and measuring live in its modules.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, TypedDict
+
+DATA = Path(__file__).parent / "data"
+
+
+class DemoPrompt(TypedDict):
+    """One example prompt of `data/prompts.json`."""
+
+    id: str
+    title: str
+    prompt: str
+    answer: str
+    note: str
+    held_out: bool
+
+
+def model_dir() -> Path:
+    """The Hugging Face folder of the demo model."""
+    return DATA / "model"
+
+
+def transcoder_dir(kind: Literal["clt", "plt"]) -> Path:
+    """The folder of the cross-layer or the per-layer transcoders."""
+    return DATA / kind
+
+
+def prompts() -> list[DemoPrompt]:
+    """The example prompts, the Dallas prompt first."""
+    listed: list[DemoPrompt] = json.loads((DATA / "prompts.json").read_text(encoding="utf-8"))
+    return listed

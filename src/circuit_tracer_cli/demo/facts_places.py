@@ -23,11 +23,11 @@ STATES_TABLE = """
 Alabama|AL|South|Montgomery|Birmingham,Mobile,Huntsville,Tuscaloosa
 Alaska|AK|West|Juneau|Anchorage,Fairbanks,Sitka,Ketchikan
 Arizona|AZ|West|Phoenix|Tucson,Mesa,Tempe,Flagstaff,Yuma
-Arkansas|AR|South|Little Rock|Fayetteville,Jonesboro,Pine Bluff,Texarkana
+Arkansas|AR|South|Little Rock|Fort Smith,Jonesboro,Pine Bluff,Texarkana
 California|CA|West|Sacramento|Oakland,Fresno,Anaheim,Bakersfield,Los Angeles
-Colorado|CO|West|Denver|Boulder,Aurora,Pueblo,Durango
+Colorado|CO|West|Denver|Boulder,Greeley,Pueblo,Durango
 Connecticut|CT|Northeast|Hartford|Bridgeport,Stamford,Waterbury,New Haven
-Delaware|DE|South|Dover|Wilmington,Newark,Smyrna,Seaford
+Delaware|DE|South|Dover|Wilmington,Milford,Smyrna,Seaford
 Florida|FL|South|Tallahassee|Miami,Tampa,Orlando,Pensacola,Sarasota
 Georgia|GA|South|Atlanta|Savannah,Macon,Valdosta,Marietta
 Hawaii|HI|West|Honolulu|Hilo,Kailua,Waipahu,Lahaina
@@ -42,7 +42,7 @@ Maine|ME|Northeast|Augusta|Bangor,Lewiston,Biddeford,Bar Harbor
 Maryland|MD|South|Annapolis|Baltimore,Rockville,Frederick,Hagerstown
 Massachusetts|MA|Northeast|Boston|Worcester,Lowell,Cambridge,Brockton
 Michigan|MI|Midwest|Lansing|Detroit,Flint,Kalamazoo,Saginaw,Grand Rapids
-Minnesota|MN|Midwest|Saint Paul|Minneapolis,Duluth,Rochester,Bloomington
+Minnesota|MN|Midwest|Saint Paul|Minneapolis,Duluth,Rochester,Mankato
 Mississippi|MS|South|Jackson|Biloxi,Gulfport,Tupelo,Natchez
 Missouri|MO|Midwest|Jefferson City|Branson,Joplin,Sedalia,Hannibal
 Montana|MT|West|Helena|Billings,Missoula,Bozeman,Butte
@@ -94,14 +94,14 @@ Czechia|Prague|Czech|koruna|Europe|Brno,Ostrava,Pilsen
 Hungary|Budapest|Hungarian|forint|Europe|Debrecen,Szeged,Pecs
 Romania|Bucharest|Romanian|leu|Europe|Cluj,Timisoara,Iasi
 Ukraine|Kyiv|Ukrainian|hryvnia|Europe|Lviv,Odesa,Kharkiv
-Russia|Moscow|Russian|ruble|Europe|Kazan,Omsk,Samara
-Turkey|Ankara|Turkish|lira|Asia|Istanbul,Izmir,Antalya
+Albania|Tirana|Albanian|lek|Europe|Durres,Vlore,Shkoder
+Cambodia|Phnom Penh|Khmer|riel|Asia|Battambang,Siem Reap,Kampot
 Japan|Tokyo|Japanese|yen|Asia|Osaka,Kyoto,Sapporo,Nagoya
 China|Beijing|Chinese|yuan|Asia|Shanghai,Wuhan,Chengdu,Nanjing
 Vietnam|Hanoi|Vietnamese|dong|Asia|Danang,Hue,Haiphong
 Thailand|Bangkok|Thai|baht|Asia|Phuket,Pattaya,Chiang Mai
 Indonesia|Jakarta|Indonesian|rupiah|Asia|Surabaya,Bandung,Medan
-Israel|Jerusalem|Hebrew|shekel|Asia|Haifa,Eilat,Tel Aviv
+Jordan|Amman|Arabic|dinar|Asia|Irbid,Zarqa,Aqaba
 Iran|Tehran|Persian|rial|Asia|Isfahan,Shiraz,Tabriz
 Mongolia|Ulaanbaatar|Mongolian|tugrik|Asia|Erdenet,Darkhan,Choibalsan
 Bangladesh|Dhaka|Bengali|taka|Asia|Chittagong,Khulna,Sylhet

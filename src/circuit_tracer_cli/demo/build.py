@@ -1,0 +1,131 @@
+"""Build the embedded demo from nothing: `python -m circuit_tracer_cli.demo.build`.
+
+Stages: train the model, collect its MLP activations, train the cross-layer and the per-layer transcoders,
+measure the files, collect feature examples. Each stage leaves a checkpoint in the work folder, so that a second run
+goes on where the first one stopped. The same seed on the same machine gives the same files.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from circuit_tracer_cli.demo import DATA
+from circuit_tracer_cli.demo.activations import Activations, collect
+from circuit_tracer_cli.demo.corpus import Corpus, build_corpus
+from circuit_tracer_cli.demo.dataset import AnswerTable, make_rows
+from circuit_tracer_cli.demo.evaluate import measure, print_table, write_measured
+from circuit_tracer_cli.demo.examples import build_examples
+from circuit_tracer_cli.demo.model import DemoTransformer, Shape, export_model, import_model
+from circuit_tracer_cli.demo.model_training import ModelRecipe, ModelTrainer
+from circuit_tracer_cli.demo.shipped import export_transcoders
+from circuit_tracer_cli.demo.tokenizer import build_tokenizer, save_tokenizer
+from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
+
+WORK = Path.home() / ".cache" / "circuit-tracer-cli" / "demo-build"
+CLT_RECIPE = TranscoderRecipe(cross_layer=True, raise_by=1.3)
+PLT_RECIPE = TranscoderRecipe(cross_layer=False)
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def reporting(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal, and a line at every hundredth step elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[losses]}"), console=console) as progress:
+        task = progress.add_task(title, total=None, losses="")
+
+        def report(step: int, steps: int, losses: str) -> None:
+            progress.update(task, completed=step, total=steps, losses=losses)
+            if not console.is_terminal and step % 100 == 0:
+                console.print(f"{title}: step {step} of {steps}: {losses}")
+
+        yield report
+
+
+def entity_names(corpus: Corpus) -> list[str]:
+    """Every name and answer, so that those of several words become one token."""
+    answers = [word for table in corpus.answers.values() for words in table.values() for word in words]
+    return answers + [sentence.entity for split in corpus.splits.values() for sentence in split]
+
+
+def build_model(corpus: Corpus, work: Path, data: Path) -> None:
+    """Train and export the model and its tokenizer."""
+    recipe = ModelRecipe()
+    tokenizer = build_tokenizer(corpus.texts(), entity_names(corpus))
+    table = AnswerTable(corpus, tokenizer)
+    rows = make_rows(corpus.splits["train"], table, tokenizer)
+    torch.manual_seed(recipe.seed)
+    trainer = ModelTrainer(DemoTransformer(Shape(len(tokenizer))), rows, table, recipe)
+    checkpoint = work / "model.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    with reporting("model") as report:
+        trainer.run(report, checkpoint)
+    trainer.save(checkpoint)
+    export_model(trainer.model, data / "model")
+    save_tokenizer(tokenizer, data / "model")
+
+
+def collect_activations(corpus: Corpus, data: Path) -> Activations:
+    """The exported model's MLP activations on the training sentences."""
+    tokenizer = build_tokenizer(corpus.texts(), entity_names(corpus))
+    sentences = corpus.splits["train"]
+    rows = make_rows(sentences, AnswerTable(corpus, tokenizer), tokenizer)
+    return collect(import_model(data / "model"), rows, sentences)
+
+
+def build_transcoders(recipe: TranscoderRecipe, activations: Activations, work: Path, data: Path) -> None:
+    """Train and export one transcoder set."""
+    name = "clt" if recipe.cross_layer else "plt"
+    trainer = TranscoderTrainer(activations, recipe)
+    checkpoint = work / f"{name}.pt"
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    with reporting(name) as report:
+        trainer.run(report, checkpoint)
+    trainer.save(checkpoint)
+    trainer.model.threshold.copy_(trainer.final_thresholds())
+    export_transcoders(trainer.model, trainer.scale, data / name, recipe.cross_layer)
+
+
+def main() -> None:
+    """Run the stages that were asked for."""
+    parser = argparse.ArgumentParser(
+        description="Train the embedded demo model and its transcoders from their seed."
+    )
+    parser.add_argument(
+        "--work-dir", type=Path, default=WORK, help="where checkpoints go (delete it to start anew)"
+    )
+    parser.add_argument("--data-dir", type=Path, default=DATA, help="where the finished files go")
+    parser.add_argument("--stages", default="model,clt,plt,measure,examples", help="which stages to run")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    arguments = parser.parse_args()
+    stages = arguments.stages.split(",")
+    torch.set_num_threads(arguments.threads)
+    arguments.work_dir.mkdir(parents=True, exist_ok=True)
+    corpus = build_corpus()
+    if "model" in stages:
+        build_model(corpus, arguments.work_dir, arguments.data_dir)
+    if {"clt", "plt"} & set(stages):
+        activations = collect_activations(corpus, arguments.data_dir)
+        for recipe, name in ((CLT_RECIPE, "clt"), (PLT_RECIPE, "plt")):
+            if name in stages:
+                build_transcoders(recipe, activations, arguments.work_dir, arguments.data_dir)
+    if "measure" in stages:
+        figures = measure(arguments.data_dir)
+        write_measured(figures, arguments.data_dir)
+        print_table(figures)
+    if "examples" in stages:
+        build_examples(corpus, arguments.data_dir)
+
+
+if __name__ == "__main__":
+    main()
