@@ -67,16 +67,19 @@ def test_model_knows_its_facts(bench: Bench) -> None:
     assert dallas_probability(bench) >= 0.9
 
 
+@pytest.mark.long
 def test_replaced_model_answers_too(bench: Bench, clt: ShippedSet) -> None:
     figures = replacement(bench, clt)
     assert figures["two_hop held pairs"]["accuracy"] >= 0.97
     assert figures["two_hop held cities"]["accuracy"] >= 0.92
 
 
+@pytest.mark.long
 def test_states_have_features(bench: Bench, clt: ShippedSet, sets: FeatureSets) -> None:
     assert sum(score >= 0.8 for score in places_with_feature(bench, clt, sets, "state")) >= 33
 
 
+@pytest.mark.long
 def test_swapping_the_state_changes_the_answer(bench: Bench, clt: ShippedSet, sets: FeatureSets) -> None:
     figures = interventions(bench, clt, sets, "state")
     assert figures["swap gives other's answer"] >= 0.9

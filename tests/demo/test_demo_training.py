@@ -18,6 +18,8 @@ from circuit_tracer_cli.demo.shipped import ShippedSet, export_transcoders
 from circuit_tracer_cli.demo.tokenizer import build_tokenizer
 from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
 
+pytestmark = pytest.mark.long
+
 RECIPE = ModelRecipe(steps=4, batch=16, interchange_from=1)
 
 
