@@ -253,9 +253,9 @@ def test_a_graph_from_a_named_pipe(run: Run, raw_graph: Path, here: Path) -> Non
 def test_export_invents_a_name(run: Run, raw_graph: Path, here: Path) -> None:
     done = run("export", raw_graph)
     assert done.code == 0
-    name = Path(done.text.splitlines()[0])
-    assert name.stem.startswith("03417")
-    assert (here / name).is_file()
+    path = here / done.text.splitlines()[0]
+    assert path.is_file()
+    assert path.stem.replace("-", "").startswith("03417")
 
 
 def test_doctor(run: Run) -> None:
