@@ -282,7 +282,7 @@ def test_an_empty_folder_says_what_to_do(viewer: Viewer) -> None:
     for path in viewer.folder.iterdir():
         path.unlink()
     viewer.page.goto(viewer.server.url)
-    assert "circuit-tracer attribute" in viewer.page.locator(".message").inner_text()
+    viewer.page.get_by_text("circuit-tracer attribute").first.wait_for()
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (1440, 900), (3840, 2160)])
