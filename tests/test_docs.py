@@ -16,7 +16,12 @@ import circuit_tracer_cli
 from circuit_tracer_cli.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 TREE = typer.main.get_command(app)
 
 
@@ -65,7 +70,9 @@ def shown_command_lines() -> list[tuple[Path, str]]:
     return found
 
 
-@pytest.mark.parametrize(("page", "line"), shown_command_lines(), ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize(
+    ("page", "line"), shown_command_lines(), ids=lambda value: getattr(value, "name", value)
+)
 def test_a_shown_command_line_is_understood(page: Path, line: str) -> None:
     words = shlex.split(line)[1:]
     command: Any = TREE
@@ -79,7 +86,9 @@ def test_a_shown_command_line_is_understood(page: Path, line: str) -> None:
 
 
 def test_the_readme_names_every_command() -> None:
-    text = " ".join(page.read_text(encoding="utf-8") for page in PAGES if page.name in {"README.md", "cli.md"})
+    text = " ".join(
+        page.read_text(encoding="utf-8") for page in PAGES if page.name in {"README.md", "cli.md"}
+    )
     for path, command in commands(TREE):
         assert command.hidden or f"circuit-tracer {' '.join(path)}" in text
 
@@ -117,4 +126,6 @@ def test_every_make_target_is_described() -> None:
 
 def test_no_page_knows_this_machine() -> None:
     for page in PAGES:
-        assert not re.search(r"(?<![\w.])/(?:root|home|work|tmp)/", page.read_text(encoding="utf-8")), page.name
+        assert not re.search(r"(?<![\w.])/(?:root|home|work|tmp)/", page.read_text(encoding="utf-8")), (
+            page.name
+        )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuit_tracer_cli.errors import BadPrompt, InvalidValue, ModelMismatch
+from circuit_tracer_cli.errors import BadPrompt, BadTarget, InvalidValue, ModelMismatch
 from circuit_tracer_cli.types import Progress
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ def check_values(request: TraceRequest) -> None:
     probability = request.desired_logit_prob
     if not (math.isfinite(probability) and 0 < probability <= 1):
         raise InvalidValue(f"desired_logit_prob must lie in (0, 1], not {probability}")
+    differences = {" - " in target for target in request.targets}
+    if len(differences) > 1:
+        raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
     if (request.system is not None or request.prefill is not None) and not request.chat:
         raise InvalidValue("--system and --prefill need --chat", hint="add --chat")
 
@@ -83,11 +86,13 @@ def check_values(request: TraceRequest) -> None:
 def check(request: TraceRequest) -> None:
     """Everything that can be judged without reading weights: values, the set's files, the model's configuration."""
     check_values(request)
+    from circuit_tracer_cli.backends import backend_class
     from circuit_tracer_cli.backends.families import family_for
     from circuit_tracer_cli.backends.model_config import fact, model_shape, read_config
     from circuit_tracer_cli.backends.points import feature_points
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
+    backend_class(request.backend)
     described = inspect_transcoders(request.transcoder_set)
     hooks = described.config.feature_input_hook, described.config.feature_output_hook
     folder = model_folder(request.model or described.config.model_name)
@@ -186,10 +191,17 @@ def offline_mode(offline: bool) -> Iterator[None]:
     """Keep the hub's client from the network when asked to. Set before it is imported, or it won't notice."""
     import os
 
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        os.environ["TRANSFORMERS_OFFLINE"] = "1"
-    yield
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if offline else ()
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:

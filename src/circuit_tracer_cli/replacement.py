@@ -95,6 +95,7 @@ class ReplacementModel:
     ) -> ReplacementModel:
         """Load the model for transcoders that are there already."""
         device = torch.device(device) if device is not None else default_device()
+        transcoders.to(device, dtype)
         return cls(
             backend_class(backend).from_pretrained(resolve_model(model_name), device, dtype, **kwargs),
             transcoders,

@@ -47,7 +47,7 @@ def ensure_tokenized(
 
     Args:
         prompt: Text, or ids: a list, or a tensor with at most one axis longer than 1.
-        tokenizer: A Hugging Face tokenizer.
+        tokenizer: A Hugging Face tokenizer; None for ids that are to be taken as they are.
         model_name: The model's name, which decides about Gemma 3.
         device: Where the ids shall be.
         d_vocab: Ids of the model's vocabulary lie below this; without it, the tokenizer's length.
@@ -57,6 +57,8 @@ def ensure_tokenized(
         BadPrompt: It is empty, too long, or holds an id outside the vocabulary.
         InvalidType: It is neither text nor ids.
     """
+    if tokenizer is None and (d_vocab is None or isinstance(prompt, str)):
+        raise BadPrompt("there is no tokenizer for this prompt", hint="give token ids")
     d_vocab = len(tokenizer) if d_vocab is None else d_vocab
     given = _text_ids(prompt, tokenizer) if isinstance(prompt, str) else _given_ids(prompt)
     if not given:
@@ -67,11 +69,16 @@ def ensure_tokenized(
         raise BadPrompt(f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}")
     return Tokens(
         ids=torch.tensor(ids, dtype=torch.int64, device=device),
-        strings=tuple(tokenizer.decode([token]) for token in ids),
-        text=tokenizer.decode(ids),
+        strings=tuple(_text([token], tokenizer) for token in ids),
+        text=_text(ids, tokenizer),
         zero_positions=zeroed,
         notes=notes,
     )
+
+
+def _text(ids: list[int], tokenizer: Any) -> str:
+    """The ids as text; numbers in brackets where there is no tokenizer."""
+    return "".join(f"⟨{token}⟩" for token in ids) if tokenizer is None else str(tokenizer.decode(ids))
 
 
 def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: str | None = None) -> str:
@@ -150,6 +157,8 @@ def _with_prefix(
 
 
 def _with_first_token(ids: list[int], tokenizer: Any, d_vocab: int) -> tuple[list[int], tuple[str, ...]]:
+    if tokenizer is None:
+        return ids, ("there is no tokenizer: the ids are taken as they are",)
     special = list(tokenizer.all_special_ids)
     if ids[0] in special:
         return ids, ()

@@ -155,7 +155,9 @@ def test_settings_that_are_refused(settings: dict[str, object]) -> None:
         attribute(list(PROMPT), replacement("llama", "plt"), **settings)  # type: ignore[arg-type]
 
 
-def test_a_family_without_a_closed_form_is_traced_by_the_generic_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_family_without_a_closed_form_is_traced_by_the_generic_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = replacement("llama", "plt")
     want = attribute(list(PROMPT), model)
     monkeypatch.setattr(model.model, "weights", None)
@@ -164,3 +166,16 @@ def test_a_family_without_a_closed_form_is_traced_by_the_generic_engine(monkeypa
     torch.testing.assert_close(got.adjacency_matrix, want.adjacency_matrix, atol=1e-5, rtol=1e-5)
     with pytest.raises(InvalidValue, match="no closed form"):
         attribute(list(PROMPT), model, engine="closed-form")
+
+
+def test_ids_need_no_tokenizer() -> None:
+    model = replacement("llama", "plt")
+    bare = ReplacementModel(model.model, model.transcoders)
+    want = attribute(list(PROMPT), model)
+    tokenizer, model.model.tokenizer = model.model.tokenizer, None
+    try:
+        got = attribute(list(PROMPT), bare)
+    finally:
+        model.model.tokenizer = tokenizer
+    assert got.metadata["prompt_tokens"][1] == "⟨3⟩"
+    assert torch.equal(got.adjacency_matrix, want.adjacency_matrix)

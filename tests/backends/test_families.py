@@ -67,3 +67,42 @@ def test_hooks_that_a_model_lacks_are_named(family: str, read: str, write: str, 
 def test_sets_of_another_depth_are_refused() -> None:
     with pytest.raises(ModelMismatch, match="layers 3"):
         ReplacementModel(backend("llama"), transcoders("plt", n_layers=2))
+
+
+PUBLISHED = {
+    "gemma-2-2b": {
+        "architectures": ["Gemma2ForCausalLM"],
+        "attn_logit_softcapping": 50.0,
+        "cache_implementation": "hybrid",
+        "final_logit_softcapping": 30.0,
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_activation": "gelu_pytorch_tanh",
+        "query_pre_attn_scalar": 256,
+        "rope_theta": 10000.0,
+        "sliding_window": 4096,
+        "torch_dtype": "float32",
+    },
+    "qwen2.5": {
+        "architectures": ["Qwen2ForCausalLM"],
+        "max_window_layers": 28,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "use_mrope": False,
+        "use_sliding_window": False,
+    },
+    "pythia": {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+        "use_parallel_residual": True,
+    },
+}
+"""Settings as published models write them, the parts that configuration classes don't make themselves."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings_are_understood(name: str) -> None:
+    config = PUBLISHED[name]
+    assert config["architectures"][0] in family_for(config).architectures  # type: ignore[index]

@@ -143,7 +143,7 @@ def test_saving_changes_nothing_but_the_annotations(data_dir: Path, client: Test
     assert after.endswith(tail)
     assert reply.headers["etag"] == client.get("/api/graphs/demo").headers["etag"] != tag
     assert path.stat().st_mode & 0o777 == 0o640
-    assert [file.name for file in data_dir.iterdir()] == ["demo.json"]
+    assert [file.name for file in data_dir.iterdir() if not file.name.endswith(".lock")] == ["demo.json"]
 
 
 def test_annotations_are_added_where_there_were_none(data_dir: Path, client: TestClient) -> None:
@@ -211,7 +211,7 @@ def test_a_failed_save_leaves_the_old_file(
         GraphFolder(data_dir).save("demo", {"pinnedIds": ["x"]}, lambda _: True)
     monkeypatch.undo()
     assert (data_dir / "demo.json").read_bytes() == before
-    assert [file.name for file in data_dir.iterdir()] == ["demo.json"]
+    assert [file.name for file in data_dir.iterdir() if not file.name.endswith(".lock")] == ["demo.json"]
     assert put(make_client(data_dir), "demo", {}, "*").status_code == 200
 
 
@@ -262,6 +262,16 @@ def test_golden_graphs_are_served_as_they_are(golden: Path, tmp_path: Path) -> N
     client = make_client(folder)
     listing = client.get("/api/graphs").json()
     assert listing["errors"] == []
-    assert len(listing["graphs"]) == len(list(folder.iterdir())) > 0
+    assert len(listing["graphs"]) == len(list(folder.glob("*.json"))) > 0
     for graph in listing["graphs"]:
         assert client.get(f"/api/graphs/{graph['slug']}").json()["metadata"]["prompt"] == graph["prompt"]
+
+
+def test_numbers_that_json_has_no_word_for_are_refused(data_dir: Path, client: TestClient) -> None:
+    path = write_graph(data_dir, "demo", pinnedIds=[])
+    before = path.read_bytes()
+    tag = client.get("/api/graphs/demo").headers["etag"]
+    reply = client.put("/api/graphs/demo/annotations", content=b'{"x": 1e999}', headers={"If-Match": tag})
+    assert reply.status_code == 400
+    assert path.read_bytes() == before
+    assert client.get("/api/graphs/demo").status_code == 200

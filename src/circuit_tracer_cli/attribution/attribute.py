@@ -232,7 +232,7 @@ class Attribution:
             kept = self.most_influential(engine, active, first_rows, targets, count, work)
             selected = torch.sort(torch.cat([block.nodes for block in kept])).values
             packager = Packager(engine.columns, selected, len(targets))
-            blocks = iter(kept)
+            blocks = (kept.pop() for _ in range(len(kept)))
         for block in first_rows:
             packager.add(block)
         for block in blocks:

@@ -144,7 +144,7 @@ class AttributionTargets:
         W_U = unembed_proj if unembed_proj.shape[0] == len(logits) else unembed_proj.T
         self.unembedding, self.reader = Unembedding(W_U), TokenReader(tokenizer, len(logits))
         self.vocab_size = int(getattr(tokenizer, "vocab_size", 0) or len(logits))
-        probabilities = torch.softmax(logits.double(), dim=-1).to(torch.float32)
+        probabilities = torch.softmax(logits.cpu().double(), dim=-1).to(torch.float32)
         if attribution_targets is None:
             ids = salient_ids(probabilities, max_n_logits, desired_logit_prob)
             self.kind = "salient logits"

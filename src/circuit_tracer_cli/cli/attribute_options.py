@@ -89,7 +89,10 @@ DesiredLogitProbOpt = Annotated[
     ),
 ]
 MaxFeatureNodesOpt = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Only the most influential features.", rich_help_panel=TRACE)
+    int,
+    typer.Option(
+        min=0, metavar="N", help="Only the most influential features; 0 for all.", rich_help_panel=TRACE
+    ),
 ]
 BatchSizeOpt = Annotated[
     int,

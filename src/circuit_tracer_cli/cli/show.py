@@ -26,12 +26,13 @@ def show(
     paths: PathsOpt = 5,
     features_dir: FeaturesDirOpt = None,
     json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
 ) -> None:
     """Show a graph's prompt, targets, scores, strongest nodes and strongest paths.
 
     Features are written layer/feature@position; an arrow → raises what it points at, ⊣ lowers it.
     """
-    output = Output()
+    output = Output(quiet=quiet)
     set_manners(output)
     loaded = read_graph(graph)
     summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir))

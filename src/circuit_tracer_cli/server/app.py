@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -204,7 +205,13 @@ def _strict_json(content: bytes) -> object:
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is not a JSON number")
 
-    return json.loads(content, parse_constant=refuse)
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            refuse(text)
+        return value
+
+    return json.loads(content, parse_constant=refuse, parse_float=finite)
 
 
 def _http_error(_request: Request, error: Exception) -> Response:

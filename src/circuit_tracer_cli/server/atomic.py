@@ -1,19 +1,13 @@
-"""Exchanges a file's content while no other server does, so that nothing that was acknowledged is lost."""
+"""Exchanges a file's content in one step, so that nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from circuit_tracer_cli.errors import OutputError
 from circuit_tracer_cli.graph.atomic import write_bytes
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 def replace_content(path: Path, content: bytes) -> None:
@@ -31,18 +25,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Keeps other servers from saving into the folder meanwhile, where the file system can do that."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

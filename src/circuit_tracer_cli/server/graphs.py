@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue
-from circuit_tracer_cli.server.atomic import folder_lock, replace_content
+from circuit_tracer_cli.export.graph_list import locked_folder
+from circuit_tracer_cli.server.atomic import replace_content
 from circuit_tracer_cli.server.bodies import Body, BodyCache, etag_of
 from circuit_tracer_cli.server.paths import METADATA_NAME, contained, graph_path
 from circuit_tracer_cli.server.splice import read_top_level, replace_value
@@ -89,13 +90,13 @@ class GraphFolder:
             OutputError: The file can't be written.
         """
         path = graph_path(self.root, slug)
-        with self._lock(path), folder_lock(path.parent):
+        with self._lock(path), locked_folder(path.parent):
             content = path.read_bytes()
             present = etag_of(content)
             if not accepts(present):
                 raise StaleTag(present)
             text = _decode(content)
-            value = json.dumps(annotations, ensure_ascii=False)
+            value = json.dumps(annotations, ensure_ascii=False, allow_nan=False)
             top = read_top_level(text, frozenset(["qParams"]))
             new = _encode(replace_value(text, top, "qParams", value))
             if new != content:

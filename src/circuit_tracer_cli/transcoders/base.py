@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -57,6 +57,9 @@ class Transcoders(Protocol):
     @property
     def device(self) -> torch.device:
         """The device on which features are computed and rows delivered."""
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
+        """Move and cast every weight, in place; returns the set."""
 
     def encode_layer(self, x: Tensor, layer: int, apply_activation_function: bool = True) -> Tensor:
         """`(pos, d_model)` at the read point → activations or pre-activations `(pos, feature)`."""

@@ -49,6 +49,60 @@ BOOKKEEPING = frozenset(
 )
 """Fields that don't change the forward pass of a decoder in evaluation mode."""
 
+GENERATION = frozenset(
+    [
+        *[
+            "cache_implementation",
+            "do_sample",
+            "temperature",
+            "top_k",
+            "top_p",
+            "typical_p",
+            "num_beams",
+            "max_length",
+        ],
+        *[
+            "min_length",
+            "repetition_penalty",
+            "length_penalty",
+            "no_repeat_ngram_size",
+            "early_stopping",
+            "num_beam_groups",
+        ],
+        *[
+            "diversity_penalty",
+            "num_return_sequences",
+            "bad_words_ids",
+            "suppress_tokens",
+            "begin_suppress_tokens",
+        ],
+        *["forced_bos_token_id", "forced_eos_token_id", "output_scores", "return_dict_in_generate", "prefix"],
+        *[
+            "exponential_decay_length_penalty",
+            "remove_invalid_values",
+            "encoder_no_repeat_ngram_size",
+            "eos_token_ids",
+        ],
+        *[
+            "tokenizer_class",
+            "finetuning_task",
+            "torchscript",
+            "use_bfloat16",
+            "tf_legacy_loss",
+            "gradient_checkpointing",
+        ],
+        *[
+            "unk_token_id",
+            "mask_token_id",
+            "cls_token_id",
+            "unsloth_fixed",
+            "unsloth_version",
+            "is_llama_config",
+        ],
+    ]
+)
+"""Fields of published models that only matter to generation, training or loading."""
+
 SIZES = frozenset(
     [
         "vocab_size",
@@ -73,6 +127,9 @@ REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "use_bidirectional_attention": (False, None),
     "is_decoder": (False, True, None),
     "quantization_config": (None,),
+    "pruned_heads": ({}, None),
+    "use_mrope": (False, None),
+    "rope_interleaved": (False, None),
 }
 """Fields that are understood with these values only."""
 
@@ -103,7 +160,7 @@ class Family:
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise UnsupportedArchitecture for a field of a model's `config.json` that isn't understood."""
-        known = BOOKKEEPING | SIZES | PATTERN | self.pattern | self.mlp | self.linear
+        known = BOOKKEEPING | GENERATION | SIZES | PATTERN | self.pattern | self.mlp | self.linear
         required = {**REQUIRED, **self.required}
         allowed = set(filter(None, os.environ.get(ALLOW_VARIABLE, "").split(",")))
         for name, value in config.items():
