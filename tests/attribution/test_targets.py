@@ -11,13 +11,18 @@ from circuit_tracer_cli.attribution.targets import AttributionTargets, CustomTar
 from circuit_tracer_cli.errors import BadTarget, InvalidValue
 
 VOCABULARY, D_MODEL = 100, 8
-WORDS = {" Austin": [7], " Dallas": [9], "id": [3], " -": [4], "Paris": [11], " Paris": [12], "": []}
+WORDS = {
+    **dict.fromkeys(["Austin", "Rome", " Rome"], [1]),
+    **{" Austin": [7], " Dallas": [9], "id": [3], " -": [4], "Paris": [11], " Paris": [12], "": []},
+}
 
 
 class Words:
     """A tokenizer of a few words; everything else is three tokens."""
 
     vocab_size = 90
+    unk_token_id = 1
+    unk_token = "<unk>"
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         assert not add_special_tokens
@@ -120,6 +125,8 @@ def test_custom_directions_are_taken_as_given(logits: torch.Tensor, W_U: torch.T
         (42, TypeError, "int"),
         (["nonsense"], ValueError, "encoded to 3 tokens"),
         (["id:x"], ValueError, "no number"),
+        (["Rome"], ValueError, "no word that the tokenizer knows"),
+        (["Austin -  Austin"], ValueError, "minus itself"),
         (["id:100"], ValueError, "outside the vocabulary"),
         (["Austin", "Austin - Dallas"], ValueError, "mixed"),
         (["Austin", ("b", 1.0, torch.zeros(D_MODEL))], TypeError, "mixed"),

@@ -44,6 +44,7 @@ BAD_NUMBERS = [
         ("attribute", name, value)
         for name in ("--max-n-logits", "--batch-size", "--max-feature-nodes", "--update-interval")
         for value in ("nan", "-1", "0", "1.5", "x")
+        if (name, value) != ("--max-feature-nodes", "0")
     ],
     *[("attribute", "--desired-logit-prob", value) for value in ("nan", "inf", "-0.1", "0", "1.1", "x")],
     *[

@@ -63,22 +63,44 @@ class TokenReader:
             except (ValueError, TypeError, KeyError) as error:
                 raise BadTarget(f"target {text!r} can't be tokenised: {error}") from error
             tried.append(ids)
-            if len(ids) == 1:
+            if len(ids) == 1 and not self._unknown(ids[0], candidate):
                 if candidate != text:
                     note(f"target {text!r} is read as {candidate!r} (token {ids[0]})")
                 return self._in_vocabulary(int(ids[0]), text)
         if not tried[0]:
             raise BadTarget(f"target {text!r} is no token at all")
+        if any(len(ids) == 1 for ids in tried):
+            raise BadTarget(
+                f"target {text!r} is no word that the tokenizer knows", hint="give another token, or id:N"
+            )
         raise BadTarget(
             f"target {text!r} was encoded to {len(tried[0])} tokens {tried[0]}, but a target is one token",
             hint="give a single token, or id:N",
         )
 
+    def _unknown(self, token: int, text: str) -> bool:
+        """Whether a token only says that the text isn't known."""
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        return (
+            unknown is not None
+            and token == unknown
+            and text.strip() != getattr(self.tokenizer, "unk_token", None)
+        )
+
+    def difference(self, text: str, note: Callable[[str], None]) -> tuple[int, int]:
+        """The two tokens of `A - B`. Raises BadTarget for one that can't be used, or twice the same."""
+        first, second = (self.single_token(part, note) for part in text.split(DIFFERENCE, 1))
+        if first == second:
+            raise BadTarget(f"target {text!r} is a token minus itself", hint="name two different tokens")
+        return first, second
+
     def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
         """Raise BadTarget for a target string that can't be used, before any weight is read."""
         for text in texts:
-            for part in text.split(DIFFERENCE, 1):
-                self.single_token(part, note)
+            if DIFFERENCE in text:
+                self.difference(text, note)
+            else:
+                self.single_token(text, note)
 
     def _number(self, text: str) -> int:
         try:
@@ -198,8 +220,7 @@ class AttributionTargets:
 
     def _difference(self, text: str, probabilities: Tensor, note: Callable[[str], None]) -> CustomTarget:
         """`A - B`: direction `u_A − u_B`, weight `max(|p_A − p_B|, 1e-6)`."""
-        first, second = text.split(DIFFERENCE, 1)
-        a, b = self.reader.single_token(first, note), self.reader.single_token(second, note)
+        a, b = self.reader.difference(text, note)
         weight = max(abs(float(probabilities[a] - probabilities[b])), SMALLEST_WEIGHT)
         return CustomTarget(text, weight, self.unembedding.vector(a) - self.unembedding.vector(b))
 

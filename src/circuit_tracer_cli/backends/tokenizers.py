@@ -21,5 +21,5 @@ def load_tokenizer(model_name: str) -> Any:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadModel(
             f"the tokenizer of {model_name!r} can't be loaded: {first}",
-            hint="name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
+            hint="name the model's folder with --model, or log in with `hf auth login` for a gated model",
         ) from error
