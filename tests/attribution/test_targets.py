@@ -12,7 +12,7 @@ from circuit_tracer_cli.errors import BadTarget, InvalidValue
 
 VOCABULARY, D_MODEL = 100, 8
 WORDS = {
-    **dict.fromkeys(["Austin", "Rome", " Rome"], [1]),
+    **{word: [1] for word in ("Austin", "Rome", " Rome")},
     **{" Austin": [7], " Dallas": [9], "id": [3], " -": [4], "Paris": [11], " Paris": [12], "": []},
 }
 
