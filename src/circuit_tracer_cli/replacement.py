@@ -120,7 +120,7 @@ class ReplacementModel:
                     f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
                     hint=f"the model is {self.cfg.model_name}; name the one in the set's config.yaml with --model",
                 )
-        self.points  # raises for unknown hooks  # noqa: B018
+        self.model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)
 
     @property
     def points(self) -> FeaturePoints:
