@@ -6,6 +6,8 @@ import io
 import math
 import mmap
 import struct
+import tokenize
+import warnings
 import zipfile
 
 import numpy as np
@@ -25,6 +27,21 @@ _DTYPES = {
 _LOCAL_HEADER = 30  # bytes before the name of a zip member
 _MAX_NPY_HEADER = 1024
 _MAX_MEMBERS = 64
+# numpy parses a header as a Python literal, with a tokenizer pass for old files: each stage fails in its own way.
+_UNREADABLE_HEADER = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+    UserWarning,
+    ValueError,
+    struct.error,
+    tokenize.TokenError,
+)
 
 
 class NpzFile(TensorFile):
@@ -68,10 +85,12 @@ class NpzFile(TensorFile):
         """Dtype, shape and length of an array's own header."""
         stream = io.BytesIO(head)
         try:
-            version = npy.read_magic(stream)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, by_columns, dtype = read(stream)
-        except (ValueError, SyntaxError, EOFError, TypeError, RecursionError, MemoryError):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)  # a header that needs mending is a damaged one here
+                version = npy.read_magic(stream)
+                read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+                shape, by_columns, dtype = read(stream)
+        except _UNREADABLE_HEADER:
             raise BadTranscoders(f"{self.path}: array {name!r} has no readable header") from None
         if np.dtype(dtype).str not in _DTYPES or (by_columns and len(shape) > 1):
             raise BadTranscoders(
