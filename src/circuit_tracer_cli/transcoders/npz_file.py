@@ -86,7 +86,9 @@ class NpzFile(TensorFile):
         stream = io.BytesIO(head)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # a header that needs mending is a damaged one here
+                warnings.simplefilter(
+                    "error", UserWarning
+                )  # a header that needs mending is a damaged one here
                 version = npy.read_magic(stream)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, by_columns, dtype = read(stream)
