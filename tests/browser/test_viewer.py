@@ -191,6 +191,24 @@ def test_labels_are_edited_saved_and_undone(viewer: Viewer) -> None:
     assert viewer.page.locator(".selection-title strong").inner_text() == "the state of Texas"
 
 
+def test_a_label_being_typed_survives_what_arrives_meanwhile(viewer: Viewer) -> None:
+    waiting: list[Any] = []
+    viewer.page.route("**/api/features/**", lambda route: waiting.append(route))
+    with viewer.page.expect_request("**/api/features/**"):
+        viewer.open(clickedId="1_10_1")
+    viewer.page.keyboard.press("e")
+    field = viewer.page.locator(".panel-feature .edit-field")
+    field.fill("half typ")
+    for route in waiting:
+        route.continue_()
+    viewer.page.locator(".panel-feature .example").first.wait_for()
+    viewer.page.locator(".node-row").first.hover()
+    viewer.page.wait_for_timeout(400)  # longer than the delay before a hovered node is shown
+    assert field.input_value() == "half typ"
+    field.press("Enter")
+    assert viewer.page.locator(".selection-title strong").inner_text() == "half typ"
+
+
 def test_examples_of_a_feature(viewer: Viewer) -> None:
     viewer.open(clickedId="1_10_1")
     detail = viewer.page.locator(".panel-feature")

@@ -28,6 +28,9 @@ export function featureDetail(element, store, { features }) {
 
   async function show(node, again = false) {
     if (shown === node && !again) return;
+    // Whoever is typing a label keeps the field; what came meanwhile is shown when they are done.
+    const field = body.querySelector(".edit-field");
+    if (field) return field.addEventListener("blur", () => window.setTimeout(() => show(subject(), true)));
     shown = node;
     if (!node) return body.replaceChildren(emptyState());
     const head = heading(store, node);
@@ -39,7 +42,8 @@ export function featureDetail(element, store, { features }) {
     try {
       const record = await features.read(node.layer, node.feature);
       if (shown !== node) return;
-      body.replaceChildren(heading(store, node), ...details(node, record, features));
+      rest.replaceWith(...details(node, record, features));
+      if (!body.querySelector(".edit-field")) head.replaceWith(heading(store, node));
     } catch (error) {
       if (shown === node) rest.replaceChildren(failed(error));
     }
