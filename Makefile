@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Extra words for pip, such as --extra-index-url https://download.pytorch.org/whl/cpu for torch without CUDA.
 PIP_ARGS ?=
 PYTEST ?= $(BIN)/python -m pytest
+# Test processes at once; a file's tests stay together. WORKERS=0 runs them in one process, for a debugger.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format lint types layers test-js test-long wheel bench demo-model docs screenshot
@@ -24,7 +26,7 @@ demo: $(STAMP) ## Trace the embedded example and open the viewer on it
 	$(BIN)/circuit-tracer demo
 
 test: $(STAMP) test-js ## Run every test that a change must pass
-	$(PYTEST)
+	$(PYTEST) -n $(WORKERS) --dist loadfile
 
 check: $(STAMP) format lint types test wheel test-long ## Run all that CI runs: format, lint, types, tests, wheel, long suites
 

@@ -20,7 +20,7 @@ os.environ.update(
     TRANSFORMERS_VERBOSITY="error",
     COLUMNS="80",
 )
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 for _name in ("CIRCUIT_TRACER_DEBUG", "FORCE_COLOR", "PY_COLORS"):
     os.environ.pop(_name, None)
 
