@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
-from circuit_tracer_cli.backends.base import Backend, FrozenPass
+from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.errors import ModelMismatch
+from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
 from circuit_tracer_cli.interventions.methods import generate_call
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
@@ -145,6 +146,21 @@ class ReplacementModel:
         return self.transcoders.scan
 
     @property
+    def feature_input_hook(self) -> str:
+        """Where the set's features read, relative to a block."""
+        return self.transcoders.feature_input_hook
+
+    @property
+    def feature_output_hook(self) -> str:
+        """Where the set's features write, relative to a block."""
+        return self.transcoders.feature_output_hook
+
+    @property
+    def skip_transcoder(self) -> bool:
+        """Whether any transcoder of the set has a skip connection."""
+        return self.transcoders.has_skip
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self.model.device
@@ -193,6 +209,16 @@ class ReplacementModel:
     def interventions(self) -> Interventions:
         """Edits on this model; keeps the unmodified runs of the last prompts."""
         return Interventions(self.model, self.transcoders)
+
+    def setup_attribution(self, inputs: str | Tensor | Sequence[int]) -> AttributionContext:
+        """The local replacement model of a prompt as plain tensors: activations, errors, token, encoder and decoder vectors."""
+        return attribution_context(self.interventions, self.tokenize(inputs))
+
+    def setup_intervention_with_freeze(
+        self, inputs: str | Tensor | Sequence[int], constrained_layers: Iterable[int] | None = None
+    ) -> tuple[Tensor, list[tuple[str, Edit]]]:
+        """The activations `(layer, pos, feature)` of a prompt, and named hooks that pin another run to it."""
+        return freezing(self.interventions, self.tokenize(inputs), constrained_layers)
 
     def get_activations(
         self,

@@ -136,7 +136,7 @@ class Interventions:
     ) -> PassResult:
         """One pass over a prompt with edits, and with vectors added to the stream."""
         cells = resolve(edits, len(tokens), self.transcoders)
-        pins = self._pins(tokens, constraints, bool(edits or pushes))
+        pins = self.pins(tokens, constraints) if edits or pushes else None
         original = self.unmodified(tokens).at if _needs_original(cells, pins) else None
         edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes)
         return self.finish(edited, tokens.ids)
@@ -147,10 +147,10 @@ class Interventions:
         logits, cache = self.backend.run(ids, edited.hooks(), past)
         return PassResult(logits, _stacked(edited), cache)
 
-    def _pins(self, tokens: Tokens, constraints: Constraints, edited: bool) -> Pins | None:
-        """What an edited pass takes from the unmodified run. Without an edit nothing is pinned."""
+    def pins(self, tokens: Tokens, constraints: Constraints) -> Pins | None:
+        """What an edited pass takes from the unmodified run, or None if it's free."""
         layers = _checked_layers(constraints.constrained_layers, self.site.n_layers)
-        if not edited or (layers is None and not constraints.freeze_attention):
+        if layers is None and not constraints.freeze_attention:
             return None
         everything = layers is not None and len(layers) == self.site.n_layers
         return Pins(
