@@ -1,11 +1,13 @@
 /* Puts the page together: the store, the server, the panels, the keys. */
 
+import { arrange, raise } from "./src/arrangement.js";
 import { addressOf, fromParams, paramsFromAddress, readPositions } from "./src/annotations.js";
 import { createApi } from "./src/api.js";
 import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
+import { frontOf } from "./src/grid.js";
 import { cantor, maxThreshold, parseGraph, topLogit, visibleNodes } from "./src/graph.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { header } from "./src/panels/header.js";
@@ -21,6 +23,11 @@ const store = createStore({ ...initialState(), theme });
 const api = createApi(document.baseURI);
 const autosave = createAutosave(store, api.saveAnnotations);
 const features = createFeatureStore(api.feature, { onRecord: rememberLabel, available: api.hasFeatures });
+const services = {
+  features,
+  figures: new Map(),
+  titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),
+};
 const help = helpDialog();
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
@@ -42,7 +49,7 @@ const commands = {
   },
   help: () => help.showModal(),
   search() {
-    store.set({ tab: "nodes" });
+    raise(store, "nodes");
     const field = document.getElementById("node-search");
     field.focus();
     field.select();
@@ -118,6 +125,7 @@ function show(slug, graph, etag, params) {
       : { kind: "idle", message: "" },
   });
   store.forget();
+  arrange(store);
 }
 
 function report(error) {
@@ -137,10 +145,11 @@ function updateVisible() {
     });
 }
 
-/** A selection shows its connections, except while somebody goes through the list of nodes. */
+/** A selection shows its connections instead of the list of nodes, except while somebody goes through that. */
 function showConnections() {
-  if (store.get("selected") && !document.activeElement?.closest(".panel-nodes"))
-    store.set({ tab: "connections" });
+  const behind = store.get("layout").find((area) => area.names.includes("connections") && area.names.includes("nodes"));
+  const listed = behind && frontOf(behind, store.get("raised")) === "nodes";
+  if (store.get("selected") && listed && !document.activeElement?.closest(".panel-nodes")) raise(store, "connections");
 }
 
 function updateAddress() {
@@ -162,7 +171,7 @@ async function start() {
 }
 
 header(document.querySelector("#header"), store, commands);
-mountPanels(document.querySelector("#panels"), store, PANELS, { features });
+mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.body.append(help, message);
 useKeyboard(store, commands);
 store.subscribe(["threshold", "pinned", "hidden"], updateVisible);

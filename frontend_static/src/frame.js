@@ -1,51 +1,119 @@
-/* The page's panels, their tabs, and the bars between them that can be dragged. */
+/* The page's panels: areas on a grid, their heads and tabs, and the borders between them. */
 
+import { keepLayout, raise, toggleMaximised, useArrangement } from "./arrangement.js";
 import { h } from "./dom.js";
-import { clamp } from "./scales.js";
-import { remember, remembered } from "./theme.js";
-
-const KEY = "circuit-tracer-splits";
-const DEFAULTS = { columns: 0.6, left: 0.58, right: 0.48 };
+import { useBorders } from "./frame-borders.js";
+import { useDocking } from "./frame-docking.js";
+import { COLUMNS, ROWS, frontOf } from "./grid.js";
+import { moveHandle } from "./panel-menu.js";
 
 /** Mounts all panels into `main`; returns a function that disposes of them. */
 export function mountPanels(main, store, panels, services) {
-  const areas = new Map();
-  const disposers = panels.map((panel) => {
-    const area = areas.get(panel.area) ?? makeArea(panel.area, areas);
-    const body = h("div", {
-      class: `panel-body panel-${panel.name}`,
-      role: panel.tab ? "tabpanel" : null,
-      "aria-labelledby": panel.tab ? `tab-${panel.name}` : null,
-    });
-    area.bodies.append(body);
-    if (panel.tab) tabList(area).append(tabButton(store, panel, body));
-    else area.head.append(h("h2", {}, panel.title));
-    if (panel.controls) area.head.append(h("div", { class: "controls" }, ...panel.controls(store)));
-    return panel.mount(body, store, services);
+  const mounted = new Map(panels.map((panel) => [panel.name, mountPanel(panel, store, services)]));
+  const stopArranging = useArrangement(store, panels.map(({ name, area }) => ({ name, area })));
+  const areas = h("div", { class: "areas" });
+  main.append(areas);
+  const docking = useDocking(main, store, (layout) => keepLayout(store, layout));
+  const stopBorders = useBorders(main, store);
+  const frame = createFrame(areas, store, mounted, { docking, services });
+  const disposers = [
+    store.subscribe(["layout"], frame.build),
+    store.subscribe(["shown", "maximised"], frame.show),
+    ...[...mounted.values()].map(({ dispose }) => dispose),
+    stopArranging,
+    stopBorders,
+  ];
+  frame.build();
+  return () => disposers.forEach((dispose) => dispose());
+}
+
+function mountPanel(panel, store, services) {
+  const body = h("div", { class: `panel-body panel-${panel.name}`, id: `panel-${panel.name}` });
+  const controls = h("div", { class: "controls" }, ...(panel.controls?.(store, services) ?? []));
+  return { panel, body, controls, dispose: panel.mount(body, store, services) };
+}
+
+function createFrame(areas, store, mounted, context) {
+  let shown = [];
+
+  function build() {
+    const focused = areas.contains(document.activeElement) ? document.activeElement : null;
+    shown = store.get("layout").map((area) => makeArea(store, area, mounted, context));
+    areas.replaceChildren(...shown.map((area) => area.element));
+    show();
+    refocus(areas, focused);
+  }
+
+  function show() {
+    const [raised, maximised] = [store.get("raised"), store.get("maximised")];
+    for (const { area, element, parts } of shown) {
+      const front = frontOf(area, raised);
+      const large = area.names.includes(maximised);
+      element.style.left = large ? "0%" : `${(area.x / COLUMNS) * 100}%`;
+      element.style.top = large ? "0%" : `${(area.y / ROWS) * 100}%`;
+      element.style.width = large ? "100%" : `${(area.w / COLUMNS) * 100}%`;
+      element.style.height = large ? "100%" : `${(area.h / ROWS) * 100}%`;
+      element.classList.toggle("maximised", large);
+      element.hidden = maximised !== null && !large;
+      for (const { name, tab, body, controls } of parts) {
+        body.hidden = controls.hidden = name !== front;
+        tab?.setAttribute("aria-selected", String(name === front));
+        tab?.setAttribute("tabindex", name === front ? "0" : "-1");
+      }
+    }
+  }
+
+  return { build, show };
+}
+
+/** Moving elements takes the focus away from them. */
+function refocus(areas, focused) {
+  if (!focused || document.activeElement === focused) return;
+  if (areas.contains(focused)) return focused.focus({ preventScroll: true });
+  const { handle, border } = focused.dataset;
+  if (handle) areas.querySelector(`[data-handle="${handle}"]`)?.focus();
+  if (border) areas.querySelector(`[data-border="${border}"]`)?.focus();
+}
+
+function makeArea(store, area, mounted, { docking, services }) {
+  const tabbed = area.names.length > 1;
+  const parts = area.names.map((name) => {
+    const { panel, body, controls } = mounted.get(name);
+    const tab = tabbed ? tabButton(store, panel, docking) : null;
+    setRole(body, panel, tabbed);
+    return { name, panel, body, controls, tab };
   });
-  main.append(...[...areas.values()].map((area) => area.element));
-  const release = addSplitters(main);
-  return () => [...disposers, release].forEach((dispose) => dispose());
-}
-
-function makeArea(name, areas) {
-  const head = h("header", { class: "panel-head" });
-  const bodies = h("div", { class: "panel-bodies" });
-  const area = {
+  const title = tabbed
+    ? h("div", { class: "tabs", role: "tablist", "aria-label": "Panels" }, ...parts.map(({ tab }) => tab))
+    : h("h2", {}, parts[0].panel.title);
+  const handle = moveHandle(store, area, { panels: parts.map(({ panel }) => panel), docking, services });
+  const head = h("div", { class: "panel-head" }, title, ...parts.map(({ controls }) => controls), handle);
+  head.addEventListener("dblclick", (event) => {
+    if (!event.target.closest("button, input, select, a, label"))
+      toggleMaximised(store, frontOf(area, store.get("raised")));
+  });
+  docking.draggable(head, area.names);
+  const names = parts.map(({ panel }) => panel.title).join(", ");
+  const element = h(
+    "section",
+    { class: "panel", "aria-label": names, "data-names": area.names.join(" ") },
     head,
-    bodies,
-    element: h("section", { class: `panel area-${name}`, "aria-label": name }, head, bodies),
-  };
-  areas.set(name, area);
-  return area;
+    h("div", { class: "panel-bodies" }, ...parts.map(({ body }) => body)),
+  );
+  return { area, element, parts };
 }
 
-function tabList(area) {
-  area.tabs ??= area.head.appendChild(h("div", { class: "tabs", role: "tablist" }));
-  return area.tabs;
+function setRole(body, panel, tabbed) {
+  if (tabbed) {
+    body.setAttribute("role", "tabpanel");
+    body.setAttribute("aria-labelledby", `tab-${panel.name}`);
+  } else {
+    body.removeAttribute("role");
+    body.removeAttribute("aria-labelledby");
+  }
 }
 
-function tabButton(store, panel, body) {
+function tabButton(store, panel, docking) {
   const button = h(
     "button",
     {
@@ -53,77 +121,22 @@ function tabButton(store, panel, body) {
       role: "tab",
       type: "button",
       id: `tab-${panel.name}`,
-      onclick: () => store.set({ tab: panel.name }),
+      "aria-controls": `panel-${panel.name}`,
+      onclick: () => raise(store, panel.name),
+      onkeydown: (event) => walkTabs(event, button),
     },
     panel.title,
   );
-  const render = () => {
-    const on = store.get("tab") === panel.name;
-    button.setAttribute("aria-selected", String(on));
-    body.hidden = !on;
-  };
-  store.subscribe(["tab"], render);
-  render();
+  docking.draggable(button, [panel.name]);
   return button;
 }
 
-function addSplitters(main) {
-  const splits = { ...DEFAULTS, ...readSplits() };
-  const apply = () => {
-    for (const [name, value] of Object.entries(splits))
-      main.style.setProperty(`--split-${name}`, String(value));
-    bars?.forEach((bar) =>
-      bar.setAttribute("aria-valuenow", String(Math.round(splits[bar.dataset.split] * 100))),
-    );
-  };
-  let bars = null;
-  bars = Object.keys(DEFAULTS).map((name) => splitter(main, name, splits, apply));
-  main.append(...bars);
-  apply();
-  return () => bars.forEach((bar) => bar.remove());
-}
-
-function splitter(main, name, splits, apply) {
-  const upright = name === "columns";
-  const move = (value) => {
-    splits[name] = clamp(value, 0.15, 0.85);
-    apply();
-    remember(KEY, JSON.stringify(splits));
-  };
-  const bar = h("div", {
-    class: `splitter split-${name}`,
-    role: "separator",
-    tabindex: "0",
-    "aria-label": "Resize panels",
-    "data-split": name,
-    "aria-valuemin": "15",
-    "aria-valuemax": "85",
-    "aria-orientation": upright ? "vertical" : "horizontal",
-    onpointerdown: (event) => bar.setPointerCapture(event.pointerId),
-    onpointermove: (event) => {
-      if (!bar.hasPointerCapture(event.pointerId)) return;
-      const box = main.getBoundingClientRect();
-      move(upright ? (event.clientX - box.left) / box.width : (event.clientY - box.top) / box.height);
-    },
-    ondblclick: () => move(DEFAULTS[name]),
-    onkeydown: (event) => {
-      const step = { ArrowLeft: -0.02, ArrowUp: -0.02, ArrowRight: 0.02, ArrowDown: 0.02 }[event.key];
-      if (step === undefined) return;
-      event.stopPropagation();
-      event.preventDefault();
-      move(splits[name] + step);
-    },
-  });
-  return bar;
-}
-
-function readSplits() {
-  try {
-    const kept = JSON.parse(remembered(KEY) ?? "{}");
-    return Object.fromEntries(
-      Object.entries(kept).filter(([name, value]) => name in DEFAULTS && value >= 0.15 && value <= 0.85),
-    );
-  } catch {
-    return {};
-  }
+function walkTabs(event, button) {
+  const step = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[event.key];
+  const next = step && button[step];
+  if (!step) return;
+  event.preventDefault();
+  event.stopPropagation();
+  next?.click();
+  next?.focus();
 }

@@ -3,7 +3,7 @@
 const HISTORY_LIMIT = 200;
 
 /** The values that make up the annotations: what undo goes back over and what is saved. */
-export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions"]);
+export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "notes"]);
 
 /**
  * A store over `initial`.
@@ -90,11 +90,19 @@ export function initialState() {
     supernodes: [],
     labels: {},
     positions: {},
+    notes: Object.freeze({ graph: "", nodes: Object.freeze({}) }),
     hidden: [],
     otherParams: {},
     grouping: null,
     editing: false,
-    tab: "connections",
+    panels: [],
+    shape: "wide",
+    layout: [],
+    addressLayout: null,
+    raised: [],
+    shown: [],
+    maximised: null,
+    tab: null,
     featureLabels: {},
     saving: { kind: "idle", message: "" },
     canUndo: false,

@@ -37,7 +37,7 @@ export function nodeList(element, store) {
   );
 
   function render() {
-    if (store.get("tab") !== "nodes") return;
+    if (!store.get("shown").includes("nodes")) return;
     if (field.value !== store.get("query")) field.value = store.get("query");
     const found = findNodes(store, filter);
     chips.replaceChildren(
@@ -57,7 +57,7 @@ export function nodeList(element, store) {
     );
   }
 
-  const keys = ["graph", "query", "visible", "selected", "pinned", "labels", "tab", "featureLabels"];
+  const keys = ["graph", "query", "visible", "selected", "pinned", "labels", "shown", "featureLabels"];
   const dispose = store.subscribe(keys, render);
   render();
   return dispose;
