@@ -5,6 +5,7 @@ import { addressOf, fromParams, paramsFromAddress, readPositions } from "./src/a
 import { createApi } from "./src/api.js";
 import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
+import { embeddedApi } from "./src/embedded.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { frontOf } from "./src/grid.js";
@@ -20,7 +21,7 @@ import { applyTheme, preferredTheme } from "./src/theme.js";
 const theme = preferredTheme();
 applyTheme(theme);
 const store = createStore({ ...initialState(), theme });
-const api = createApi(document.baseURI);
+const api = embeddedApi() ?? createApi(document.baseURI);
 const autosave = createAutosave(store, api.saveAnnotations);
 const features = createFeatureStore(api.feature, { onRecord: rememberLabel, available: api.hasFeatures });
 const services = {
@@ -154,7 +155,11 @@ function showConnections() {
 
 function updateAddress() {
   const query = addressOf(view());
-  window.history.replaceState(null, "", query ? `?${query}` : window.location.pathname);
+  try {
+    window.history.replaceState(null, "", query ? `?${query}` : window.location.pathname);
+  } catch {
+    // A page opened from disk may have to keep its address.
+  }
 }
 
 async function start() {

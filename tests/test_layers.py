@@ -21,7 +21,7 @@ DEMO_FILES = f"{NAME}.demo"
 _ROOT = {"errors", "types"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
 _WORK = _MODEL | {"graph", "interventions", "replacement"}
-_TOP = _WORK | {"cache", "hub", "attribution", "features", "validation", "export", "pipeline"}
+_TOP = _WORK | {"cache", "hub", "viewer_files", "attribution", "features", "validation", "export", "pipeline"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
@@ -29,6 +29,7 @@ ALLOWED = {
     "graph": _ROOT,
     "backends": _ROOT | {"tokens"},
     "hub": _ROOT,
+    "viewer_files": _ROOT,
     "transcoders": _ROOT | {"tokens", "hub"},
     "cache": _MODEL | {"hub"},
     "interventions": _MODEL,
@@ -36,7 +37,7 @@ ALLOWED = {
     "attribution": _WORK,
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
-    "export": _ROOT | {"graph", "features"},
+    "export": _ROOT | {"graph", "features", "viewer_files"},
     "pipeline": _WORK | {"attribution", "features", "validation", "export"},
     "server": _TOP,
     "demo": _TOP | {"server"},

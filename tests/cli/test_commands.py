@@ -217,7 +217,8 @@ def test_control_characters_of_a_graph_are_not_obeyed(run: Run, raw_graph: Path,
 
 
 @pytest.mark.parametrize(
-    ("format_", "suffixes"), [("json", {".json"}), ("graphml", {".graphml"}), ("csv", {".csv"})]
+    ("format_", "suffixes"),
+    [("json", {".json"}), ("html", {".html"}), ("graphml", {".graphml"}), ("csv", {".csv"})],
 )
 def test_export_prints_what_it_wrote(
     run: Run, raw_graph: Path, here: Path, format_: str, suffixes: set[str]

@@ -83,7 +83,7 @@ def _folders() -> dict[str, Any]:
 def _parts() -> dict[str, Any]:
     """What must be in the package: the viewer and the demo."""
     from circuit_tracer_cli.errors import MissingFile
-    from circuit_tracer_cli.server.assets import static_folder
+    from circuit_tracer_cli.viewer_files import static_folder
 
     try:
         viewer = str(static_folder())

@@ -1,13 +1,15 @@
-"""`export`: a graph for other programs: the viewer's JSON, GraphML, CSV."""
+"""`export`: a graph for the viewer, as a page of its own, or for other programs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
+from circuit_tracer_cli.cli.examples import examples_folder
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.slugs import invent_slug
@@ -17,7 +19,7 @@ from circuit_tracer_cli.export.slugs import check_slug
 FormatOpt = Annotated[
     str,
     typer.Option(
-        "--format", "-f", metavar="FORMAT", help="json, graphml or csv.", rich_help_panel=opt.OUTPUT
+        "--format", "-f", metavar="FORMAT", help="json, html, graphml or csv.", rich_help_panel=opt.OUTPUT
     ),
 ]
 ScanOpt = Annotated[
@@ -39,9 +41,10 @@ def export(
     scan: ScanOpt = None,
     node_threshold: opt.NodeThresholdOpt = None,
     edge_threshold: opt.EdgeThresholdOpt = None,
+    features_dir: opt.FeaturesDirOpt = None,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Write a graph for the viewer (json), for graph tools (graphml) or as tables (csv).
+    """Write a graph for the viewer (json), as one page to send or keep (html), for graph tools (graphml) or as tables (csv).
 
     A raw graph is pruned first; a pruned one is taken as it is. Prints the paths of the files written.
     """
@@ -64,8 +67,11 @@ def export(
         scan=scan,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
+        features_dir=Path(features_dir) if features_dir is not None else examples_folder(scan or raw.scan),
     )
     for path in written:
         output.result(str(path))
+    if format_ == "html":
+        output.note("it opens in any browser, without a server and without a network")
     if format_ == "json":
         output.note(f"next: circuit-tracer serve {directory}")

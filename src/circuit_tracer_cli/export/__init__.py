@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, str] = {
     "json": "circuit_tracer_cli.export.viewer:export",
+    "html": "circuit_tracer_cli.export.html:export",
     "graphml": "circuit_tracer_cli.export.graphml:export",
     "csv": "circuit_tracer_cli.export.csv:export",
 }
@@ -31,8 +32,12 @@ class Exporter(Protocol):
         scan: str | list[str] | None = None,
         node_threshold: float | None = None,
         edge_threshold: float | None = None,
+        features_dir: Path | None = None,
     ) -> list[Path]:
-        """Thresholds left out are the graph's own, else the defaults of pruning. Raises UsageError, OutputError."""
+        """Thresholds left out are the graph's own, else the defaults of pruning; `features_dir` holds feature examples.
+
+        Raises UsageError, OutputError.
+        """
 
 
 def exporter(name: str) -> Exporter:

@@ -25,6 +25,7 @@ def export(
     scan: str | list[str] | None = None,
     node_threshold: float | None = None,
     edge_threshold: float | None = None,
+    features_dir: Path | None = None,
 ) -> list[Path]:
     """Writes `{slug}-nodes.csv` and `{slug}-edges.csv`; the edges name nodes by the ids of the JSON file."""
     check_slug(slug)

@@ -37,6 +37,7 @@ def export(
     scan: str | list[str] | None = None,
     node_threshold: float | None = None,
     edge_threshold: float | None = None,
+    features_dir: Path | None = None,
 ) -> list[Path]:
     """Writes `{slug}.graphml`: node ids as in the JSON file, node attributes by kind, signed edge weights."""
     check_slug(slug)

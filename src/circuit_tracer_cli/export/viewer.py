@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +74,46 @@ def export(
     scan: str | list[str] | None = None,
     node_threshold: float | None = None,
     edge_threshold: float | None = None,
+    features_dir: Path | None = None,
 ) -> list[Path]:
     """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain."""
+    parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
+    target = make_folder(directory) / f"{slug}.json"
+    with locked_folder(directory):
+        read_graph_list(directory)  # a damaged list is found before anything is written
+        q_params = kept_annotations(target, parts)
+        with atomic_writer(target) as stream:
+            write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
+        return [target, add_to_graph_list(directory, parts.metadata)]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphParts:
+    """What a graph file says, links still to be read from the pruned graph."""
+
+    metadata: Metadata
+    nodes: list[Node]
+    pruned: Graph
+
+    def links(self) -> Iterator[Link]:
+        """Every kept edge."""
+        return _links(self.pruned)
+
+
+def graph_parts(
+    graph: Graph,
+    slug: str,
+    scan: str | list[str] | None = None,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+) -> GraphParts:
+    """The parts of a graph's file, pruned unless it is. Raises UsageError for a bad slug or threshold, or without a scan."""
     check_slug(slug)
     scan_name, transcoder_list = scan_names(graph.scan if scan is None else scan)
     pruned = pruned_graph(graph, node_threshold, edge_threshold)
     assert pruned.pruning is not None
     metadata = _metadata(pruned, pruned.pruning, slug, scan_name, transcoder_list)
-    nodes = _nodes(pruned)
-    target = make_folder(directory) / f"{slug}.json"
-    with locked_folder(directory):
-        read_graph_list(directory)  # a damaged list is found before anything is written
-        q_params = _kept_annotations(target, metadata, {node.node_id for node in nodes})
-        with atomic_writer(target) as stream:
-            write_graph_json(stream, metadata, q_params, nodes, _links(pruned))
-        return [target, add_to_graph_list(directory, metadata)]
+    return GraphParts(metadata, _nodes(pruned), pruned)
 
 
 def make_folder(directory: Path) -> Path:
@@ -196,8 +222,9 @@ def _links(graph: Graph) -> Iterator[Link]:
             yield Link(names[source], names[target], weight)
 
 
-def _kept_annotations(path: Path, metadata: Metadata, node_ids: set[str]) -> QParams:
-    """The annotations of the file that is about to be replaced, if it shows the same, without the nodes that are gone."""
+def kept_annotations(path: Path, parts: GraphParts) -> QParams:
+    """The annotations of a graph file, if it shows the same graph, without the nodes that are gone."""
+    metadata, node_ids = parts.metadata, {node.node_id for node in parts.nodes}
     try:
         with path.open("rb") as stream:
             was, old = read_view(stream)

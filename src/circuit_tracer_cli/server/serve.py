@@ -16,9 +16,9 @@ import uvicorn
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.app import Settings, create_app
-from circuit_tracer_cli.server.assets import static_folder
 from circuit_tracer_cli.server.security import AccessRules, check_origins
 from circuit_tracer_cli.server.token import is_any_address, token_for
+from circuit_tracer_cli.viewer_files import static_folder
 
 DEFAULT_PORT = 8041
 _log = logging.getLogger(__name__)

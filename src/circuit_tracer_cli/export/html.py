@@ -1,0 +1,163 @@
+"""One page that opens from disk with everything in it: viewer, graph, and the examples of the features shown.
+
+Modules can't import each other from disk, so each becomes a `data:` address in the page's import map. The page's own policy
+forbids it to ask the network for anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
+from circuit_tracer_cli.export.graph_json import encode_json, write_graph_json
+from circuit_tracer_cli.export.records import FEATURE_TYPE, Node
+from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.viewer import graph_parts, kept_annotations, make_folder
+from circuit_tracer_cli.features.pack import INDEX
+from circuit_tracer_cli.features.read import FeatureFiles
+from circuit_tracer_cli.graph.atomic import atomic_writer
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.viewer_files import static_folder
+
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' data: blob:; worker-src data: blob:; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'"
+)
+_IMPORT = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
+_EXAMPLES_BYTES = 12_000_000
+"""Most bytes of feature examples; the features that matter most come first."""
+
+
+def export(
+    graph: Graph,
+    *,
+    slug: str,
+    directory: Path,
+    scan: str | list[str] | None = None,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+    features_dir: Path | None = None,
+) -> list[Path]:
+    """Writes `{slug}.html`, with the annotations of the `{slug}.json` beside it.
+
+    Args:
+        features_dir: Folder of feature examples; without one the page shows no examples.
+
+    Raises:
+        UsageError: As for the JSON file.
+        OutputError: The folder can't be written to.
+        MissingFile: `features_dir` holds no examples, or the viewer isn't installed.
+    """
+    check_slug(slug)
+    parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
+    document = io.BytesIO()
+    write_graph_json(
+        document,
+        parts.metadata,
+        kept_annotations(directory / f"{slug}.json", parts),
+        parts.nodes,
+        parts.links(),
+    )
+    features, labels = _examples(parts.nodes, features_dir)
+    about = b'"features":%b,"labels":%b' % (encode_json(features), encode_json(labels))
+    carried = b'{"graph":%b,%b}' % (document.getvalue(), about)
+    target = make_folder(directory) / f"{slug}.html"
+    with atomic_writer(target) as stream:
+        for piece in page(static_folder(), parts.metadata.prompt, carried):
+            stream.write(piece)
+    return [target]
+
+
+def page(folder: Path, title: str, carried: bytes) -> Iterator[bytes]:
+    """The page's pieces in order.
+
+    Args:
+        folder: The viewer's static files.
+        title: Text of the window's title.
+        carried: JSON with `graph`, `features` and `labels`.
+    """
+    style = (folder / "style.css").read_text(encoding="utf-8")
+    yield (
+        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        f'<link rel="icon" href="{_address(folder / "icon.svg", "image/svg+xml")}">\n<style>\n{style}\n</style>\n'
+    ).encode()
+    yield b'<script type="importmap">' + encode_json({"imports": _modules(folder)}) + b"</script>\n</head>\n"
+    yield b'<body>\n<header id="header" class="topbar"></header>\n<main id="panels" class="panels"></main>\n'
+    yield b"<noscript>This page needs JavaScript.</noscript>\n"
+    yield b'<script type="application/json" id="embedded-graph">' + _inert(carried) + b"</script>\n"
+    yield b'<script type="module">import "viewer/main.js";</script>\n</body>\n</html>\n'
+
+
+def _inert(carried: bytes) -> bytes:
+    """JSON that means the same and can't end the element that holds it."""
+    return carried.replace(b"<", b"\\u003c")
+
+
+def _modules(folder: Path) -> dict[str, str]:
+    """Each module that the page reaches, by the name under which the others import it."""
+    found: dict[str, str] = {}
+    waiting = ["main.js"]
+    while waiting:
+        name = waiting.pop()
+        if f"viewer/{name}" in found:
+            continue
+        here = posixpath.dirname(name)
+        imports: list[str] = []
+
+        def renamed(match: re.Match[str], here: str = here, imports: list[str] = imports) -> str:
+            path = posixpath.normpath(posixpath.join(here, match[3]))
+            imports.append(path)
+            return f"{match[1]}{match[2]}viewer/{path}{match[2]}"
+
+        source = (folder / name).read_text(encoding="utf-8")
+        content = _IMPORT.sub(renamed, source).encode()
+        found[f"viewer/{name}"] = "data:text/javascript;base64," + base64.b64encode(content).decode()
+        waiting += imports
+    return dict(sorted(found.items()))
+
+
+def _address(path: Path, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _examples(
+    nodes: list[Node], features_dir: Path | None
+) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """Records and proposed labels of the features among the nodes by Cantor code, up to a size; None for no examples at all."""
+    if features_dir is None:
+        return None, {}
+    if not (features_dir / INDEX).is_file():
+        raise MissingFile(
+            f"{features_dir} holds no feature examples (no {INDEX})",
+            hint="make them with circuit-tracer features build, or leave --features-dir away",
+        )
+    files = FeatureFiles(features_dir)
+    shown = {
+        node.feature: (int(node.layer), int(node.node_id.split("_")[1]))
+        for node in sorted(nodes, key=lambda node: node.influence if node.influence is not None else 2.0)
+        if node.feature_type == FEATURE_TYPE and node.feature is not None
+    }
+    records, labels, size = {}, {}, 0
+    for code, (layer, feature) in shown.items():
+        label = files.label(layer, feature)
+        if label is not None:
+            labels[str(code)] = label
+        try:
+            record = files.feature(layer, feature)
+        except (MissingFile, BadFeatureFiles):
+            continue
+        size += len(json.dumps(record))
+        if size <= _EXAMPLES_BYTES:
+            records[str(code)] = record
+    return records, labels

@@ -1,0 +1,67 @@
+"""The exported page, opened as a file by a browser that may ask nobody for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from circuit_tracer_cli.demo import transcoder_dir
+from circuit_tracer_cli.export.html import export
+from circuit_tracer_cli.pipeline import TraceRequest, trace
+from circuit_tracer_cli.types import SilentProgress
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    graph = trace(TraceRequest(prompt=PROMPT), SilentProgress())
+    folder = tmp_path_factory.mktemp("page")
+    (path,) = export(graph, slug="dallas", directory=folder, features_dir=transcoder_dir("clt") / "features")
+    return path
+
+
+def test_it_reads_edits_and_remembers(browser: Browser, page_file: Path) -> None:
+    assert page_file.stat().st_size < 2_000_000
+    complaints: list[str] = []
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and complaints.append(line.text))
+    page.on(
+        "request",
+        lambda request: request.url.startswith(("file:", "data:", "blob:")) or complaints.append(request.url),
+    )
+    page.goto(page_file.as_uri())
+    page.locator(".plot-labels .token-label").first.wait_for()
+    assert "containing Dallas is" in page.title()
+    page.locator(".panel-connections .node-row", has_text="Dallas").first.click()
+    page.keyboard.press("p")
+    page.wait_for_selector('.save-state[data-kind="saved"]')
+    pinned = page.locator(".panel-subgraph .box").count()
+    assert pinned == 1
+    page.locator(".panel-connections .node-row").first.click()
+    page.reload()
+    page.locator(".panel-subgraph .box").first.wait_for()
+    assert page.locator(".panel-subgraph .box").count() == pinned
+    context.close()
+    assert complaints == []
+
+
+def test_it_shows_examples(browser: Browser, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(page_file.as_uri())
+    page.locator(".panel-connections .node-row", has_text="L0").first.click()
+    page.mouse.move(
+        5, 5
+    )  # the rows have changed below the pointer, and a hovered node comes before the selected one
+    page.locator(".panel-feature .example").first.wait_for()
+    context.close()
