@@ -1,22 +1,27 @@
 /* Puts the page together: the store, the server, the panels, the keys. */
 
-import { arrange, raise } from "./src/arrangement.js";
-import { addressOf, fromParams, paramsFromAddress, readPositions } from "./src/annotations.js";
+import { addressOf, addressToShare, readAddress } from "./src/address.js";
+import { fromParams, readPositions } from "./src/annotations.js";
+import { arrange, isDefault, raise } from "./src/arrangement.js";
 import { createApi } from "./src/api.js";
 import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
 import { embeddedApi } from "./src/embedded.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
-import { frontOf } from "./src/grid.js";
+import { chooseFile, download } from "./src/download.js";
 import { cantor, maxThreshold, parseGraph, topLogit, visibleNodes } from "./src/graph.js";
+import { encodeLayout, frontOf } from "./src/grid.js";
 import { useKeyboard } from "./src/keyboard.js";
+import { noticeLine } from "./src/notice.js";
+import { graphInfo } from "./src/panels/graph-info.js";
 import { header } from "./src/panels/header.js";
 import { helpDialog } from "./src/panels/help.js";
 import { PANELS } from "./src/panels/index.js";
 import { createStore, initialState } from "./src/state.js";
 import { makeBoxes } from "./src/supernodes.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
+import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
 
 const theme = preferredTheme();
 applyTheme(theme);
@@ -30,6 +35,9 @@ const services = {
   titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),
 };
 const help = helpDialog();
+const info = graphInfo(store);
+let brought = false;
+let looked = null;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
@@ -41,13 +49,25 @@ const commands = {
     await autosave.overwrite(etag);
   },
   async share() {
+    const page = document.baseURI.split("?")[0];
+    const { query, complete } = addressToShare(view(), page);
     try {
-      await navigator.clipboard.writeText(`${document.baseURI.split("?")[0]}?${addressOf(view(), true)}`);
-      return true;
+      await navigator.clipboard.writeText(`${page}?${query}`);
     } catch {
+      store.set({ notice: "The browser doesn't let this page copy. The address bar holds a link to this view." });
       return false;
     }
+    const rest = complete ? "" : " Pins and labels are too many for a link; whoever opens it gets those of the file.";
+    store.set({ notice: `Link copied.${rest}` });
+    return true;
   },
+  exportAnnotations() {
+    const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType"];
+    const state = Object.fromEntries([...keys, "selected", "threshold", "otherParams"].map((key) => [key, store.get(key)]));
+    download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
+  },
+  importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
+  info: info.open,
   help: () => help.showModal(),
   search() {
     raise(store, "nodes");
@@ -57,9 +77,27 @@ const commands = {
   },
 };
 
+function takeAnnotations(text, name) {
+  try {
+    const { edit, missing, other } = importAnnotations(text, store.get("graph"));
+    store.edit(edit);
+    const notes = [
+      `Took ${edit.pinned.length} pins, ${edit.supernodes.length} supernodes, ${Object.keys(edit.labels).length} labels from ${name}.`,
+      missing > 0 && `${missing} ${missing === 1 ? "node isn't" : "nodes aren't"} in this graph.`,
+      other && "They were made for another prompt.",
+      "Undo brings back what was here.",
+    ];
+    store.set({ notice: notes.filter(Boolean).join(" ") });
+  } catch (error) {
+    store.set({ notice: error.message });
+  }
+}
+
 function view() {
-  const keys = ["slug", "selected", "threshold", "pinned", "supernodes", "labels"];
-  return Object.fromEntries(keys.map((key) => [key, store.get(key)]));
+  const keys = ["slug", "selected", "threshold", "pinned", "hidden", "supernodes", "labels", "sign", "scatter", "tab"];
+  const state = Object.fromEntries(keys.map((key) => [key, store.get(key)]));
+  const wide = store.get("shape") === "wide";
+  return { ...state, layoutText: wide && !isDefault(store) ? encodeLayout(store.get("layout")) : null };
 }
 
 /** A feature's own label, where its file has one. */
@@ -79,6 +117,7 @@ async function refreshList() {
 }
 
 async function open(slug, params = {}) {
+  if (store.get("slug") !== null && slug !== store.get("slug")) leave();
   if (autosave.dirty() && slug !== store.get("slug")) await autosave.flush();
   try {
     const { json, etag } = await api.readGraph(slug);
@@ -88,6 +127,12 @@ async function open(slug, params = {}) {
     return report(error);
   }
   await readProposedLabels(slug);
+}
+
+/** What an address said was about the graph that is left now. */
+function leave() {
+  brought = false;
+  store.set({ addressLayout: null });
 }
 
 /** Labels that the transcoder set's own files propose. The view works without them, so a failure isn't reported. */
@@ -148,13 +193,20 @@ function updateVisible() {
 
 /** A selection shows its connections instead of the list of nodes, except while somebody goes through that. */
 function showConnections() {
+  if (store.get("graph") !== looked) {
+    looked = store.get("graph");
+    return;
+  }
   const behind = store.get("layout").find((area) => area.names.includes("connections") && area.names.includes("nodes"));
   const listed = behind && frontOf(behind, store.get("raised")) === "nodes";
   if (store.get("selected") && listed && !document.activeElement?.closest(".panel-nodes")) raise(store, "connections");
 }
 
+/** Annotations that the address brought stay in it until an edit puts them into the file. */
 function updateAddress() {
-  const query = addressOf(view());
+  const { layoutText, ...rest } = view();
+  const state = { ...rest, layoutText: store.get("addressLayout") ? layoutText : null };
+  const query = addressOf(state, brought && store.get("edits") === 0);
   try {
     window.history.replaceState(null, "", query ? `?${query}` : window.location.pathname);
   } catch {
@@ -163,7 +215,9 @@ function updateAddress() {
 }
 
 async function start() {
-  const { slug, params } = paramsFromAddress(window.location.search);
+  const { slug, params, view: seen, layout, annotated } = readAddress(window.location.search);
+  brought = annotated;
+  store.set({ addressLayout: layout, ...seen });
   message.hidden = true;
   await refreshList();
   const slugs = store.get("graphs").map((graph) => graph.slug);
@@ -177,11 +231,11 @@ async function start() {
 
 header(document.querySelector("#header"), store, commands);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
-document.body.append(help, message);
+document.body.append(help, info.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
 store.subscribe(["threshold", "pinned", "hidden"], updateVisible);
 store.subscribe(["selected"], showConnections);
-store.subscribe(["slug", "selected", "threshold"], updateAddress);
+store.subscribe(["slug", "selected", "threshold", "edits", "sign", "scatter", "layout", "tab"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
 window.addEventListener("beforeunload", (event) => {
   if (autosave.dirty() && ["failed", "conflict"].includes(store.get("saving").kind)) event.preventDefault();

@@ -47,6 +47,12 @@ export function togglePin(store, id) {
   store.edit({ pinned: pinned.includes(id) ? pinned.filter((other) => other !== id) : [...pinned, id] });
 }
 
+/** Pins all of these nodes in one edit. */
+export function pinAll(store, ids) {
+  const pinned = [...new Set([...store.get("pinned"), ...ids])];
+  if (pinned.length > store.get("pinned").length) store.edit({ pinned });
+}
+
 export function unpinAll(store) {
   if (store.get("pinned").length > 0) store.edit({ pinned: [], supernodes: [], positions: {} });
 }
@@ -140,4 +146,14 @@ export function followSibling(store, step) {
   const at = others.indexOf(graph.index(store.get("selected")));
   const next = others[at + step];
   if (at >= 0 && next !== undefined) select(store, graph.nodes[next].id, { toggle: false });
+}
+
+/** Writes the note of a node, or with null the graph's; what is typed in one go is undone as one. An empty text takes it away. */
+export function setNote(store, id, text) {
+  const notes = store.get("notes");
+  if ((id === null ? notes.graph : (notes.nodes[id] ?? "")) === text) return;
+  const { [id]: _, ...others } = notes.nodes;
+  const nodes = id === null ? notes.nodes : Object.freeze(text ? { ...others, [id]: text } : others);
+  const graph = id === null ? text : notes.graph;
+  store.edit({ notes: Object.freeze({ graph, nodes }) }, `note ${id ?? ""}`);
 }

@@ -17,6 +17,7 @@ export function fromParams(params) {
     linkType: LINK_TYPES.includes(given.linkType) ? given.linkType : "both",
     threshold: threshold(given.pruningThreshold),
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
+    notes: readNotes(given.notes),
   };
   const {
     pinnedIds,
@@ -27,6 +28,7 @@ export function fromParams(params) {
     linkType,
     pruningThreshold,
     sg_pos,
+    notes,
     ...otherParams
   } = given;
   return { ...known, otherParams };
@@ -44,41 +46,26 @@ export function toParams(state, maxThreshold) {
   };
   if (state.hidden.length > 0) params.hiddenIds = state.hidden;
   if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
+  if (hasNotes(state.notes)) params.notes = state.notes;
   if (state.threshold !== null && maxThreshold !== null && state.threshold < maxThreshold) {
     params.pruningThreshold = state.threshold;
   }
   return params;
 }
 
-/** What a page's address says, in the shape of `qParams` without the keys it doesn't name. */
-export function paramsFromAddress(search) {
-  const address = new URLSearchParams(search);
-  const keys = [
-    "pinnedIds",
-    "hiddenIds",
-    "supernodes",
-    "clerps",
-    "clickedId",
-    "linkType",
-    "pruningThreshold",
-  ];
-  const named = keys.filter((key) => address.has(key)).map((key) => [key, address.get(key)]);
-  return { slug: address.get("slug"), params: Object.fromEntries(named) };
+/** `qParams.notes`: `{"graph": text, "nodes": {node_id: text}}`. */
+function readNotes(value) {
+  const given = value !== null && typeof value === "object" && !Array.isArray(value) ? value : {};
+  const nodes = given.nodes !== null && typeof given.nodes === "object" ? given.nodes : {};
+  const texts = Object.entries(nodes).filter(([, text]) => typeof text === "string" && text !== "");
+  return Object.freeze({
+    graph: typeof given.graph === "string" ? given.graph : "",
+    nodes: Object.freeze(Object.fromEntries(texts)),
+  });
 }
 
-/** The address' query for the present view; with `everything`, also pins, groups and labels, for sharing. */
-export function addressOf(state, everything = false) {
-  const address = new URLSearchParams();
-  if (state.slug) address.set("slug", state.slug);
-  if (state.selected) address.set("clickedId", state.selected);
-  if (state.threshold !== null) address.set("pruningThreshold", String(Number(state.threshold.toFixed(4))));
-  if (everything) {
-    if (state.pinned.length > 0) address.set("pinnedIds", state.pinned.join(","));
-    if (state.supernodes.length > 0) address.set("supernodes", JSON.stringify(state.supernodes));
-    if (Object.keys(state.labels).length > 0)
-      address.set("clerps", JSON.stringify(Object.entries(state.labels)));
-  }
-  return address.toString();
+export function hasNotes(notes) {
+  return notes.graph !== "" || Object.keys(notes.nodes).length > 0;
 }
 
 function nodeId(value) {

@@ -32,6 +32,7 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
         "supernodes",
         "labels",
         "positions",
+        "notes",
         "linkType",
         "selected",
         "hidden",

@@ -10,13 +10,14 @@ export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "posit
  *
  * - `get(key)`, `set(patch)`: values are replaced, never changed in place; subscribers of changed keys run once per patch.
  * - `subscribe(keys, listener)`: returns the function that ends it.
- * - `edit(patch)`: a `set` that can be undone. `undo()` and `redo()` return whether there was anything to do.
+ * - `edit(patch, sitting)`: a `set` that can be undone; edits of one sitting (typing in one field) are undone as one. `undo()` and `redo()` return whether there was anything to do.
  */
 export function createStore(initial) {
   const state = { ...initial };
   const listeners = new Set();
   let past = [];
   let future = [];
+  let lastSitting = null;
 
   function set(patch) {
     const changed = Object.keys(patch).filter((key) => !Object.is(state[key], patch[key]));
@@ -30,14 +31,17 @@ export function createStore(initial) {
   const snapshot = () => Object.fromEntries(EDIT_KEYS.map((key) => [key, state[key]]));
   const history = () => ({ canUndo: past.length > 0, canRedo: future.length > 0 });
 
-  function edit(patch) {
-    past = [...past.slice(-HISTORY_LIMIT + 1), snapshot()];
+  function edit(patch, sitting = null) {
+    const goesOn = sitting !== null && sitting === lastSitting && past.length > 0;
+    if (!goesOn) past = [...past.slice(-HISTORY_LIMIT + 1), snapshot()];
+    lastSitting = sitting;
     future = [];
     set({ ...patch, ...history(), edits: state.edits + 1 });
   }
 
   function travel(from, to) {
     if (from.length === 0) return false;
+    lastSitting = null;
     to.push(snapshot());
     const restored = from.pop();
     set({ ...restored, ...history(), edits: state.edits + 1 });
@@ -47,6 +51,7 @@ export function createStore(initial) {
   function forget() {
     past = [];
     future = [];
+    lastSitting = null;
     set(history());
   }
 
@@ -105,6 +110,9 @@ export function initialState() {
     tab: null,
     featureLabels: {},
     saving: { kind: "idle", message: "" },
+    notice: null,
+    filters: Object.freeze({ kind: "all" }),
+    scatter: Object.freeze({ x: "", y: "" }),
     canUndo: false,
     canRedo: false,
     edits: 0,

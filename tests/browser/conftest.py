@@ -42,7 +42,9 @@ class Viewer:
         """Opens a graph and waits until it is drawn."""
         query = "".join(f"&{name}={value}" for name, value in params.items())
         self.page.goto(f"{self.server.url}?slug={slug}{query}")
-        self.page.wait_for_selector(".panel-connections .selection-head, .panel-connections .empty")
+        self.page.wait_for_selector(
+            ".panel-connections .selection-head, .panel-connections .empty", state="attached"
+        )
         self.page.wait_for_selector(".plot-labels .token-label")
 
     def saved(self) -> None:

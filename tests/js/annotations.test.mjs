@@ -2,9 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import {
-  addressOf,
   fromParams,
-  paramsFromAddress,
   readPositions,
   toParams,
   writePositions,
@@ -65,32 +63,21 @@ test("hostile and empty values become empty ones", () => {
   ]);
 });
 
-test("an address with everything reads back as the same view", () => {
-  const state = {
-    slug: "ü & #?",
-    selected: "a",
-    threshold: 0.25,
-    pinned: ["a", "b"],
-    supernodes: [["x & y=+#", "a"]],
-    labels: { 43: "50% + more" },
-  };
-  const { slug, params } = paramsFromAddress(`?${addressOf(state, true)}`);
-  const back = fromParams(params);
-  assert.equal(slug, state.slug);
-  assert.deepEqual(
-    [back.selected, back.threshold, back.pinned, back.supernodes, back.labels],
-    ["a", 0.25, ["a", "b"], state.supernodes, state.labels],
-  );
-});
-
-test("an address without a parameter doesn't override the file", () => {
-  assert.deepEqual(paramsFromAddress("?slug=x").params, {});
-});
-
 test("positions survive, and numbers for other boxes are ignored", () => {
   const positions = { "b|c": [0.5, 1], a: [0, 0.25] };
   assert.equal(writePositions(positions), "0 250 500 1000");
   assert.deepEqual(readPositions(writePositions(positions), ["b|c", "a"]), positions);
   assert.deepEqual(readPositions("1 2 3", ["a"]), {});
   assert.deepEqual(readPositions("x y", ["a"]), {});
+});
+
+test("notes are kept, and what isn't a note is left out", () => {
+  const params = { notes: { graph: "g", nodes: { a: "note", b: "", c: 5 } } };
+  const { notes } = fromParams(params);
+  assert.deepEqual(notes, { graph: "g", nodes: { a: "note" } });
+  const saved = toParams({ ...fromParams({}), notes, positions: {}, otherParams: {} }, 0.8);
+  assert.deepEqual(saved.notes, { graph: "g", nodes: { a: "note" } });
+  for (const value of [null, "text", 5, [], { nodes: null }])
+    assert.deepEqual(fromParams({ notes: value }).notes, { graph: "", nodes: {} });
+  assert.equal("notes" in toParams({ ...fromParams({}), positions: {} }, null), false);
 });

@@ -64,3 +64,19 @@ test("the history is forgotten with the graph and never grows without end", () =
   store.forget();
   assert.equal(store.redo(), false);
 });
+
+test("edits of one sitting are undone as one", () => {
+  const store = createStore({ ...initialState() });
+  store.edit({ labels: { 1: "a" } });
+  for (const text of ["w", "wo", "word"]) store.edit({ notes: text }, "note x");
+  store.edit({ notes: "another" }, "note y");
+  assert.equal(store.get("edits"), 5);
+  store.undo();
+  assert.equal(store.get("notes"), "word");
+  store.edit({ notes: "words" }, "note x");
+  store.undo();
+  assert.equal(store.get("notes"), "word");
+  store.undo();
+  assert.deepEqual(store.get("notes"), { graph: "", nodes: {} });
+  assert.deepEqual(store.get("labels"), { 1: "a" });
+});

@@ -1,13 +1,14 @@
 /* The top bar: which graph, its prompt and scores, the pruning slider, undo, saving, theme. */
 
 import { h, icon } from "../dom.js";
+import { openMenu } from "../menu.js";
 import { number, showToken } from "../format.js";
 import { maxThreshold } from "../graph.js";
 import { applyTheme } from "../theme.js";
 
 const SLIDE_PAUSE = 60;
 
-/** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`. */
+/** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`, `info()`, … */
 export function header(element, store, commands) {
   const parts = [
     picker(store, commands),
@@ -223,7 +224,26 @@ function tools(store, commands) {
     { class: "icon", type: "button", title: "Help (?)", "aria-label": "Help", onclick: commands.help },
     icon("help"),
   );
-  return { element: h("div", { class: "buttons" }, share, theme, help), dispose: () => {} };
+  const menu = h(
+    "button",
+    {
+      class: "icon",
+      type: "button",
+      "aria-haspopup": "menu",
+      "aria-expanded": "false",
+      "aria-label": "Graph menu",
+      title: "Import, export, about this graph",
+      onclick: () =>
+        openMenu(menu, [
+          { label: "About this graph", run: commands.info },
+          null,
+          { label: "Export annotations", run: commands.exportAnnotations },
+          { label: "Import annotations …", run: commands.importAnnotations },
+        ]),
+    },
+    icon("menu"),
+  );
+  return { element: h("div", { class: "buttons" }, share, theme, help, menu), dispose: () => {} };
 }
 
 export function toggleTheme(store) {

@@ -21,7 +21,7 @@ const ENTRIES = [
 export function helpDialog() {
   const dialog = h(
     "dialog",
-    { class: "help", "aria-label": "Help" },
+    { class: "help sheet", "aria-label": "Help" },
     h("h2", {}, "Keys and gestures"),
     h("dl", {}, ...ENTRIES.flatMap(([keys, meaning]) => [h("dt", {}, keys), h("dd", {}, meaning)])),
     h("h3", {}, "How to read the graph"),

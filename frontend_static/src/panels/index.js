@@ -5,6 +5,8 @@ import { featureDetail } from "./feature-detail.js";
 import { linkControls } from "./link-controls.js";
 import { linkGraph } from "./link-graph.js";
 import { nodeList } from "./node-list.js";
+import { notesPanel } from "./notes.js";
+import { scatter } from "./scatter.js";
 import { subgraphControls } from "./subgraph-controls.js";
 import { subgraph } from "./subgraph.js";
 
@@ -13,5 +15,7 @@ export const PANELS = Object.freeze([
   { name: "subgraph", area: "subgraph", title: "Subgraph", mount: subgraph, controls: subgraphControls },
   { name: "connections", area: "side", title: "Connections", mount: connections, tab: true },
   { name: "nodes", area: "side", title: "Nodes", mount: nodeList, tab: true },
+  { name: "scatter", area: "side", title: "Scatter", mount: scatter, tab: true },
   { name: "feature", area: "feature", title: "Feature", mount: featureDetail },
+  { name: "notes", area: "feature", title: "Notes", mount: notesPanel },
 ]);
