@@ -6,7 +6,7 @@ request → check → transcoders → model → prompt → attribute → Graph
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,8 +231,10 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
     )
 
 
-def trace(request: TraceRequest, progress: Progress) -> Graph:
-    """Make the graph that is asked for.
+def trace(
+    request: TraceRequest, progress: Progress, on_partial: Callable[[Callable[[], Graph]], None] | None = None
+) -> Graph:
+    """Make the graph that is asked for; `on_partial` may look at it as it grows.
 
     Raises:
         CircuitTracerError: one of its leaves; values, files and configurations are judged before weights are read.
@@ -240,10 +242,15 @@ def trace(request: TraceRequest, progress: Progress) -> Graph:
     with offline_mode(request.offline):
         check(request)
         model = load_model(request, progress)
-        return trace_with(model, request, progress)
+        return trace_with(model, request, progress, on_partial)
 
 
-def trace_with(model: ReplacementModel, request: TraceRequest, progress: Progress) -> Graph:
+def trace_with(
+    model: ReplacementModel,
+    request: TraceRequest,
+    progress: Progress,
+    on_partial: Callable[[Callable[[], Graph]], None] | None = None,
+) -> Graph:
     """Make a graph with a model that is loaded already."""
     from circuit_tracer_cli.attribution.attribute import attribute
 
@@ -258,6 +265,7 @@ def trace_with(model: ReplacementModel, request: TraceRequest, progress: Progres
         offload=request.offload.lower(),
         update_interval=request.update_interval,
         progress=progress,
+        on_partial=on_partial,
     )
     graph.metadata["command"] = request.command
     folder = Path(request.transcoder_set).expanduser()

@@ -11,6 +11,7 @@ from tests.builders import PROMPT, backend, replacement, transcoders
 from circuit_tracer_cli import attribute
 from circuit_tracer_cli.attribution import rows
 from circuit_tracer_cli.errors import BadPrompt, InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.activations import JumpReLU
 from circuit_tracer_cli.types import SilentProgress
@@ -179,3 +180,32 @@ def test_ids_need_no_tokenizer() -> None:
         model.model.tokenizer = tokenizer
     assert got.metadata["prompt_tokens"][1] == "⟨3⟩"
     assert torch.equal(got.adjacency_matrix, want.adjacency_matrix)
+
+
+@pytest.mark.parametrize("settings", [{"max_feature_nodes": 40, "batch_size": 2, "update_interval": 4}, {}])
+def test_a_partial_graph_is_the_final_one_without_the_rows_to_come(
+    settings: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "CPU_WORK", 2000)
+    model = replacement("llama", "clt")
+    partial: list[Graph] = []
+    final = attribute(list(PROMPT), model, on_partial=lambda make: partial.append(make()), **settings)
+    plain = attribute(list(PROMPT), model, **settings)
+    assert torch.equal(final.adjacency_matrix, plain.adjacency_matrix)
+    assert len(partial) > 3
+    known = [int(graph.adjacency_matrix.any(1).sum()) for graph in partial]
+    assert known == sorted(known)
+    assert known[0] == len(final.logit_targets) < known[-1]
+    names = {name: place for place, name in enumerate(final.node_ids())}
+    for graph in partial:
+        places = torch.tensor([names[name] for name in graph.node_ids()])
+        there = graph.adjacency_matrix.any(1)
+        want = final.adjacency_matrix[places][:, places]
+        assert torch.equal(graph.adjacency_matrix[there], want[there])
+
+
+def test_nobody_has_to_look_at_a_partial_graph() -> None:
+    model = replacement("llama", "clt")
+    seen: list[object] = []
+    attribute(list(PROMPT), model, on_partial=seen.append, max_feature_nodes=20, batch_size=4)
+    assert len(seen) == 2  # after the logits, and at the one ranking between 16 and 20 features

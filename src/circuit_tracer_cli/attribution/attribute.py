@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata as package_metadata
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.attribution.linear import LinearEngine
-from circuit_tracer_cli.attribution.packaging import Packager
+from circuit_tracer_cli.attribution.packaging import Packager, packed
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
 from circuit_tracer_cli.attribution.sources import build_sources
@@ -23,12 +24,16 @@ from circuit_tracer_cli.attribution.targets import AttributionTargets
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.types import Progress, SilentProgress
 
+PartialGraphs = Callable[[Callable[[], Graph]], None]
+"""Called whenever more rows are known, with a function that makes the graph of those; it costs nothing unless that is called."""
+Packing = Callable[[], tuple[Tensor, Edges]]
 OFFLOADS = (None, "auto", "none", "cpu", "disk")
 
 
@@ -92,6 +97,7 @@ def attribute(
     update_interval: int = 4,
     engine: str = "auto",
     progress: Progress | None = None,
+    on_partial: PartialGraphs | None = None,
 ) -> Graph:
     """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
@@ -109,6 +115,7 @@ def attribute(
         update_interval: Batches between two rankings.
         engine: `auto`, `closed-form` or `vector-jacobian`.
         progress: Somebody to tell about phases and rows.
+        on_partial: Somebody who may look at the graph of the rows that are known so far.
 
     Returns:
         The graph, rows in float32, row = target, column = source (Ameisen et al. 2025, "Attribution graphs").
@@ -125,7 +132,7 @@ def attribute(
         raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
-    return Attribution(model, settings, engine, progress).run(prompt, attribution_targets)
+    return Attribution(model, settings, engine, progress, on_partial).run(prompt, attribution_targets)
 
 
 def _terminal_progress() -> Progress:
@@ -139,7 +146,12 @@ class Attribution:
     """One run of `attribute`."""
 
     def __init__(
-        self, model: ReplacementModel, settings: AttributionSettings, engine: str, progress: Progress
+        self,
+        model: ReplacementModel,
+        settings: AttributionSettings,
+        engine: str,
+        progress: Progress,
+        on_partial: PartialGraphs | None = None,
     ) -> None:
         if engine not in ("auto", LinearEngine.name, VjpEngine.name):
             raise InvalidValue(
@@ -147,6 +159,7 @@ class Attribution:
             )
         self.model, self.settings, self.engine_name, self.progress = model, settings, engine, progress
         self.watch = Stopwatch(progress)
+        self.on_partial = on_partial
 
     @torch.no_grad()
     def run(self, prompt: str | Tensor | Sequence[int], attribution_targets: Any) -> Graph:
@@ -167,10 +180,17 @@ class Attribution:
             first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), work))
             first_rows = list(first)
         count = min(self.settings.max_feature_nodes or len(active), len(active))
+        made_of = partial(self.graph, tokens, frozen, active, targets, engine)
+
+        def offer(pack: Packing) -> None:
+            if self.on_partial is not None:
+                self.on_partial(lambda: made_of(*pack()))
+
+        offer(lambda: packed(engine.columns, first_rows, len(targets)))
         with self.watch.phase("feature rows", count):
-            selected, packager = self.trace(engine, active, first_rows, targets, count, work)
+            selected, packager = self.trace(engine, active, first_rows, targets, count, work, offer)
         with self.watch.phase("packaging"):
-            return self.graph(tokens, frozen, active, targets, selected, packager, engine)
+            return made_of(selected, packager.edges())
 
     def targets(self, attribution_targets: Any, frozen: FrozenPass) -> AttributionTargets:
         """What to explain."""
@@ -219,6 +239,7 @@ class Attribution:
         targets: AttributionTargets,
         count: int,
         work: int,
+        offer: Callable[[Packing], None],
     ) -> tuple[Tensor, Packager]:
         """Rows of all features, or of the `count` most influential ones; the features, ascending, and the packed rows."""
         transcoders = self.model.transcoders
@@ -229,7 +250,7 @@ class Attribution:
                 feature_rows(engine, transcoders, active, selected, work)
             )
         else:
-            kept = self.most_influential(engine, active, first_rows, targets, count, work)
+            kept = self.most_influential(engine, active, first_rows, targets, count, work, offer)
             selected = torch.sort(torch.cat([block.nodes for block in kept])).values
             packager = Packager(engine.columns, selected, len(targets))
             blocks = (kept.pop() for _ in range(len(kept)))
@@ -237,6 +258,8 @@ class Attribution:
             packager.add(block)
         for block in blocks:
             packager.add(block)
+            if count == len(active):
+                offer(lambda: (selected, packager.edges_so_far()))
         return selected, packager
 
     def most_influential(
@@ -247,6 +270,7 @@ class Attribution:
         targets: AttributionTargets,
         count: int,
         work: int,
+        offer: Callable[[Packing], None],
     ) -> list[RowBlock]:
         """Rows of the features that matter most, ranked anew after every `update_interval * batch_size` of them (spec 2.6)."""
         columns = engine.columns
@@ -264,6 +288,7 @@ class Attribution:
             kept += blocks
             if done + len(chosen) < count:
                 influence.add(blocks)
+                offer(partial(packed, columns, [*first_rows, *kept], len(targets)))
         return kept
 
     def advancing(self, blocks: Iterator[RowBlock]) -> Iterator[RowBlock]:
@@ -278,16 +303,16 @@ class Attribution:
         frozen: FrozenPass,
         active: ActiveFeatures,
         targets: AttributionTargets,
-        selected: Tensor,
-        packager: Packager,
         engine: Engine,
+        selected: Tensor,
+        edges: Edges,
     ) -> Graph:
         """The record."""
         return Graph(
             input_string=tokens.text,
             input_tokens=frozen.tokens.cpu(),
             active_features=active.indices.cpu(),
-            adjacency_matrix=packager.edges(),
+            adjacency_matrix=edges,
             cfg=self.model.cfg,
             selected_features=selected,
             activation_values=active.values.cpu(),

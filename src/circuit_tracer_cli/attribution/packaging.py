@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -46,5 +48,20 @@ class Packager:
         self.builder.add_rows(rows, values)
 
     def edges(self) -> Edges:
-        """All edges, in order."""
+        """All edges, in order. The rows are gone afterwards."""
         return self.builder.build()
+
+    def edges_so_far(self) -> Edges:
+        """The edges of the rows that have come; more may follow."""
+        return self.builder.copy().build()
+
+
+def packed(columns: Columns, blocks: Iterable[RowBlock], n_logits: int) -> tuple[Tensor, Edges]:
+    """The features among some rows, ascending, and the edges of a graph of these rows alone."""
+    known = list(blocks)
+    nodes = torch.cat([block.nodes for block in known])
+    selected = torch.sort(nodes[nodes < columns.n_features]).values
+    packager = Packager(columns, selected, n_logits)
+    for block in known:
+        packager.add(block)
+    return selected, packager.edges()

@@ -191,6 +191,13 @@ class EdgesBuilder:
         """Edges collected so far."""
         return int(self._counts.sum())
 
+    def copy(self) -> EdgesBuilder:
+        """Another builder with the same rows, so that a matrix can be built from what is there while more rows come."""
+        other = EdgesBuilder(self._n, self._device)
+        other._counts, other._seen = self._counts.clone(), self._seen.clone()
+        other._chunks = list(self._chunks)
+        return other
+
     def add_rows(self, row_ids: torch.Tensor, values: torch.Tensor) -> None:
         """Takes the rows `row_ids` (int64 `(r)`, in any order, each row once) with all their columns (`(r, n)`).
 
