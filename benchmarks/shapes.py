@@ -48,7 +48,12 @@ def number_tokenizer() -> Any:
 
 
 def random_backend(shape: Shape, device: torch.device, dtype: torch.dtype) -> TransformerLensBackend:
-    """A Llama-shaped model with random weights."""
+    """A Llama-shaped model with random weights, ready to be traced."""
+    return TransformerLensBackend(llama(shape).to(device, dtype), number_tokenizer(), "random/llama")
+
+
+def llama(shape: Shape) -> Any:
+    """A Llama-shaped model with random weights, always the same."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
@@ -66,7 +71,7 @@ def random_backend(shape: Shape, device: torch.device, dtype: torch.dtype) -> Tr
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     model.config.architectures = ["LlamaForCausalLM"]
-    return TransformerLensBackend(model.to(device, dtype).eval(), number_tokenizer(), "random/llama")
+    return model.eval()
 
 
 def thresholds(backend: TransformerLensBackend, encoders: list[Tensor], n_tokens: int = 64) -> list[Tensor]:

@@ -21,7 +21,17 @@ DEMO_FILES = f"{NAME}.demo"
 _ROOT = {"errors", "types"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
 _WORK = _MODEL | {"graph", "interventions", "replacement"}
-_TOP = _WORK | {"cache", "hub", "viewer_files", "attribution", "features", "validation", "export", "pipeline"}
+_TOP = _WORK | {
+    "planning",
+    "cache",
+    "hub",
+    "viewer_files",
+    "attribution",
+    "features",
+    "validation",
+    "export",
+    "pipeline",
+}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
@@ -33,12 +43,13 @@ ALLOWED = {
     "transcoders": _ROOT | {"tokens", "hub"},
     "cache": _MODEL | {"hub"},
     "interventions": _MODEL,
+    "planning": _MODEL,
     "replacement": _MODEL | {"interventions"},
     "attribution": _WORK,
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
     "export": _ROOT | {"graph", "features", "viewer_files"},
-    "pipeline": _WORK | {"attribution", "features", "validation", "export"},
+    "pipeline": _WORK | {"planning", "attribution", "features", "validation", "export"},
     "server": _TOP,
     "demo": _TOP | {"server"},
     "cli": _TOP | {"server", "demo"},

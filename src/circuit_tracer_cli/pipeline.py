@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.planning import Budget, MemoryPlan, TraceSizes
     from circuit_tracer_cli.replacement import ReplacementModel
 
 DTYPES = {
@@ -204,6 +205,78 @@ def offline_mode(offline: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a trace would need, and what there is."""
+
+    sizes: TraceSizes
+    plan: MemoryPlan
+    seconds: dict[str, float]  # by phase
+    budget: Budget
+    device: str
+
+
+def estimate_trace(
+    request: TraceRequest, n_tokens: int | None = None, active: float | None = None
+) -> Estimate:
+    """Memory and time of a request from configurations and headers; reads no weights.
+
+    Args:
+        request: What would be traced; its prompt may be empty if `n_tokens` is given.
+        n_tokens: Length of the prompt; None to count the request's own.
+        active: Active features per position and layer; None for what the set's name says, else a usual number.
+
+    Raises:
+        CircuitTracerError: one of its leaves, for what is missing or doesn't belong together.
+    """
+    from circuit_tracer_cli.planning import plan_time
+    from circuit_tracer_cli.planning.rates import measure_rates
+
+    with offline_mode(request.offline):
+        device = pick_device(request.device)
+        sizes, plan, budget = planned(request, device, n_tokens, active)
+    return Estimate(
+        sizes, plan, plan_time(sizes, plan.choices, measure_rates(str(device))), budget, str(device)
+    )
+
+
+def planned(
+    request: TraceRequest, device: torch.device, n_tokens: int | None = None, active: float | None = None
+) -> tuple[TraceSizes, MemoryPlan, Budget]:
+    """The plan of a request on a device, for the memory that is free now."""
+    import torch
+
+    from circuit_tracer_cli.graph.edges import available_memory
+    from circuit_tracer_cli.planning import Budget, plan_memory
+    from circuit_tracer_cli.planning.facts import trace_sizes
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    name = request.model or inspect_transcoders(request.transcoder_set).config.model_name
+    model = model_folder(name) or name
+    sizes = trace_sizes(
+        request.transcoder_set,
+        model,
+        n_pos=n_tokens or count_tokens(request, str(model)),
+        dtype=DTYPES[request.dtype],
+        max_feature_nodes=request.max_feature_nodes,
+        n_targets=len(request.targets) or request.max_n_logits,
+        active_per_position=active,
+    )
+    host = available_memory(torch.device("cpu")) or 2**62
+    budget = Budget(host, None if device.type == "cpu" else available_memory(device))
+    plan = plan_memory(sizes, budget, lazy_encoder=request.lazy_encoder, lazy_decoder=request.lazy_decoder)
+    return sizes, plan, budget
+
+
+def count_tokens(request: TraceRequest, model: str) -> int:
+    """Tokens of the request's prompt, special ones included."""
+    from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+    from circuit_tracer_cli.tokens import ensure_tokenized
+
+    tokenizer = load_tokenizer(model)
+    return len(ensure_tokenized(prompt_text(request, tokenizer), tokenizer, model_name=model))
+
+
 def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
     """The transcoders and then the model of a request."""
     import torch
@@ -212,13 +285,19 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
     from circuit_tracer_cli.transcoders.loading import load_transcoders
 
     device, dtype = pick_device(request.device), getattr(torch, DTYPES[request.dtype])
+    plan = planned(request, device)[1]
+    if not plan.fits:
+        progress.note(
+            "this may not fit into memory; circuit-tracer estimate says what it needs, and a smaller --max-feature-nodes or a "
+            "16-bit --dtype less"
+        )
     progress.phase("loading transcoders")
     loaded = load_transcoders(
         request.transcoder_set,
         device=device,
         dtype=dtype,
-        lazy_encoder=bool(request.lazy_encoder),
-        lazy_decoder=request.lazy_decoder is not False,
+        lazy_encoder=plan.choices.lazy_encoder,
+        lazy_decoder=plan.choices.lazy_decoder,
         progress=progress,
     )
     for note in loaded.config.notes:

@@ -16,6 +16,7 @@ from circuit_tracer_cli.cli import (
     cache,
     demo,
     doctor,
+    estimate,
     export,
     features,
     intervene,
@@ -94,6 +95,7 @@ _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how far a graph's predictions hold.")
+_register("estimate", estimate.estimate, "Say what a trace would need, before anything is loaded.")
 _register("demo", demo.demo, "Trace an example that comes with the program.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
 

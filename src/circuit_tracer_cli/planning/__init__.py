@@ -1,0 +1,9 @@
+"""What a trace will need, worked out from sizes before any weight is read. Pure arithmetic: imports no torch."""
+
+from __future__ import annotations
+
+from circuit_tracer_cli.planning.memory import MemoryPlan, plan_memory
+from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
+from circuit_tracer_cli.planning.work import Rates, plan_time
+
+__all__ = ["Budget", "Choices", "MemoryPlan", "Rates", "TraceSizes", "plan_memory", "plan_time"]

@@ -1,0 +1,147 @@
+"""Reads the sizes of a trace from configurations and file headers. Reads no weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from circuit_tracer_cli.errors import ModelMismatch, UsageError
+from circuit_tracer_cli.planning.sizes import DEFAULT_L0, TraceSizes
+
+_HEADER_LIMIT = 100_000_000
+_L0_IN_NAME = re.compile(r"(?:average_)?l0_(\d+(?:\.\d+)?)")
+
+
+def trace_sizes(
+    transcoder_set: str,
+    model_folder: str | Path | None,
+    *,
+    n_pos: int,
+    dtype: str = "float32",
+    max_feature_nodes: int = 7500,
+    n_targets: int = 10,
+    active_per_position: float | None = None,
+) -> TraceSizes:
+    """The sizes of a trace.
+
+    Args:
+        transcoder_set: Reference of the set.
+        model_folder: Local folder of the model, or a model of the hub whose configuration is fetched.
+        n_pos: Tokens of the prompt.
+        dtype: `float32`, `bfloat16` or `float16`.
+        max_feature_nodes: 0 for all.
+        n_targets: Logits to explain.
+        active_per_position: Active features per position and layer; None for what the set's name says, else a usual value.
+
+    Raises:
+        CircuitTracerError: What inspecting the set or reading the configuration raises.
+        ModelMismatch: They don't belong together.
+    """
+    from circuit_tracer_cli.backends.model_config import model_shape
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    described = inspect_transcoders(transcoder_set)
+    shape, set_shape = model_shape(model_config(model_folder)), described.shape
+    for what in ("n_layers", "d_model"):
+        ours, theirs = getattr(shape, what), getattr(set_shape, what)
+        if ours != theirs:
+            raise ModelMismatch(
+                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
+                hint="name the model that they belong to with --model",
+            )
+    width: int = 4 if dtype == "float32" else 2
+    stored = set_shape.stored_dtype.itemsize
+    kind: Literal["plt", "clt"] = set_shape.kind
+    return TraceSizes(
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        n_heads=shape.n_heads,
+        n_kv_heads=shape.n_kv_heads,
+        d_head=shape.d_head,
+        d_mlp=shape.d_mlp,
+        d_vocab=shape.d_vocab,
+        kind=kind,
+        d_transcoder=set_shape.d_transcoder,
+        n_pos=n_pos,
+        n_targets=n_targets,
+        max_feature_nodes=max_feature_nodes,
+        active_per_position=active_per_position or _l0_of(transcoder_set, described.folder),
+        model_params=parameters(model_folder, model_config(model_folder)),
+        dtype_bytes=width,
+        encoder_bytes=sum(set_shape.encoder_bytes) * width // stored,
+        decoder_bytes=sum(set_shape.decoder_bytes) * width // stored,
+        skip_layers=len(set_shape.skip_layers),
+    )
+
+
+def _l0_of(reference: str, folder: Path) -> float:
+    """The mean number of active features that a published set's own path names, else the usual one."""
+    names = [reference, *(path.name for path in sorted(folder.glob("*/*/*")) if path.is_dir())]
+    found = [float(match[1]) for name in names if (match := _L0_IN_NAME.search(name))]
+    return sum(found) / len(found) if found else DEFAULT_L0
+
+
+def model_config(model: str | Path | None) -> dict[str, Any]:
+    """The configuration of a folder, or of a model on the hub. Raises UsageError for none at all."""
+    from circuit_tracer_cli.backends.model_config import read_config
+
+    if model is None:
+        raise UsageError("the transcoder set names no model", hint="name one with --model")
+    if Path(model).is_dir():
+        return text_part(read_config(Path(model)))
+    from transformers import AutoConfig
+
+    from circuit_tracer_cli.errors import BadModel
+
+    try:
+        return text_part(AutoConfig.from_pretrained(str(model)).to_dict())
+    except (OSError, ValueError) as error:
+        raise BadModel(
+            f"the configuration of {model} can't be read: {str(error).splitlines()[0]}",
+            hint="check the name, or give a local folder with --model",
+        ) from None
+
+
+def text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a multimodal configuration."""
+    text = config.get("text_config")
+    return {**text, "architectures": config.get("architectures")} if isinstance(text, dict) else config
+
+
+def parameters(model: str | Path | None, config: dict[str, Any]) -> int:
+    """Parameters of the model: counted in the headers of its files where they are here, else from its sizes."""
+    if model is not None and Path(model).is_dir():
+        counted = sum(_elements(path) for path in Path(model).glob("*.safetensors"))
+        if counted:
+            return counted
+    return from_sizes(config)
+
+
+def _elements(path: Path) -> int:
+    """Elements of all tensors in a safetensors file; 0 for one that has no readable header."""
+    try:
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > _HEADER_LIMIT:
+                return 0
+            header = json.loads(stream.read(length))
+        return sum(math.prod(value["shape"]) for name, value in header.items() if name != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return 0
+
+
+def from_sizes(config: dict[str, Any]) -> int:
+    """Parameters of a decoder of these sizes, gated MLP assumed unless it is GPT-2 or GPT-NeoX."""
+    from circuit_tracer_cli.backends.model_config import model_shape
+
+    shape = model_shape(config)
+    matrices = 2 if config.get("model_type") in ("gpt2", "gpt_neox", "gptj") else 3
+    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
+    mlp = matrices * shape.d_model * shape.d_mlp * experts
+    attention = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)
+    embeddings = shape.d_vocab * shape.d_model * (1 if config.get("tie_word_embeddings", True) else 2)
+    return shape.n_layers * (mlp + attention) + embeddings

@@ -1,0 +1,164 @@
+"""Peak memory of a trace, phase by phase.
+
+What is held through a phase adds up; what a phase needs for a moment counts in that phase alone. The peak is the largest phase.
+`python -m benchmarks.plan` holds the predictions against measured peaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
+
+MIB = 2**20
+PROGRAM = 460 * MIB
+"""A process that has imported torch, transformers and TransformerLens."""
+
+PROGRAM_ON_GPU = 600 * MIB
+"""What a CUDA context and its libraries take of the device."""
+
+LARGEST_IMAGES = 2**25
+DENSE_ELEMENTS = 2**26
+READ_BLOCK = 2**27
+SMALLEST_WORK = 256
+WORK = {False: 4096, True: 65536}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes that are needed, by phase, and how the trace is then to be run."""
+
+    choices: Choices
+    held: dict[str, int]  # what is held from then on, by name
+    phases: dict[str, int]  # peak of each phase on the device that computes
+    host_peak: int
+    device_peak: int | None  # None where the device is the host
+    fits: bool = True
+
+    @property
+    def peak(self) -> int:
+        """Peak on the device that computes."""
+        return self.host_peak if self.device_peak is None else self.device_peak
+
+
+def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
+    """Bytes of everything that is held for more than one phase."""
+    e, P, L, d = sizes.compute_bytes, sizes.n_pos, sizes.n_layers, sizes.d_model
+    folded = L * d * (sizes.attention_width + sizes.value_width) + L * sizes.n_heads * P * P
+    images = P * P * d if P * P * d <= LARGEST_IMAGES else 0
+    return {
+        "model": sizes.model_params * sizes.dtype_bytes,
+        "encoders": 0 if choices.lazy_encoder else sizes.encoder_bytes,
+        "decoders": 0 if choices.lazy_decoder else sizes.decoder_bytes,
+        "forward pass": L * (sizes.n_heads * P * P + 2 * P * d) * e,
+        "source vectors": (sizes.decoder_entries + (L + 1) * P) * d * e,
+        "folded weights": (folded + images + sizes.skip_layers * d * d) * e,
+        "encoder rows": min(sizes.features, 16384) * d * sizes.dtype_bytes,
+        "rows": _rows(sizes),
+    }
+
+
+def _rows(sizes: TraceSizes) -> int:
+    """Rows while they are collected: as edges, or whole until it is known which features become nodes.
+
+    On average half of the columns lie at or before a row's position, and half of those in layers below it.
+    """
+    edges = (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 8
+    if sizes.features == sizes.active:
+        return edges
+    return max(edges, sizes.features * sizes.columns * 5 // 8 * 4)
+
+
+def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
+    """Bytes that each phase needs for a moment."""
+    e, P, d = sizes.compute_bytes, sizes.n_pos, sizes.d_model
+    block_rows = min(sizes.d_transcoder * P, DENSE_ELEMENTS)
+    lazy_block = 2**24 * sizes.dtype_bytes if choices.lazy_encoder else 0
+    work = min(choices.work, max(1, sizes.features) * P)
+    rows_in_block = max(1, work // P)
+    written = 1 if sizes.kind == "plt" else sizes.n_layers
+    distinct = min(sizes.active / sizes.n_layers, sizes.d_transcoder)
+    reading = min(READ_BLOCK, round(distinct * written * d * sizes.dtype_bytes))
+    return {
+        "forward pass": (3 * P * sizes.d_mlp + 3 * sizes.n_heads * P * P) * e + 2 * P * sizes.d_vocab * e,
+        "active features": 3 * block_rows * sizes.dtype_bytes + lazy_block,
+        "source vectors": 3 * reading + sizes.n_layers * P * d * e,
+        "rows": work * (d + 3 * sizes.attention_width + 2 * sizes.value_width) * e
+        + 3 * rows_in_block * sizes.columns * 4,
+        "packaging": (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 2,
+    }
+
+
+def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
+    """The peaks of a trace that is run in a given way."""
+    held, moment = held_parts(sizes, choices), momentary_parts(sizes, choices)
+    base = held["model"] + held["encoders"] + held["decoders"]
+    program = PROGRAM_ON_GPU if choices.on_gpu else PROGRAM
+    sofar = program + base
+    phases = {"loading": sofar, "forward pass": sofar + held["forward pass"] + moment["forward pass"]}
+    sofar += held["forward pass"]
+    phases["active features"] = sofar + moment["active features"]
+    sofar += held["source vectors"] + held["folded weights"]
+    phases["source vectors"] = sofar + moment["source vectors"]
+    rows = 0 if choices.on_gpu else held["rows"]
+    phases["rows"] = sofar + held["encoder rows"] + moment["rows"] + rows
+    if not choices.on_gpu:
+        phases["packaging"] = sofar + rows + moment["packaging"]
+        return MemoryPlan(choices, held, phases, max(phases.values()), None)
+    loading = PROGRAM + max(
+        held["model"] // 4, (held["encoders"] + held["decoders"]) // max(1, sizes.n_layers)
+    )
+    host = max(loading, PROGRAM + held["rows"] + moment["packaging"])
+    return MemoryPlan(choices, held, phases, host, max(phases.values()))
+
+
+def plan_memory(
+    sizes: TraceSizes,
+    budget: Budget,
+    *,
+    lazy_encoder: bool | None = None,
+    lazy_decoder: bool | None = None,
+) -> MemoryPlan:
+    """The way to run a trace that fits the memory and gives up the least speed.
+
+    In this order: everything as usual; decoders lazy; encoders lazy too; then smaller blocks in the engine. Choices that
+    are given stay as they are. If nothing fits, the leanest way comes back with `fits` False.
+
+    Args:
+        sizes: What is to be traced.
+        budget: Memory that there is.
+        lazy_encoder: True or False as asked for; None to decide.
+        lazy_decoder: The same.
+    """
+    on_gpu = budget.device is not None
+    start = Choices(work=WORK[on_gpu], on_gpu=on_gpu)
+    plan = None
+    for choices in _ways(start, lazy_encoder, lazy_decoder):
+        plan = predict(sizes, choices)
+        if _fits(plan, budget):
+            return plan
+    assert plan is not None
+    return replace(plan, fits=False)
+
+
+def _ways(start: Choices, lazy_encoder: bool | None, lazy_decoder: bool | None) -> list[Choices]:
+    """Ways to run a trace, from the fastest to the leanest, that agree with what was asked for."""
+    decoders = (
+        [True] if lazy_decoder is None else [lazy_decoder]
+    )  # lazy decoders cost next to nothing: rows are read once
+    encoders = [False, True] if lazy_encoder is None else [lazy_encoder]
+    ways = [
+        replace(start, lazy_encoder=encoder, lazy_decoder=decoder)
+        for encoder in encoders
+        for decoder in decoders
+    ]
+    work = start.work
+    while (work := work // 2) >= SMALLEST_WORK:
+        ways.append(replace(ways[-1], work=work))
+    return ways
+
+
+def _fits(plan: MemoryPlan, budget: Budget) -> bool:
+    return plan.host_peak <= budget.host and (
+        budget.device is None or plan.device_peak is None or plan.device_peak <= budget.device
+    )

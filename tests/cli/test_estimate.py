@@ -1,0 +1,49 @@
+"""`estimate` as a command."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .conftest import Run
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
+
+
+def test_a_table_that_fits_a_terminal(run: Run) -> None:
+    done = run("estimate", "--prompt", PROMPT)
+    assert done.code == 0, done.stderr
+    lines = done.text.splitlines()
+    assert lines[0].startswith("prompt       11 tokens")
+    assert any(line.startswith("rows") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_json_grows_with_the_prompt(run: Run) -> None:
+    short, long = [
+        json.loads(run("estimate", "--tokens", n, "-t", "demo-plt", "--json").stdout) for n in (8, 64)
+    ]
+    assert short["tokens"] == 8
+    assert long["active_features"] > short["active_features"]
+    assert long["host_peak_bytes"] > short["host_peak_bytes"]
+    assert long["fits"] is True
+    assert set(long["seconds"]) <= set(long["phase_peak_bytes"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "part"),
+    [
+        (["--prompt", "x", "--tokens", "5"], 2, "--tokens"),
+        (["--tokens", "1"], 2, "tokens"),
+        (["--active", "nan", "--tokens", "5"], 2, "active"),
+        (["--tokens", "5", "-t", "./nowhere"], None, "nowhere"),
+        (["--tokens", "5", "-m", "./nowhere"], None, "nowhere"),
+    ],
+)
+def test_bad_input(run: Run, arguments: list[str], code: int | None, part: str) -> None:
+    done = run("estimate", *arguments)
+    assert done.code == code if code is not None else done.code in (1, 2)
+    assert done.stderr.startswith("error: ")
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr

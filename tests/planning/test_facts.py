@@ -1,0 +1,50 @@
+"""Sizes read from the demo's files, and from files that aren't there or don't belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from circuit_tracer_cli.demo import model_dir
+from circuit_tracer_cli.errors import BadModel, CircuitTracerError, ModelMismatch, UsageError
+from circuit_tracer_cli.pipeline import TraceRequest, estimate_trace
+from circuit_tracer_cli.planning.facts import from_sizes, model_config, parameters, trace_sizes
+
+
+def test_the_demo() -> None:
+    sizes = trace_sizes("demo", model_dir(), n_pos=11)
+    assert (sizes.n_layers, sizes.d_model, sizes.kind) == (5, 128, "clt")
+    config = model_config(model_dir())
+    counted = parameters(model_dir(), config)
+    assert counted == sizes.model_params
+    assert from_sizes(config) == pytest.approx(counted, rel=0.02)
+    assert sizes.encoder_bytes == 5 * sizes.d_transcoder * 128 * 4
+    assert sizes.decoder_bytes == 15 * sizes.d_transcoder * 128 * 4
+    half = trace_sizes("demo", model_dir(), n_pos=11, dtype="bfloat16")
+    assert 2 * half.encoder_bytes == sizes.encoder_bytes
+
+
+def test_an_estimate_of_the_demo_reads_no_weights() -> None:
+    request = TraceRequest(prompt="Fact: the capital of the state containing Dallas is")
+    found = estimate_trace(request)
+    assert found.sizes.n_pos == 11
+    assert found.plan.fits
+    assert found.device in ("cpu", "cuda", "mps")
+    assert estimate_trace(request, n_tokens=60).plan.host_peak > found.plan.host_peak
+    assert estimate_trace(request, active=1.0).sizes.active == 50
+
+
+def test_what_does_not_belong_together(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="names no model"):
+        model_config(None)
+    with pytest.raises(BadModel):
+        model_config(tmp_path)
+    (tmp_path / "config.json").write_text(
+        '{"num_hidden_layers": 7, "hidden_size": 128, "num_attention_heads": 4, '
+        '"intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 64}'
+    )
+    with pytest.raises(ModelMismatch, match="n_layers 7"):
+        trace_sizes("demo", tmp_path, n_pos=4)
+    with pytest.raises(CircuitTracerError):
+        trace_sizes("no-such-set", model_dir(), n_pos=4)

@@ -1,0 +1,105 @@
+"""The plan's arithmetic: what grows with what, and which way a trace is run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from circuit_tracer_cli.planning import Budget, Choices, Rates, TraceSizes, plan_memory, plan_time
+from circuit_tracer_cli.planning.memory import SMALLEST_WORK, predict
+
+GIB = 2**30
+GEMMA = TraceSizes(
+    n_layers=26, d_model=2304, n_heads=8, n_kv_heads=4, d_head=256, d_mlp=9216, d_vocab=256_000, kind="plt",
+    d_transcoder=16_384, n_pos=64, max_feature_nodes=8192, model_params=2_600_000_000, dtype_bytes=2,
+    encoder_bytes=26 * 16_384 * 2304 * 2, decoder_bytes=26 * 16_384 * 2304 * 2,
+)  # fmt: skip
+ROOMY = Budget(host=10**15)
+
+
+def test_sizes() -> None:
+    assert GEMMA.active == 50 * 26 * 63
+    assert GEMMA.features == 8192
+    assert replace(GEMMA, max_feature_nodes=0).features == GEMMA.active
+    assert GEMMA.decoder_entries == GEMMA.active
+    assert replace(GEMMA, kind="clt").decoder_entries == round(GEMMA.active * 13.5)
+    assert GEMMA.nodes == 8192 + 27 * 64 + 10
+
+
+def test_with_room_nothing_is_given_up() -> None:
+    plan = plan_memory(GEMMA, ROOMY)
+    assert plan.fits
+    assert plan.choices == Choices(work=4096, lazy_encoder=False, lazy_decoder=True)
+    assert plan.host_peak == max(plan.phases.values())
+    assert plan.host_peak > 2 * GEMMA.model_params + GEMMA.encoder_bytes
+
+
+def test_encoders_stay_on_disk_where_they_do_not_fit() -> None:
+    usual = plan_memory(GEMMA, ROOMY)
+    lean = plan_memory(GEMMA, Budget(host=usual.host_peak - GIB))
+    assert lean.fits
+    assert lean.choices.lazy_encoder
+    assert lean.host_peak < usual.host_peak - GIB
+
+
+def test_blocks_shrink_next_and_the_leanest_way_is_told_not_to_fit() -> None:
+    lazy = predict(GEMMA, Choices(work=4096, lazy_encoder=True))
+    halved = plan_memory(GEMMA, Budget(host=lazy.host_peak - 1))
+    assert halved.choices.lazy_encoder
+    leanest = plan_memory(GEMMA, Budget(host=GIB))
+    assert not leanest.fits
+    assert leanest.choices.work == SMALLEST_WORK
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_is_asked_for_stays(asked: bool) -> None:
+    for host in (10**15, GIB):
+        plan = plan_memory(GEMMA, Budget(host=host), lazy_encoder=asked, lazy_decoder=asked)
+        assert plan.choices.lazy_encoder is asked
+        assert plan.choices.lazy_decoder is asked
+
+
+def test_a_gpu_holds_the_weights_and_the_host_the_rows() -> None:
+    plan = plan_memory(GEMMA, Budget(host=64 * GIB, device=80 * GIB))
+    assert plan.fits
+    assert plan.device_peak is not None
+    assert plan.device_peak > 2 * GEMMA.model_params
+    assert plan.choices.on_gpu
+    long = replace(GEMMA, n_pos=2048)
+    assert plan_memory(long, Budget(host=64 * GIB, device=80 * GIB)).host_peak > plan.host_peak
+
+
+@given(
+    st.integers(2, 4096),
+    st.floats(0.5, 200),
+    st.sampled_from(["plt", "clt"]),
+    st.booleans(),
+    st.integers(0, 10_000),
+)
+def test_more_of_anything_never_needs_less(
+    n_pos: int, active: float, kind: str, lazy: bool, nodes: int
+) -> None:
+    sizes = replace(GEMMA, n_pos=n_pos, active_per_position=active, kind=kind, max_feature_nodes=nodes)
+    choices = Choices(work=4096, lazy_encoder=lazy)
+    peak = predict(sizes, choices).host_peak
+    assert peak > 0
+    for more in (
+        replace(sizes, n_pos=n_pos + 256),
+        replace(sizes, active_per_position=active * 2),
+        replace(sizes, n_layers=52),
+    ):
+        assert predict(more, choices).host_peak >= peak * 0.99
+
+
+def test_time_goes_with_the_work() -> None:
+    rates = Rates(flops=1e11, bytes=1e10)
+    seconds = plan_time(GEMMA, Choices(work=4096), rates)
+    assert set(seconds) >= {"loading", "forward pass", "rows"}
+    assert all(value >= 0 for value in seconds.values())
+    twice = plan_time(GEMMA, Choices(work=4096), Rates(flops=2e11, bytes=1e10))
+    assert twice["rows"] == pytest.approx(seconds["rows"] / 2)
+    longer = plan_time(replace(GEMMA, n_pos=128), Choices(work=4096), rates)
+    assert longer["rows"] > 1.9 * seconds["rows"]
