@@ -15,6 +15,7 @@ import { encodeLayout, frontOf } from "./src/grid.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
 import { graphInfo } from "./src/panels/graph-info.js";
+import { followTrace, mergedAnnotations, progressStrip } from "./src/live.js";
 import { header } from "./src/panels/header.js";
 import { helpDialog } from "./src/panels/help.js";
 import { PANELS } from "./src/panels/index.js";
@@ -174,6 +175,69 @@ function show(slug, graph, etag, params) {
   arrange(store);
 }
 
+/** Another version of the graph that is shown, with the selection, the threshold and the edits as they are. */
+function renew(graph, etag, more = {}) {
+  const limit = maxThreshold(graph);
+  const threshold = limit === null ? null : Math.min(store.get("threshold") ?? limit, limit);
+  const pinned = more.pinned ?? store.get("pinned");
+  const selected = store.get("selected");
+  store.set({
+    graph,
+    etag,
+    threshold,
+    hovered: null,
+    selected: graph.node(selected) || !etag ? selected : (topLogit(graph)?.id ?? null),
+    visible: visibleNodes(graph, threshold, pinned, store.get("hidden")),
+    ...more,
+  });
+}
+
+const strip = progressStrip({ onShow: () => showPartial(latest) });
+let latest = null;
+let following = false;
+
+function showPartial(json) {
+  latest = json;
+  const { slug } = json.metadata;
+  if (store.get("graph") && store.get("slug") === slug) return renew(parseGraph(json), null);
+  show(slug, parseGraph(json), null, json.qParams);
+  message.hidden = true;
+}
+
+/** Follows a trace to its end. What was selected and edited on the partial graph stays. */
+function follow({ slug }) {
+  if (following) return;
+  following = true;
+  const isShown = () => store.get("slug") === slug || store.get("graph") === null;
+  store.set({ slug: store.get("slug") ?? slug });
+  followTrace(api, {
+    onStatus: (now) => strip.update(now, { elsewhere: latest !== null && !isShown() }),
+    onGraph(json) {
+      if (isShown()) showPartial(json);
+      else latest = json;
+    },
+    async onEnd(now) {
+      strip.update(now);
+      await refreshList();
+      if (now.state === "done" && isShown()) await openFinished(slug);
+    },
+  });
+}
+
+async function openFinished(slug) {
+  if (store.get("edits") === 0) return open(slug, store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
+  try {
+    const { json, etag } = await api.readGraph(slug);
+    const { otherParams, ...theirs } = fromParams(json.qParams);
+    const ours = Object.fromEntries(["pinned", "supernodes", "labels", "notes"].map((key) => [key, store.get(key)]));
+    renew(parseGraph(json), etag, { ...mergedAnnotations(ours, theirs), otherParams });
+    await autosave.flush();
+  } catch (error) {
+    return report(error);
+  }
+  await readProposedLabels(slug);
+}
+
 function report(error) {
   message.replaceChildren(
     h("strong", {}, error.message),
@@ -220,6 +284,10 @@ async function start() {
   store.set({ addressLayout: layout, ...seen });
   message.hidden = true;
   await refreshList();
+  const live = await api.liveTrace().catch(() => ({ state: "none" }));
+  if (live.state !== "none") strip.update(live);
+  if (live.state === "running") follow(live);
+  if (live.state === "running" && (slug ?? live.slug) === live.slug) return;
   const slugs = store.get("graphs").map((graph) => graph.slug);
   if (slug || slugs.length > 0) return open(slug ?? slugs[0], slug ? params : {});
   if (message.hidden)
@@ -231,6 +299,7 @@ async function start() {
 
 header(document.querySelector("#header"), store, commands);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
+document.querySelector("#header").after(strip.element);
 document.body.append(help, info.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
 store.subscribe(["threshold", "pinned", "hidden"], updateVisible);

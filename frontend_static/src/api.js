@@ -45,6 +45,15 @@ export function createApi(base) {
       return reply.headers.get("etag");
     },
 
+    /** How far a trace under way is, `{state, slug, phase, done, total, seconds, version, …}`; its state is `none` without one. */
+    liveTrace: async () => (await request(address("api", "live"))).json(),
+
+    /** The graph of the rows that are known by now, or null if the trace has just ended. */
+    async liveGraph() {
+      const reply = await fetch(address("api", "live", "graph"));
+      return reply.ok ? reply.json() : null;
+    },
+
     /** Proposed labels of the graph's features, `{code: {text, provenance, confidence}}`. */
     proposedLabels: async (slug) =>
       (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,

@@ -28,6 +28,8 @@ export function embeddedApi(page = document, storage = ownStorage()) {
         throw new ApiError(507, "This browser keeps nothing for pages from disk", "Edits last until the page is closed");
       return String(version);
     },
+    liveTrace: async () => ({ state: "none" }),
+    liveGraph: async () => null,
     proposedLabels: async () => labels,
     feature: async (layer, feature) => features?.[cantor(layer, feature)] ?? null,
     hasFeatures: () => features !== null,

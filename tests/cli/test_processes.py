@@ -225,6 +225,7 @@ def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tin
     with started(*PROGRAM, "attribute", *options, env=environment) as process:
         assert process.stderr
         url = wait_for(process.stderr, "http://").strip()
+        wait_for(process.stderr, "written")
         with urllib.request.urlopen(f"{url}api/graphs", timeout=10) as answer:
             assert b'"mine"' in answer.read()
         process.send_signal(signal.SIGINT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,20 +111,36 @@ def typed_command() -> str:
 def _run(
     request: TraceRequest, files: GraphFiles, viewer: Viewer | None, output: Output, *, bars: bool
 ) -> None:
-    """Trace, write, say what came out, serve. The viewer's port is taken before the work, not after it."""
+    """Trace, write, say what came out."""
     from circuit_tracer_cli.pipeline import check, trace
 
     if viewer:
         check(request)
         files.make_directory()
-    with viewer.start() if viewer else nullcontext() as running:
-        with progress_on(output, bars=bars) as progress:
-            graph = trace(request, progress)
-        written = files.write(graph)
-        _say_what_came_out(graph, files, written, output, served=running is not None)
-        if viewer and running:
-            viewer.announce(running, output)
-            running.wait()
+        _run_in_view(request, files, viewer, output, bars=bars)
+        return
+    with progress_on(output, bars=bars) as progress:
+        graph = trace(request, progress)
+    _say_what_came_out(graph, files, files.write(graph), output, served=False)
+
+
+def _run_in_view(
+    request: TraceRequest, files: GraphFiles, viewer: Viewer, output: Output, *, bars: bool
+) -> None:
+    """The same with the page open from the start, which shows the graph as it grows; stays up until Ctrl-C."""
+    from circuit_tracer_cli.cli.live import Both, PartialGraphs, told
+    from circuit_tracer_cli.pipeline import trace
+    from circuit_tracer_cli.server.live import LiveTrace
+
+    live = LiveTrace(files.slug or "", request.prompt)
+    with viewer.start(live) as server:
+        viewer.announce(server, output)
+        with told(live):
+            with progress_on(output, bars=bars) as progress:
+                graph = trace(request, Both(progress, live), PartialGraphs(live, files))
+            written = files.write(graph)
+        _say_what_came_out(graph, files, written, output, served=True)
+        server.wait()
 
 
 def _say_what_came_out(

@@ -13,6 +13,7 @@ from circuit_tracer_cli.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from circuit_tracer_cli.cli.output import Output
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.server.live import LiveTrace
     from circuit_tracer_cli.server.serve import Server
 
 
@@ -33,7 +34,7 @@ class Viewer:
     port: int = DEFAULT_PORT
     allow_origin: tuple[str, ...] = ()
 
-    def start(self) -> Server:
+    def start(self, live: LiveTrace | None = None) -> Server:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
         from circuit_tracer_cli.server.serve import serve
 
@@ -44,6 +45,7 @@ class Viewer:
             host=self.host,
             port=self.port,
             allow_origins=self.allow_origin,
+            live=live,
         )
 
     def announce(self, server: Server, output: Output) -> None:

@@ -31,6 +31,7 @@ from circuit_tracer_cli.server.annotations import check_annotations, from_refere
 from circuit_tracer_cli.server.assets import media_type
 from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
+from circuit_tracer_cli.server.live import LiveTrace, live_routes
 from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import body_reply, file_reply, json_error, matches_strongly
 from circuit_tracer_cli.server.security import AccessRules, Gatekeeper
@@ -48,13 +49,14 @@ _MEMORY_SUFFIXES = frozenset({".json", ".csv", ".graphml", ".html"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one server serves, and to whom. `max_body` is the largest request body in bytes."""
+    """What one server serves, and to whom. `max_body` is the largest request body in bytes, `live` a trace under way."""
 
     data_dir: Path
     static_dir: Path
     features_dir: Path | None = None
     rules: AccessRules = field(default_factory=AccessRules)
     max_body: int = 8 << 20
+    live: LiveTrace | None = None
 
 
 class Routes:
@@ -69,6 +71,7 @@ class Routes:
         """All routes, first match wins."""
         return [
             Route("/healthz", self.health),
+            *live_routes(self._settings.live),
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
             Route("/api/graphs/{slug}/labels", self.labels),

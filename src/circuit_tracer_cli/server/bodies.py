@@ -29,6 +29,11 @@ def etag_of(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
+def body_of(content: bytes) -> Body:
+    """The body of some content, compressed if that pays."""
+    return Body(content, etag_of(content), _compressed(content))
+
+
 class BodyCache:
     """Bodies of recently read files, dropped as soon as the file changes, least recently used first.
 
@@ -53,7 +58,7 @@ class BodyCache:
         content = path.read_bytes()
         if check is not None:
             check(content)
-        body = Body(content, etag_of(content), _compressed(content))
+        body = body_of(content)
         self._keep(path, version, body)
         return body
 

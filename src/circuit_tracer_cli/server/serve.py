@@ -16,6 +16,7 @@ import uvicorn
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.app import Settings, create_app
+from circuit_tracer_cli.server.live import LiveTrace
 from circuit_tracer_cli.server.security import AccessRules, check_origins
 from circuit_tracer_cli.server.token import is_any_address, token_for
 from circuit_tracer_cli.viewer_files import static_folder
@@ -109,6 +110,7 @@ def serve(
     port: int = DEFAULT_PORT,
     host: str = "127.0.0.1",
     allow_origins: Iterable[str] = (),
+    live: LiveTrace | None = None,
 ) -> Server:
     """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
 
@@ -119,6 +121,7 @@ def serve(
         port: 0 takes the next free one, from 8041 on.
         host: Address to listen on. For one that other machines can reach they need a token, which `link` holds.
         allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
+        live: A trace under way, which the page follows.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
@@ -132,6 +135,7 @@ def serve(
         static_dir=static_folder(frontend_dir).resolve(),
         features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
         rules=AccessRules(host, check_origins(allow_origins), token_for(host)),
+        live=live,
     )
     server = Server(settings, _listen(host, port))
     server.start()
