@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from circuit_tracer_cli import viewer_files
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
-from circuit_tracer_cli.server import assets
 from circuit_tracer_cli.server.serve import serve
 
 from .builders import make_page, write_graph
@@ -132,7 +132,7 @@ def test_missing_folders_are_named(data_dir: Path, page: Path, tmp_path: Path) -
 
 
 def test_the_checkout_has_a_viewer() -> None:
-    assert (assets.static_folder() / "index.html").is_file()
+    assert (viewer_files.static_folder() / "index.html").is_file()
 
 
 def test_nothing_heavy_is_imported(data_dir: Path, page: Path) -> None:
