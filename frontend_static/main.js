@@ -95,7 +95,7 @@ function takeAnnotations(text, name) {
 }
 
 function view() {
-  const keys = ["slug", "selected", "threshold", "pinned", "hidden", "supernodes", "labels", "sign", "scatter", "tab"];
+  const keys = ["slug", "selected", "threshold", "pinned", "hidden", "supernodes", "labels", "sign", "scatter", "tab", "boxLayout"];
   const state = Object.fromEntries(keys.map((key) => [key, store.get(key)]));
   const wide = store.get("shape") === "wide";
   return { ...state, layoutText: wide && !isDefault(store) ? encodeLayout(store.get("layout")) : null };
@@ -304,7 +304,7 @@ document.body.append(help, info.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
 store.subscribe(["threshold", "pinned", "hidden"], updateVisible);
 store.subscribe(["selected"], showConnections);
-store.subscribe(["slug", "selected", "threshold", "edits", "sign", "scatter", "layout", "tab"], updateAddress);
+store.subscribe(["slug", "selected", "threshold", "edits", "sign", "scatter", "layout", "tab", "boxLayout"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
 window.addEventListener("beforeunload", (event) => {
   if (autosave.dirty() && ["failed", "conflict"].includes(store.get("saving").kind)) event.preventDefault();

@@ -110,9 +110,15 @@ export function setLabel(store, code, label) {
   store.edit({ labels });
 }
 
-/** Keeps all boxes where they are, as [x, y] from 0 to 1 by key. */
-export function moveBoxes(store, positions) {
-  store.edit({ positions });
+/** Keeps boxes where they are, as [x, y] from 0 to 1 by key. */
+export function moveBoxes(store, positions, sitting = null) {
+  store.edit({ positions }, sitting);
+}
+
+/** Whether dragged boxes stay; turning it off frees all. */
+export function setSticky(store, sticky) {
+  store.set({ sticky });
+  if (!sticky) freeBoxes(store);
 }
 
 export function freeBoxes(store) {

@@ -9,6 +9,7 @@ const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold"];
 /** View state by its parameter: the store's key and what isn't worth telling. */
 const VIEW = Object.freeze({
   sign: { key: "sign", usual: "all", known: ["all", "positive", "negative"] },
+  boxes: { key: "boxLayout", usual: "place", known: ["place", "layers", "force"] },
   panel: { key: "tab", usual: null, known: null },
 });
 

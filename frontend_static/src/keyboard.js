@@ -6,6 +6,7 @@ import {
   finishGrouping,
   follow,
   followSibling,
+  markForGroup,
   select,
   togglePin,
 } from "./actions.js";
@@ -24,12 +25,19 @@ export function useKeyboard(store, commands) {
       const id = store.get("selected") ?? store.get("hovered");
       if (id) togglePin(store, id);
     },
-    g: () => beginGrouping(store),
+    g: () => (store.get("grouping") ? finishGrouping(store) : hold()),
+    Enter: () => markSelected(store),
     e: () => store.set({ editing: store.get("selected") !== null }),
     t: () => toggleTheme(store),
     u: store.undo,
     U: store.redo,
     Escape: () => (store.get("grouping") ? cancelGrouping(store) : select(store, null)),
+  };
+
+  let held = false;
+  const hold = () => {
+    held = true;
+    beginGrouping(store);
   };
 
   function down(event) {
@@ -42,6 +50,7 @@ export function useKeyboard(store, commands) {
       return;
     const command = event.ctrlKey || event.metaKey ? chord(event) : keys[event.key];
     if (!command || (event.repeat && event.key === "g")) return;
+    if (event.key === "Enter" && (store.get("grouping") === null || isControl(event.target))) return;
     event.preventDefault();
     command();
   }
@@ -52,7 +61,14 @@ export function useKeyboard(store, commands) {
     return key === "y" ? store.redo : null;
   }
 
-  const up = (event) => event.key === "g" && store.get("grouping") && finishGrouping(store);
+  /** Let go with nodes marked, g merges them; a mere tap stays in force until the next, so that both hands aren't needed. */
+  function up(event) {
+    if (event.key !== "g" || !held) return;
+    held = false;
+    if (store.get("grouping")?.length > 0) finishGrouping(store);
+    else if (store.get("grouping")) markSelected(store);
+  }
+
   const away = () => store.get("grouping")?.length === 0 && cancelGrouping(store);
   document.addEventListener("keydown", down);
   document.addEventListener("keyup", up);
@@ -62,6 +78,16 @@ export function useKeyboard(store, commands) {
     document.removeEventListener("keyup", up);
     window.removeEventListener("blur", away);
   };
+}
+
+/** While nodes are being grouped: marks the selected one, or takes it out again. */
+function markSelected(store) {
+  const id = store.get("selected");
+  if (id !== null) markForGroup(store, id);
+}
+
+function isControl(target) {
+  return target instanceof HTMLElement && target.closest("button, a, input, select, textarea, .box") !== null;
 }
 
 function isTyping(target) {

@@ -110,6 +110,8 @@ export function initialState() {
     tab: null,
     featureLabels: {},
     saving: { kind: "idle", message: "" },
+    boxLayout: "place",
+    sticky: true,
     notice: null,
     filters: Object.freeze({ kind: "all" }),
     scatter: Object.freeze({ x: "", y: "" }),

@@ -1,6 +1,7 @@
 /* One feature: its label, statistics, the tokens it promotes and suppresses, and examples of where it is active. */
 
 import { select, setLabel, togglePin } from "../actions.js";
+import { raise } from "../arrangement.js";
 import { editInPlace, glyph, h } from "../dom.js";
 import { nodeLabel, nodePlace, number, percent, percentile, showToken, tokenLabel } from "../format.js";
 import { exampleGroups } from "./examples.js";
@@ -49,10 +50,18 @@ export function featureDetail(element, store, { features }) {
     }
   }
 
+  function editLabel() {
+    if (!store.get("editing") || store.get("wholeGroup")) return;
+    store.set({ editing: false });
+    raise(store, "feature");
+    show(store.get("graph").node(store.get("selected")));
+    body.querySelector(".edit-label")?.click();
+  }
+
   const disposers = [
     store.subscribe(["selected", "hovered", "graph"], update),
     store.subscribe(["labels", "theme", "pinned"], () => show(shown, true)),
-    store.subscribe(["editing"], () => store.get("editing") && body.querySelector(".edit-label")?.click()),
+    store.subscribe(["editing"], editLabel),
   ];
   show(null, true);
   return () => disposers.forEach((dispose) => dispose());
@@ -72,7 +81,6 @@ function heading(store, node) {
   const isFeature = node.kind === "feature";
   const edit = () =>
     editInPlace(title, store.get("labels")[node.code] ?? node.clerp, (text) => {
-      store.set({ editing: false });
       setLabel(store, node.code, text === node.clerp ? "" : text);
     });
   if (isFeature) title.addEventListener("dblclick", edit);

@@ -9,13 +9,16 @@ const ENTRIES = [
   ["← →", "the next stronger or weaker link instead"],
   ["/", "search nodes"],
   ["hold g", "click nodes, release: they become one supernode"],
-  ["e", "edit the selected feature's label"],
-  ["double click", "rename a supernode or a label; on the graph: see all of it"],
+  ["tap g", "the same with keys alone: Enter marks the selected node, g merges, Esc gives up"],
+  ["e", "edit the selected feature's label, or the supernode's"],
+  ["double click", "rename a supernode or a label; on the graph: see all of it; on a panel's head: enlarge it"],
   ["wheel, drag", "zoom and move the graph"],
   ["Shift", "hold to keep what is under the pointer"],
-  ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-y)"],
+  ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
+  ["⠿", "drag it to move a panel; arrow keys move, with Shift resize, Enter opens the menu: pictures, tabs, layout"],
+  ["on a box", "Enter selects, Shift with an arrow moves, Delete unpins or dissolves"],
 ];
 
 export function helpDialog() {

@@ -6,6 +6,7 @@ import { maxThreshold } from "../graph.js";
 import { layoutGraph, nearestLookup } from "../layout.js";
 import { fontSize, palette } from "../theme.js";
 import { createViewport } from "../viewport.js";
+import { labelElements, painted, saveFigure } from "../figures.js";
 import { drawGraph, drawHover, prepare } from "./link-graph-draw.js";
 import { axisLabels, isFlat, margins, showTooltip } from "./link-graph-labels.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
@@ -14,11 +15,12 @@ const REACH = 30;
 const MANY_NODES = 1200;
 const DRAWN_FROM = ["selected", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
 
-export function linkGraph(element, store) {
+export function linkGraph(element, store, { figures }) {
   const parts = makeParts();
   element.append(parts.plot);
   const viewport = createViewport();
   const picture = createPicture(store, parts, viewport);
+  figures.set("link-graph", (kind) => saveFigure(store, picture.figure(), kind, "link-graph"));
   const disposers = [
     useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.draw }),
     store.subscribe(["graph"], viewport.reset),
@@ -83,7 +85,14 @@ function createPicture(store, parts, viewport) {
     return store.get("graph")?.nodes[found]?.id ?? null;
   }
 
-  return { arrange, draw, drawHovered, nodeAt };
+  function figure() {
+    if (!layout) return null;
+    const scene = { ...sceneOf(store, layout, viewport), hovered: -1 };
+    const elements = [...painted((context) => drawGraph(context, scene)), ...labelElements(axisLabels(scene))];
+    return { ...size, elements };
+  }
+
+  return { arrange, draw, drawHovered, nodeAt, figure };
 }
 
 /** The plot without the room for its labels, which depends on whether the columns are wide enough for level text. */

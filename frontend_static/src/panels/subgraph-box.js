@@ -1,16 +1,16 @@
 /* One box of the subgraph: a pinned node, or a supernode with a dot for each member. */
 
-import { click, dissolve, hover, rename, selectGroup, togglePin } from "../actions.js";
+import { click, dissolve, hover, rename, selectGroup, selectedIndices, togglePin } from "../actions.js";
 import { editInPlace, glyph, h, icon } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, tokenLabel } from "../format.js";
+import { css, signedColour } from "../scales.js";
+import { palette } from "../theme.js";
 
 /** `drag(dx, dy, finished)` is called while the box is dragged and once at the end. */
 export function boxElement(store, box, place, { drag, size }) {
   const [first] = box.members;
   const grouped = box.group >= 0;
-  const name = grouped
-    ? box.label
-    : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
+  const name = boxName(store, box);
   const title = h("span", { class: "box-name", dir: "auto", title: name }, name);
   const element = h(
     "div",
@@ -23,16 +23,51 @@ export function boxElement(store, box, place, { drag, size }) {
       style: boxStyle(place, size),
       onpointerenter: () => hover(store, first.id),
       onpointerleave: () => hover(store, null),
-      onkeydown: (event) => event.key === "Enter" && event.target === element && choose(store, box, event),
+      onkeydown: (event) => event.target === element && useBoxKeys(store, box, event, drag),
       /* On the box: a captured pointer's clicks go to the element that holds it. */
       ondblclick: () => grouped && editInPlace(title, box.label, (text) => rename(store, box.group, text)),
     },
     title,
-    h("span", { class: "box-place" }, grouped ? memberDots(store, box) : placeText(first)),
+    h("span", { class: "box-place" }, grouped ? memberDots(store, box) : [glyph(first.kind), " ", placeText(first)]),
+    noteMark(store, box),
     grouped && dissolveButton(store, box),
   );
   useBoxPointer(element, { click: (event) => choose(store, box, event), drag });
   return element;
+}
+
+/** What a box is called. */
+export function boxName(store, { group, label, members: [first] }) {
+  return group >= 0 ? label : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
+}
+
+/** Where it is, or how many nodes it holds. */
+export function boxPlace({ group, members }) {
+  if (group < 0) return placeText(members[0]);
+  return `${members.length} ${members.length === 1 ? "node" : "nodes"}`;
+}
+
+function noteMark(store, { members }) {
+  const texts = members.map((node) => store.get("notes").nodes[node.id]).filter(Boolean);
+  return texts.length > 0 && h("span", { class: "note-mark", title: texts.join("\n"), "aria-label": "has a note" }, icon("note"));
+}
+
+const STEPS = { ArrowLeft: [-12, 0], ArrowRight: [12, 0], ArrowUp: [0, -12], ArrowDown: [0, 12] };
+
+/** Enter chooses, Delete dissolves or unpins, Shift with an arrow moves. */
+function useBoxKeys(store, box, event, drag) {
+  const step = event.shiftKey && STEPS[event.key];
+  if (event.key === "Enter") choose(store, box, event);
+  else if (event.key === "Delete" || event.key === "Backspace") remove(store, box);
+  else if (step) drag(...step, "keys");
+  else return;
+  event.preventDefault();
+  event.stopPropagation();
+}
+
+function remove(store, { group, members: [first] }) {
+  if (group >= 0) dissolve(store, group);
+  else togglePin(store, first.id);
 }
 
 /** What a click on a box does: a supernode is selected as a whole, with Ctrl or Cmd dissolved. */
@@ -53,10 +88,34 @@ export function markBoxes(store, boxes, layer) {
     classList.toggle("is-marked", marked?.includes(members[0].id) ?? false);
     classList.toggle("grouping", marked !== null);
   });
+  colourGlyphs(store, boxes, layer);
   const whole = store.get("wholeGroup");
   for (const dot of layer.querySelectorAll(".dot")) {
     dot.classList.toggle("is-selected", !whole && dot.dataset.member === selected);
   }
+}
+
+/** Every member's glyph has the colour of its link with the selection. */
+function colourGlyphs(store, boxes, layer) {
+  const graph = store.get("graph");
+  const shares = graph ? linkShares(graph, selectedIndices(store)) : new Map();
+  boxes.forEach(({ members }, i) => {
+    const glyphs = layer.children[i].querySelectorAll(".glyph");
+    glyphs.forEach((mark, k) => {
+      const share = members[k] && shares.get(members[k].index);
+      mark.style.background = share === undefined ? "" : css(signedColour(share, palette()));
+    });
+  });
+}
+
+function linkShares(graph, chosen) {
+  const { source, target, share } = graph.links;
+  const shares = new Map();
+  for (const index of chosen) {
+    for (const link of graph.inputs(index)) shares.set(source[link], share[link]);
+    for (const link of graph.outputs(index)) shares.set(target[link], share[link]);
+  }
+  return shares;
 }
 
 function boxStyle({ x, y }, { width, height }) {

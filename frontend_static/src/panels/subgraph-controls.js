@@ -1,6 +1,7 @@
 /* Buttons of the subgraph's header. */
 
-import { beginGrouping, finishGrouping, freeBoxes, unpinAll } from "../actions.js";
+import { beginGrouping, finishGrouping, freeBoxes, setSticky, unpinAll } from "../actions.js";
+import { LAYOUTS } from "../box-layout.js";
 import { h } from "../dom.js";
 
 export function subgraphControls(store) {
@@ -16,18 +17,33 @@ export function subgraphControls(store) {
     group.textContent = store.get("grouping") ? `Merge ${store.get("grouping").length}` : "Group";
     group.setAttribute("aria-pressed", String(store.get("grouping") !== null));
   });
+  const layouts = h(
+    "select",
+    {
+      class: "small-select",
+      "aria-label": "Layout of the subgraph",
+      title: "How boxes are arranged; those that were dragged stay where they are",
+      onchange: () => store.set({ boxLayout: layouts.value }),
+    },
+    ...Object.entries(LAYOUTS).map(([value, name]) => h("option", { value }, name)),
+  );
+  store.subscribe(["boxLayout"], () => {
+    layouts.value = store.get("boxLayout");
+  });
+  const sticky = h("input", { type: "checkbox", onchange: () => setSticky(store, sticky.checked) });
+  sticky.checked = store.get("sticky");
+  store.subscribe(["sticky"], () => {
+    sticky.checked = store.get("sticky");
+  });
   return [
-    group,
+    layouts,
+    h("label", { class: "check", title: "Boxes stay where they are dragged; off frees all of them" }, sticky, "sticky"),
     h(
       "button",
-      {
-        class: "small",
-        type: "button",
-        title: "Forget where boxes were dragged",
-        onclick: () => freeBoxes(store),
-      },
+      { class: "small", type: "button", title: "Forget where boxes were dragged", onclick: () => freeBoxes(store) },
       "Arrange",
     ),
+    group,
     h("button", { class: "small", type: "button", onclick: () => unpinAll(store) }, "Unpin all"),
   ];
 }

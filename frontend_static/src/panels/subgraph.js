@@ -1,41 +1,52 @@
 /* The pinned nodes as boxes that can be grouped, named and moved, and what flows between them. */
 
-import { moveBoxes } from "../actions.js";
-import { h, replaceKeepingFocus, svg, watchSize } from "../dom.js";
+import { moveBoxes, rename, selectedIndices } from "../actions.js";
+import { arrangeBoxes, boxSize, drawingSize, unitPosition } from "../box-layout.js";
+import { editInPlace, h, replaceKeepingFocus, svg, watchSize } from "../dom.js";
+import { saveFigure } from "../figures.js";
 import { signedPercent } from "../format.js";
 import { clamp, css, signedColour } from "../scales.js";
-import { MAX_BOXES, boxEdges, boxSize, layoutBoxes, makeBoxes, unitPosition } from "../supernodes.js";
+import { boxEdges, makeBoxes } from "../supernodes.js";
 import { fontSize, palette } from "../theme.js";
-import { boxElement, markBoxes } from "./subgraph-box.js";
+import { boxElement, boxName, markBoxes } from "./subgraph-box.js";
+import { flowCurve, flowWidth, subgraphFigure } from "./subgraph-figure.js";
 
 const FAINT = 0.003;
-const WIDEST = 15;
-const BUILT_FROM = ["graph", "pinned", "supernodes", "labels", "positions", "theme", "featureLabels"];
+const LONG_NAME = 17;
+const BUILT_FROM = [
+  "graph",
+  "pinned",
+  "supernodes",
+  "labels",
+  "positions",
+  "theme",
+  "featureLabels",
+  "boxLayout",
+  "notes",
+];
 
-export function subgraph(element, store) {
+export function subgraph(element, store, { figures }) {
   const parts = makeParts();
   element.append(parts.plot);
   const picture = createPicture(store, parts);
+  figures.set("subgraph", (kind) => saveFigure(store, picture.figure(), kind, "subgraph"));
   const disposers = [
     store.subscribe(BUILT_FROM, picture.build),
     store.subscribe(["selected", "wholeGroup", "grouping", "hovered"], picture.mark),
+    store.subscribe(["editing"], picture.editName),
     watchSize(parts.plot, picture.build),
   ];
   return () => disposers.forEach((dispose) => dispose());
 }
 
 function makeParts() {
-  const edges = svg("svg", { class: "layer", "aria-hidden": "true" });
-  const layer = h("div", { class: "boxes" });
+  const edges = svg("svg", { class: "flows", "aria-hidden": "true" });
+  const layer = h("div", { class: "boxes", role: "group", "aria-label": "Pinned nodes" });
   const note = h("div", { class: "subgraph-note muted", role: "status" });
   const empty = emptyState();
-  return {
-    edges,
-    layer,
-    note,
-    empty,
-    plot: h("div", { class: "plot subgraph-plot" }, edges, layer, note, empty),
-  };
+  const drawing = h("div", { class: "drawing" }, edges, layer);
+  const plot = h("div", { class: "plot subgraph-plot" }, drawing, note, empty);
+  return { edges, layer, drawing, note, empty, plot };
 }
 
 function emptyState() {
@@ -62,30 +73,48 @@ function createPicture(store, parts) {
 
   function build() {
     const graph = store.get("graph");
-    size = { width: parts.plot.clientWidth, height: parts.plot.clientHeight };
-    if (!graph || size.width === 0) return;
-    extent = boxSize(fontSize());
+    const panel = { width: parts.plot.clientWidth, height: parts.plot.clientHeight };
+    if (!graph || panel.width === 0) return;
     boxes = makeBoxes(graph, store.get("pinned"), store.get("supernodes"));
+    const long = boxes.some((box) => boxName(store, box).length > LONG_NAME);
+    extent = boxSize(fontSize(), long ? 2 : 1);
+    size = drawingSize(boxes.length, panel.width, panel.height, extent);
+    parts.drawing.style.width = `${size.width}px`;
+    parts.drawing.style.height = `${size.height}px`;
+    parts.plot.classList.toggle("scrolls", size.width > panel.width);
     flows = boxEdges(graph, boxes).filter(({ weight }) => Math.abs(weight) >= FAINT);
-    places = layoutBoxes(boxes, size.width, size.height, store.get("positions"), extent);
+    places = arrange();
     parts.empty.hidden = boxes.length > 0;
     const elements = boxes.map((box, i) =>
       boxElement(store, box, places[i], { drag: drag(i), size: extent }),
     );
     replaceKeepingFocus(parts.layer, ...elements);
-    mark();
     drawFlows();
+    mark();
+  }
+
+  function arrange(fixed = store.get("positions")) {
+    return arrangeBoxes(store.get("boxLayout"), boxes, flows, size.width, size.height, fixed, extent);
   }
 
   function mark() {
     markBoxes(store, boxes, parts.layer);
-    const cut = boxes.length === MAX_BOXES ? `The first ${MAX_BOXES} boxes are shown.` : "";
-    parts.note.textContent = store.get("grouping") ? "Click nodes to group, then release g." : cut;
+    parts.note.textContent = store.get("grouping")
+      ? "Click nodes to group, then release g, or press it again."
+      : "";
+    const graph = store.get("graph");
+    const chosen = new Set(graph ? selectedIndices(store) : []);
+    const own = boxes.map(({ members }) => members.some((node) => chosen.has(node.index)));
+    const any = own.includes(true);
+    for (const path of parts.edges.children) {
+      const [from, to] = [own[path.dataset.from], own[path.dataset.to]];
+      path.classList.toggle("faded", any && !from && !to);
+    }
   }
 
   function drawFlows() {
     parts.edges.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
-    const paths = flows.map((flow) => flowPath(flow, places[flow.from], places[flow.to], extent));
+    const paths = flows.map((flow) => flowPath(flow, places, extent));
     parts.edges.replaceChildren(...paths.reverse());
   }
 
@@ -93,31 +122,60 @@ function createPicture(store, parts) {
     const place = places[i];
     place.x = clamp(place.x + dx, extent.width / 2, size.width - extent.width / 2);
     place.y = clamp(place.y + dy, extent.height / 2, size.height - extent.height / 2);
+    if (store.get("boxLayout") === "force") relax(i);
     parts.layer.children[i].style.left = `${place.x}px`;
     parts.layer.children[i].style.top = `${place.y}px`;
     drawFlows();
-    if (finished) keepPlaces();
+    mark();
+    if (finished) keepPlaces(i, finished === "keys" ? `move ${boxes[i].key}` : null);
   };
 
-  function keepPlaces() {
-    const unit = (place) => unitPosition(place, size.width, size.height, extent);
-    moveBoxes(store, Object.fromEntries(boxes.map(({ key }, i) => [key, unit(places[i])])));
+  /** In the layout by force, boxes that nobody placed make room while one is dragged. */
+  function relax(i) {
+    places = arrange({ ...store.get("positions"), [boxes[i].key]: unit(places[i]) });
+    places.forEach(({ x, y }, k) => {
+      parts.layer.children[k].style.left = `${x}px`;
+      parts.layer.children[k].style.top = `${y}px`;
+    });
   }
 
-  return { build, mark };
+  const unit = (place) => unitPosition(place, size.width, size.height, extent);
+
+  function keepPlaces(i, sitting) {
+    const { key } = boxes[i];
+    if (!store.get("sticky")) return build();
+    if (store.get("boxLayout") === "force")
+      return moveBoxes(store, { ...store.get("positions"), [key]: unit(places[i]) }, sitting);
+    moveBoxes(store, Object.fromEntries(boxes.map((box, k) => [box.key, unit(places[k])])), sitting);
+  }
+
+  /** The key that edits labels renames a supernode that is selected as a whole. */
+  function editName() {
+    if (!store.get("editing") || !store.get("wholeGroup")) return;
+    store.set({ editing: false });
+    const i = boxes.findIndex(
+      ({ group, members }) => group >= 0 && members.some((node) => node.id === store.get("selected")),
+    );
+    const title = parts.layer.children[i]?.querySelector(".box-name");
+    if (!title) return;
+    editInPlace(title, boxes[i].label, (text) => rename(store, boxes[i].group, text));
+  }
+
+  function figure() {
+    if (boxes.length === 0) return null;
+    return subgraphFigure({ store, boxes, places, flows, size, extent });
+  }
+
+  return { build, mark, figure, editName };
 }
 
-function flowPath({ weight }, source, target, { height }) {
-  const side = target.y <= source.y ? -1 : 1;
-  const [y0, y1] = [source.y + (side * height) / 2, target.y - (side * height) / 2];
-  const bend = side * Math.max(18, Math.abs(y0 - y1) * 0.45);
-  const curve = `M${source.x},${y0} C${source.x},${y0 + bend} ${target.x},${y1 - bend} ${target.x},${y1}`;
+function flowPath({ from, to, weight }, places, extent) {
   const path = svg(
     "path",
-    { d: curve, class: "flow" },
+    { d: flowCurve(places[from], places[to], extent), class: "flow", "data-from": from, "data-to": to },
     svg("title", {}, `${signedPercent(weight)} of the target's input`),
   );
   path.style.stroke = css(signedColour(weight, palette()));
-  path.style.strokeWidth = `${clamp(Math.abs(weight) * WIDEST, 0.6, WIDEST)}px`;
+  path.style.strokeWidth = `${flowWidth(weight)}px`;
   return path;
 }
