@@ -32,6 +32,7 @@ const autosave = createAutosave(store, api.saveAnnotations);
 const features = createFeatureStore(api.feature, { onRecord: rememberLabel, available: api.hasFeatures });
 const services = {
   features,
+  runs: api.runs,
   figures: new Map(),
   titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),
 };

@@ -66,6 +66,21 @@ export function createApi(base) {
       return reply.status === 204 ? null : reply.json();
     },
 
+    /** The server's model, `{state: "none"}` if it has none; and runs of edits on it. */
+    runs: Object.freeze({
+      model: async () => (await request(address("api", "model"))).json(),
+      start: async (body) =>
+        (
+          await request(address("api", "runs"), {
+            method: "POST",
+            headers: { "Content-Type": "application/json" },
+            body: JSON.stringify(body),
+          })
+        ).json(),
+      read: async (id) => (await request(address("api", "runs", id))).json(),
+      cancel: async (id) => (await request(address("api", "runs", id), { method: "DELETE" })).json(),
+    }),
+
     /** Whether the server was started with feature examples; null before the first was asked for. */
     hasFeatures: () => serverHasFeatures,
   });

@@ -33,6 +33,7 @@ export function embeddedApi(page = document, storage = ownStorage()) {
     proposedLabels: async () => labels,
     feature: async (layer, feature) => features?.[cantor(layer, feature)] ?? null,
     hasFeatures: () => features !== null,
+    runs: Object.freeze({ model: async () => ({ state: "none" }) }),
   });
 }
 

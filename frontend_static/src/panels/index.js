@@ -2,6 +2,7 @@
 
 import { connections } from "./connections.js";
 import { featureDetail } from "./feature-detail.js";
+import { interventions } from "./interventions.js";
 import { linkControls } from "./link-controls.js";
 import { linkGraph } from "./link-graph.js";
 import { nodeList } from "./node-list.js";
@@ -16,6 +17,7 @@ export const PANELS = Object.freeze([
   { name: "connections", area: "side", title: "Connections", mount: connections, tab: true },
   { name: "nodes", area: "side", title: "Nodes", mount: nodeList, tab: true },
   { name: "scatter", area: "side", title: "Scatter", mount: scatter, tab: true },
+  { name: "interventions", area: "side", title: "Interventions", mount: interventions, tab: true },
   { name: "feature", area: "feature", title: "Feature", mount: featureDetail },
   { name: "notes", area: "feature", title: "Notes", mount: notesPanel },
 ]);

@@ -22,6 +22,7 @@ from circuit_tracer_cli.errors import BadPrompt, UsageError
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.replacement import ReplacementModel
 
 
 def attribute(
@@ -82,7 +83,13 @@ def attribute(
         backend=backend, offline=offline, command=typed_command(),
     )  # fmt: skip
     examples = features_dir or examples_folder(transcoder_set)
-    viewer = Viewer(Path(files.directory or ""), examples, host, port) if server else None
+    viewer = None
+    if server:
+        from circuit_tracer_cli.server.model import ModelRunner
+
+        viewer = Viewer(
+            Path(files.directory or ""), examples, host, port, runner=ModelRunner(request, is_busy=True)
+        )
     _run(request, files, viewer, output, bars=not no_progress)
 
 
@@ -132,12 +139,16 @@ def _run_in_view(
     from circuit_tracer_cli.pipeline import trace
     from circuit_tracer_cli.server.live import LiveTrace
 
-    live = LiveTrace(files.slug or "", request.prompt)
+    live, loaded = LiveTrace(files.slug or "", request.prompt), list["ReplacementModel"]()
     with viewer.start(live) as server:
         viewer.announce(server, output)
         with told(live):
             with progress_on(output, bars=bars) as progress:
-                graph = trace(request, Both(progress, live), PartialGraphs(live, files))
+                graph = trace(
+                    request, Both(progress, live), PartialGraphs(live, files), on_model=loaded.append
+                )
+            if viewer.runner is not None:
+                viewer.runner.adopt(loaded[0])
             written = files.write(graph)
         _say_what_came_out(graph, files, written, output, served=True)
         server.wait()

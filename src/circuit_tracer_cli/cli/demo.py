@@ -26,6 +26,8 @@ from circuit_tracer_cli.errors import InvalidValue, ServerError
 if TYPE_CHECKING:
     from circuit_tracer_cli.demo import DemoPrompt
     from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.server.model import ModelRunner
     from circuit_tracer_cli.server.serve import Server
 
 _ANSWER_SECONDS = 10
@@ -69,7 +71,7 @@ def demo(
     directory = graph_file_dir or opt.DEFAULT_DIRECTORY
     GraphFiles(slug=slug, directory=directory).check()
     set_manners(output)
-    graph = _trace(chosen, transcoders, output, bars=not no_progress)
+    graph, runner = _trace(chosen, transcoders, output, bars=not no_progress)
     files = GraphFiles(
         graph_path=str(Path(directory) / f"{slug}.safetensors"), slug=slug, directory=directory
     )
@@ -80,7 +82,7 @@ def demo(
     else:
         print_summary(summary, output)
     _suggest(chosen, summary, files, output)
-    viewer = Viewer(Path(directory), port=port)
+    viewer = Viewer(Path(directory), port=port, runner=runner)
     with viewer.start() as server:
         _view(viewer, server, Output(quiet=quiet, stdout_taken=json_))
 
@@ -109,14 +111,18 @@ def _chosen(prompt_id: str) -> DemoPrompt:
     raise InvalidValue(f"there is no example prompt {prompt_id!r}", "circuit-tracer demo --list")
 
 
-def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) -> Graph:
+def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) -> tuple[Graph, ModelRunner]:
+    """The graph, and its model for edits from the viewer."""
     from circuit_tracer_cli.pipeline import TraceRequest, trace
+    from circuit_tracer_cli.server.model import ModelRunner
 
     request = TraceRequest(
         prompt=chosen["prompt"], transcoder_set=f"demo-{transcoders}", offline=True, command=typed_command()
     )
     with progress_on(output, bars=bars) as progress:
-        return trace(request, progress)
+        loaded: list[ReplacementModel] = []
+        graph = trace(request, progress, loaded.append)
+    return graph, ModelRunner(request, loaded[0])
 
 
 def _suggest(chosen: DemoPrompt, summary: GraphSummary, files: GraphFiles, output: Output) -> None:

@@ -54,7 +54,7 @@ def intervene(
     Features are written as in `show`: layer/feature@position. Without -t the embedded demo is used.
     """
     output = Output(quiet=quiet)
-    _check_combination(edit, plan, graph, supernode)
+    _check_combination(prompt, edit, plan, graph, supernode)
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
     set_manners(output, offline=offline)
     from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode
@@ -85,13 +85,21 @@ def intervene(
 
 
 def _check_combination(
-    edit: Sequence[str] | None, plan: str | None, graph: str | None, supernode: Sequence[str] | None
+    prompt: str | None,
+    edit: Sequence[str] | None,
+    plan: str | None,
+    graph: str | None,
+    supernode: Sequence[str] | None,
 ) -> None:
     """Raise UsageError where nothing is to be changed, or a graph and a supernode don't come together."""
     if supernode and graph is None:
         raise UsageError("--supernode needs the graph file that names it", "add --graph FILE")
     if graph is not None and not supernode:
         raise UsageError("--graph alone changes nothing", "add --supernode NAME")
+    if [prompt, plan, graph].count(STREAM) > 1:
+        raise UsageError(
+            "only one of prompt, plan and graph can come from stdin", "name files for the others"
+        )
     if not (edit or plan or supernode):
         raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
 
@@ -139,6 +147,8 @@ def _gathered(
 
 
 def _content(path: str, what: str) -> bytes:
+    if path == STREAM:
+        return sys.stdin.buffer.read()
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -195,6 +205,7 @@ def _run(
 ) -> Experiment:
     """Load the model and run it without and with the edits."""
     from circuit_tracer_cli.interventions.experiment import run_experiment
+    from circuit_tracer_cli.interventions.generate import stop_tokens
     from circuit_tracer_cli.pipeline import load_model
 
     with progress_on(output, bars=True) as progress:
@@ -202,8 +213,11 @@ def _run(
         tokens = model.tokenize(request.prompt)
         for note in tokens.notes:
             progress.note(note)
-        progress.phase("running with and without edits")
-        return run_experiment(model.interventions, tokens, plan, top_k=top_k, sampling=sampling)
+        if sampling is not None:
+            sampling = replace(sampling, stop_at=stop_tokens(model.tokenizer))
+        return run_experiment(
+            model.interventions, tokens, plan, top_k=top_k, sampling=sampling, progress=progress
+        )
 
 
 def _save(plan: Plan, path: str) -> None:

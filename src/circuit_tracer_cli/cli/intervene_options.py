@@ -38,7 +38,10 @@ EditOpt = Annotated[
     ),
 ]
 PlanOpt = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Edits and settings saved before.", rich_help_panel=EDITS)
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Edits and settings saved before; - reads stdin.", rich_help_panel=EDITS
+    ),
 ]
 SavePlanOpt = Annotated[
     str | None, typer.Option(metavar="FILE", help="Save edits and settings as JSON.", rich_help_panel=EDITS)
@@ -46,7 +49,9 @@ SavePlanOpt = Annotated[
 GraphOpt = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE", help="A graph file of the viewer, with named supernodes.", rich_help_panel=EDITS
+        metavar="FILE",
+        help="A graph file of the viewer, with named supernodes; - reads stdin.",
+        rich_help_panel=EDITS,
     ),
 ]
 SupernodeOpt = Annotated[

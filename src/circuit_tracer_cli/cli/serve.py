@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.viewing import Viewer
 from circuit_tracer_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from circuit_tracer_cli.server.model import ModelRunner
+
 DirectoryArg = Annotated[
     str | None,
     typer.Argument(metavar="DIR", help="Folder with graph files.", show_default=opt.DEFAULT_DIRECTORY),
+]
+TESTS = "Testing graphs"
+ServedSetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--transcoder-set",
+        "-t",
+        metavar="SET",
+        help="Load these transcoders and their model, so that edits can be run from the page.",
+        rich_help_panel=TESTS,
+    ),
+]
+ServedModelOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        show_default="the set's",
+        help="The model, by folder or hub name.",
+        rich_help_panel=TESTS,
+    ),
 ]
 SameDirectoryOpt = Annotated[
     str | None,
@@ -31,16 +58,44 @@ def serve(
     host: opt.HostOpt = opt.DEFAULT_HOST,
     port: opt.PortOpt = opt.DEFAULT_PORT,
     allow_origin: opt.AllowOriginOpt = None,
+    transcoder_set: ServedSetOpt = None,
+    model: ServedModelOpt = None,
+    dtype: shared.DTypeOpt = "float32",
+    device: shared.DeviceOpt = "auto",
+    offline: shared.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Open the viewer on a folder of graph files, until Ctrl-C. Graphs added later appear by themselves.
 
-    Also called start-server.
+    With -t the page can also run edits on the model. Also called start-server.
     """
     if directory is not None and graph_file_dir is not None:
         raise UsageError("the folder is named twice", "name it once: circuit-tracer serve DIR")
     folder = Path(directory or graph_file_dir or opt.DEFAULT_DIRECTORY)
-    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()))
+    output = Output(quiet=quiet)
+    runner = None
+    if transcoder_set is not None:
+        set_manners(output, offline=offline)
+        runner = _runner(transcoder_set, model, shared.long_dtype(dtype), device, offline=offline)
+    elif model is not None:
+        raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
+    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner)
     with viewer.start() as server:
-        viewer.announce(server, Output(quiet=quiet))
+        viewer.announce(server, output)
         server.wait()
+
+
+def _runner(transcoder_set: str, model: str | None, dtype: str, device: str, *, offline: bool) -> ModelRunner:
+    """What loads the model in the background. Raises for a set or a model that isn't there, before the page is up."""
+    from circuit_tracer_cli.pipeline import TraceRequest, model_folder, offline_mode, pick_device
+    from circuit_tracer_cli.server.model import ModelRunner
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    with offline_mode(offline):
+        pick_device(device)
+        model_folder(model or inspect_transcoders(transcoder_set).config.model_name)
+    return ModelRunner(
+        TraceRequest(
+            prompt="", transcoder_set=transcoder_set, model=model, dtype=dtype, device=device, offline=offline
+        )
+    )

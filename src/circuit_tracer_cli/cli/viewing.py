@@ -14,6 +14,7 @@ from circuit_tracer_cli.cli.output import Output
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.server.live import LiveTrace
+    from circuit_tracer_cli.server.model import ModelRunner
     from circuit_tracer_cli.server.serve import Server
 
 
@@ -26,6 +27,7 @@ class Viewer:
         features_dir: Feature examples; those that lie beside a graph's transcoders are found without it.
         host, port: Where to listen; port 0 takes a free one.
         allow_origin: Origins of notebook proxies that may show the page.
+        runner: The model that the page may run edits on.
     """
 
     directory: Path
@@ -33,6 +35,7 @@ class Viewer:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     allow_origin: tuple[str, ...] = ()
+    runner: ModelRunner | None = None
 
     def start(self, live: LiveTrace | None = None) -> Server:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
@@ -46,6 +49,7 @@ class Viewer:
             port=self.port,
             allow_origins=self.allow_origin,
             live=live,
+            model=self.runner,
         )
 
     def announce(self, server: Server, output: Output) -> None:

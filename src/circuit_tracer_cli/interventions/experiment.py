@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from circuit_tracer_cli.errors import BadIntervention
-from circuit_tracer_cli.interventions.cells import Edits, conflicts, resolve
+from circuit_tracer_cli.interventions.cells import Cells, Edits, conflicts, resolve
 from circuit_tracer_cli.interventions.compare import Comparison, compare
-from circuit_tracer_cli.interventions.generate import Sampling, generate
+from circuit_tracer_cli.interventions.generate import Sampling, generate_steps
+from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.plan import Plan
-from circuit_tracer_cli.interventions.run import Constraints, Interventions
+from circuit_tracer_cli.interventions.run import Constraints, Interventions, Unmodified
 from circuit_tracer_cli.interventions.spec import Intervention
 from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.types import Progress, SilentProgress
 
 
 @dataclass(frozen=True, slots=True)
-class EditedFeature:
-    """A feature at a position, with the activation that it had and the one that it was given."""
+class FeatureChange:
+    """A feature at a position, with the activation that it had and the one that it was given or has with the edits."""
 
     layer: int
     position: int
@@ -35,12 +40,14 @@ class Experiment:
         tokens: The prompt's tokens as text.
         features: Every edited cell of the prompt.
         next_token: The distribution after the prompt, without and with the edits.
+        watched: The features that were to be watched.
         continuation_before, continuation_after: Generated text, if asked for.
     """
 
     tokens: tuple[str, ...]
-    features: tuple[EditedFeature, ...]
+    features: tuple[FeatureChange, ...]
     next_token: Comparison
+    watched: tuple[FeatureChange, ...] = ()
     continuation_before: str | None = None
     continuation_after: str | None = None
 
@@ -50,9 +57,17 @@ class Experiment:
 
 
 def run_experiment(
-    model: Interventions, tokens: Tokens, plan: Plan, *, top_k: int = 5, sampling: Sampling | None = None
+    model: Interventions,
+    tokens: Tokens,
+    plan: Plan,
+    *,
+    top_k: int = 5,
+    sampling: Sampling | None = None,
+    watch: Sequence[Intervention] = (),
+    also: Sequence[int] = (),
+    progress: Progress | None = None,
 ) -> Experiment:
-    """Run a plan on a prompt.
+    """Run a plan on a prompt. The unmodified run and continuation are those of an earlier experiment on the same prompt, if kept.
 
     Args:
         model: Model and transcoders.
@@ -60,10 +75,14 @@ def run_experiment(
         plan: Edits and what stays pinned.
         top_k: So many of the likeliest tokens, before and after.
         sampling: Also continue the prompt, without and with the edits.
+        watch: Other features whose change is wanted, named like edits, whose values don't matter.
+        also: Ids of other tokens whose change is wanted.
+        progress: Somebody to tell; an exception from there ends the experiment, with nothing left behind.
 
     Raises:
         BadIntervention: An edit doesn't fit model or prompt, or two edits give one cell different values.
     """
+    progress = progress or SilentProgress()
     edits = list(plan.edits)
     clash = conflicts(edits, len(tokens), model.transcoders)
     if clash is not None:
@@ -74,17 +93,21 @@ def run_experiment(
     constraints = Constraints(
         constrained_layers=_layers(plan, model.site.n_layers), freeze_attention=plan.freeze_attention
     )
-    features = _edited_features(model, tokens, resolve(edits, len(tokens), model.transcoders))
-    before = model.run(tokens, (), constraints)
-    after = model.run(tokens, edits, constraints)
-    tokenizer = model.backend.tokenizer
+    cells = resolve(edits, len(tokens), model.transcoders)
+    watched = resolve(watch, len(tokens), model.transcoders)
+    progress.phase("unmodified run")
+    before = model.unmodified(tokens)
+    features = _edited_features(before, cells)
+    progress.phase("edited run")
+    after = model.run(tokens, edits, constraints, Recording(cells=watched))
     texts: list[str | None] = [None, None]
     if sampling is not None:
-        texts = [_continuation(model, tokens, some, constraints, sampling) for some in ((), edits)]
+        texts = [_continuation(model, tokens, some, constraints, sampling, progress) for some in ((), edits)]
     return Experiment(
         tokens.strings,
         features,
-        compare(before.logits[-1], after.logits[-1], tokenizer, top_k),
+        compare(before.frozen.logits, after.logits[-1], model.backend.tokenizer, top_k, also),
+        _watched_features(before, watched, after.cells, features),
         texts[0],
         texts[1],
     )
@@ -97,20 +120,30 @@ def _layers(plan: Plan, n_layers: int) -> range | None:
     return range(first, n_layers if end is None else end)
 
 
-def _edited_features(model: Interventions, tokens: Tokens, edits: Edits) -> tuple[EditedFeature, ...]:
-    """Every cell with its activation in the unmodified run and its new one."""
-    found = []
+def _edited_features(unmodified: Unmodified, edits: Edits) -> tuple[FeatureChange, ...]:
+    """Every edited cell with its activation in the unmodified run and its new one."""
+    found: list[FeatureChange] = []
     for layer, cells in edits.items():
-        before = model.unmodified(tokens).at(layer, cells).double()
-        rows = zip(
-            cells.positions.tolist(),
-            cells.features.tolist(),
-            before.tolist(),
-            cells.targets(before).tolist(),
-            strict=True,
-        )
-        found += [EditedFeature(layer, position, feature, old, new) for position, feature, old, new in rows]
+        before = unmodified.at(layer, cells).double()
+        found += _changes(layer, cells, before, cells.targets(before))
     return tuple(found)
+
+
+def _watched_features(
+    unmodified: Unmodified, watched: Edits, after: dict[int, Tensor], edited: Sequence[FeatureChange]
+) -> tuple[FeatureChange, ...]:
+    """Every watched cell with its activation before and after; one that was edited has what it was given."""
+    given = {(change.layer, change.position, change.feature): change for change in edited}
+    found: list[FeatureChange] = []
+    for layer, cells in watched.items():
+        found += _changes(layer, cells, unmodified.at(layer, cells), after[layer])
+    return tuple(given.get((change.layer, change.position, change.feature), change) for change in found)
+
+
+def _changes(layer: int, cells: Cells, before: Tensor, after: Tensor) -> list[FeatureChange]:
+    columns = (cells.positions, cells.features, before, after)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [FeatureChange(layer, position, feature, old, new) for position, feature, old, new in rows]
 
 
 def _continuation(
@@ -119,7 +152,23 @@ def _continuation(
     edits: Sequence[Intervention],
     constraints: Constraints,
     sampling: Sampling,
+    progress: Progress,
 ) -> str:
-    """The generated text alone."""
-    generation = generate(model, tokens, edits, constraints, sampling)
-    return str(model.backend.tokenizer.decode(generation.ids[len(tokens) :].tolist()))
+    """The generated text alone. Without edits, and where the draws repeat, it's generated once per prompt."""
+    kept = model.unmodified(tokens).continuations
+    repeats = not edits and (sampling.seed is not None or sampling.temperature == 0 or not sampling.do_sample)
+    if repeats and sampling in kept:
+        return kept[sampling]
+    progress.phase(
+        "continuing with the edits" if edits else "continuing without edits", sampling.max_new_tokens
+    )
+    ids = []
+    # Closed at once when somebody interrupts, so that the cache isn't kept by a traceback.
+    with closing(generate_steps(model, tokens, edits, constraints, sampling)) as steps:
+        for step in steps:
+            ids.append(step.token)
+            progress.advance()
+    text = str(model.backend.tokenizer.decode(ids))
+    if repeats:
+        kept[sampling] = text
+    return text

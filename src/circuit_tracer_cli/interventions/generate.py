@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stop_at", tuple(self.stop_at))  # so that the record can be hashed
         for name in ("max_new_tokens", "top_k"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -73,6 +75,12 @@ class Step:
     activations: Tensor | None  # (layer, pos, feature) of the pass that gave the logits
 
 
+def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end a text, by the tokenizer; none if there is no tokenizer or it has no such token."""
+    end = getattr(tokenizer, "eos_token_id", None)
+    return () if end is None else (int(end),)
+
+
 def choose(logits: Tensor, seen: Tensor, sampling: Sampling, generator: torch.Generator | None) -> int:
     """The next token from `logits (vocab)`, after the text `seen (pos)`."""
     if not sampling.do_sample or sampling.temperature == 0:
@@ -99,7 +107,7 @@ def generate_steps(
     constraints: Constraints,
     sampling: Sampling,
     recording: Recording | None = None,
-) -> Iterator[Step]:
+) -> Generator[Step, None, None]:
     """The tokens one by one; whoever stops listening ends the generation and frees its cache.
 
     The prompt's pass has all edits and constraints; each later pass has the open-ended edits alone, free of constraints.

@@ -1,4 +1,4 @@
-"""One forward pass with edits: what hooks read, pin and add . Knows no tokens and no cache."""
+"""One forward pass with edits: what hooks read, pin and add. Knows no tokens and no cache."""
 
 from __future__ import annotations
 
@@ -44,10 +44,28 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What to keep of the features during a pass: nothing (None as the recording), activations or pre-activations."""
+    """What to keep of the features during a pass: nothing (None as the recording), activations or pre-activations.
+
+    Args:
+        apply_activation_function: Activations; otherwise pre-activations.
+        sparse: Keep them sparse.
+        cells: Keep these alone, by layer; layers without any aren't encoded.
+    """
 
     apply_activation_function: bool = True
     sparse: bool = False
+    cells: Edits | None = None
+
+    def of_layer(self, layer: int) -> bool:
+        """Whether anything of a layer is kept."""
+        return self.cells is None or layer in self.cells
+
+    def kept(self, layer: int, activations: Tensor) -> Tensor:
+        """What stays of a layer's activations `(pos, feature)`: those, or `(n)` at the cells."""
+        if self.cells is None:
+            return activations.to_sparse() if self.sparse else activations
+        cells = self.cells[layer]
+        return activations[cells.positions.to(activations.device), cells.features.to(activations.device)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +92,7 @@ class PassState:
     norm_inputs: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, d_model) at the read point
     pending: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, d_model) still to be written
-    recorded: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, feature)
+    recorded: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, feature), or (n) cells
 
 
 Reference = Callable[[int, Cells], Tensor]
@@ -136,9 +154,12 @@ class EditedPass:
 
     def _reads(self, layer: int) -> bool:
         """Whether anything needs the value at a layer's read point."""
-        if self.recording is not None or (self._pinned(layer) and self._has_skip(layer)):
+        if self._records(layer) or (self._pinned(layer) and self._has_skip(layer)):
             return True
         return layer in self.edits and not self.constrained
+
+    def _records(self, layer: int) -> bool:
+        return self.recording is not None and self.recording.of_layer(layer)
 
     def _writes(self, layer: int) -> bool:
         """Whether anything happens at a layer's write point."""
@@ -177,9 +198,9 @@ class EditedPass:
         def edit(value: Tensor) -> None:
             x = self._feature_input(layer, value[0].detach())
             self.state.inputs[layer] = x
-            if self.recording is not None:
+            if self.recording is not None and self.recording.of_layer(layer):
                 acts = self._encoded(layer, x, self.recording.apply_activation_function)
-                self.state.recorded[layer] = acts.to_sparse() if self.recording.sparse else acts
+                self.state.recorded[layer] = self.recording.kept(layer, acts)
 
         return edit
 

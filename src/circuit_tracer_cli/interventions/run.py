@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -44,6 +44,7 @@ class PassResult:
     logits: Tensor  # (pos, vocab)
     activations: Tensor | None  # (layer, pos, feature)
     cache: Any  # the backend's key-value cache
+    cells: dict[int, Tensor] = field(default_factory=dict)  # layer → (n), where single cells were recorded
 
 
 class Unmodified:
@@ -52,6 +53,7 @@ class Unmodified:
     def __init__(self, frozen: FrozenPass, transcoders: Transcoders, zeroed: Sequence[int]) -> None:
         self.frozen, self.transcoders, self.zeroed = frozen, transcoders, list(zeroed)
         self._active: dict[int, tuple[Tensor, Tensor]] = {}
+        self.continuations: dict[Hashable, str] = {}  # by how they were drawn
 
     def at(self, layer: int, cells: Cells) -> Tensor:
         """Activations `(n)` at the cells of a layer."""
@@ -145,6 +147,8 @@ class Interventions:
     def finish(self, edited: EditedPass, ids: Tensor, past: Any = None) -> PassResult:
         """Run a pass that is set up over `ids (pos)`, after what is in the cache."""
         logits, cache = self.backend.run(ids, edited.hooks(), past)
+        if edited.recording is not None and edited.recording.cells is not None:
+            return PassResult(logits, None, cache, edited.state.recorded)
         return PassResult(logits, _stacked(edited), cache)
 
     def pins(self, tokens: Tokens, constraints: Constraints) -> Pins | None:

@@ -34,6 +34,8 @@ from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.live import LiveTrace, live_routes
 from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import body_reply, file_reply, json_error, matches_strongly
+from circuit_tracer_cli.server.run_routes import RunRoutes
+from circuit_tracer_cli.server.runs import RunQueue
 from circuit_tracer_cli.server.security import AccessRules, Gatekeeper
 
 _log = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ _MEMORY_SUFFIXES = frozenset({".json", ".csv", ".graphml", ".html"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one server serves, and to whom. `max_body` is the largest request body in bytes, `live` a trace under way."""
+    """What one server serves, and to whom.
+
+    `max_body` is the largest request body in bytes, `live` a trace under way, `runs` what edits can run on.
+    """
 
     data_dir: Path
     static_dir: Path
@@ -57,6 +62,7 @@ class Settings:
     rules: AccessRules = field(default_factory=AccessRules)
     max_body: int = 8 << 20
     live: LiveTrace | None = None
+    runs: RunQueue | None = None
 
 
 class Routes:
@@ -77,6 +83,7 @@ class Routes:
             Route("/api/graphs/{slug}/labels", self.labels),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             Route("/api/features/{layer:int}/{feature:int}", self.feature),
+            *RunRoutes(self._settings.runs, self._json_body).table(),
             Route("/data/{relative:path}", self.data_file),
             Route("/graph_data/{relative:path}", self.data_file),
             Route("/features/{code:int}.json", self.feature_by_code),

@@ -11,15 +11,20 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import uvicorn
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.app import Settings, create_app
 from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.runs import Runner, RunQueue
 from circuit_tracer_cli.server.security import AccessRules, check_origins
 from circuit_tracer_cli.server.token import is_any_address, token_for
 from circuit_tracer_cli.viewer_files import static_folder
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.replacement import ReplacementModel
 
 DEFAULT_PORT = 8041
 _log = logging.getLogger(__name__)
@@ -36,6 +41,7 @@ class Server:
         self.port: int = listener.getsockname()[1]
         self._listener = listener
         self._token = settings.rules.token
+        self._runs = settings.runs
         config = uvicorn.Config(
             create_app(settings),
             log_config=None,
@@ -70,6 +76,8 @@ class Server:
     def start(self) -> None:
         """Returns when requests are answered. Raises ServerError if that doesn't come about."""
         self._thread.start()
+        if self._runs is not None:
+            self._runs.start()
         atexit.register(self.stop)
         limit = time.monotonic() + _START_SECONDS
         while not self._uvicorn.started:
@@ -81,6 +89,8 @@ class Server:
     def stop(self) -> None:
         """Ends the server and frees the port. Calling it again does nothing."""
         atexit.unregister(self.stop)
+        if self._runs is not None:
+            self._runs.close()
         self._uvicorn.should_exit = True
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_STOP_SECONDS)
@@ -111,6 +121,7 @@ def serve(
     host: str = "127.0.0.1",
     allow_origins: Iterable[str] = (),
     live: LiveTrace | None = None,
+    model: ReplacementModel | Runner | None = None,
 ) -> Server:
     """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
 
@@ -122,6 +133,7 @@ def serve(
         host: Address to listen on. For one that other machines can reach they need a token, which `link` holds.
         allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
         live: A trace under way, which the page follows.
+        model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
@@ -136,12 +148,20 @@ def serve(
         features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
         rules=AccessRules(host, check_origins(allow_origins), token_for(host)),
         live=live,
+        runs=None if model is None else RunQueue(_runner(model)),
     )
     server = Server(settings, _listen(host, port))
     server.start()
     if settings.rules.token is not None:
         _log.warning("other machines can reach this server; the link for them is %s", server.link)
     return server
+
+
+def _runner(model: ReplacementModel | Runner) -> Runner:
+    """A runner as it is; a model as one."""
+    from circuit_tracer_cli.server.model import ModelRunner
+
+    return model if isinstance(model, Runner) else ModelRunner(model=model)
 
 
 def _folder(path: str | Path, what: str) -> Path:
