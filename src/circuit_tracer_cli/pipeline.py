@@ -311,19 +311,17 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
 
 
 def trace(
-<<<<<<< HEAD
-    request: TraceRequest, progress: Progress, on_partial: Callable[[Callable[[], Graph]], None] | None = None
-) -> Graph:
-    """Make the graph that is asked for; `on_partial` may look at it as it grows.
-=======
-    request: TraceRequest, progress: Progress, on_model: Callable[[ReplacementModel], None] | None = None
+    request: TraceRequest,
+    progress: Progress,
+    on_partial: Callable[[Callable[[], Graph]], None] | None = None,
+    on_model: Callable[[ReplacementModel], None] | None = None,
 ) -> Graph:
     """Make the graph that is asked for.
->>>>>>> ab19c1d (Run edits from the viewer: a queue on the server's model, a panel, a clear message without one)
 
     Args:
         request: What is asked for.
         progress: Somebody to tell.
+        on_partial: May look at the graph as it grows.
         on_model: Gets the model when it's loaded, to keep it.
 
     Raises:
@@ -332,13 +330,9 @@ def trace(
     with offline_mode(request.offline):
         check(request)
         model = load_model(request, progress)
-<<<<<<< HEAD
-        return trace_with(model, request, progress, on_partial)
-=======
         if on_model is not None:
             on_model(model)
-        return trace_with(model, request, progress)
->>>>>>> ab19c1d (Run edits from the viewer: a queue on the server's model, a panel, a clear message without one)
+        return trace_with(model, request, progress, on_partial)
 
 
 def trace_with(

@@ -121,7 +121,7 @@ def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) 
     )
     with progress_on(output, bars=bars) as progress:
         loaded: list[ReplacementModel] = []
-        graph = trace(request, progress, loaded.append)
+        graph = trace(request, progress, on_model=loaded.append)
     return graph, ModelRunner(request, loaded[0])
 
 
