@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.transformerlens import TransformerLensBackend
+from circuit_tracer_cli.backends import backend_class
+from circuit_tracer_cli.backends.loading import text_part
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU, TopK
 from circuit_tracer_cli.transcoders.clt import CrossLayerTranscoder
 from circuit_tracer_cli.transcoders.plt import SingleLayerTranscoder, TranscoderSet
 
+BACKEND_NAMES = ("transformerlens", "nnsight")
 VOCABULARY = 48
 D_MODEL = 24
 PROMPT = (0, 3, 41, 7, 7, 19, 30)
@@ -27,6 +30,13 @@ _LLAMA_LIKE = {
     "head_dim": 8,
     "intermediate_size": 40,
     "max_position_embeddings": 64,
+}
+
+_GEMMA3 = {
+    **_LLAMA_LIKE,
+    "sliding_window": 4,
+    "query_pre_attn_scalar": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
 }
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -51,10 +61,62 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("Qwen3Config", _LLAMA_LIKE),
     "gemma": ("GemmaConfig", _LLAMA_LIKE),
     "gemma2": ("Gemma2Config", {**_LLAMA_LIKE, "sliding_window": 4, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", {**_LLAMA_LIKE, "sliding_window": 4, "query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", _GEMMA3),
     "gpt_oss": (
         "GptOssConfig",
         {**_LLAMA_LIKE, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 4},
+    ),
+}
+_MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_PLAIN = {k: v for k, v in _LLAMA_LIKE.items() if k != "head_dim"}
+_LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+FAMILIES |= {
+    "llama3": ("LlamaConfig", {**_LLAMA_LIKE, "rope_parameters": _LLAMA3_ROPE, "tie_word_embeddings": True}),
+    "gptj": (
+        "GPTJConfig",
+        {
+            "vocab_size": VOCABULARY,
+            "n_embd": D_MODEL,
+            "n_layer": 3,
+            "n_head": 4,
+            "n_positions": 64,
+            "rotary_dim": 4,
+        },
+    ),
+    "phi3": (
+        "Phi3Config",
+        {
+            **_PLAIN,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "olmo2": ("Olmo2Config", _PLAIN),
+    "mixtral": ("MixtralConfig", {**_LLAMA_LIKE, **_MOE}),
+    "qwen3_moe": (
+        "Qwen3MoeConfig",
+        {**_LLAMA_LIKE, **_MOE, "moe_intermediate_size": 12, "mlp_only_layers": [1]},
+    ),
+    "gemma3_multimodal": (
+        "Gemma3Config",
+        {
+            "text_config": _GEMMA3,
+            "vision_config": {
+                "hidden_size": 8,
+                "intermediate_size": 8,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "image_size": 8,
+                "patch_size": 4,
+            },
+            "mm_tokens_per_image": 4,
+        },
     ),
 }
 FAMILIES["gpt_neox_sequential"] = (
@@ -89,9 +151,27 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(noise * 0.7 / parameter.shape[-1] ** 0.5)
 
 
-@functools.cache
-def backend(family: str, dtype: torch.dtype = torch.float32) -> TransformerLensBackend:
-    """A tiny random model of a family."""
+READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
+
+
+def on_both_backends(cases: list[Any]) -> list[Any]:
+    """Every case on every backend; those with a skip connection on nnsight are left to the long suite."""
+    return [
+        pytest.param(name, *case, marks=[pytest.mark.long] if name == "nnsight" and True in case else [])
+        for name in BACKEND_NAMES
+        for case in cases
+    ]
+
+
+def readable(family: str) -> tuple[str, ...]:
+    """The read points that a family has, as a user would write them."""
+    if family in ("gpt_neox", "gptj"):
+        return READS[1:]
+    return ("hook_resid_mid", "mlp.hook_in") if family == "olmo2" else READS
+
+
+def new_model(family: str, dtype: torch.dtype = torch.float32) -> Any:
+    """A tiny random model of a family, always with the same weights."""
     import transformers
 
     class_name, values = FAMILIES[family]
@@ -99,7 +179,16 @@ def backend(family: str, dtype: torch.dtype = torch.float32) -> TransformerLensB
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     model.config.architectures = [type(model).__name__]
     randomise(model, seed=sum(map(ord, family)))
-    return TransformerLensBackend(model.to(dtype).eval(), number_tokenizer(), f"tiny/{family}")
+    return text_part(model.to(dtype).eval())
+
+
+@functools.cache
+def backend(family: str, dtype: torch.dtype = torch.float32, name: str = "transformerlens") -> Any:
+    """A tiny random model of a family behind a backend."""
+    if name == "nnsight":
+        pytest.importorskip("nnsight")
+    model = new_model(family, dtype)
+    return backend_class(name)(model, number_tokenizer(), f"tiny/{family}")
 
 
 def _activation(name: str, n_features: int, generator: torch.Generator, dtype: torch.dtype) -> Activation:
@@ -160,5 +249,5 @@ def replacement(
     family: str, kind: str, activation: str = "relu", skip: bool = False, **kwargs: Any
 ) -> ReplacementModel:
     """A tiny model with tiny transcoders."""
-    dtype = kwargs.get("dtype", torch.float32)
-    return ReplacementModel(backend(family, dtype), transcoders(kind, activation, skip, **kwargs))
+    dtype, name = kwargs.get("dtype", torch.float32), kwargs.pop("backend_name", "transformerlens")
+    return ReplacementModel(backend(family, dtype, name), transcoders(kind, activation, skip, **kwargs))

@@ -102,6 +102,13 @@ class UnsupportedArchitecture(BadModel):
     """The model's family, or one of its settings, isn't known to the backend."""
 
 
+class MissingExtra(CircuitTracerError, ImportError):
+    """A package that is only needed for this isn't installed."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class ModelMismatch(CircuitTracerError, ValueError):
     """Model and transcoders don't belong together."""
 

@@ -101,7 +101,8 @@ def check(request: TraceRequest) -> None:
         return
     config = read_config(folder)
     family_for(config)
-    feature_points(*hooks, parallel=model_shape(config).parallel, model=str(folder))
+    shape = model_shape(config)
+    feature_points(*hooks, parallel=shape.parallel, model=str(folder), parts=shape.parts)
     for what, theirs in (("n_layers", described.shape.n_layers), ("d_model", described.shape.d_model)):
         ours = fact(config, what)
         if ours != theirs:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.builders import FAMILIES, PROMPT, replacement
+from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, on_both_backends, readable, replacement
 from tests.oracle.replay import Replay, Written, double, oracle_row, written
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
+from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings, attribute
 from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.backends.base import Hooks
@@ -16,14 +16,12 @@ from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.types import SilentProgress
 
-READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
-
 
 def cases() -> list[tuple[str, str, str, bool, str, str]]:
     """Every family with both kinds, and in turn every activation, skip, read and write point."""
     found = []
     for number, family in enumerate(FAMILIES):
-        reads = READS[1:] if family == "gpt_neox" else READS
+        reads = readable(family)
         for turn, kind in enumerate(("plt", "clt")):
             activation = ("relu", "jumprelu", "topk")[(number + turn) % 3]
             for skip in (False, True):
@@ -73,11 +71,13 @@ def relative_error(got: Tensor, want: Tensor) -> float:
     return float((got - want).abs().max() / want.abs().max())
 
 
-@pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
+@pytest.mark.parametrize(
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+)
 def test_rows_equal_the_float64_oracle_and_add_up(
-    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+    backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
 ) -> None:
-    model = replacement(family, kind, activation, skip, read=read, write=write)
+    model = replacement(family, kind, activation, skip, read=read, write=write, backend_name=backend_name)
     replay, active, errors, engine = traced(model)
     n_pos = len(PROMPT)
     targets = some_targets(model, active, n_pos)
@@ -122,16 +122,37 @@ def _final_norm_output(model: ReplacementModel, replay: Replay) -> Tensor:
     return seen["out"].double()
 
 
-@pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
+@pytest.mark.parametrize(
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+)
 def test_both_engines_agree(
-    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+    backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
 ) -> None:
     """The closed form against autograd through the model itself, float32."""
-    model = replacement(family, kind, activation, skip, read=read, write=write)
+    model = replacement(family, kind, activation, skip, read=read, write=write, backend_name=backend_name)
     settings = AttributionSettings(max_n_logits=3)
     graphs = [
         Attribution(model, settings, engine, SilentProgress()).run(list(PROMPT), None)
         for engine in ("closed-form", "vector-jacobian")
     ]
     assert [graph.metadata["engine"] for graph in graphs] == ["closed-form", "vector-jacobian"]
+    assert relative_error(graphs[0].adjacency_matrix, graphs[1].adjacency_matrix) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "activation", "skip", "read", "write"), [case for case in cases() if not case[3]]
+)
+def test_both_backends_agree(
+    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+) -> None:
+    graphs = [
+        attribute(
+            list(PROMPT),
+            replacement(family, kind, activation, skip, read=read, write=write, backend_name=name),
+            max_n_logits=3,
+        )
+        for name in BACKEND_NAMES
+    ]
+    assert [graph.metadata["backend"] for graph in graphs] == list(BACKEND_NAMES)
+    assert torch.equal(graphs[0].active_features, graphs[1].active_features)
     assert relative_error(graphs[0].adjacency_matrix, graphs[1].adjacency_matrix) < 1e-5

@@ -16,7 +16,7 @@ from circuit_tracer_cli.replacement import ReplacementModel
 def test_default_configurations_are_understood(family: str) -> None:
     class_name, values = FAMILIES[family]
     config = getattr(transformers, class_name)(**values).to_dict()
-    architecture = type(backend(family).bridge.original_model).__name__
+    architecture = backend(family).config.original_architecture
     assert architecture in family_for({**config, "architectures": [architecture]}).architectures
 
 

@@ -12,9 +12,8 @@ from circuit_tracer_cli.interventions.passes import Push, Recording
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.validation.subject import Subject
-from tests.builders import FAMILIES, PROMPT, replacement
+from tests.builders import FAMILIES, PROMPT, on_both_backends, readable, replacement
 
-READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
 
@@ -22,7 +21,7 @@ def cases() -> list[tuple[str, str, str, bool, str, str]]:
     """Every family with both kinds, and in turn every activation, read and write point, with and without a skip."""
     found = []
     for number, family in enumerate(FAMILIES):
-        reads = READS[1:] if family == "gpt_neox" else READS
+        reads = readable(family)
         for turn, kind in enumerate(("plt", "clt")):
             write = ("hook_mlp_out", "mlp.hook_out")[(number + turn) % 2]
             skip = bool((number // 2 + turn) % 2)
@@ -80,11 +79,13 @@ class Measured:
         self.check(node, result.logits[None], result.activations, atol=5e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "kind", "activation", "skip", "read", "write"), cases())
+@pytest.mark.parametrize(
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+)
 def test_columns_are_measured_effects(
-    family: str, kind: str, activation: str, skip: bool, read: str, write: str
+    backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
 ) -> None:
-    model = replacement(family, kind, activation, skip, read=read, write=write)
+    model = replacement(family, kind, activation, skip, read=read, write=write, backend_name=backend_name)
     with model.zero_softcap():
         measured = Measured(model)
         layout, subject = measured.graph.layout, measured.subject

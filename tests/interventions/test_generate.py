@@ -49,7 +49,7 @@ def test_cached_generation_equals_uncached(family: str) -> None:
 
 def test_without_edits_it_is_the_models_own_text() -> None:
     model = replacement("llama", "plt")
-    hf = model.model.bridge.original_model
+    hf = model.model.hf_model
     wanted = hf.generate(
         torch.tensor([IDS]), max_new_tokens=5, do_sample=False, eos_token_id=None, pad_token_id=0
     )

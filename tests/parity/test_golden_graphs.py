@@ -19,6 +19,7 @@ from circuit_tracer_cli import (
     compute_graph_scores,
     prune_graph,
 )
+from circuit_tracer_cli.backends import BACKENDS
 from circuit_tracer_cli.graph.influence import compute_node_influence
 
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
@@ -31,9 +32,11 @@ pytestmark = pytest.mark.skipif(not CASES, reason="the golden data isn't beside 
 
 
 @functools.cache
-def model_of(model: Path, transcoders: Path) -> ReplacementModel:
+def model_of(model: Path, transcoders: Path, backend: str) -> ReplacementModel:
     """A golden model with a golden set."""
-    return ReplacementModel.from_pretrained(str(model), str(transcoders), device="cpu")
+    if backend == "nnsight":
+        pytest.importorskip("nnsight")
+    return ReplacementModel.from_pretrained(str(model), str(transcoders), backend, device="cpu")
 
 
 def targets_of(given: dict[str, Any] | None, model: ReplacementModel) -> Any:
@@ -51,11 +54,15 @@ def targets_of(given: dict[str, Any] | None, model: ReplacementModel) -> Any:
 
 
 @functools.cache
-def traced(case: str) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
+def traced(
+    case: str, backend: str = "transformerlens"
+) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
     """Our graph and the reference's answer."""
     folder = GOLDEN / "cases" / case
     inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-    model = model_of((folder / inputs["model"]).resolve(), (folder / inputs["transcoders"]).resolve())
+    model = model_of(
+        (folder / inputs["model"]).resolve(), (folder / inputs["transcoders"]).resolve(), backend
+    )
     settings = {**inputs["defaults"], **inputs["attribute_kwargs"]}
     targets = targets_of(inputs["attribution_targets"], model)
     graph = attribute(inputs["prompt"], model, attribution_targets=targets, **settings)
@@ -66,9 +73,11 @@ def traced(case: str) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
     )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
-def test_nodes_and_edges(case: str) -> None:
-    graph, facts, want = traced(case)
+def test_nodes_and_edges(case: str, backend: str) -> None:
+    graph, facts, want = traced(case, backend)
+    assert graph.metadata["backend"] == backend
     assert graph.input_string == facts["input_string"]
     assert graph.input_tokens.tolist() == want["input_tokens"].tolist()
     assert torch.equal(graph.active_features, want["active_features"])

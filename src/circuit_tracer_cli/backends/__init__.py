@@ -10,6 +10,7 @@ from circuit_tracer_cli.errors import InvalidValue
 
 BACKENDS: dict[str, str] = {
     "transformerlens": "circuit_tracer_cli.backends.transformerlens:TransformerLensBackend",
+    "nnsight": "circuit_tracer_cli.backends.nnsight:NnsightBackend",
 }
 
 

@@ -8,23 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.backends.families.base import NormKind, Parts
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.types import UnifiedConfig
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.backends.frozen_run import FreezeNames
 
-NormKind = Literal["rms", "layer"]
-
 
 @dataclass(frozen=True, slots=True)
 class NormWeights:
-    """An affine norm with its scale taken out: `out = gain * (x - mean if layer) / scale + bias`."""
+    """An affine norm with its scale taken out: `out = gain * (x - mean if layer) / scale + bias`.
+
+    The kind `none` stands where a block has no norm: its scale and gain are one.
+    """
 
     kind: NormKind
     gain: Tensor  # (d_model)
@@ -34,6 +36,8 @@ class NormWeights:
     def scale(self, x: Tensor) -> Tensor:
         """The scale of this norm on `x (..., d_model)`, shape `(...)`, in at least float32 as Hugging Face computes it."""
         x = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        if self.kind == "none":
+            return torch.ones_like(x[..., 0])
         if self.kind == "layer":
             x = x - x.mean(-1, keepdim=True)
         return (x.square().mean(-1) + self.eps).sqrt()
@@ -120,6 +124,7 @@ class ModelShape:
     n_ctx: int
     parallel: bool = False
     softcap: float | None = None
+    parts: Parts = field(default_factory=Parts)
 
 
 @dataclass(frozen=True, slots=True)

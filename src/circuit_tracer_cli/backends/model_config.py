@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuit_tracer_cli.backends.families import architecture_of, class_name, flat
 from circuit_tracer_cli.errors import BadModel, UnsupportedArchitecture
 from circuit_tracer_cli.types import UnifiedConfig
 
@@ -41,6 +42,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def fact(config: Mapping[str, Any], name: str) -> int:
     """One size under its TransformerLens name. Raises UnsupportedArchitecture when no known field has it."""
+    config = flat(config)
     for alias in _ALIASES[name]:
         if isinstance(config.get(alias), int):
             return int(config[alias])
@@ -53,6 +55,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     """Sizes of a model from its configuration."""
     from circuit_tracer_cli.backends.base import ModelShape
 
+    parts, config = architecture_of(config).parts, flat(config)
     d_model, n_heads = fact(config, "d_model"), fact(config, "n_heads")
     softcap = config.get("final_logit_softcapping")
     return ModelShape(
@@ -64,7 +67,8 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         d_mlp=fact(config, "d_mlp"),
         d_vocab=fact(config, "d_vocab"),
         n_ctx=fact(config, "n_ctx"),
-        parallel=config.get("model_type") == "gpt_neox" and bool(config.get("use_parallel_residual", True)),
+        parallel=parts.is_parallel(config),
+        parts=parts,
         softcap=None if softcap is None else float(softcap),
     )
 
@@ -81,7 +85,7 @@ def unified_config(config: Mapping[str, Any], name: str, dtype: str) -> UnifiedC
         d_vocab=shape.d_vocab,
         tokenizer_name=name,
         model_name=name,
-        original_architecture=(config.get("architectures") or ["unknown"])[0],
+        original_architecture=class_name(config),
         n_key_value_heads=shape.n_kv_heads,
         dtype=dtype,
     )

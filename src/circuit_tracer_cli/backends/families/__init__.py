@@ -6,15 +6,47 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family
 from circuit_tracer_cli.errors import UnsupportedArchitecture
 
-FAMILY_MODULES: tuple[str, ...] = ("gpt2", "gpt_neox", "llama", "qwen", "gemma", "gpt_oss")
+FAMILY_MODULES: tuple[str, ...] = (
+    "gpt2",
+    "gptj",
+    "gpt_neox",
+    "llama",
+    "qwen",
+    "gemma",
+    "phi3",
+    "olmo2",
+    "gpt_oss",
+)
 
 
 def all_families() -> list[Family]:
     """Every family of the table."""
     return [importlib.import_module(f"{__name__}.{module}").FAMILY for module in FAMILY_MODULES]
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """The entry of a configuration's class. Raises UnsupportedArchitecture."""
+    name = class_name(config)
+    return _family_of(name).architectures[name]
+
+
+def class_name(config: Mapping[str, Any]) -> str:
+    """The class that a configuration names first."""
+    return str((config.get("architectures") or ["none"])[0])
+
+
+def _family_of(name: str) -> Family:
+    for family in all_families():
+        if name in family.architectures:
+            return family
+    known = ", ".join(arch for family in all_families() for arch in family.architectures)
+    raise UnsupportedArchitecture(
+        f"the architecture {name} is not known: nothing says where its norms, attention, MLP and embedding are",
+        hint=f"known are {known}; backends/families/ is the place for another, CONTRIBUTING.md tells how",
+    )
 
 
 def family_for(config: Mapping[str, Any]) -> Family:
@@ -23,14 +55,24 @@ def family_for(config: Mapping[str, Any]) -> Family:
     Raises:
         UnsupportedArchitecture: the class isn't in the table, or a field isn't understood.
     """
-    names = config.get("architectures") or []
-    name = names[0] if names else "none"
-    for family in all_families():
-        if name in family.architectures:
-            family.check(config)
-            return family
-    known = ", ".join(arch for family in all_families() for arch in family.architectures)
-    raise UnsupportedArchitecture(
-        f"the architecture {name} is not known",
-        hint=f"known are {known}; CONTRIBUTING.md tells how to add a family",
-    )
+    family = _family_of(class_name(config))
+    family.check(flat(config))
+    return family
+
+
+def flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of the text part of a multimodal class; any other as it is.
+
+    What the text part leaves to its class's defaults, as published ones do, is filled in.
+    """
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):
+        return dict(config)
+    defaults: dict[str, Any] = {}
+    if text.get("model_type") and not {"vocab_size", "num_attention_heads"} <= text.keys():
+        from transformers import CONFIG_MAPPING
+
+        if text["model_type"] in CONFIG_MAPPING:
+            defaults = CONFIG_MAPPING[text["model_type"]](**text).to_dict()
+    outer = {name: value for name, value in config.items() if name not in ("text_config", "model_type")}
+    return {**defaults, **text, **outer}

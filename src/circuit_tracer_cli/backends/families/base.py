@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from circuit_tracer_cli.errors import UnsupportedArchitecture
 
@@ -126,12 +126,87 @@ REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "add_cross_attention": (False, None),
     "use_bidirectional_attention": (False, None),
     "is_decoder": (False, True, None),
-    "quantization_config": (None,),
     "pruned_heads": ({}, None),
     "use_mrope": (False, None),
     "rope_interleaved": (False, None),
 }
 """Fields that are understood with these values only."""
+
+
+NormKind = Literal["rms", "layer", "none"]
+
+
+QUANTIZATIONS = ("bitsandbytes", "mxfp4")
+"""Storage of weights that is undone, or that touches nothing but the replaced MLP."""
+
+
+def _is_known_quantization(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and value.get("quant_method") in QUANTIZATIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the parts of a Hugging Face model are, by dotted path; those from `ln1` on stand in a block.
+
+    Args:
+        embed: The token embedding.
+        layers: The list of blocks.
+        ln_final: The norm before the unembedding.
+        learned_positions: Whether position vectors are added behind the token embedding.
+        ln1: Norm before attention, or None.
+        ln2: Norm before the MLP; the same path as `ln1` where both read one norm; None where nothing is normed.
+        ln1_post: Norm of what attention adds.
+        ln2_post: Norm of what the MLP adds.
+        attn: The attention module; it returns its output and the pattern.
+        v: The projection whose output holds the values, alone or as the last of several.
+        v_interleaved: Whether query, key and value are stored together head by head (GPT-NeoX).
+        o: The output projection of attention.
+        mlp: The module that the transcoders replace.
+        norm: RMS norms or layer norms.
+        gain_offset: Added to a norm's stored weight to give its gain (Gemma: 1).
+        parallel: Whether attention and MLP read the same stream; the name of the setting if a setting decides.
+    """
+
+    embed: str = "model.embed_tokens"
+    layers: str = "model.layers"
+    ln_final: str = "model.norm"
+    learned_positions: bool = False
+    ln1: str | None = "input_layernorm"
+    ln2: str | None = "post_attention_layernorm"
+    ln1_post: str | None = None
+    ln2_post: str | None = None
+    attn: str = "self_attn"
+    v: str = "self_attn.v_proj"
+    v_interleaved: bool = False
+    o: str = "self_attn.o_proj"
+    mlp: str = "mlp"
+    norm: NormKind = "rms"
+    gain_offset: float = 0.0
+    parallel: bool | str = False
+
+    def is_parallel(self, config: Mapping[str, Any]) -> bool:
+        """Whether a model of this configuration has parallel blocks."""
+        return bool(config.get(self.parallel, True)) if isinstance(self.parallel, str) else self.parallel
+
+    @property
+    def one_norm(self) -> bool:
+        """Whether attention and MLP share their norm."""
+        return self.ln2 is not None and self.ln1 == self.ln2
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One model class of a family.
+
+    Args:
+        models: The models that people know it by.
+        parts: Where its parts are.
+        special: What a reader of `doctor --models` should know.
+    """
+
+    models: str
+    parts: Parts
+    special: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,33 +215,37 @@ class Family:
 
     Args:
         name: What people call it.
-        architectures: Class names of Hugging Face that belong to it.
+        architectures: Its classes in Hugging Face's library, by name.
         pattern: Fields that act inside the attention pattern (frozen), beside the common ones.
         mlp: Fields that act inside the MLP (replaced, or frozen with the error node).
         linear: Fields whose effect the linear weights carry (biases, norms, embedding scale, softcaps).
+        images: Fields of a multimodal class that text alone doesn't meet.
         required: Fields with the values that are understood.
         closed_form: False if rows have to be computed by vector-Jacobian products through the model.
-        notes: What is special about it, for `doctor --models`.
     """
 
     name: str
-    architectures: tuple[str, ...]
+    architectures: Mapping[str, Architecture]
     pattern: frozenset[str] = frozenset()
     mlp: frozenset[str] = frozenset()
     linear: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
     required: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     closed_form: bool = True
-    notes: str = ""
 
     def check(self, config: Mapping[str, Any]) -> None:
         """Raise UnsupportedArchitecture for a field of a model's `config.json` that isn't understood."""
-        known = BOOKKEEPING | GENERATION | SIZES | PATTERN | self.pattern | self.mlp | self.linear
+        known = (
+            BOOKKEEPING | GENERATION | SIZES | PATTERN | self.pattern | self.mlp | self.linear | self.images
+        )
         required = {**REQUIRED, **self.required}
         allowed = set(filter(None, os.environ.get(ALLOW_VARIABLE, "").split(",")))
         for name, value in config.items():
             if name.startswith("_") or name in known or name in allowed:
                 continue
             if name in required and value in required[name]:
+                continue
+            if name == "quantization_config" and _is_known_quantization(value):
                 continue
             raise UnsupportedArchitecture(
                 f"the model's setting {name!r} (= {value!r}) is not understood for the family {self.name}",

@@ -1,14 +1,33 @@
-"""Gemma 1, 2 and 3 (text): scaled embeddings, gains stored as offsets from one, post norms and softcaps from Gemma 2 on."""
+"""Gemma 1, 2 and 3: scaled embeddings, gains stored as offsets from one, post norms and softcaps from Gemma 2 on."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+_SANDWICH = Parts(
+    ln2="pre_feedforward_layernorm",
+    ln1_post="post_attention_layernorm",
+    ln2_post="post_feedforward_layernorm",
+    gain_offset=1.0,
+)
+_THREE = "scaled embeddings, norms on query and key, a rotary base each for local and global layers"
 
 FAMILY = Family(
     name="Gemma",
-    architectures=("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM"),
+    architectures={
+        "GemmaForCausalLM": Architecture("Gemma 1", Parts(gain_offset=1.0), "scaled embeddings"),
+        "Gemma2ForCausalLM": Architecture(
+            "Gemma 2", _SANDWICH, "scaled embeddings, softcaps, local and global layers"
+        ),
+        "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE),
+        "Gemma3ForConditionalGeneration": Architecture(
+            "Gemma 3 multimodal", _SANDWICH, f"its text part alone; {_THREE}"
+        ),
+    },
     pattern=frozenset(
         ["attn_logit_softcapping", "query_pre_attn_scalar", "rope_local_base_freq", "sliding_window_pattern"]
     ),
     mlp=frozenset({"hidden_activation", "hidden_act"}),
     linear=frozenset({"attention_bias", "final_logit_softcapping"}),
-    notes="embedding scaling is part of the token vectors",
+    images=frozenset(
+        ["vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"]
+    ),
 )

@@ -1,10 +1,27 @@
 """GPT-2: LayerNorm with bias, learned positions, fused query-key-value projection."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+PARTS = Parts(
+    embed="transformer.wte",
+    layers="transformer.h",
+    ln_final="transformer.ln_f",
+    learned_positions=True,
+    ln1="ln_1",
+    ln2="ln_2",
+    attn="attn",
+    v="attn.c_attn",
+    o="attn.c_proj",
+    norm="layer",
+)
 
 FAMILY = Family(
     name="GPT-2",
-    architectures=("GPT2LMHeadModel",),
+    architectures={
+        "GPT2LMHeadModel": Architecture(
+            "GPT-2", PARTS, "position vectors belong to the stream but are no source node"
+        )
+    },
     pattern=frozenset({"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}),
     mlp=frozenset({"activation_function", "n_inner"}),
     linear=frozenset(
@@ -20,5 +37,4 @@ FAMILY = Family(
             "resid_pdrop",
         ]
     ),
-    notes="position embeddings are part of the stream but no source node",
 )

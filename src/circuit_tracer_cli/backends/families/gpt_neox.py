@@ -1,10 +1,24 @@
 """GPT-NeoX and Pythia: attention and MLP in parallel (or in sequence), LayerNorm, partial rotary."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+PARTS = Parts(
+    embed="gpt_neox.embed_in",
+    layers="gpt_neox.layers",
+    ln_final="gpt_neox.final_layer_norm",
+    attn="attention",
+    v="attention.query_key_value",
+    v_interleaved=True,
+    o="attention.dense",
+    norm="layer",
+    parallel="use_parallel_residual",
+)
 
 FAMILY = Family(
     name="GPT-NeoX",
-    architectures=("GPTNeoXForCausalLM",),
+    architectures={
+        "GPTNeoXForCausalLM": Architecture("GPT-NeoX, Pythia", PARTS, "parallel blocks; partial rotary")
+    },
     pattern=frozenset({"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}),
     mlp=frozenset({"hidden_act"}),
     linear=frozenset(
@@ -16,5 +30,4 @@ FAMILY = Family(
             "attention_probs_dropout_prob",
         ]
     ),
-    notes="parallel blocks have no hook_resid_mid",
 )

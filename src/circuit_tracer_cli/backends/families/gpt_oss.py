@@ -1,10 +1,14 @@
 """GPT-OSS: mixture-of-experts MLP, attention sinks (pattern rows don't sum to one), biases."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
 
 FAMILY = Family(
     name="GPT-OSS",
-    architectures=("GptOssForCausalLM",),
+    architectures={
+        "GptOssForCausalLM": Architecture(
+            "GPT-OSS", Parts(), "the pattern leaves out the attention sink's share; experts"
+        )
+    },
     pattern=frozenset({"initial_context_length"}),
     mlp=frozenset(
         [
@@ -19,5 +23,4 @@ FAMILY = Family(
         ]
     ),
     linear=frozenset({"attention_bias"}),
-    notes="the pattern leaves out the sink's share",
 )

@@ -1,10 +1,24 @@
-"""Llama and its kin: RMSNorm, rotary positions, grouped heads, gated MLP."""
+"""Llama and its kin: RMSNorm, rotary positions, grouped heads, gated MLP (Mixtral: experts)."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
 
 FAMILY = Family(
     name="Llama",
-    architectures=("LlamaForCausalLM", "MistralForCausalLM"),
-    mlp=frozenset({"hidden_act", "mlp_bias"}),
+    architectures={
+        "LlamaForCausalLM": Architecture("Llama 1 to 3.3", Parts()),
+        "MistralForCausalLM": Architecture("Mistral", Parts(), "local attention"),
+        "MixtralForCausalLM": Architecture("Mixtral", Parts(), "experts"),
+    },
+    mlp=frozenset(
+        [
+            "hidden_act",
+            "mlp_bias",
+            "num_experts_per_tok",
+            "num_local_experts",
+            "output_router_logits",
+            "router_aux_loss_coef",
+            "router_jitter_noise",
+        ]
+    ),
     linear=frozenset({"attention_bias"}),
 )

@@ -1,12 +1,28 @@
 """Qwen 2, 2.5 and 3: Llama with biases on query, key and value (2) or norms on query and key (3)."""
 
-from circuit_tracer_cli.backends.families.base import Family
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
 
 FAMILY = Family(
     name="Qwen",
-    architectures=("Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+    architectures={
+        "Qwen2ForCausalLM": Architecture("Qwen 2, 2.5", Parts(), "biases on query, key and value"),
+        "Qwen3ForCausalLM": Architecture("Qwen 3", Parts(), "norms on query and key"),
+        "Qwen3MoeForCausalLM": Architecture("Qwen 3 MoE", Parts(), "norms on query and key; experts"),
+    },
     pattern=frozenset({"use_sliding_window", "max_window_layers"}),
-    mlp=frozenset({"hidden_act"}),
+    mlp=frozenset(
+        [
+            "hidden_act",
+            "decoder_sparse_step",
+            "mlp_only_layers",
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "num_experts",
+            "num_experts_per_tok",
+            "num_local_experts",
+            "output_router_logits",
+            "router_aux_loss_coef",
+        ]
+    ),
     linear=frozenset({"attention_bias"}),
-    notes="the tokenizer adds no first token",
 )

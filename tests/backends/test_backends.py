@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.builders import FAMILIES, PROMPT, backend
+from tests.builders import BACKEND_NAMES, D_MODEL, FAMILIES, PROMPT, backend, new_model
 
 from circuit_tracer_cli.backends.base import Hooks
+from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
 
 
+@pytest.mark.parametrize("name", BACKEND_NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logits_and_patterns_equal_hugging_faces(family: str) -> None:
-    model = backend(family)
+def test_logits_and_patterns_equal_hugging_faces(family: str, name: str) -> None:
+    model = backend(family, name=name)
     tokens = torch.tensor(PROMPT)
     frozen = model.frozen_pass(tokens, "mlp.hook_in", "hook_mlp_out")
-    class_name, values = FAMILIES[family]
-    import transformers
-
-    config = getattr(transformers, class_name)(**values, bos_token_id=0, eos_token_id=1, pad_token_id=None)
-    plain = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    from tests.builders import randomise
-
-    randomise(plain, seed=sum(map(ord, family)))
+    plain = new_model(family)
     with torch.no_grad():
         out = plain(tokens[None], output_attentions=True)
     torch.testing.assert_close(frozen.logits, out.logits[0, -1], atol=1e-5, rtol=1e-5)
@@ -29,9 +24,10 @@ def test_logits_and_patterns_equal_hugging_faces(family: str) -> None:
         torch.testing.assert_close(layer.pattern, attention[0], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", BACKEND_NAMES)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_in_steps_with_the_cache_equals_one_run(family: str) -> None:
-    model = backend(family)
+def test_a_run_in_steps_with_the_cache_equals_one_run(family: str, name: str) -> None:
+    model = backend(family, name=name)
     tokens = torch.tensor(PROMPT)
     whole, _ = model.run(tokens, Hooks())
     _, cache = model.run(tokens[:-2], Hooks())
@@ -40,8 +36,20 @@ def test_a_run_in_steps_with_the_cache_equals_one_run(family: str) -> None:
     torch.testing.assert_close(last[-1], whole[-1], atol=1e-4, rtol=1e-4)
 
 
-def test_hooks_are_gone_after_an_error() -> None:
-    model = backend("llama")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norm_records_compute_what_the_modules_do(family: str) -> None:
+    """The records are read from weights by declaration: kind, offset, epsilon, bias."""
+    parts = ModelParts(new_model(family), backend(family).shape)
+    x = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(1)) + 0.3
+    for layer in range(parts.n_layers):
+        for part in filter(parts.has, NORM_PARTS):
+            record, module = parts.norm(layer, part), parts.of_block[layer][getattr(parts.parts, part)]
+            torch.testing.assert_close(record.apply(x, record.scale(x)), module(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+def test_hooks_are_gone_after_an_error(name: str) -> None:
+    model = backend("llama", name=name)
     tokens = torch.tensor(PROMPT)
     want, _ = model.run(tokens, Hooks())
 
@@ -53,8 +61,9 @@ def test_hooks_are_gone_after_an_error() -> None:
     torch.testing.assert_close(model.run(tokens, Hooks())[0], want)
 
 
-def test_the_softcap_comes_back() -> None:
-    model = backend("gemma2")
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+def test_the_softcap_comes_back(name: str) -> None:
+    model = backend("gemma2", name=name)
     tokens = torch.tensor(PROMPT)
     want, _ = model.run(tokens, Hooks())
     with model.zero_softcap():

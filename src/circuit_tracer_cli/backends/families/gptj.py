@@ -1,0 +1,37 @@
+"""GPT-J: attention and MLP in parallel behind one LayerNorm, partial rotary positions."""
+
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+PARTS = Parts(
+    embed="transformer.wte",
+    layers="transformer.h",
+    ln_final="transformer.ln_f",
+    ln1="ln_1",
+    ln2="ln_1",
+    attn="attn",
+    v="attn.v_proj",
+    o="attn.out_proj",
+    norm="layer",
+    parallel=True,
+)
+
+FAMILY = Family(
+    name="GPT-J",
+    architectures={
+        "GPTJForCausalLM": Architecture("GPT-J", PARTS, "one norm for attention and MLP; partial rotary")
+    },
+    pattern=frozenset({"rotary", "rotary_dim", "scale_attn_weights"}),
+    mlp=frozenset({"activation_function", "n_inner"}),
+    linear=frozenset(
+        [
+            "n_embd",
+            "n_head",
+            "n_layer",
+            "n_positions",
+            "layer_norm_epsilon",
+            "attn_pdrop",
+            "embd_pdrop",
+            "resid_pdrop",
+        ]
+    ),
+)

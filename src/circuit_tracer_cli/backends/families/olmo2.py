@@ -1,0 +1,21 @@
+"""OLMo 2: norms stand behind attention and MLP alone; query and key are normed."""
+
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+FAMILY = Family(
+    name="OLMo 2",
+    architectures={
+        "Olmo2ForCausalLM": Architecture(
+            "OLMo 2",
+            Parts(
+                ln1=None,
+                ln2=None,
+                ln1_post="post_attention_layernorm",
+                ln2_post="post_feedforward_layernorm",
+            ),
+            "no norm before attention and MLP; norms on query and key",
+        )
+    },
+    mlp=frozenset({"hidden_act"}),
+    linear=frozenset({"attention_bias"}),
+)

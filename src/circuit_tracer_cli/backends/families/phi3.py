@@ -1,0 +1,15 @@
+"""Phi-3: Llama with fused projections; partial rotary in the smaller models of the fourth generation."""
+
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+
+FAMILY = Family(
+    name="Phi-3",
+    architectures={
+        "Phi3ForCausalLM": Architecture(
+            "Phi 3, 3.5, 4", Parts(v="self_attn.qkv_proj"), "fused projections; partial rotary"
+        )
+    },
+    pattern=frozenset({"original_max_position_embeddings", "partial_rotary_factor"}),
+    mlp=frozenset({"hidden_act"}),
+    linear=frozenset({"attention_bias", "embd_pdrop", "resid_pdrop"}),
+)

@@ -1,0 +1,250 @@
+"""What every backend does alike: frozen quantities out of a model that runs with functions at named places.
+
+The names are TransformerLens's: `blocks.0.ln1.hook_in`, `blocks.0.attn.hook_pattern`, `blocks.0.mlp.hook_out`. A backend says
+how to run the model with them; which exist follows from the parts that the family declares.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.backends.base import (
+    FrozenGraph,
+    FrozenLayer,
+    FrozenPass,
+    Hooks,
+    LinearWeights,
+    ModelShape,
+    NormWeights,
+)
+from circuit_tracer_cli.backends.families import family_for
+from circuit_tracer_cli.backends.frozen_run import FreezeNames, run_frozen
+from circuit_tracer_cli.backends.model_config import model_shape, unified_config
+from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
+from circuit_tracer_cli.backends.points import (
+    READ_HOOKS,
+    WRITE_HOOKS,
+    FeaturePoints,
+    feature_points,
+    read_hook,
+)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+class HookedBackend:
+    """A Hugging Face model behind canonical hook names.
+
+    Args:
+        hf_model: The loaded causal language model, eager attention.
+        tokenizer: Its tokenizer, or None when prompts come as ids.
+        name: Where it came from; stored in graphs.
+    """
+
+    name = ""
+
+    def __init__(self, hf_model: Any, tokenizer: Any, name: str) -> None:
+        config = hf_model.config.to_dict()
+        original = getattr(hf_model, "circuit_tracer_architecture", None)
+        config["architectures"] = [original] if original else config.get("architectures")
+        self.family = family_for(config)
+        self.hf_model, self.tokenizer = hf_model.eval(), tokenizer
+        self.hf_model.requires_grad_(False)
+        self.shape: ModelShape = model_shape(config)
+        self.parts = ModelParts(hf_model, self.shape)
+        self.device: torch.device = self.parts.embed.weight.device
+        self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
+        self.config = unified_config(config, name, dtype_name(self.dtype))
+
+    @classmethod
+    def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> Any:
+        """Load a local folder or a model of the hub. Raises BadModel, UnsupportedArchitecture."""
+        from circuit_tracer_cli.backends.loading import load_model
+
+        cls.require()
+        return cls(*load_model(model_name, device, dtype, **kwargs))
+
+    @classmethod
+    def from_config(cls, config: Any, tokenizer: Any = None, **kwargs: Any) -> Any:
+        """A randomly initialised model of a Hugging Face configuration."""
+        from circuit_tracer_cli.backends.loading import random_model
+
+        cls.require()
+        return cls(random_model(config, **kwargs), tokenizer, config._name_or_path or "random-model")
+
+    @classmethod
+    def require(cls) -> None:
+        """Raise MissingExtra if the library behind the backend isn't installed."""
+
+    def run(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
+        """Logits `(pos, vocab)` of one pass over `tokens (pos)`, and the key-value cache.
+
+        A hook gets `(1, pos, …)` and may return a replacement. Gradients flow if the caller has them on.
+        """
+        logits, cache = self.run_batch(tokens[None], hooks, past)
+        return logits[0], cache
+
+    def run_batch(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
+        """Logits `(batch, pos, vocab)` of one pass over `tokens (batch, pos)`, and the key-value cache."""
+        raise NotImplementedError
+
+    @property
+    def W_E(self) -> Tensor:
+        """Raw token embeddings `(vocab, d_model)`."""
+        return self.parts.W_E
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding `(vocab, d_model)`."""
+        return self.parts.W_U
+
+    @functools.cached_property
+    def weights(self) -> LinearWeights | None:
+        """The linear weights, or None where the family has no closed form."""
+        return self.parts.linear_weights() if self.family.closed_form else None
+
+    @property
+    def start_hook(self) -> str:
+        """Where the token part of the residual stream can be read."""
+        return "embed.hook_out" if self.shape.parts.learned_positions else "blocks.0.hook_in"
+
+    def write_hook(self, feature_output_hook: str) -> str:
+        """The component hook that carries a feature output hook's value."""
+        post = self.shape.parts.ln2_post is not None and WRITE_HOOKS[feature_output_hook] == "mlp_out"
+        return "ln2_post.hook_out" if post else "mlp.hook_out"
+
+    def read_hook(self, feature_input_hook: str) -> str:
+        """The component hook that carries a feature input hook's value."""
+        return read_hook(feature_input_hook, self.shape.parts)
+
+    def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
+        """What the two hook names mean here. Raises ModelMismatch naming the hooks that exist."""
+        shape = self.shape
+        points = feature_points(
+            feature_input_hook,
+            feature_output_hook,
+            parallel=shape.parallel,
+            model=self.config.original_architecture,
+            parts=shape.parts,
+        )
+        return points if shape.parts.ln2_post is not None else FeaturePoints(points.read, "mlp_out")
+
+    @torch.no_grad()
+    def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
+        """One forward pass on `tokens (pos)`; see FrozenPass for what is kept."""
+        points = self.feature_points(feature_input_hook, feature_output_hook)
+        read, write = self.read_hook(feature_input_hook), self.write_hook(feature_output_hook)
+        norms = [part for part in NORM_PARTS if self.parts.has(part)]
+        at_layer = {"attn.hook_pattern", read, write, *(f"{part}.hook_in" for part in norms)}
+        names = [f"blocks.{layer}.{part}" for layer in range(self.shape.n_layers) for part in at_layer]
+        seen: dict[str, Tensor] = {}
+
+        def keep(name: str) -> Callable[[Tensor], None]:
+            return lambda value: seen.__setitem__(name, value[0].detach())
+
+        names += [self.start_hook, "ln_final.hook_in"]
+        logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
+        layers = [
+            self._frozen_layer(
+                layer, {part: seen[f"blocks.{layer}.{part}"] for part in at_layer}, read, write, points
+            )
+            for layer in range(self.shape.n_layers)
+        ]
+        final = self.parts.ln_final.scale(seen["ln_final.hook_in"])
+        return FrozenPass(tokens, seen[self.start_hook], tuple(layers), final, logits[-1])
+
+    def _frozen_layer(
+        self, layer: int, at: dict[str, Tensor], read: str, write: str, points: FeaturePoints
+    ) -> FrozenLayer:
+        """The record of one block from what was seen in it."""
+        scales = {
+            part: self.parts.norm(layer, part).scale(at[f"{part}.hook_in"])
+            for part in NORM_PARTS
+            if self.parts.has(part)
+        }
+        one = torch.ones(len(at[read]), device=at[read].device)
+        ln1 = scales.get("ln1", one)
+        value = at[read]
+        return FrozenLayer(
+            pattern=at["attn.hook_pattern"],
+            ln1_scale=ln1,
+            ln2_scale=scales.get("ln2", ln1 if self.shape.parts.one_norm else one),
+            feature_input=self.parts.norm(layer, "ln2").normalized(value)
+            if points.read == "normalized"
+            else value,
+            feature_output=at[write],
+            ln1_post_scale=scales.get("ln1_post"),
+            ln2_post_scale=scales.get("ln2_post"),
+        )
+
+    @torch.no_grad()
+    def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
+        """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right.
+
+        No position sees a later one, so padding changes nothing before it.
+        """
+        part, layers = self.read_hook(feature_input_hook), range(self.shape.n_layers)
+        seen: dict[int, Tensor] = {}
+
+        def keep(layer: int) -> Callable[[Tensor], None]:
+            return lambda value: seen.__setitem__(layer, value.detach())
+
+        self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
+        if READ_HOOKS[feature_input_hook][1] != "normalized":
+            return tuple(seen[i] for i in layers)
+        return tuple(self.parts.norm(i, "ln2").normalized(seen[i]) for i in layers)
+
+    def freeze_names(self, feature_input_hook: str, feature_output_hook: str) -> FreezeNames:
+        """Where this model can be frozen."""
+        layers = range(self.shape.n_layers)
+        norms: list[tuple[str, NormWeights]] = [
+            (f"blocks.{i}.{part}", self.parts.norm(i, part))
+            for i in layers
+            for part in NORM_PARTS
+            if self.parts.has(part)
+        ]
+        read, write = self.read_hook(feature_input_hook), self.write_hook(feature_output_hook)
+        read_norm = "ln1" if self.shape.parts.one_norm else "ln2"
+        return FreezeNames(
+            start=self.start_hook,
+            patterns=tuple(f"blocks.{i}.attn.hook_pattern" for i in layers),
+            norms=(*norms, ("ln_final", self.parts.ln_final)),
+            read_norms=tuple(f"blocks.{i}.{read_norm}" for i in layers),
+            read=tuple(f"blocks.{i}.{read}" for i in layers),
+            write=tuple(f"blocks.{i}.{write}" for i in layers),
+        )
+
+    def frozen_graph(
+        self,
+        tokens: Tensor,
+        feature_input_hook: str,
+        feature_output_hook: str,
+        skips: Sequence[Tensor | None],
+    ) -> FrozenGraph:
+        """One forward pass with everything non-linear frozen and its autograd graph kept."""
+        names = self.freeze_names(feature_input_hook, feature_output_hook)
+        points = self.feature_points(feature_input_hook, feature_output_hook)
+        with torch.enable_grad():
+            return run_frozen(lambda hooks: self.run(tokens, hooks), names, points, skips)
+
+    @contextmanager
+    def zero_softcap(self) -> Iterator[None]:
+        """Switch the final logit softcap off; restored on exit."""
+        config = self.hf_model.config
+        if getattr(config, "final_logit_softcapping", None) is None:
+            yield
+            return
+        saved, config.final_logit_softcapping = config.final_logit_softcapping, None
+        try:
+            yield
+        finally:
+            config.final_logit_softcapping = saved

@@ -1,0 +1,105 @@
+"""Loads a Hugging Face model and its tokenizer for any backend."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from circuit_tracer_cli.backends.families import family_for
+from circuit_tracer_cli.backends.model_config import read_config
+from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+from circuit_tracer_cli.errors import BadModel
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keep the libraries' progress bars and advice off the terminal while a model is loaded."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    tl_logger = logging.getLogger("transformer_lens")
+    tl_level = tl_logger.level
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    tl_logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        hf_logging.enable_progress_bar()
+        tl_logger.setLevel(tl_level)
+
+
+def load_model(
+    model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any
+) -> tuple[Any, Any, str]:
+    """A model in evaluation mode, its tokenizer, and the name to keep with graphs.
+
+    Args:
+        model_name: Local folder or model of the hub.
+        device: Where to put it, unless `device_map` says it.
+        dtype: Of its weights.
+        kwargs: Passed on to Hugging Face's loader, `device_map` and `quantization_config` among them.
+
+    Raises:
+        BadModel: missing folder, missing or damaged files.
+        UnsupportedArchitecture: unknown class or setting; checked before weights are read when the folder is local.
+    """
+    folder = Path(model_name).expanduser()
+    config: dict[str, Any] = {}
+    if folder.is_dir():
+        config = read_config(folder)
+        family_for(config)
+        model_name = str(folder)
+    tokenizer = load_tokenizer(model_name)
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    placed = "device_map" in kwargs
+    if "quantization_config" in kwargs or config.get("quantization_config"):
+        # Quantised weights can't be moved once they are loaded.
+        kwargs.setdefault("device_map", {"": device})
+        placed = True
+    try:
+        with quiet_loading():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                model_name, attn_implementation="eager", dtype=dtype, **kwargs
+            )
+            model = text_part(model if placed else model.to(device))
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise BadModel(
+            f"the model {model_name!r} can't be loaded: {first}",
+            hint="name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
+        ) from error
+    return model, tokenizer, model_name
+
+
+def random_model(config: Any, **kwargs: Any) -> Any:
+    """A randomly initialised model of a Hugging Face configuration."""
+    from transformers import AutoModelForCausalLM
+
+    return text_part(AutoModelForCausalLM.from_config(config, attn_implementation="eager", **kwargs))
+
+
+def text_part(model: Any) -> Any:
+    """The language model inside a multimodal one; any other model as it is. Towers for images are let go."""
+    if type(model).__name__ != "Gemma3ForConditionalGeneration":
+        return model
+    from transformers import Gemma3ForCausalLM
+
+    config = model.config.text_config
+    config._attn_implementation, config.architectures = "eager", [Gemma3ForCausalLM.__name__]
+    with torch.device("meta"):
+        text: Any = Gemma3ForCausalLM(config)
+    text.model, text.lm_head = model.model.language_model, model.lm_head
+    text.circuit_tracer_architecture = type(model).__name__
+    return text.eval()

@@ -1,0 +1,153 @@
+"""The linear weights and norms of a Hugging Face model, by the parts that its family declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, ModelShape, NormWeights
+from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.errors import UnsupportedArchitecture
+
+NORM_PARTS = ("ln1", "ln1_post", "ln2", "ln2_post")
+
+
+def dense_weight(module: Any) -> Tensor:
+    """The weight `(out, in)` of a linear module: a view where it's stored as numbers, else what it does to unit vectors.
+
+    Quantised modules (bitsandbytes in 4 or 8 bits and others of the same shape) are linear in their input, so that the
+    images of the unit vectors are their weights, whatever the storage.
+    """
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
+        if type(module).__name__ == "Conv1D":
+            return weight.detach().t()
+        if tuple(weight.shape) == (getattr(module, "out_features", -1), getattr(module, "in_features", -1)):
+            return weight.detach()
+    size = getattr(module, "in_features", None)
+    if size is None:
+        raise UnsupportedArchitecture(
+            f"the projection {type(module).__name__} has no weights that can be read"
+        )
+    bias = getattr(module, "bias", None)
+    device = weight.device if isinstance(weight, Tensor) else None
+    dtype = (
+        bias.dtype if isinstance(bias, Tensor) else getattr(module, "compute_dtype", None) or torch.float32
+    )
+    with torch.no_grad():
+        probe = torch.eye(int(size), device=device, dtype=dtype)
+        images, origin = module(probe), module(torch.zeros_like(probe[:1]))
+    found: Tensor = (images - origin).T
+    return found
+
+
+def norm_record(module: Any, parts: Parts) -> NormWeights:
+    """The record of a norm module."""
+    eps = next((getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name)), None)
+    if eps is None:
+        raise UnsupportedArchitecture(f"the norm {type(module).__name__} has no epsilon that is known")
+    gain = module.weight.detach()
+    gain = parts.gain_offset + gain.float() if parts.gain_offset else gain
+    bias = getattr(module, "bias", None)
+    return NormWeights(parts.norm, gain, float(eps), None if bias is None else bias.detach())
+
+
+class ModelParts:
+    """A loaded model's parts under canonical names.
+
+    Args:
+        model: Hugging Face's causal language model.
+        shape: Its sizes and the paths of its parts.
+    """
+
+    def __init__(self, model: Any, shape: ModelShape) -> None:
+        self.model, self.shape, self.parts = model, shape, shape.parts
+        parts = self.parts
+        blocks: list[Any] = list(self.module(parts.layers))
+        self.n_layers = len(blocks)
+        paths = {getattr(parts, part) for part in NORM_PARTS} - {None} | {
+            parts.v,
+            parts.o,
+            parts.attn,
+            parts.mlp,
+        }
+        # Found once, before anything wraps the model.
+        self.of_block = [{path: self.module(path, block) for path in paths} for block in blocks]
+        self.embed, self.unembed = self.module(parts.embed), model.get_output_embeddings()
+        self.final_norm = self.module(parts.ln_final)
+
+    def module(self, path: str, within: nn.Module | None = None) -> Any:
+        """A module by its path in the model or in a block. Raises UnsupportedArchitecture naming what is missing."""
+        start = self.model if within is None else within
+        try:
+            return start.get_submodule(path)
+        except AttributeError:
+            raise UnsupportedArchitecture(
+                f"{type(self.model).__name__} has no {path}",
+                hint="another version of transformers may have it",
+            ) from None
+
+    def has(self, part: str) -> bool:
+        """Whether blocks have a norm of that name of their own."""
+        return getattr(self.parts, part) is not None and not (part == "ln2" and self.parts.one_norm)
+
+    def norm(self, layer: int, part: str) -> NormWeights:
+        """A block's norm; one that does nothing where the family has none."""
+        path = getattr(self.parts, part)
+        if path is None:
+            like = self.of_block[layer][self.parts.ln1_post or self.parts.o].weight
+            ones = torch.ones(self.shape.d_model, device=like.device, dtype=torch.float32)
+            return NormWeights("none", ones, 0.0)
+        return norm_record(self.of_block[layer][path], self.parts)
+
+    @property
+    def ln_final(self) -> NormWeights:
+        """The final norm."""
+        return norm_record(self.final_norm, self.parts)
+
+    @property
+    def W_E(self) -> Tensor:
+        """Raw token embeddings `(vocab, d_model)`."""
+        weight: Tensor = self.embed.weight.detach()
+        return weight
+
+    @property
+    def W_U(self) -> Tensor:
+        """The unembedding `(vocab, d_model)`."""
+        return dense_weight(self.unembed)
+
+    def values(self, projected: Tensor) -> Tensor:
+        """The values `(…, kv_head, d_head)` in the output `(…, out)` of the projection that holds them."""
+        n_kv, d_head = self.shape.n_kv_heads, self.shape.d_head
+        if self.parts.v_interleaved:
+            return projected.reshape(*projected.shape[:-1], n_kv, 3, d_head)[..., 2, :]
+        return projected[..., -n_kv * d_head :].reshape(*projected.shape[:-1], n_kv, d_head)
+
+    def layer_weights(self, layer: int) -> LayerWeights:
+        """The linear weights of one block, as views where the storage allows."""
+        v, o = self.of_block[layer][self.parts.v], self.of_block[layer][self.parts.o]
+        W_O, b_V, b_O = dense_weight(o), getattr(v, "bias", None), getattr(o, "bias", None)
+        post1, post2 = self.parts.ln1_post, self.parts.ln2_post
+        return LayerWeights(
+            W_V=self.values(dense_weight(v).T).permute(1, 2, 0),
+            W_O=W_O.reshape(W_O.shape[0], -1, self.shape.d_head),
+            b_V=None if b_V is None else self.values(b_V.detach()),
+            b_O=None if b_O is None else b_O.detach(),
+            ln1=self.norm(layer, "ln1"),
+            ln2=self.norm(layer, "ln2"),
+            ln1_post=None if post1 is None else self.norm(layer, "ln1_post"),
+            ln2_post=None if post2 is None else self.norm(layer, "ln2_post"),
+        )
+
+    def linear_weights(self) -> LinearWeights:
+        """The linear weights of the whole model."""
+        with torch.no_grad():
+            return LinearWeights(
+                layers=tuple(self.layer_weights(layer) for layer in range(self.n_layers)),
+                ln_final=self.ln_final,
+                W_U=self.W_U,
+                W_E=self.W_E,
+                parallel=self.shape.parallel,
+            )
