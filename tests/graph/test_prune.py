@@ -185,7 +185,7 @@ def test_reference_masks(golden: Path, name: str) -> None:
 
 MEMORY = """
 import torch
-from circuit_tracer_cli.graph.edges import EdgesBuilder
+from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import prune_graph
 from tests.graph.builders import config, random_graph

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.ranking import RowBlock
-from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
+from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
 
 
 class Packager:

@@ -36,7 +36,7 @@ def read_graph(argument: str) -> Graph:
         )
     from circuit_tracer_cli.graph.store import load_graph
 
-    return load_graph(sys.stdin.buffer if argument == STREAM else path)
+    return load_graph(sys.stdin.buffer if argument == STREAM else path, streaming=True)
 
 
 def write_graph(graph: Graph, destination: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "Edges": "edges",
-    "EdgesBuilder": "edges",
+    "EdgesBuilder": "edges_builder",
     "Graph": "graph",
     "PruneResult": "prune",
     "Pruning": "graph",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,15 @@ import numpy.typing as npt
 import torch
 
 from circuit_tracer_cli.errors import InvalidValue, OutOfMemory
+from circuit_tracer_cli.graph.scratch import Release, nothing, scratch_tensor
 
 Array = npt.NDArray[Any]
 
 EDGE_BLOCK = 1 << 16
 """Edges looked at in one go: small, so that no pass over the edges needs memory worth mentioning."""
+
+BLOCKS_HELD = 64
+"""Blocks after which a pass lets go of the pages that it has read, where the edges lie in a file."""
 
 _DENSE_BLOCK = 1 << 20
 
@@ -72,11 +76,13 @@ class Edges:
         indptr: int64 `(T + 1)`; row `t` is the slice `indptr[t]:indptr[t + 1]` of the other two.
         indices: int32 `(nnz)`, source nodes.
         values: float32 `(nnz)`.
+        release: Lets go of the pages of edges that lie in a file; called during and after every pass.
     """
 
     indptr: torch.Tensor
     indices: torch.Tensor
     values: torch.Tensor
+    release: Release = field(default=nothing, compare=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -100,12 +106,27 @@ class Edges:
 
     def to(self, device: torch.device | str) -> Edges:
         """The same edges on another device."""
+        if self.device == torch.device(device):
+            return self
         return Edges(self.indptr.to(device), self.indices.to(device), self.values.to(device))
 
     def row(self, target: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Sources int32 and weights float32 of the edges into one node."""
         start, stop = self.indptr[target : target + 2].tolist()
         return self.indices[start:stop], self.values[start:stop]
+
+    def rows(self) -> Iterator[tuple[int, Array, Array]]:
+        """Every node that has incoming edges, in order, with the sources int32 and weights float32 of those edges."""
+        indptr = self.indptr.cpu().numpy()
+        indices, values, seen = self.indices.cpu().numpy(), self.values.cpu().numpy(), 0
+        for target in np.diff(indptr).nonzero()[0].tolist():
+            start, stop = int(indptr[target]), int(indptr[target + 1])
+            yield target, indices[start:stop], values[start:stop]
+            seen += stop - start
+            if seen > BLOCKS_HELD * EDGE_BLOCK:
+                self.release()
+                seen = 0
+        self.release()
 
     def blocks(
         self, first_row: int = 0, last_row: int | None = None, size: int = EDGE_BLOCK
@@ -114,7 +135,7 @@ class Edges:
         indptr = self.indptr.cpu().numpy()
         end_row = self.n if last_row is None else last_row
         begin, end = int(indptr[first_row]), int(indptr[end_row])
-        for start in range(begin, end, size):
+        for count, start in enumerate(range(begin, end, size), 1):
             stop = min(start + size, end)
             first = int(np.searchsorted(indptr, start, side="right")) - 1
             last = int(np.searchsorted(indptr, stop, side="left"))
@@ -125,6 +146,10 @@ class Edges:
                 self.indices[start:stop].cpu().numpy().astype(np.int64),
                 self.values[start:stop].cpu().numpy(),
             )
+            if count % BLOCKS_HELD == 0:
+                self.release()
+        if end - begin > size:
+            self.release()
 
     def dense_rows(self, first_row: int, last_row: int) -> torch.Tensor:
         """The rows `first_row:last_row` as a dense float32 matrix `(rows, T)`."""
@@ -145,10 +170,9 @@ class Edges:
         if total == self.nnz:
             return self
         counts = np.zeros(self.n, dtype=np.int64)
-        indices = torch.empty(total, dtype=torch.int32)
-        values = torch.empty(total)
+        indices, values, release = room_for(total)
         done = 0
-        for block in self.blocks():
+        for number, block in enumerate(self.blocks(), 1):
             kept = chosen[block.place]
             rows, found = block.reduce_rows(np.add, kept.astype(np.int64))
             counts[rows] += found
@@ -156,13 +180,18 @@ class Edges:
             indices.numpy()[done:stop] = block.columns[kept]
             values.numpy()[done:stop] = block.values[kept]
             done = stop
-        return Edges(_offsets(torch.from_numpy(counts)), indices, values).to(self.device)
+            if number % BLOCKS_HELD == 0:
+                release()
+        release()
+        return Edges(offsets(torch.from_numpy(counts)), indices, values, release).to(self.device)
 
     @classmethod
     def from_dense(cls, matrix: torch.Tensor) -> Edges:
         """The non-zero entries of a square matrix, as float32. Raises InvalidValue for another shape."""
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise InvalidValue(f"an adjacency matrix is square, not of shape {tuple(matrix.shape)}")
+        from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+
         builder = EdgesBuilder(matrix.shape[0], device=matrix.device)
         step = max(1, _DENSE_BLOCK // max(1, matrix.shape[1]))
         for start in range(0, matrix.shape[0], step):
@@ -171,80 +200,16 @@ class Edges:
         return builder.build()
 
 
-class EdgesBuilder:
-    """Collects blocks of dense rows, compressed as they come, and puts them in order at the end.
+def room_for(total: int, largest_in_memory: int | None = None) -> tuple[torch.Tensor, torch.Tensor, Release]:
+    """Sources and weights of so many edges, in memory or in a file."""
+    indices, release_indices = scratch_tensor(total, torch.int32, largest_in_memory)
+    values, release_values = scratch_tensor(total, torch.float32, largest_in_memory)
 
-    Args:
-        n: Number of nodes.
-        device: Where the edges are collected; blocks from elsewhere are copied there.
-    """
+    def release() -> None:
+        release_indices()
+        release_values()
 
-    def __init__(self, n: int, device: torch.device | str = "cpu") -> None:
-        self._n = n
-        self._device = torch.device(device)
-        self._counts = torch.zeros(n, dtype=torch.int64)
-        self._seen = torch.zeros(n, dtype=torch.bool)
-        self._chunks: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-
-    @property
-    def nnz(self) -> int:
-        """Edges collected so far."""
-        return int(self._counts.sum())
-
-    def copy(self) -> EdgesBuilder:
-        """Another builder with the same rows, so that a matrix can be built from what is there while more rows come."""
-        other = EdgesBuilder(self._n, self._device)
-        other._counts, other._seen = self._counts.clone(), self._seen.clone()
-        other._chunks = list(self._chunks)
-        return other
-
-    def add_rows(self, row_ids: torch.Tensor, values: torch.Tensor) -> None:
-        """Takes the rows `row_ids` (int64 `(r)`, in any order, each row once) with all their columns (`(r, n)`).
-
-        Raises:
-            InvalidValue: Wrong shape, row outside the matrix, or a row that was given before.
-        """
-        ids = row_ids.to("cpu", torch.int64)
-        if values.ndim != 2 or values.shape != (len(ids), self._n):
-            raise InvalidValue(
-                f"rows of shape {tuple(values.shape)} don't fit {len(ids)} row ids and {self._n} nodes"
-            )
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._n:
-            raise InvalidValue(f"row ids must lie in 0..{self._n - 1}")
-        if bool(self._seen[ids].any()) or len(torch.unique(ids)) != len(ids):
-            raise InvalidValue("a row of the adjacency matrix was given twice")
-        self._seen[ids] = True
-        step = max(1, _DENSE_BLOCK // max(1, self._n))
-        for start in range(0, len(ids), step):
-            self._compress(ids[start : start + step], values[start : start + step])
-
-    def _compress(self, ids: torch.Tensor, values: torch.Tensor) -> None:
-        block = values.to(self._device, torch.float32)
-        mask = block != 0
-        columns = mask.nonzero()[:, 1].to(torch.int32)
-        self._counts[ids] = mask.sum(1).to("cpu")
-        if columns.numel():
-            self._chunks.append((ids, columns, block[mask]))
-
-    def build(self) -> Edges:
-        """The matrix of all rows added; rows never added are empty. The builder is empty afterwards."""
-        indptr = _offsets(self._counts)
-        total = int(indptr[-1])
-        indices = torch.empty(total, dtype=torch.int32, device=self._device)
-        values = torch.empty(total, device=self._device)
-        places, counts = indptr.tolist(), self._counts.tolist()
-        self._chunks.reverse()
-        while self._chunks:  # each chunk is freed as it's copied, so that edges are never all held twice
-            ids, columns, weights = self._chunks.pop()
-            done = 0
-            for row in ids.tolist():
-                place, count = places[row], counts[row]
-                indices[place : place + count] = columns[done : done + count]
-                values[place : place + count] = weights[done : done + count]
-                done += count
-        self._counts = torch.zeros(self._n, dtype=torch.int64)
-        self._seen = torch.zeros(self._n, dtype=torch.bool)
-        return Edges(indptr.to(self._device), indices, values)
+    return indices, values, release
 
 
 def check_edges(edges: Edges) -> None:
@@ -300,5 +265,6 @@ def available_memory(device: torch.device) -> int | None:
         return None
 
 
-def _offsets(counts: torch.Tensor) -> torch.Tensor:
+def offsets(counts: torch.Tensor) -> torch.Tensor:
+    """int64 `(n + 1)`: where each of `n` runs of so many begins, and the end of the last."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

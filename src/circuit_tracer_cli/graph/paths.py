@@ -110,12 +110,9 @@ def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
     )
     best.strength[sources, 0] = 1.0
     starts, scale = set(sources), row_scale(edges)
-    for node in (
-        edges.indptr.diff().nonzero().flatten().tolist()
-    ):  # sources have lower numbers, so they're done by now
+    for node, columns, weights in edges.rows():  # sources have lower numbers, so they're done by now
         if node not in starts:
-            columns, weights = edges.row(node)
-            _fill(best, node, columns.numpy(), weights.numpy(), float(scale[node]))
+            _fill(best, node, columns, weights, float(scale[node]))
     return best
 
 

@@ -18,6 +18,7 @@ from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.influence import as_array, masked_magnitudes, node_influence, row_scale
 from circuit_tracer_cli.graph.layout import NodeLayout
 from circuit_tracer_cli.graph.scores import compute_graph_scores
+from circuit_tracer_cli.graph.scratch import scratch_array
 from circuit_tracer_cli.graph.threshold import check_threshold, find_threshold, select_threshold
 
 NODE_THRESHOLD = 0.8
@@ -159,11 +160,12 @@ def _strongest_edges(edges: Edges, weights: Array, node_mask: Array, threshold: 
             yield (masked_magnitudes(block, node_mask) * block.of_rows(factor)).astype(np.float32)
 
     least = select_threshold(scores, threshold)
-    keep = np.empty(edges.nnz, dtype=np.bool_)
+    keep, release = scratch_array(edges.nnz, np.bool_)
     done = 0
     for block in scores():
         keep[done : done + len(block)] = block >= least
         done += len(block)
+    release()
     return keep
 
 

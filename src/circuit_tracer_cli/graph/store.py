@@ -20,6 +20,7 @@ from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.legacy import read_pt
+from circuit_tracer_cli.graph.scratch import nothing, released
 from circuit_tracer_cli.graph.tensorfile import looks_like_tensors, read_tensors, write_tensors
 
 FORMAT = "circuit-tracer-graph"
@@ -34,6 +35,7 @@ _TENSORS = (
     "selected_features",
     "logit_probabilities",
 )
+_RELEASE = "\0release"
 _SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before")
 
 
@@ -72,8 +74,12 @@ def save_graph(
         _write(graph, stream, chosen)
 
 
-def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO) -> Graph:
+def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO, *, streaming: bool = False) -> Graph:
     """Reads a graph file of any kind, or a binary stream. Code in a file is never run.
+
+    Args:
+        path_or_file: The suffix doesn't matter.
+        streaming: Let passes over the edges drop what they have read from memory. The tensors must not be written to then.
 
     Raises:
         MissingFile: No such file, or no permission.
@@ -81,15 +87,15 @@ def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO) -> Graph:
     """
     if not isinstance(path_or_file, (str, os.PathLike)):
         with _spooled(path_or_file) as path:
-            return _load(path, "the graph read from the pipe")
+            return _load(path, "the graph read from the pipe", streaming)
     path = Path(path_or_file)
     if path.is_dir():
         raise MissingFile(f"{path} is a folder, not a graph file", "name a .safetensors or .pt file")
     try:
         if path.exists() and not path.is_file():
             with path.open("rb") as stream, _spooled(stream) as copy:
-                return _load(copy, str(path))
-        return _load(path, str(path))
+                return _load(copy, str(path), streaming)
+        return _load(path, str(path), streaming)
     except FileNotFoundError as error:
         raise MissingFile(
             f"no such graph file: {path}", "check the path, or make one with `attribute -o`"
@@ -119,13 +125,13 @@ def _spooled(stream: BinaryIO) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _load(path: Path, source: str) -> Graph:
+def _load(path: Path, source: str, streaming: bool) -> Graph:
     with path.open("rb") as stream:
         start = stream.read(9)
         if start[:4] == b"PK\x03\x04":
             values = _read_pt(path, source)
         elif looks_like_tensors(start):
-            values = _read_safetensors(stream, source)
+            values = _read_safetensors(stream, source, streaming)
         elif not start:
             raise BadGraphFile(
                 f"{source} is empty", "the command that should have written it may have failed"
@@ -144,7 +150,7 @@ def _read_pt(path: Path, source: str) -> dict[str, Any]:
     return read_pt(path, source)
 
 
-def _read_safetensors(stream: BinaryIO, source: str) -> dict[str, Any]:
+def _read_safetensors(stream: BinaryIO, source: str, streaming: bool) -> dict[str, Any]:
     try:
         mapped = mmap(stream.fileno(), 0, access=ACCESS_COPY)
     except OSError as error:
@@ -160,7 +166,7 @@ def _read_safetensors(stream: BinaryIO, source: str) -> dict[str, Any]:
         raise BadGraphFile(f"{source} has a damaged header") from error
     if not isinstance(header, dict) or set(header) & set(tensors):
         raise BadGraphFile(f"{source} has a damaged header")
-    return {**header, **tensors}
+    return {**header, **tensors, _RELEASE: released(mapped) if streaming else nothing}
 
 
 def _from_values(values: Mapping[str, Any], source: str) -> Graph:
@@ -216,7 +222,8 @@ def _scan(value: Any) -> str | list[str] | None:
 def _edges(values: Mapping[str, Any]) -> Edges | torch.Tensor:
     if "adjacency_indptr" in values:
         names = ("adjacency_indptr", "adjacency_indices", "adjacency_values")
-        return Edges(*(_tensor(values, name) for name in names))
+        indptr, indices, weights = (_tensor(values, name) for name in names)
+        return Edges(indptr, indices, weights, values.get(_RELEASE, nothing))
     return _tensor(values, "adjacency_matrix")
 
 
@@ -248,7 +255,7 @@ def _write(graph: Graph, stream: BinaryIO, kind: Kind) -> None:
         tensors |= {f"adjacency_{name}": tensor for name, tensor in sparse.items()}
     else:
         tensors["adjacency_matrix"] = edges.to_dense()
-    write_tensors(stream, tensors, {HEADER_KEY: json.dumps(header)})
+    write_tensors(stream, tensors, {HEADER_KEY: json.dumps(header)}, edges.release)
 
 
 def _tensors_of(graph: Graph) -> dict[str, torch.Tensor]:

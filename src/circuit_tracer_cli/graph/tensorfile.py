@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from mmap import mmap
 from typing import Any, BinaryIO
@@ -30,11 +30,17 @@ _DTYPES = {
     "F64": torch.float64,
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_SLICE = 1 << 24  # bytes written at once
 _MAX_HEADER = 100_000_000  # the format's own limit
 
 
-def write_tensors(stream: BinaryIO, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes named tensors and string metadata. Raises OSError as the stream does."""
+def write_tensors(
+    stream: BinaryIO,
+    tensors: Mapping[str, torch.Tensor],
+    metadata: Mapping[str, str],
+    release: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes named tensors and string metadata, calling `release` after every slice. Raises OSError as the stream does."""
     ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())  # keeps every tensor aligned
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0
@@ -53,8 +59,12 @@ def write_tensors(stream: BinaryIO, tensors: Mapping[str, torch.Tensor], metadat
     stream.write(text)
     for _, tensor in ordered:
         flat = tensor.detach().to("cpu").contiguous().flatten()
-        if flat.numel():
-            stream.write(flat.view(torch.uint8).numpy().data)
+        if not flat.numel():
+            continue
+        content = flat.view(torch.uint8).numpy()
+        for start in range(0, len(content), _SLICE):
+            stream.write(content[start : start + _SLICE].data)
+            release()
 
 
 def looks_like_tensors(start: bytes) -> bool:
