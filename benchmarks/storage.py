@@ -28,6 +28,8 @@ from circuit_tracer_cli.graph.store import save_graph
 from circuit_tracer_cli.types import LogitTarget, UnifiedConfig
 
 N_LAYERS, N_POS, N_LOGITS = 26, 256, 10
+NODE_THRESHOLD, EDGE_THRESHOLD = 0.99, 0.999
+"""Higher than anybody's, so that the pruned graph is large too."""
 
 
 def _spread(generator: np.random.Generator, count: int, among: int) -> np.ndarray[Any, Any]:
@@ -134,7 +136,7 @@ def measure(folder: Path, n_nodes: int, n_edges: int) -> list[dict[str, Any]]:
     if os.waitpid(made, 0)[1]:
         raise RuntimeError("the synthetic graph could not be made")
     tool = [sys.executable, "-m", "circuit_tracer_cli"]
-    thresholds = ["--node-threshold", "0.8", "--edge-threshold", "0.98"]
+    thresholds = ["--node-threshold", str(NODE_THRESHOLD), "--edge-threshold", str(EDGE_THRESHOLD)]
     commands = {
         "--help": [*tool, "--help"],
         "prune": [*tool, "prune", str(raw), "-o", str(pruned), *thresholds],

@@ -24,6 +24,9 @@ from circuit_tracer_cli.backends.points import FeaturePoints
 LARGEST_IMAGES = 2**25
 """Most elements of the tokens' images under the first attention; beyond, that block is pulled through like the others."""
 
+SMALLEST_KEY_BLOCK = 64
+"""Keys pulled through a pattern together at least: products of fewer are slower than the zeros they leave out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:
@@ -47,9 +50,7 @@ class FoldedLayer:
 
     W_O: Tensor  # (d_model, head * d_head)
     W_V: Tensor  # (kv_head * d_head, d_model)
-    pattern: (
-        Tensor  # (kv_head, key, group * query), transposed for pulling back, divided by the norms' scales
-    )
+    pattern: Tensor  # (kv_head, key, query, group), transposed for pulling back, divided by the norms' scales
     skip: (
         Tensor | None
     )  # (d_model, d_model), pulls a cotangent at the stream back through the skip connection
@@ -91,7 +92,7 @@ def fold_layer(
         W_O = through_norm(W_O.T, weights.ln1_post).T.contiguous()
         pattern = pattern / frozen.ln1_post_scale.to(dtype)[:, None]
     n_pos = pattern.shape[-1]
-    pattern = pattern.view(n_kv, n_heads // n_kv, n_pos, n_pos).permute(0, 3, 1, 2)
+    pattern = pattern.view(n_kv, n_heads // n_kv, n_pos, n_pos).permute(0, 3, 2, 1).contiguous()
     folded_skip, skip_scale = None, None
     if skip is not None:
         folded_skip, skip_scale = _fold_skip(skip.to(dtype), weights, frozen, points)
@@ -111,6 +112,12 @@ def _fold_skip(
     if points.read != "resid_mid":
         scale = scale / frozen.ln2_scale.to(skip.dtype)
     return pulled, scale
+
+
+def key_blocks(n_pos: int) -> list[tuple[int, int]]:
+    """Runs of keys `(first, last)` whose queries are taken together: their causal half, at the grain of an eighth."""
+    size = max(SMALLEST_KEY_BLOCK, -(-n_pos // 8))
+    return [(first, min(first + size, n_pos)) for first in range(0, n_pos, size)]
 
 
 class LinearEngine:
@@ -190,13 +197,13 @@ class LinearEngine:
         if n_pos**2 * d_model > LARGEST_IMAGES or not self.layers:
             return None
         first = self.layers[0]
-        n_kv, _, group, _ = first.pattern.shape
+        n_kv, _, _, group = first.pattern.shape
         values = (self.tokens @ first.W_V.T).view(n_pos, n_kv, -1)
         W_O = first.W_O.view(d_model, n_kv, group, -1)
         images = torch.empty(n_pos, d_model, n_pos, dtype=self.dtype, device=self.device)
         for key in range(n_pos):
             through = torch.einsum("dvgh,vh->dvg", W_O, values[key])
-            images[:, :, key] = torch.einsum("dvg,vgq->qd", through, first.pattern[:, key])
+            images[:, :, key] = torch.einsum("dvg,vqg->qd", through, first.pattern[:, key])
         return images
 
     def _pull_first_block(
@@ -284,26 +291,25 @@ class LinearEngine:
     def _attention_values(self, folded: FoldedLayer, G: Tensor) -> Tensor:
         """Cotangents of the value vectors `(row, key, kv_head * d_head)` for cotangents at every position."""
         rows, n_pos, d_model = G.shape
-        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[2]
+        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[3]
         d_head = folded.W_V.shape[0] // n_kv
         if not rows:
             return G.new_zeros(0, n_pos, n_kv * d_head)
         z = G.reshape(-1, d_model) @ folded.W_O
-        z = (
-            z.view(rows, n_pos, n_kv, group, d_head)
-            .permute(2, 3, 1, 0, 4)
-            .reshape(n_kv, group * n_pos, rows * d_head)
-        )
-        pattern = folded.pattern[:, :n_pos, :, :n_pos].reshape(n_kv, n_pos, group * n_pos)
-        values = torch.bmm(pattern, z).view(n_kv, n_pos, rows, d_head)
-        return values.permute(2, 1, 0, 3).reshape(rows, n_pos, n_kv * d_head)
+        z = z.view(rows, n_pos, n_kv, group, d_head).permute(2, 1, 3, 0, 4)
+        z = z.reshape(n_kv, n_pos * group, rows * d_head)
+        values = G.new_empty(n_kv, n_pos, rows * d_head)
+        for first, last in key_blocks(n_pos):  # no query before a key looks at it
+            pattern = folded.pattern[:, first:last, first:n_pos].flatten(2)
+            torch.bmm(pattern, z[:, first * group :], out=values[:, first:last])
+        return values.view(n_kv, n_pos, rows, d_head).permute(2, 1, 0, 3).reshape(rows, n_pos, -1)
 
     def _fresh_values(self, folded: FoldedLayer, fresh: Tensor, positions: Tensor, n_pos: int) -> Tensor:
         """The same for rows whose cotangent stands at one position only."""
-        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[2]
+        n_kv, group = folded.pattern.shape[0], folded.pattern.shape[3]
         z = (fresh @ folded.W_O).view(len(fresh), n_kv, group, -1)
-        at = folded.pattern[:, :n_pos, :, :].index_select(3, positions)
-        return torch.einsum("vkgr,rvgd->rkvd", at, z).reshape(len(fresh), n_pos, -1)
+        at = folded.pattern[:, :n_pos].index_select(2, positions)
+        return torch.einsum("vkrg,rvgd->rkvd", at, z).reshape(len(fresh), n_pos, -1)
 
     def _contract_tokens(self, G: Tensor, tokens: Tensor, out: Tensor) -> None:
         """Contract the cotangent at the embedding with the token vectors, and add what went through the first attention."""

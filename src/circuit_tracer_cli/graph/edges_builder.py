@@ -44,7 +44,7 @@ class _Spill:
         """Where the arrays, one after the other, now begin. Raises OSError, and then nothing was appended."""
         start = place = self._end
         for array in arrays:
-            content = memoryview(array).cast("B")
+            content = array.data.cast("B")
             while len(content):
                 written = os.pwrite(self._file.fileno(), content, place)
                 place, content = place + written, content[written:]
