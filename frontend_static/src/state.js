@@ -90,6 +90,7 @@ export function initialState() {
     visible: null,
     linkType: "both",
     sign: "all",
+    path: null,
     query: "",
     pinned: [],
     supernodes: [],

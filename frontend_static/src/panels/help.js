@@ -36,6 +36,11 @@ export function helpDialog() {
     h(
       "p",
       {},
+      "Under Paths are the strongest chains of links from a token to an output; the one under the pointer is shown in the graph.",
+    ),
+    h(
+      "p",
+      {},
       "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output.",
     ),
     h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")),

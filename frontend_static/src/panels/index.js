@@ -7,6 +7,7 @@ import { linkControls } from "./link-controls.js";
 import { linkGraph } from "./link-graph.js";
 import { nodeList } from "./node-list.js";
 import { notesPanel } from "./notes.js";
+import { paths } from "./paths.js";
 import { scatter } from "./scatter.js";
 import { subgraphControls } from "./subgraph-controls.js";
 import { subgraph } from "./subgraph.js";
@@ -16,6 +17,7 @@ export const PANELS = Object.freeze([
   { name: "subgraph", area: "subgraph", title: "Subgraph", mount: subgraph, controls: subgraphControls },
   { name: "connections", area: "side", title: "Connections", mount: connections, tab: true },
   { name: "nodes", area: "side", title: "Nodes", mount: nodeList, tab: true },
+  { name: "paths", area: "side", title: "Paths", mount: paths, tab: true },
   { name: "scatter", area: "side", title: "Scatter", mount: scatter, tab: true },
   { name: "interventions", area: "side", title: "Interventions", mount: interventions, tab: true },
   { name: "feature", area: "feature", title: "Feature", mount: featureDetail },

@@ -47,8 +47,9 @@ function drawBands(context, { layout, project, palette, plot }) {
 }
 
 /** `{numbers, focus}`: link numbers from weak to strong; without a focus they are only a background. */
-function linksToDraw({ graph, visible, selection, pinned, linkType, sign }) {
+function linksToDraw({ graph, visible, selection, pinned, linkType, sign, path }) {
   const { source, target, share } = graph.links;
+  if (path) return { numbers: path, focus: true };
   const shown = (k) => visible[source[k]] && visible[target[k]] && signMatches(share[k], sign);
   if (selection.size > 0) {
     const within = (k) => selection.has(source[k]) && selection.has(target[k]);
@@ -100,9 +101,9 @@ function drawLinks(context, scene, { numbers, focus }) {
 }
 
 function drawNodes(context, scene, { numbers, focus }) {
-  const { graph, layout, visible, project, palette, selection, pinned, marked } = scene;
-  const dimmed = focus && selection.size > 0;
-  const colours = dimmed ? connectedColours(graph, numbers, selection, palette) : new Map();
+  const { graph, layout, visible, project, palette, selection, pinned, marked, path } = scene;
+  const dimmed = focus && (selection.size > 0 || Boolean(path));
+  const colours = dimmed ? (path ? pathColours : connectedColours)(graph, numbers, selection, palette) : new Map();
   const order = graph.nodes.filter((node) => visible[node.index]);
   const rank = (node) =>
     selection.has(node.index) ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0;
@@ -132,6 +133,14 @@ function connectedColours(graph, numbers, selection, palette) {
     colours.set(other, signedColour(graph.links.share[k], palette));
   }
   return colours;
+}
+
+/** Every node of a path has the colour of the link that leaves it, its end that of the last one. */
+function pathColours(graph, numbers, _, palette) {
+  const { source, target, share } = graph.links;
+  return new Map(
+    [...numbers].reverse().flatMap((k) => [target[k], source[k]].map((node) => [node, signedColour(share[k], palette)])),
+  );
 }
 
 /** The more of the logits a node explains, the darker it is. */

@@ -13,7 +13,7 @@ import { useGraphPointer } from "./link-graph-pointer.js";
 
 const REACH = 30;
 const MANY_NODES = 1200;
-const DRAWN_FROM = ["selected", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
+const DRAWN_FROM = ["selected", "path", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
 
 export function linkGraph(element, store, { figures }) {
   const parts = makeParts();
@@ -133,6 +133,7 @@ function sceneOf(store, layout, viewport) {
     marked: indices(store.get("grouping")),
     linkType: store.get("linkType"),
     sign: store.get("sign"),
+    path: store.get("path"),
     limit: maxThreshold(graph) ?? 1,
     radius: ((crowded ? 2.6 : 4) * grown * fontSize()) / 13,
   };
