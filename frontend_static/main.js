@@ -29,7 +29,10 @@ applyTheme(theme);
 const store = createStore({ ...initialState(), theme });
 const api = embeddedApi() ?? createApi(document.baseURI);
 const autosave = createAutosave(store, api.saveAnnotations);
-const features = createFeatureStore(api.feature, { onRecord: rememberLabel, available: api.hasFeatures });
+const features = createFeatureStore((layer, feature) => api.feature(store.get("slug"), layer, feature), {
+  onRecord: rememberLabel,
+  scope: () => JSON.stringify([store.get("graph")?.metadata.scan, store.get("graph")?.metadata.transcoder_list]),
+});
 const services = {
   features,
   runs: api.runs,
@@ -105,6 +108,7 @@ function view() {
 /** A feature's own label, where its file has one. */
 function rememberLabel(layer, feature, record) {
   const text = record.label?.text;
+  if (store.get("labelOrigins")[cantor(layer, feature)]) return;
   if (typeof text === "string" && text)
     store.set({ featureLabels: { ...store.get("featureLabels"), [cantor(layer, feature)]: text } });
 }
@@ -137,13 +141,13 @@ function leave() {
   store.set({ addressLayout: null });
 }
 
-/** Labels that the transcoder set's own files propose. The view works without them, so a failure isn't reported. */
+/** Labels that people gave in other graphs of the set, or its files propose. The view works without them, so a failure isn't reported. */
 async function readProposedLabels(slug) {
   const labels = await api.proposedLabels(slug).catch(() => ({}));
   const texts = Object.fromEntries(
     Object.entries(labels).map(([code, label]) => [code, String(label.text ?? "")]),
   );
-  if (store.get("slug") === slug) store.set({ featureLabels: { ...store.get("featureLabels"), ...texts } });
+  if (store.get("slug") === slug) store.set({ featureLabels: { ...store.get("featureLabels"), ...texts }, labelOrigins: labels });
 }
 
 function show(slug, graph, etag, params) {
@@ -163,6 +167,7 @@ function show(slug, graph, etag, params) {
     edits: 0,
     selected: graph.node(annotations.selected)?.id ?? topLogit(graph)?.id ?? null,
     featureLabels: {},
+    labelOrigins: {},
     positions: readPositions(
       savedPositions,
       boxes.map((box) => box.key),
@@ -200,9 +205,10 @@ let following = false;
 function showPartial(json) {
   latest = json;
   const { slug } = json.metadata;
-  if (store.get("graph") && store.get("slug") === slug) return renew(parseGraph(json), null);
-  show(slug, parseGraph(json), null, json.qParams);
+  if (store.get("graph") && store.get("slug") === slug) renew(parseGraph(json), null);
+  else show(slug, parseGraph(json), null, json.qParams);
   message.hidden = true;
+  readProposedLabels(slug);
 }
 
 /** Follows a trace to its end. What was selected and edited on the partial graph stays. */

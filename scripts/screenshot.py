@@ -50,7 +50,7 @@ def main() -> None:
 
 def examples() -> Path | None:
     """The demo's feature examples, if they are there."""
-    from circuit_tracer_cli.cli.examples import examples_folder
+    from circuit_tracer_cli.features.folders import examples_folder
 
     return examples_folder("demo")
 

@@ -12,6 +12,7 @@ _SANDBOX = tempfile.mkdtemp(prefix="circuit-tracer-tests-")
 atexit.register(shutil.rmtree, _SANDBOX, ignore_errors=True)
 os.environ.update(
     HOME=_SANDBOX,
+    XDG_DATA_HOME=f"{_SANDBOX}/data",
     XDG_CACHE_HOME=f"{_SANDBOX}/cache",
     HF_HOME=f"{_SANDBOX}/huggingface",
     HF_HUB_OFFLINE="1",

@@ -10,7 +10,6 @@ export class ApiError extends Error {
 }
 
 export function createApi(base) {
-  let serverHasFeatures = null;
   const address = (...parts) => new URL(parts.map(encodeURIComponent).join("/"), base);
 
   async function request(url, options = {}) {
@@ -58,14 +57,6 @@ export function createApi(base) {
     proposedLabels: async (slug) =>
       (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,
 
-    /** One feature's examples, or null if the server has none of it, or none at all. */
-    async feature(layer, feature) {
-      serverHasFeatures ??= (await (await request(address("healthz"))).json()).features;
-      if (!serverHasFeatures) return null;
-      const reply = await request(address("api", "features", String(layer), String(feature)));
-      return reply.status === 204 ? null : reply.json();
-    },
-
     /** The server's model, `{state: "none"}` if it has none; and runs of edits on it. */
     runs: Object.freeze({
       model: async () => (await request(address("api", "model"))).json(),
@@ -81,8 +72,9 @@ export function createApi(base) {
       cancel: async (id) => (await request(address("api", "runs", id), { method: "DELETE" })).json(),
     }),
 
-    /** Whether the server was started with feature examples; null before the first was asked for. */
-    hasFeatures: () => serverHasFeatures,
+    /** `{record, reason, hint, set, link}` of one feature of a graph: its examples, or why there are none. */
+    feature: async (slug, layer, feature) =>
+      (await request(address("api", "graphs", slug, "features", String(layer), String(feature)))).json(),
   });
 }
 

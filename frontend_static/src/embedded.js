@@ -31,9 +31,13 @@ export function embeddedApi(page = document, storage = ownStorage()) {
     liveTrace: async () => ({ state: "none" }),
     liveGraph: async () => null,
     proposedLabels: async () => labels,
-    feature: async (layer, feature) => features?.[cantor(layer, feature)] ?? null,
-    hasFeatures: () => features !== null,
     runs: Object.freeze({ model: async () => ({ state: "none" }) }),
+    async feature(_, layer, feature) {
+      const record = features?.[cantor(layer, feature)] ?? null;
+      const reason = features === null ? "this page was made without feature examples" : "this page holds no examples of this feature";
+      const hint = features === null ? "circuit-tracer export --format html --features-dir FOLDER puts them in" : "";
+      return record ? { record } : { record: null, reason, hint };
+    },
   });
 }
 

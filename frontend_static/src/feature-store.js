@@ -2,29 +2,35 @@
 
 const KEPT = 200;
 
-export function createFeatureStore(fetchFeature, { onRecord = () => {}, available = () => true } = {}) {
-  const records = new Map();
+/**
+ * A store over `fetchFeature(layer, feature) -> {record, reason, hint, link}`.
+ *
+ * `read` gives the record, or null; `about` the rest of the answer, once it has been read. `scope()` tells transcoder sets apart:
+ * two graphs' features of the same number needn't be the same.
+ */
+export function createFeatureStore(fetchFeature, { onRecord = () => {}, scope = () => "" } = {}) {
+  const answers = new Map();
   const waiting = new Map();
-  const keyOf = (layer, feature) => `${layer}/${feature}`;
+  const keyOf = (layer, feature) => `${scope()}/${layer}/${feature}`;
 
-  function keep(key, record) {
-    records.delete(key);
-    records.set(key, record);
-    if (records.size > KEPT) records.delete(records.keys().next().value);
+  function keep(key, answer) {
+    answers.delete(key);
+    answers.set(key, answer);
+    if (answers.size > KEPT) answers.delete(answers.keys().next().value);
   }
 
   return Object.freeze({
-    available,
-    known: (layer, feature) => records.get(keyOf(layer, feature)),
+    known: (layer, feature) => answers.get(keyOf(layer, feature))?.record,
+    about: (layer, feature) => answers.get(keyOf(layer, feature)) ?? {},
     read(layer, feature) {
       const key = keyOf(layer, feature);
-      if (records.has(key)) return Promise.resolve(records.get(key));
+      if (answers.has(key)) return Promise.resolve(answers.get(key).record);
       if (!waiting.has(key)) {
         const request = fetchFeature(layer, feature)
-          .then((record) => {
-            keep(key, record);
-            if (record) onRecord(layer, feature, record);
-            return record;
+          .then((answer) => {
+            keep(key, answer);
+            if (answer.record) onRecord(layer, feature, answer.record);
+            return answer.record;
           })
           .finally(() => waiting.delete(key));
         waiting.set(key, request);

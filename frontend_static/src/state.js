@@ -110,6 +110,7 @@ export function initialState() {
     maximised: null,
     tab: null,
     featureLabels: {},
+    labelOrigins: {},
     saving: { kind: "idle", message: "" },
     boxLayout: "place",
     sticky: true,

@@ -82,7 +82,7 @@ def viewer(browser: Browser, tmp_path: Path) -> Iterator[Viewer]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.set_default_timeout(20_000)
-    with serve(graphs, features_dir=features, port=0) as server:
+    with serve(graphs, features_dir=features, port=0, labels_dir=tmp_path / "labels") as server:
         shown = Viewer(page, server, graphs)
         page.on("pageerror", lambda error: shown.complaints.append(str(error)))
         page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))

@@ -67,7 +67,7 @@ def trace(browser: Browser, tmp_path: Path) -> Iterator[Trace]:
     page = context.new_page()
     page.set_default_timeout(20_000)
     live = LiveTrace("growing", "<bos> Dallas is")
-    with serve(folder, port=0, live=live) as server:
+    with serve(folder, port=0, live=live, labels_dir=tmp_path / "labels") as server:
         shown = Trace(page, server, live, folder)
         page.on("pageerror", lambda error: shown.complaints.append(str(error)))
         page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))

@@ -69,6 +69,7 @@ def make_client(
         settings.pop("host", "127.0.0.1"), check_origins(origins), settings.pop("token", None)
     )
     peer = settings.pop("peer", "127.0.0.1")
+    settings.setdefault("feature_cache", data_dir.parent / "feature-cache")
     app = create_app(Settings(data_dir, static, rules=rules, **settings))
     return TestClient(app, base_url=base, raise_server_exceptions=False, client=(peer, 50000))
 

@@ -38,12 +38,12 @@ export function featureDetail(element, store, { features }) {
     if (node.kind !== "feature") return body.replaceChildren(head, explanation(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
-    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features)));
+    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])));
     if (known !== undefined) return;
     try {
       const record = await features.read(node.layer, node.feature);
       if (shown !== node) return;
-      rest.replaceWith(...details(node, record, features));
+      rest.replaceWith(...details(node, record, features, store.get("labelOrigins")[node.code]));
       if (!body.querySelector(".edit-field")) head.replaceWith(heading(store, node));
     } catch (error) {
       if (shown === node) rest.replaceChildren(failed(error));
@@ -140,10 +140,8 @@ function failed(error) {
   );
 }
 
-function absent(node, features) {
-  const why = features.available()
-    ? "Its set has none: the feature wasn't active on the texts that examples were taken from."
-    : "This server has no feature examples. Start it with --features-dir FOLDER to see them here.";
+function absent(node, { reason, hint, link }) {
+  const why = [reason && sentence(reason), hint && sentence(hint)].filter(Boolean).join(" ");
   return h(
     "div",
     {},
@@ -152,18 +150,26 @@ function absent(node, features) {
       "div",
       { class: "empty" },
       h("p", {}, "No examples for this feature."),
-      h("p", { class: "muted" }, why),
+      h("p", { class: "muted", dir: "auto" }, why),
+      elsewhere(link),
     ),
   );
 }
 
-function details(node, record, features) {
-  if (record === null) return [absent(node, features)];
+function sentence(text) {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+}
+
+function details(node, record, features, given) {
+  const about = features.about(node.layer, node.feature);
+  if (record === null) return [absent(node, about), labelOrigin(given)].filter(Boolean);
   return [
     h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
     predictions(record),
     exampleGroups(record),
+    labelOrigin(given),
     origin(record),
+    elsewhere(about.link),
   ].filter(Boolean);
 }
 
@@ -174,6 +180,21 @@ function origin({ label, transcoder_id: set }) {
     set && `Examples of ${set}.`,
   ].filter(Boolean);
   return facts.length ? h("p", { class: "muted origin", dir: "auto" }, facts.join(" ")) : null;
+}
+
+/** Who gave the feature its label in another graph of the set, and when. */
+function labelOrigin(label) {
+  if (!label || !["user", "imported"].includes(label.provenance)) return null;
+  const who = label.author ? ` by ${label.author}` : "";
+  const when = Number.isFinite(label.time_ms) ? ` on ${new Date(label.time_ms).toLocaleDateString()}` : "";
+  const how = label.provenance === "imported" ? "imported" : "given";
+  return h("p", { class: "muted origin", dir: "auto" }, `Label “${label.text}” of this transcoder set, ${how}${who}${when}.`);
+}
+
+function elsewhere(link) {
+  return typeof link === "string" && link.startsWith("https:")
+    ? h("p", { class: "origin" }, h("a", { href: link, target: "_blank", rel: "noreferrer" }, "Open on Neuronpedia"))
+    : null;
 }
 
 function statistics(node, record) {

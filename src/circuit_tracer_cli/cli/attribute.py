@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
-from circuit_tracer_cli.cli.examples import examples_folder
 from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
@@ -18,6 +17,7 @@ from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.summary import GraphSummary, headline
 from circuit_tracer_cli.cli.viewing import Viewer
 from circuit_tracer_cli.errors import BadPrompt, UsageError
+from circuit_tracer_cli.features.folders import examples_folder
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph

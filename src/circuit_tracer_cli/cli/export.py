@@ -9,12 +9,12 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
-from circuit_tracer_cli.cli.examples import examples_folder
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.slugs import invent_slug
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.features.folders import examples_folder
 
 FormatOpt = Annotated[
     str,

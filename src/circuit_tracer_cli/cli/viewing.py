@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuit_tracer_cli.cli.examples import examples_of_graphs
 from circuit_tracer_cli.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from circuit_tracer_cli.cli.output import Output
 
@@ -24,7 +23,7 @@ class Viewer:
 
     Args:
         directory: The folder.
-        features_dir: Feature examples; those that lie beside a graph's transcoders are found without it.
+        features_dir: Feature examples; those beside a graph's transcoders, or on the hub, are found without it.
         host, port: Where to listen; port 0 takes a free one.
         allow_origin: Origins of notebook proxies that may show the page.
         runner: The model that the page may run edits on.
@@ -41,10 +40,9 @@ class Viewer:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
         from circuit_tracer_cli.server.serve import serve
 
-        features = self.features_dir if self.features_dir is not None else examples_of_graphs(self.directory)
         return serve(
             self.directory,
-            features_dir=features,
+            features_dir=self.features_dir,
             host=self.host,
             port=self.port,
             allow_origins=self.allow_origin,

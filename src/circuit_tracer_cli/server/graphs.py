@@ -39,6 +39,15 @@ class Listing:
     errors: list[dict[str, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a save found and made."""
+
+    etag: str
+    before: dict[str, Any]
+    metadata: dict[str, Any]
+
+
 class GraphFolder:
     """The graph files of one folder. Every method blocks on the disk: not for the event loop's thread."""
 
@@ -70,11 +79,15 @@ class GraphFolder:
         """One graph's file. Raises InvalidValue, MissingFile, or BadGraphFile if it isn't a whole graph."""
         return self._graphs.read(graph_path(self.root, slug), _check_graph)
 
+    def metadata(self, slug: str) -> dict[str, Any]:
+        """What a graph's file says about it. Raises as `read`."""
+        return self._metadata(graph_path(self.root, slug))
+
     def read_file(self, relative: str) -> Body:
         """Any file of the folder, as it is. Raises MissingFile."""
         return self._files.read(contained(self.root, relative))
 
-    def save(self, slug: str, annotations: dict[str, Any], accepts: Callable[[str], bool]) -> str:
+    def save(self, slug: str, annotations: dict[str, Any], accepts: Callable[[str], bool]) -> Saved:
         """Exchanges the graph's `qParams`, leaving every other byte of its file as it is.
 
         Args:
@@ -83,7 +96,7 @@ class GraphFolder:
             accepts: Whether the file's present entity tag is the one that the caller meant.
 
         Returns:
-            The new entity tag.
+            The new entity tag, the `qParams` that were there, and the graph's metadata.
 
         Raises:
             StaleTag: `accepts` said no.
@@ -97,11 +110,11 @@ class GraphFolder:
                 raise StaleTag(present)
             text = _decode(content)
             value = json.dumps(annotations, ensure_ascii=False, allow_nan=False)
-            top = read_top_level(text, frozenset(["qParams"]))
+            top = read_top_level(text, frozenset(["metadata", "qParams"]))
             new = _encode(replace_value(text, top, "qParams", value))
             if new != content:
                 replace_content(path, new)
-        return etag_of(new)
+        return Saved(etag_of(new), _object(top.values.get("qParams")), _object(top.values.get("metadata")))
 
     def _lock(self, path: Path) -> threading.Lock:
         with self._guard:
@@ -174,6 +187,10 @@ def _metadata_at_a_glance(head: bytes, tail: bytes) -> dict[str, Any]:
         raise BadGraphFile("not valid JSON: the end is missing")
     text = head.decode("utf-8", "ignore")
     return _as_metadata(read_top_level(text, frozenset(["metadata"])).values["metadata"])
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _as_metadata(value: object) -> dict[str, Any]:

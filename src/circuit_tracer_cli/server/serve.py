@@ -20,6 +20,7 @@ from circuit_tracer_cli.server.app import Settings, create_app
 from circuit_tracer_cli.server.live import LiveTrace
 from circuit_tracer_cli.server.runs import Runner, RunQueue
 from circuit_tracer_cli.server.security import AccessRules, check_origins
+from circuit_tracer_cli.server.shared_labels import labels_folder
 from circuit_tracer_cli.server.token import is_any_address, token_for
 from circuit_tracer_cli.viewer_files import static_folder
 
@@ -122,18 +123,21 @@ def serve(
     allow_origins: Iterable[str] = (),
     live: LiveTrace | None = None,
     model: ReplacementModel | Runner | None = None,
+    labels_dir: str | Path | None = None,
 ) -> Server:
     """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
 
     Args:
         data_dir: Folder of graph files. Files that appear later are listed without a restart.
         frontend_dir: Another viewer than the packaged one.
-        features_dir: Folder of feature examples with `index.json.gz`.
+        features_dir: Folder of feature examples with `index.json.gz`, for all graphs. Without it, those that lie beside a
+            graph's transcoders, or are in its repository on the hub, are found.
         port: 0 takes the next free one, from 8041 on.
         host: Address to listen on. For one that other machines can reach they need a token, which `link` holds.
         allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
         live: A trace under way, which the page follows.
         model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
+        labels_dir: Where labels that graphs of one set share are kept; the user's data folder when left out.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
@@ -149,6 +153,7 @@ def serve(
         rules=AccessRules(host, check_origins(allow_origins), token_for(host)),
         live=live,
         runs=None if model is None else RunQueue(_runner(model)),
+        labels_dir=labels_folder() if labels_dir is None else Path(labels_dir),
     )
     server = Server(settings, _listen(host, port))
     server.start()
