@@ -99,7 +99,6 @@ class Routes:
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
-            Route("/api/features/{layer:int}/{feature:int}", self.feature),
             *RunRoutes(self._settings.runs, partial(json_body, limit=self._settings.max_body)).table(),
             *self._features.table(),
             Route("/data/{relative:path}", self.data_file),
