@@ -45,7 +45,7 @@ export function createApi(base) {
     },
 
     /** How far a trace under way is, `{state, slug, phase, done, total, seconds, version, …}`; its state is `none` without one. */
-    liveTrace: async () => (await request(address("api", "live"))).json(),
+    liveTrace: async () => (await request(address("api", "live"), { signal: AbortSignal.timeout(5000) })).json(),
 
     /** The graph of the rows that are known by now, or null if the trace has just ended. */
     async liveGraph() {

@@ -43,6 +43,7 @@ class Trace:
     def __init__(self, page: Page, server: Server, live: LiveTrace, folder: Path) -> None:
         self.page, self.server, self.live, self.folder = page, server, live, folder
         self.complaints: list[str] = []
+        self.is_over = False
 
     def publish(self, names: set[str]) -> None:
         self.live.publish(json.dumps(document(names)).encode())
@@ -73,7 +74,7 @@ def trace(browser: Browser, tmp_path: Path) -> Iterator[Trace]:
         page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))
         yield shown
         context.close()
-    assert shown.complaints == []
+    assert shown.is_over or shown.complaints == []
 
 
 def test_the_graph_grows_and_the_selection_stays(trace: Trace) -> None:
@@ -139,6 +140,6 @@ def test_a_server_that_goes_away_is_noticed(trace: Trace) -> None:
     trace.page.goto(trace.server.url)
     trace.publish(FIRST)
     trace.page.wait_for_selector(".plot-labels .token-label")
+    trace.is_over = True  # from now on the browser complains of the silence
     trace.server.stop()
-    expect(trace.page.locator(".live")).to_contain_text("ended early", timeout=30_000)
-    trace.complaints.clear()
+    expect(trace.page.locator(".live")).to_contain_text("ended early", timeout=60_000)

@@ -193,8 +193,8 @@ def test_labels_are_edited_saved_and_undone(viewer: Viewer) -> None:
 
 def test_a_label_being_typed_survives_what_arrives_meanwhile(viewer: Viewer) -> None:
     waiting: list[Any] = []
-    viewer.page.route("**/api/features/**", lambda route: waiting.append(route))
-    with viewer.page.expect_request("**/api/features/**"):
+    viewer.page.route("**/api/graphs/*/features/**", lambda route: waiting.append(route))
+    with viewer.page.expect_request("**/api/graphs/*/features/**"):
         viewer.open(clickedId="1_10_1")
     viewer.page.keyboard.press("e")
     field = viewer.page.locator(".panel-feature .edit-field")
