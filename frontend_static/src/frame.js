@@ -49,10 +49,11 @@ function createFrame(areas, store, mounted, context) {
     for (const { area, element, parts } of shown) {
       const front = frontOf(area, raised);
       const large = area.names.includes(maximised);
-      element.style.left = large ? "0%" : `${(area.x / COLUMNS) * 100}%`;
-      element.style.top = large ? "0%" : `${(area.y / ROWS) * 100}%`;
-      element.style.width = large ? "100%" : `${(area.w / COLUMNS) * 100}%`;
-      element.style.height = large ? "100%" : `${(area.h / ROWS) * 100}%`;
+      const [x, y, w, rows] = large ? [0, 0, COLUMNS, ROWS] : [area.x, area.y, area.w, area.h];
+      element.style.left = `calc(${(x / COLUMNS) * 100}% + var(--gap) / 2)`;
+      element.style.top = `calc(${(y / ROWS) * 100}% + var(--gap) / 2)`;
+      element.style.width = `calc(${(w / COLUMNS) * 100}% - var(--gap))`;
+      element.style.height = `calc(${(rows / ROWS) * 100}% - var(--gap))`;
       element.classList.toggle("maximised", large);
       element.hidden = maximised !== null && !large;
       for (const { name, tab, body, controls } of parts) {
