@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from circuit_tracer_cli.errors import BadPrompt, BadTarget, InvalidValue, ModelMismatch
 from circuit_tracer_cli.types import Progress
@@ -265,7 +265,14 @@ def planned(
     )
     host = available_memory(torch.device("cpu")) or 2**62
     budget = Budget(host, None if device.type == "cpu" else available_memory(device))
-    plan = plan_memory(sizes, budget, lazy_encoder=request.lazy_encoder, lazy_decoder=request.lazy_decoder)
+    wish = request.offload.lower()
+    plan = plan_memory(
+        sizes,
+        budget,
+        lazy_encoder=request.lazy_encoder,
+        lazy_decoder=request.lazy_decoder,
+        offload=None if wish == "auto" else cast("Any", wish),
+    )
     return sizes, plan, budget
 
 
@@ -278,7 +285,7 @@ def count_tokens(request: TraceRequest, model: str) -> int:
     return len(ensure_tokenized(prompt_text(request, tokenizer), tokenizer, model_name=model))
 
 
-def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
+def load_model(request: TraceRequest, progress: Progress, plan: MemoryPlan | None = None) -> ReplacementModel:
     """The transcoders and then the model of a request."""
     import torch
 
@@ -286,7 +293,7 @@ def load_model(request: TraceRequest, progress: Progress) -> ReplacementModel:
     from circuit_tracer_cli.transcoders.loading import load_transcoders
 
     device, dtype = pick_device(request.device), getattr(torch, DTYPES[request.dtype])
-    plan = planned(request, device)[1]
+    plan = plan or planned(request, device)[1]
     if not plan.fits:
         progress.note(
             "this may not fit into memory; circuit-tracer estimate says what it needs, and a smaller --max-feature-nodes or a "
@@ -330,10 +337,15 @@ def trace(
     """
     with offline_mode(request.offline):
         check(request)
-        model = load_model(request, progress)
-        if on_model is not None:
+        plan = planned(request, pick_device(request.device))[1]
+        model = load_model(request, progress, plan)
+        whole = plan.choices.offload == "none"  # else others must wait until its weights are back
+        if on_model is not None and whole:
             on_model(model)
-        return trace_with(model, request, progress, on_partial)
+        graph = trace_with(model, request, progress, on_partial, plan)
+        if on_model is not None and not whole:
+            on_model(model)
+        return graph
 
 
 def trace_with(
@@ -341,8 +353,9 @@ def trace_with(
     request: TraceRequest,
     progress: Progress,
     on_partial: Callable[[Callable[[], Graph]], None] | None = None,
+    plan: MemoryPlan | None = None,
 ) -> Graph:
-    """Make a graph with a model that is loaded already."""
+    """Make a graph with a model that is loaded already; the plan says where weights wait and how large blocks are."""
     from circuit_tracer_cli.attribution.attribute import attribute
 
     graph = attribute(
@@ -353,7 +366,8 @@ def trace_with(
         desired_logit_prob=request.desired_logit_prob,
         batch_size=request.batch_size,
         max_feature_nodes=request.max_feature_nodes,
-        offload=request.offload.lower(),
+        offload=request.offload.lower() if plan is None else plan.choices.offload,
+        compute_block=None if plan is None else plan.choices.work,
         update_interval=request.update_interval,
         progress=progress,
         on_partial=on_partial,

@@ -6,35 +6,40 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata as package_metadata
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from circuit_tracer_cli import __version__
+from circuit_tracer_cli.attribution.backoff import BlockSize
 from circuit_tracer_cli.attribution.linear import LinearEngine
+from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.packaging import Packager, packed
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.attribution.targets import AttributionTargets
 from circuit_tracer_cli.attribution.vjp import VjpEngine
-from circuit_tracer_cli.backends.base import FrozenPass
+from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, ModelPart
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 PartialGraphs = Callable[[Callable[[], Graph]], None]
 """Called whenever more rows are known, with a function that makes the graph of those; it costs nothing unless that is called."""
 Packing = Callable[[], tuple[Tensor, Edges]]
-OFFLOADS = (None, "auto", "none", "cpu", "disk")
+OFFLOADS: dict[str | None, Place] = {
+    None: "none", "None": "none", "none": "none", "auto": "none", "cpu": "cpu", "disk": "disk",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ def attribute(
     engine: str = "auto",
     progress: Progress | None = None,
     on_partial: PartialGraphs | None = None,
+    compute_block: int | None = None,
 ) -> Graph:
     """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
@@ -110,12 +116,15 @@ def attribute(
         desired_logit_prob: Stop choosing when their probabilities sum to this.
         batch_size: With `update_interval`, how many features are chosen between two rankings.
         max_feature_nodes: Most features that become nodes; None or 0 for all.
-        offload: Accepted as in the reference; the engine needs no MLP once the forward pass is done.
+        offload: Where weights wait that the trace no longer needs: `cpu`, `disk`, or None for where they are. MLPs, embeddings,
+            encoders and decoders are back when the call ends. `auto` is for the command line, whose memory plan decides.
         verbose: Show progress on the terminal.
         update_interval: Batches between two rankings.
         engine: `auto`, `closed-form` or `vector-jacobian`.
         progress: Somebody to tell about phases and rows.
         on_partial: Somebody who may look at the graph of the rows that are known so far.
+        compute_block: Most rows times positions that the engine computes at once; None for what suits the device. Halved where
+            memory runs out. Never changes which features are chosen.
 
     Returns:
         The graph, rows in float32, row = target, column = source (Ameisen et al. 2025, "Attribution graphs").
@@ -128,11 +137,14 @@ def attribute(
     settings = AttributionSettings(
         max_n_logits, desired_logit_prob, batch_size, max_feature_nodes, update_interval
     )
-    if offload not in (*OFFLOADS, "None"):
+    if offload not in OFFLOADS:
         raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
-    return Attribution(model, settings, engine, progress, on_partial).run(prompt, attribution_targets)
+    size = BlockSize(compute_block or largest_work(model.device))
+    run = Attribution(model, settings, engine, progress, on_partial, size)
+    with Offload(OFFLOADS[offload], model.model.forget_weights) as run.offload:
+        return run.run(prompt, attribution_targets)
 
 
 def _terminal_progress() -> Progress:
@@ -152,6 +164,7 @@ class Attribution:
         engine: str,
         progress: Progress,
         on_partial: PartialGraphs | None = None,
+        size: BlockSize | None = None,
     ) -> None:
         if engine not in ("auto", LinearEngine.name, VjpEngine.name):
             raise InvalidValue(
@@ -160,6 +173,10 @@ class Attribution:
         self.model, self.settings, self.engine_name, self.progress = model, settings, engine, progress
         self.watch = Stopwatch(progress)
         self.on_partial = on_partial
+        self.size = size or BlockSize(largest_work(model.device))
+        self.offload = Offload("none")
+        self.plausibility: Plausibility | None = None
+        self.linear_weights: LinearWeights | None = None  # without embeddings, while those are away
 
     @torch.no_grad()
     def run(self, prompt: str | Tensor | Sequence[int], attribution_targets: Any) -> Graph:
@@ -171,13 +188,15 @@ class Attribution:
             frozen = self.model.frozen_pass(tokens.ids)
         with self.watch.phase("targets"):
             targets = self.targets(attribution_targets, frozen)
+        self.rest_of_model()
         with self.watch.phase("active features"):
             active = self.active(frozen, tokens)
         with self.watch.phase("source vectors"):
             engine = self.engine(frozen, active, tokens)
-        work = largest_work(self.model.device)
+        self.offload.transcoders(self.model.transcoders)
+        size = self.size
         with self.watch.phase("logit rows", len(targets)):
-            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), work))
+            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), size))
             first_rows = list(first)
         count = min(self.settings.max_feature_nodes or len(active), len(active))
         made_of = partial(self.graph, tokens, frozen, active, targets, engine)
@@ -188,7 +207,7 @@ class Attribution:
 
         offer(lambda: packed(engine.columns, first_rows, len(targets)))
         with self.watch.phase("feature rows", count):
-            selected, packager = self.trace(engine, active, first_rows, targets, count, work, offer)
+            selected, packager = self.trace(engine, active, first_rows, targets, count, size, offer)
         with self.watch.phase("packaging"):
             return made_of(selected, packager.edges())
 
@@ -203,6 +222,19 @@ class Attribution:
             desired_logit_prob=self.settings.desired_logit_prob,
             note=self.progress.note,
         )
+
+    def rest_of_model(self) -> None:
+        """Let the weights go that the closed form doesn't need: MLPs, embedding, unembedding."""
+        backend = self.model.model
+        if self.offload.place == "none" or self.engine_name == VjpEngine.name or not backend.has_closed_form:
+            return
+        weights = backend.weights
+        assert weights is not None
+        empty = weights.W_U.new_empty(0, weights.W_U.shape[1])
+        self.linear_weights = replace(weights, W_U=empty, W_E=empty)
+        backend.forget_weights()
+        for part in get_args(ModelPart):
+            self.offload.parameters(backend.parameters_of(part))
 
     def active(self, frozen: FrozenPass, tokens: Tokens) -> ActiveFeatures:
         """The active features. Raises NoActiveFeatures."""
@@ -220,8 +252,12 @@ class Attribution:
         transcoders, backend = self.model.transcoders, self.model.model
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype)
+        outputs = [layer.feature_output for layer in frozen.layers]
+        self.plausibility = judge(transcoders, active, sources.errors, outputs, tokens.zero_positions)
+        for warning in self.plausibility.warnings:
+            self.progress.note(f"warning: {warning}")
         skips = [transcoders.skip_matrix(layer) for layer in range(transcoders.n_layers)]
-        weights = backend.weights
+        weights = self.linear_weights or backend.weights
         if self.engine_name == VjpEngine.name or weights is None:
             if self.engine_name == LinearEngine.name:
                 raise InvalidValue(
@@ -238,7 +274,7 @@ class Attribution:
         first_rows: list[RowBlock],
         targets: AttributionTargets,
         count: int,
-        work: int,
+        size: BlockSize,
         offer: Callable[[Packing], None],
     ) -> tuple[Tensor, Packager]:
         """Rows of all features, or of the `count` most influential ones; the features, ascending, and the packed rows."""
@@ -247,10 +283,10 @@ class Attribution:
             selected = torch.arange(count)
             packager = Packager(engine.columns, selected, len(targets))
             blocks: Iterator[RowBlock] = self.advancing(
-                feature_rows(engine, transcoders, active, selected, work)
+                feature_rows(engine, transcoders, active, selected, size)
             )
         else:
-            kept = self.most_influential(engine, active, first_rows, targets, count, work, offer)
+            kept = self.most_influential(engine, active, first_rows, targets, count, size, offer)
             selected = torch.sort(torch.cat([block.nodes for block in kept])).values
             packager = Packager(engine.columns, selected, len(targets))
             blocks = (kept.pop() for _ in range(len(kept)))
@@ -269,7 +305,7 @@ class Attribution:
         first_rows: list[RowBlock],
         targets: AttributionTargets,
         count: int,
-        work: int,
+        size: BlockSize,
         offer: Callable[[Packing], None],
     ) -> list[RowBlock]:
         """Rows of the features that matter most, ranked anew after every `update_interval * batch_size` of them (spec 2.6)."""
@@ -284,7 +320,7 @@ class Attribution:
         while (done := int(visited.sum())) < count:
             chosen = next_features(influence.of_features(), visited, min(step, count - done))
             visited[chosen] = True
-            blocks = list(self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, work)))
+            blocks = list(self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, size)))
             kept += blocks
             if done + len(chosen) < count:
                 influence.add(blocks)
@@ -349,6 +385,9 @@ class Attribution:
             "create_time_ms": int(time.time() * 1000),
             "zero_positions": list(tokens.zero_positions),
             "timings": self.watch.seconds,
+            "compute_block": self.size.work,
+            "offload": self.offload.place,
+            **({"plausibility": self.plausibility.record()} if self.plausibility else {}),
         }
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.attribution.backoff import BlockSize, rows_in_parts
 from circuit_tracer_cli.attribution.blocks import plan_blocks
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.linear import Targets
@@ -39,20 +40,18 @@ def largest_work(device: torch.device) -> int:
     return CPU_WORK if device.type == "cpu" else GPU_WORK
 
 
-def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, work: int) -> Iterator[RowBlock]:
+def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> Iterator[RowBlock]:
     """Rows of the logit targets, whose directions `(K, d_model)` stand at the last position's final norm output."""
     n_features = engine.columns.n_features
-    step = max(1, work // n_pos)
-    for start in range(0, len(vectors), step):
-        chunk = vectors[start : start + step]
-        layers = torch.full((len(chunk),), engine.n_layers)
-        rows = engine.rows(Targets(layers, torch.full_like(layers, n_pos - 1), chunk))
-        nodes = torch.arange(start, start + len(chunk)) + n_features
-        yield RowBlock(nodes, layers, rows.to("cpu", torch.float32))
+    layers = torch.full((len(vectors),), engine.n_layers)
+    targets = Targets(layers, torch.full_like(layers, n_pos - 1), vectors)
+    for chunk in torch.arange(len(vectors)).split(max(1, size.work // n_pos)):
+        for index, rows in rows_in_parts(engine, targets, chunk, size):
+            yield RowBlock(index + n_features, layers[index], rows)
 
 
 def feature_rows(
-    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, work: int
+    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
 ) -> Iterator[RowBlock]:
     """Rows of the chosen active features (indices into `active`), in an order that suits the engine."""
     chosen = torch.sort(chosen).values
@@ -64,9 +63,10 @@ def feature_rows(
         indices = active.indices[part.to(active.indices.device)].cpu()
         layers, positions = indices[:, 0], indices[:, 1]
         vectors = encoder_rows(transcoders, layers, indices[:, 2])
-        for index in plan_blocks(layers, positions, work):
-            rows = engine.rows(Targets(layers, positions, vectors).select(index))
-            yield RowBlock(part[index], layers[index], rows.to("cpu", torch.float32))
+        targets = Targets(layers, positions, vectors)
+        for block in plan_blocks(layers, positions, size.work):
+            for index, rows in rows_in_parts(engine, targets, block, size):
+                yield RowBlock(part[index], layers[index], rows)
 
 
 def encoder_rows(transcoders: Transcoders, layers: Tensor, features: Tensor) -> Tensor:

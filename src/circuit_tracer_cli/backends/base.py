@@ -20,6 +20,8 @@ from circuit_tracer_cli.types import UnifiedConfig
 if TYPE_CHECKING:
     from circuit_tracer_cli.backends.frozen_run import FreezeNames
 
+ModelPart = Literal["mlp", "embedding"]
+
 
 @dataclass(frozen=True, slots=True)
 class NormWeights:
@@ -168,6 +170,16 @@ class Backend(Protocol):
     @property
     def weights(self) -> LinearWeights | None:
         """The linear weights, or None where the family has no closed form."""
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether `weights` isn't None. Builds nothing."""
+
+    def forget_weights(self) -> None:
+        """Drop the record of linear weights; it is made anew when it is asked for."""
+
+    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
         """What the two hook names mean in this family. Raises ModelMismatch naming the hooks that exist."""

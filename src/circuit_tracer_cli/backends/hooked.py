@@ -20,6 +20,7 @@ from circuit_tracer_cli.backends.base import (
     FrozenPass,
     Hooks,
     LinearWeights,
+    ModelPart,
     ModelShape,
     NormWeights,
 )
@@ -111,6 +112,19 @@ class HookedBackend:
     def weights(self) -> LinearWeights | None:
         """The linear weights, or None where the family has no closed form."""
         return self.parts.linear_weights() if self.family.closed_form else None
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether the family has linear weights."""
+        return self.family.closed_form
+
+    def forget_weights(self) -> None:
+        """Drop the record of linear weights, whose views would keep moved parameters in memory."""
+        self.__dict__.pop("weights", None)
+
+    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
+        return self.parts.parameters_of(part)
 
     @property
     def start_hook(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, ModelShape, NormWeights
+from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, ModelPart, ModelShape, NormWeights
 from circuit_tracer_cli.backends.families.base import Parts
 from circuit_tracer_cli.errors import UnsupportedArchitecture
 
@@ -88,6 +88,13 @@ class ModelParts:
                 f"{type(self.model).__name__} has no {path}",
                 hint="another version of transformers may have it",
             ) from None
+
+    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
+        mlps = [block[self.parts.mlp] for block in self.of_block]
+        modules = mlps if part == "mlp" else [self.embed, self.unembed]
+        found = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+        return list(found.values())
 
     def has(self, part: str) -> bool:
         """Whether blocks have a norm of that name of their own."""

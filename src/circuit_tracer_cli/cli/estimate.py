@@ -62,6 +62,7 @@ def estimate(
     device: own.DeviceOpt = "auto",
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
+    offload: own.OffloadOpt = "auto",
     offline: own.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
     json_: opt.JsonOpt = False,
@@ -79,7 +80,7 @@ def estimate(
     request = TraceRequest(
         prompt=prompt or "", transcoder_set=transcoder_set, model=model, max_n_logits=max_n_logits,
         max_feature_nodes=max_feature_nodes, dtype=own.long_dtype(dtype), device=device,
-        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offline=offline,
+        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
     )  # fmt: skip
     found = estimate_trace(request, n_tokens=tokens or (None if prompt else _DEFAULT_TOKENS), active=active)
     if json_:
@@ -108,6 +109,7 @@ def _record(found: Estimate) -> dict[str, Any]:
         "total_seconds": round(sum(found.seconds.values()), 4),
         "lazy_encoder": plan.choices.lazy_encoder,
         "lazy_decoder": plan.choices.lazy_decoder,
+        "offload": plan.choices.offload,
         "compute_block": plan.choices.work,
     }
 
@@ -130,6 +132,9 @@ def _print(found: Estimate, output: Output) -> None:
         if chosen
     ]
     output.result(f"from disk    {' and '.join(lazy) if lazy else 'nothing'}, as needed")
+    if plan.choices.offload != "none":
+        where = "host memory" if plan.choices.offload == "cpu" else "a temporary file"
+        output.result(f"offload      what has done its work waits in {where}")
     output.result()
     rows = [
         (name, _size(plan.phases[name]), _time(found.seconds[name]) if name in found.seconds else "")

@@ -41,11 +41,13 @@ def trace_sizes(
         CircuitTracerError: What inspecting the set or reading the configuration raises.
         ModelMismatch: They don't belong together.
     """
+    from circuit_tracer_cli.backends.families import family_for
     from circuit_tracer_cli.backends.model_config import model_shape
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
     described = inspect_transcoders(transcoder_set)
-    shape, set_shape = model_shape(model_config(model_folder)), described.shape
+    config = model_config(model_folder)
+    shape, set_shape = model_shape(config), described.shape
     for what in ("n_layers", "d_model"):
         ours, theirs = getattr(shape, what), getattr(set_shape, what)
         if ours != theirs:
@@ -70,11 +72,12 @@ def trace_sizes(
         n_targets=n_targets,
         max_feature_nodes=max_feature_nodes,
         active_per_position=active_per_position or _l0_of(transcoder_set, described.folder),
-        model_params=parameters(model_folder, model_config(model_folder)),
+        model_params=parameters(model_folder, config),
         dtype_bytes=width,
         encoder_bytes=sum(set_shape.encoder_bytes) * width // stored,
         decoder_bytes=sum(set_shape.decoder_bytes) * width // stored,
         skip_layers=len(set_shape.skip_layers),
+        closed_form=family_for(config).closed_form,
     )
 
 

@@ -7,6 +7,7 @@ What is held through a phase adds up; what a phase needs for a moment counts in 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
 
@@ -89,6 +90,11 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
     }
 
 
+def _moves(choices: Choices) -> bool:
+    """Whether offloading takes anything off the device that computes."""
+    return choices.offload == "disk" or (choices.offload == "cpu" and choices.on_gpu)
+
+
 def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
     """The peaks of a trace that is run in a given way."""
     held, moment = held_parts(sizes, choices), momentary_parts(sizes, choices)
@@ -96,10 +102,14 @@ def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
     program = PROGRAM_ON_GPU if choices.on_gpu else PROGRAM
     sofar = program + base
     phases = {"loading": sofar, "forward pass": sofar + held["forward pass"] + moment["forward pass"]}
-    sofar += held["forward pass"]
+    away = sizes.resting_bytes if _moves(choices) else 0
+    sofar += held["forward pass"] - away
     phases["active features"] = sofar + moment["active features"]
     sofar += held["source vectors"] + held["folded weights"]
     phases["source vectors"] = sofar + moment["source vectors"]
+    if _moves(choices):
+        away += held["encoders"] + held["decoders"]
+        sofar -= held["encoders"] + held["decoders"]
     rows = 0 if choices.on_gpu else held["rows"]
     phases["rows"] = sofar + held["encoder rows"] + moment["rows"] + rows
     if not choices.on_gpu:
@@ -108,7 +118,8 @@ def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
     loading = PROGRAM + max(
         held["model"] // 4, (held["encoders"] + held["decoders"]) // max(1, sizes.n_layers)
     )
-    host = max(loading, PROGRAM + held["rows"] + moment["packaging"])
+    waiting = away if choices.offload == "cpu" else 0
+    host = max(loading, PROGRAM + waiting + held["rows"] + moment["packaging"])
     return MemoryPlan(choices, held, phases, host, max(phases.values()))
 
 
@@ -118,22 +129,25 @@ def plan_memory(
     *,
     lazy_encoder: bool | None = None,
     lazy_decoder: bool | None = None,
+    offload: Literal["none", "cpu", "disk"] | None = None,
 ) -> MemoryPlan:
     """The way to run a trace that fits the memory and gives up the least speed.
 
-    In this order: everything as usual; decoders lazy; encoders lazy too; then smaller blocks in the engine. Choices that
-    are given stay as they are. If nothing fits, the leanest way comes back with `fits` False.
+    In this order: everything as usual, decoders lazy; on an accelerator, what has done its work in host memory; encoders lazy;
+    what has done its work on the disk; then smaller blocks in the engine. Choices that are given stay as they are. If nothing
+    fits, the leanest way comes back with `fits` False.
 
     Args:
         sizes: What is to be traced.
         budget: Memory that there is.
         lazy_encoder: True or False as asked for; None to decide.
         lazy_decoder: The same.
+        offload: Where weights are to wait; None to decide.
     """
     on_gpu = budget.device is not None
     start = Choices(work=WORK[on_gpu], on_gpu=on_gpu)
     plan = None
-    for choices in _ways(start, lazy_encoder, lazy_decoder):
+    for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
         plan = predict(sizes, choices)
         if _fits(plan, budget):
             return plan
@@ -141,17 +155,28 @@ def plan_memory(
     return replace(plan, fits=False)
 
 
-def _ways(start: Choices, lazy_encoder: bool | None, lazy_decoder: bool | None) -> list[Choices]:
+def _ways(
+    start: Choices,
+    lazy_encoder: bool | None,
+    lazy_decoder: bool | None,
+    offload: Literal["none", "cpu", "disk"] | None,
+) -> list[Choices]:
     """Ways to run a trace, from the fastest to the leanest, that agree with what was asked for."""
-    decoders = (
-        [True] if lazy_decoder is None else [lazy_decoder]
-    )  # lazy decoders cost next to nothing: rows are read once
-    encoders = [False, True] if lazy_encoder is None else [lazy_encoder]
-    ways = [
-        replace(start, lazy_encoder=encoder, lazy_decoder=decoder)
-        for encoder in encoders
-        for decoder in decoders
+    # Lazy decoders cost next to nothing: rows are read once.
+    start = replace(start, lazy_decoder=lazy_decoder is not False)
+    order: list[tuple[bool, Literal["none", "cpu", "disk"]]] = [
+        (False, "none"),
+        (True, "none"),
+        (True, "disk"),
     ]
+    if start.on_gpu:
+        order = [(False, "none"), (False, "cpu"), (True, "cpu"), (True, "disk")]
+    ways: list[Choices] = []
+    for lazy, place in order:
+        encoder = lazy if lazy_encoder is None else lazy_encoder
+        way = replace(start, lazy_encoder=encoder, offload=place if offload is None else offload)
+        if way not in ways:
+            ways.append(way)
     work = start.work
     while (work := work // 2) >= SMALLEST_WORK:
         ways.append(replace(ways[-1], work=work))

@@ -31,6 +31,7 @@ class TraceSizes:
     encoder_bytes: int = 0
     decoder_bytes: int = 0
     skip_layers: int = 0
+    closed_form: bool = True  # whether the engine runs without the model's MLPs
 
     @property
     def compute_bytes(self) -> int:
@@ -66,6 +67,14 @@ class TraceSizes:
         return self.features + (self.n_layers + 1) * self.n_pos + self.n_targets
 
     @property
+    def resting_bytes(self) -> int:
+        """MLPs and embeddings, which the closed form doesn't need after the forward pass (untied ones aren't counted twice)."""
+        if not self.closed_form:
+            return 0
+        attention = 2 * self.d_model * (self.attention_width + self.value_width) * self.n_layers
+        return max(0, self.model_params - attention) * self.dtype_bytes
+
+    @property
     def attention_width(self) -> int:
         """Heads times head width."""
         return self.n_heads * self.d_head
@@ -84,6 +93,7 @@ class Choices:
     lazy_encoder: bool = False
     lazy_decoder: bool = True
     on_gpu: bool = False
+    offload: Literal["none", "cpu", "disk"] = "none"
 
 
 @dataclass(frozen=True, slots=True)

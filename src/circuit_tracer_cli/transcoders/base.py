@@ -18,6 +18,8 @@ class Transcoders(Protocol):
     for a cross-layer one.
     """
 
+    stated_l0: float | None
+
     @property
     def kind(self) -> Kind:
         """Per-layer (`plt`) or cross-layer (`clt`)."""
@@ -45,6 +47,10 @@ class Transcoders(Protocol):
     @property
     def scan(self) -> str | list[str] | None:
         """The id under which feature examples are found."""
+
+    @property
+    def expected_l0(self) -> float | None:
+        """Active features per layer and position that the set was trained to have; None where its files don't say."""
 
     @property
     def has_skip(self) -> bool:

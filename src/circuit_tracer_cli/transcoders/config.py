@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ _ACTIVATIONS: dict[str, ActivationName] = {
 }
 # Sets whose published config states another k than the one they were trained with.
 _TRAINED_K = {"facebook/crv-8b-instruct-transcoders": 128}
+_L0_IN_NAME = re.compile(r"(?:^|[/_])(?:average_)?l0_(\d+(?:\.\d+)?)(?:[/_.]|$)")
 _MAX_BYTES = 2**20
 
 
@@ -40,6 +42,12 @@ class SetConfig:
     k: int | None = None
     transcoders: tuple[str, ...] | None = None  # one file reference per layer, where the config lists them
     notes: tuple[str, ...] = ()  # what the user should know about how it was read
+
+
+def stated_l0(config: SetConfig) -> float | None:
+    """Mean active features per layer and position that a set's files name, as GemmaScope's `average_l0_76` do."""
+    found = [float(match[1]) for name in config.transcoders or () if (match := _L0_IN_NAME.search(name))]
+    return sum(found) / len(found) if found else None
 
 
 def read_config(folder: Path, default_scan: str, scan: str | None = None) -> SetConfig:

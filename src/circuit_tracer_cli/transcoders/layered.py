@@ -43,6 +43,7 @@ class LayeredTranscoders(ABC, Generic[L]):
         self.feature_input_hook = feature_input_hook
         self.feature_output_hook = feature_output_hook
         self.scan = scan
+        self.stated_l0: float | None = None
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -67,6 +68,15 @@ class LayeredTranscoders(ABC, Generic[L]):
     def d_transcoder(self) -> int:
         """Features per layer."""
         return self.layers[0].d_transcoder
+
+    @property
+    def expected_l0(self) -> float | None:
+        """Active features per layer and position: what the set's files state, else the k of TopK, else None."""
+        if self.stated_l0 is not None:
+            return self.stated_l0
+        counts = [getattr(layer.activation, "k", None) for layer in self.layers]
+        known = [count for count in counts if count is not None]
+        return sum(known) / len(known) if len(known) == len(counts) else None
 
     @property
     def has_skip(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.config import SetConfig, read_config
+from circuit_tracer_cli.transcoders.config import SetConfig, read_config, stated_l0
 from circuit_tracer_cli.transcoders.converted import converted_folder, is_complete, read_manifest
 from circuit_tracer_cli.transcoders.formats import recognise
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetShape, SetSource
@@ -99,7 +99,9 @@ def load_transcoders(
 def load_source(source: SetSource, options: LoadOptions, commit: str | None = None) -> LoadedTranscoders:
     """The set of files that are here."""
     _, loader = recognised(source)
-    return LoadedTranscoders(loader.load(source, options), source.config, commit)
+    transcoders = loader.load(source, options)
+    transcoders.stated_l0 = stated_l0(source.config)
+    return LoadedTranscoders(transcoders, source.config, commit)
 
 
 def open_source(

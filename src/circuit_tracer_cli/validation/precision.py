@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
+from circuit_tracer_cli.attribution.backoff import BlockSize
 from circuit_tracer_cli.attribution.rows import feature_rows, largest_work
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -78,7 +79,9 @@ def _exact_weights(graph: Graph, model: ReplacementModel, rows: Tensor, sources:
     chosen = torch.tensor(sorted({target for target in target_of if target >= 0}), dtype=torch.int64)
     column_of = torch.argsort(engine.columns.nodes())
     computed: dict[int, Tensor] = {}
-    for block in feature_rows(engine, model.transcoders, active, chosen, largest_work(model.device)):
+    for block in feature_rows(
+        engine, model.transcoders, active, chosen, BlockSize(largest_work(model.device))
+    ):
         computed.update(zip(block.nodes.tolist(), block.rows, strict=True))
     out = torch.full((len(rows),), torch.nan, dtype=torch.float64)
     for place, (target, source) in enumerate(zip(target_of, source_of, strict=True)):

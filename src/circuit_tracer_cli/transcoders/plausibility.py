@@ -1,0 +1,113 @@
+"""Whether transcoders do on a prompt what they were trained to do.
+
+A wrong hook, a wrong model or layers in a wrong order raise no error: shapes agree, and features are active. What gives them
+away is a reconstruction that is worse than none, or many times more or fewer active features than the set was trained to have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.transcoders.base import Transcoders
+from circuit_tracer_cli.transcoders.components import ActiveFeatures
+
+WORST_MEDIAN = 0.8
+"""Error over output, squared: 1 is what no transcoder at all gives. Right sets have 0.03 to 0.7, even on text of another kind."""
+
+WORST_LAYER = 1.2
+WORST_SHARE = 1 / 8
+"""More layers than this (two at least) above `WORST_LAYER` are in a wrong order, or belong elsewhere."""
+
+FEWEST_POSITIONS = 3
+SMALLEST_EXPANSION = 2
+"""Sets with fewer features per dimension than this aren't sparse codes; the numbers say nothing about them."""
+
+L0_FACTOR = 5
+LARGEST_SHARE = 0.1
+SMALLEST_L0 = 0.02
+"""Active features per layer and position of a set that states none: between these, as a share of its features and in number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plausibility:
+    """How well the set fits the model on one prompt."""
+
+    active_per_position: float  # per layer
+    expected_active: float | None  # what the set's own files say
+    reconstruction_error: tuple[float, ...]  # per layer, squared error over squared output
+    warnings: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """For a graph's metadata."""
+        values = asdict(self)
+        values["reconstruction_error"] = [round(value, 6) for value in self.reconstruction_error]
+        values["warnings"] = list(self.warnings)
+        return values
+
+
+def judge(
+    transcoders: Transcoders,
+    active: ActiveFeatures,
+    errors: Tensor,
+    outputs: Collection[Tensor],
+    zero_positions: Collection[int],
+) -> Plausibility:
+    """Judge a set by one prompt.
+
+    Args:
+        transcoders: The set.
+        active: What is active.
+        errors: `(layer, pos, d_model)`, output minus reconstruction.
+        outputs: Per layer `(pos, d_model)`, the output at the write point.
+        zero_positions: Positions that don't count.
+    """
+    n_pos = errors.shape[1]
+    kept = torch.ones(n_pos, dtype=torch.bool, device=errors.device)
+    kept[list(zero_positions)] = False
+    n_kept = int(kept.sum())
+    ratios = tuple(
+        float(error[kept].square().sum() / output[kept].to(error).square().sum().clamp_min(1e-30))
+        for error, output in zip(errors, outputs, strict=True)
+    )
+    per_position = len(active) / max(1, n_kept * transcoders.n_layers)
+    expected = transcoders.expected_l0
+    warnings: list[str] = []
+    if n_kept >= FEWEST_POSITIONS and transcoders.d_transcoder >= SMALLEST_EXPANSION * transcoders.d_model:
+        warnings += _of_reconstruction(ratios)
+        warnings += _of_activity(per_position, expected, transcoders.d_transcoder)
+    return Plausibility(round(per_position, 6), expected, ratios, tuple(warnings))
+
+
+def _of_reconstruction(ratios: tuple[float, ...]) -> list[str]:
+    median = sorted(ratios)[len(ratios) // 2]
+    bad = [layer for layer, ratio in enumerate(ratios) if ratio > WORST_LAYER]
+    if median <= WORST_MEDIAN and len(bad) < max(2, len(ratios) * WORST_SHARE):
+        return []
+    shown = bad or [layer for layer, ratio in enumerate(ratios) if ratio > WORST_MEDIAN]
+    where = f"layer{'s' if len(shown) > 1 else ''} {', '.join(map(str, shown[:6]))}{' …' if len(shown) > 6 else ''}"
+    worst = max(ratios[layer] for layer in shown)
+    return [
+        f"the transcoders reconstruct little of what the model computes in {where} (squared error up to {worst:.2g} of the "
+        "output; leaving them out gives 1): check that the model, the hooks in config.yaml, the order of layers and the dtype are those "
+        "that the set was trained with"
+    ]
+
+
+def _of_activity(per_position: float, expected: float | None, d_transcoder: int) -> list[str]:
+    if expected is not None:
+        fits = expected / L0_FACTOR <= per_position <= expected * L0_FACTOR
+        usual = f"the set was trained for {expected:g}"
+    else:
+        fits = SMALLEST_L0 <= per_position <= LARGEST_SHARE * d_transcoder
+        usual = f"the set has {d_transcoder} per layer"
+    if fits:
+        return []
+    return [
+        f"{per_position:.3g} features are active per token and layer, and {usual}: check the model, the hooks in config.yaml "
+        "and the dtype"
+    ]
