@@ -41,7 +41,7 @@ def test_what_does_not_belong_together(tmp_path: Path) -> None:
     with pytest.raises(BadModel):
         model_config(tmp_path)
     (tmp_path / "config.json").write_text(
-        '{"num_hidden_layers": 7, "hidden_size": 128, "num_attention_heads": 4, '
+        '{"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 7, "hidden_size": 128, "num_attention_heads": 4, '
         '"intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 64}'
     )
     with pytest.raises(ModelMismatch, match="n_layers 7"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -103,3 +104,43 @@ def test_time_goes_with_the_work() -> None:
     assert twice["rows"] == pytest.approx(seconds["rows"] / 2)
     longer = plan_time(replace(GEMMA, n_pos=128), Choices(work=4096), rates)
     assert longer["rows"] > 1.9 * seconds["rows"]
+
+
+def test_an_accelerator_sends_what_it_no_longer_needs_to_the_host_first() -> None:
+    usual = plan_memory(GEMMA, Budget(host=10**15, device=10**15))
+    assert usual.choices.offload == "none"
+    assert usual.device_peak is not None
+    tight = plan_memory(GEMMA, Budget(host=10**15, device=usual.device_peak - 1))
+    assert (tight.choices.offload, tight.choices.lazy_encoder) == ("cpu", False)
+    assert tight.device_peak is not None
+    assert tight.device_peak < usual.device_peak
+    assert tight.host_peak > usual.host_peak
+    narrow = plan_memory(GEMMA, Budget(host=usual.host_peak, device=usual.device_peak - 1))
+    assert narrow.choices.lazy_encoder
+
+
+def test_the_host_sends_it_to_the_disk_when_lazy_weights_are_not_enough() -> None:
+    rows = replace(GEMMA, n_pos=512, max_feature_nodes=20_000)
+    lazy = predict(rows, Choices(work=4096, lazy_encoder=True))
+    plan = plan_memory(rows, Budget(host=lazy.host_peak - 1))
+    assert (plan.choices.lazy_encoder, plan.choices.offload) == (True, "disk")
+    assert plan.fits
+    assert plan.phases["forward pass"] == lazy.phases["forward pass"]
+    assert plan.host_peak < lazy.host_peak
+
+
+@pytest.mark.parametrize("offload", ["none", "cpu", "disk"])
+@pytest.mark.parametrize("device", [None, 10**15, GIB])
+def test_an_offload_that_is_asked_for_stays(
+    offload: Literal["none", "cpu", "disk"], device: int | None
+) -> None:
+    plan = plan_memory(GEMMA, Budget(host=10**15, device=device), offload=offload)
+    assert plan.choices.offload == offload
+
+
+def test_without_a_closed_form_the_model_stays() -> None:
+    by_gradients = replace(GEMMA, closed_form=False)
+    assert by_gradients.resting_bytes == 0
+    assert 0 < GEMMA.resting_bytes < 2 * GEMMA.model_params
+    on_disk = Choices(work=4096, offload="disk")
+    assert predict(by_gradients, on_disk).phases["rows"] > predict(GEMMA, on_disk).phases["rows"]

@@ -93,8 +93,7 @@ def _of_reconstruction(ratios: tuple[float, ...]) -> list[str]:
     worst = max(ratios[layer] for layer in shown)
     return [
         f"the transcoders reconstruct little of what the model computes in {where} (squared error up to {worst:.2g} of the "
-        "output; leaving them out gives 1): check that the model, the hooks in config.yaml, the order of layers and the dtype are those "
-        "that the set was trained with"
+        "output; leaving them out gives 1): check that model, hooks, order of layers and dtype are those of their training"
     ]
 
 

@@ -1,0 +1,94 @@
+"""Running out of memory: blocks are halved until they fit, and the graph stays the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tests.builders import PROMPT, replacement
+from torch import Tensor
+
+from circuit_tracer_cli import attribute
+from circuit_tracer_cli.attribution.backoff import BlockSize, is_out_of_memory, rows_in_parts
+from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
+
+FAILURES: list[Callable[[], BaseException]] = [
+    MemoryError,
+    lambda: torch.OutOfMemoryError("CUDA out of memory"),
+    lambda: RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+class Small:
+    """An engine with room for so many rows times positions."""
+
+    def __init__(self, room: int, failure: Callable[[], BaseException] = MemoryError) -> None:
+        self.room, self.failure, self.calls = room, failure, 0
+
+    def rows(self, targets: Targets) -> Tensor:
+        self.calls += 1
+        if len(targets) * (int(targets.positions.max()) + 1) > self.room:
+            raise self.failure()
+        return targets.vectors[:, :1] + targets.positions[:, None]
+
+
+def targets(n: int, position: int = 3) -> Targets:
+    vectors = torch.arange(n, dtype=torch.float32)[:, None].expand(n, 2)
+    return Targets(torch.full((n,), 1), torch.full((n,), position), vectors)
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize("room", [4, 9, 100])
+def test_all_rows_come_in_their_order(failure: Callable[[], BaseException], room: int) -> None:
+    given, size = targets(21), BlockSize(1000)
+    order = torch.arange(20, -1, -1)
+    parts = list(rows_in_parts(Small(room, failure), given, order, size))
+    assert torch.equal(torch.cat([index for index, _ in parts]), order)
+    assert torch.equal(torch.cat([rows for _, rows in parts])[:, 0], order.float() + 3)
+    assert (size.halvings == 0) == (room == 100)
+    assert size.work == 1000 if room == 100 else size.work < 84
+
+
+def test_what_did_not_fit_is_not_tried_again() -> None:
+    engine, size = Small(16), BlockSize(1000)
+    list(rows_in_parts(engine, targets(16), torch.arange(16), size))
+    before = engine.calls
+    list(rows_in_parts(engine, targets(16), torch.arange(16), size))
+    assert engine.calls - before == 4
+
+
+def test_a_single_row_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(MemoryError):
+        list(rows_in_parts(Small(3), targets(4), torch.arange(4), BlockSize(1000)))
+
+
+def test_other_errors_pass() -> None:
+    assert not is_out_of_memory(RuntimeError("shapes don't agree"))
+    engine = Small(1, lambda: RuntimeError("shapes don't agree"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(rows_in_parts(engine, targets(4), torch.arange(4), BlockSize(1000)))
+    assert engine.calls == 1
+
+
+@pytest.mark.parametrize("limit", [None, 12])
+def test_the_graph_does_not_depend_on_it(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+    model = replacement("llama", "clt", n_features=36)
+    settings: dict[str, Any] = {"max_feature_nodes": limit, "batch_size": 2, "update_interval": 2}
+    usual = attribute(list(PROMPT), model, **settings)
+    original = LinearEngine.rows
+    failed = []
+
+    def starving(self: LinearEngine, given: Targets) -> Tensor:
+        if len(given) > 3:
+            failed.append(len(given))
+            raise torch.OutOfMemoryError("out of memory")
+        return original(self, given)
+
+    monkeypatch.setattr(LinearEngine, "rows", starving)
+    starved = attribute(list(PROMPT), model, **settings)
+    assert failed
+    assert torch.equal(starved.selected_features, usual.selected_features)
+    torch.testing.assert_close(starved.adjacency_matrix, usual.adjacency_matrix, atol=1e-6, rtol=1e-5)
+    assert starved.metadata["compute_block"] < usual.metadata["compute_block"]
