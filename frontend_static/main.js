@@ -12,6 +12,7 @@ import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
 import { cantor, maxThreshold, parseGraph, topLogit, visibleNodes } from "./src/graph.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
+import { loadGraph } from "./src/load.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
 import { graphInfo } from "./src/panels/graph-info.js";
@@ -43,6 +44,7 @@ const help = helpDialog();
 const info = graphInfo(store);
 let brought = false;
 let looked = null;
+let opening = 0;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
@@ -126,9 +128,16 @@ async function open(slug, params = {}) {
   if (store.get("slug") !== null && slug !== store.get("slug")) leave();
   if (autosave.dirty() && slug !== store.get("slug")) await autosave.flush();
   try {
-    const { json, etag } = await api.readGraph(slug);
-    show(slug, parseGraph(json), etag, { ...json.qParams, ...params });
-    message.hidden = true;
+    opening += 1;
+    const [call, shown] = [opening, { graph: null }];
+    const take = ({ graph, params: saved, etag }) => {
+      if (call !== opening) return;
+      if (shown.graph && store.get("graph") === shown.graph) renew(graph, store.get("etag"));
+      else if (!shown.graph) show(slug, graph, etag, { ...saved, ...params });
+      shown.graph = graph;
+      message.hidden = true;
+    };
+    take(await loadGraph(api, slug, take));
   } catch (error) {
     return report(error);
   }
@@ -234,10 +243,10 @@ function follow({ slug }) {
 async function openFinished(slug) {
   if (store.get("edits") === 0) return open(slug, store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
   try {
-    const { json, etag } = await api.readGraph(slug);
-    const { otherParams, ...theirs } = fromParams(json.qParams);
+    const { graph, params, etag } = await loadGraph(api, slug);
+    const { otherParams, ...theirs } = fromParams(params);
     const ours = Object.fromEntries(["pinned", "supernodes", "labels", "notes"].map((key) => [key, store.get(key)]));
-    renew(parseGraph(json), etag, { ...mergedAnnotations(ours, theirs), otherParams });
+    renew(graph, etag, { ...mergedAnnotations(ours, theirs), otherParams });
     await autosave.flush();
   } catch (error) {
     return report(error);

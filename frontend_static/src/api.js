@@ -33,6 +33,19 @@ export function createApi(base) {
       return { json: await reply.json(), etag: reply.headers.get("etag") };
     },
 
+    /**
+     * `{bytes, start, tag}` of a graph's compact form: from a byte on, or up to one. It starts at 0 where the server doesn't know ranges
+     * or the graph has changed since `etag`. Throws where there is no such form.
+     */
+    async readCompact(slug, { from = 0, to = null, etag = null }) {
+      const headers = { Range: `bytes=${from}-${to === null ? "" : to - 1}` };
+      if (etag) headers["If-Range"] = etag;
+      const reply = await request(address("api", "graphs", slug, "compact"), { headers });
+      if (reply.status === 204) throw new ApiError(204, "This graph has no compact form");
+      const start = reply.status === 206 ? from : 0;
+      return { bytes: await reply.arrayBuffer(), start, tag: reply.headers.get("etag") };
+    },
+
     /** Saves `qParams`; returns the new tag. Status 412 means that somebody else saved first. */
     async saveAnnotations(slug, etag, params, { keepalive = false } = {}) {
       const reply = await request(address("api", "graphs", slug, "annotations"), {

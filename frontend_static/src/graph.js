@@ -1,5 +1,7 @@
 /* From a graph file's JSON to an immutable, indexed model. Pure: no DOM, no fetch. */
 
+import { indexLinks } from "./links.js";
+
 const EMBEDDING_LAYER = -1;
 
 /**
@@ -9,9 +11,18 @@ const EMBEDDING_LAYER = -1;
  * `share[k]` is the link's part of all absolute input into its target, between -1 and 1.
  */
 export function parseGraph(json) {
+  const raw = Array.isArray(json.nodes) ? json.nodes : [];
+  return assemble(json, raw, (indexById) => indexLinks(...parseLinks(json.links ?? [], indexById), raw.length));
+}
+
+/** The same from what `decodeCompact` gives: raw nodes, and links that are indexed already. */
+export function graphFromCompact({ header, raw, links }) {
+  return assemble(header, raw, () => Object.freeze(links));
+}
+
+function assemble(json, raw, linksOf) {
   const metadata = json.metadata ?? {};
   const tokens = (metadata.prompt_tokens ?? []).map(String);
-  const raw = Array.isArray(json.nodes) ? json.nodes : [];
   const topLayer = raw.reduce(
     (top, node) => (isLogit(node) ? top : Math.max(top, layerOf(node))),
     EMBEDDING_LAYER,
@@ -25,7 +36,7 @@ export function parseGraph(json) {
     if (indexById.has(node.id)) duplicates += 1;
     else indexById.set(node.id, node.index);
   }
-  const links = parseLinks(json.links ?? [], indexById, nodes.length);
+  const links = linksOf(indexById);
   return Object.freeze({
     metadata,
     tokens,
@@ -111,7 +122,8 @@ function featureOf(raw, layer, metadata) {
   return coded && codedLayer === layer ? feature : code;
 }
 
-function parseLinks(raw, indexById, nodeCount) {
+/** The links whose ends both exist, as typed arrays. */
+function parseLinks(raw, indexById) {
   const source = new Int32Array(raw.length);
   const target = new Int32Array(raw.length);
   const weight = new Float64Array(raw.length);
@@ -125,51 +137,7 @@ function parseLinks(raw, indexById, nodeCount) {
     weight[count] = link.weight;
     count += 1;
   }
-  return indexLinks(
-    source.subarray(0, count),
-    target.subarray(0, count),
-    weight.subarray(0, count),
-    nodeCount,
-  );
-}
-
-function indexLinks(source, target, weight, nodeCount) {
-  const inputAbsSum = new Float64Array(nodeCount);
-  for (let k = 0; k < weight.length; k += 1) inputAbsSum[target[k]] += Math.abs(weight[k]);
-  const share = new Float32Array(weight.length);
-  for (let k = 0; k < weight.length; k += 1) share[k] = weight[k] / (inputAbsSum[target[k]] || 1);
-  const strongest = Uint32Array.from(weight.keys()).sort(
-    (a, b) => Math.abs(share[b]) - Math.abs(share[a]) || a - b,
-  );
-  const [byTarget, targetStart] = bucket(strongest, target, nodeCount);
-  const [bySource, sourceStart] = bucket(strongest, source, nodeCount);
-  return Object.freeze({
-    count: weight.length,
-    source,
-    target,
-    weight,
-    share,
-    inputAbsSum,
-    strongest,
-    byTarget,
-    targetStart,
-    bySource,
-    sourceStart,
-  });
-}
-
-/** Stable counting sort of link numbers by the node that `end` gives. */
-function bucket(order, end, nodeCount) {
-  const start = new Uint32Array(nodeCount + 1);
-  for (const node of end) start[node + 1] += 1;
-  for (let i = 0; i < nodeCount; i += 1) start[i + 1] += start[i];
-  const next = start.slice(0, nodeCount);
-  const sorted = new Uint32Array(order.length);
-  for (const link of order) {
-    sorted[next[end[link]]] = link;
-    next[end[link]] += 1;
-  }
-  return [sorted, start];
+  return [source.subarray(0, count), target.subarray(0, count), weight.subarray(0, count)];
 }
 
 /** The likeliest logit, or null. */

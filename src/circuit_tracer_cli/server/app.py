@@ -27,12 +27,19 @@ from circuit_tracer_cli.errors import (
 )
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
 from circuit_tracer_cli.server.assets import media_type
+from circuit_tracer_cli.server.compact import CompactCache, compact_etag
 from circuit_tracer_cli.server.feature_routes import FeatureRoutes
 from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_cache
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.live import LiveTrace, live_routes
 from circuit_tracer_cli.server.paths import contained
-from circuit_tracer_cli.server.replies import body_reply, file_reply, json_error, matches_strongly
+from circuit_tracer_cli.server.replies import (
+    body_reply,
+    bytes_reply,
+    file_reply,
+    json_error,
+    matches_strongly,
+)
 from circuit_tracer_cli.server.requests import json_body
 from circuit_tracer_cli.server.run_routes import RunRoutes
 from circuit_tracer_cli.server.runs import RunQueue
@@ -90,6 +97,7 @@ class Routes:
             settings.live,
             settings.max_body,
         )
+        self._compact = CompactCache()
 
     def table(self) -> list[Route]:
         """All routes, first match wins."""
@@ -98,6 +106,7 @@ class Routes:
             *live_routes(self._settings.live),
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
+            Route("/api/graphs/{slug}/compact", self.compact),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             *RunRoutes(self._settings.runs, partial(json_body, limit=self._settings.max_body)).table(),
             *self._features.table(),
@@ -121,6 +130,14 @@ class Routes:
     def graph(self, request: Request) -> Response:
         """GET /api/graphs/{slug}: the graph file, validated once per version."""
         return body_reply(request, self._graphs.read(request.path_params["slug"]))
+
+    def compact(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/compact: the graph as typed arrays, with ranges; 204 if it has no such form."""
+        body = self._graphs.read(request.path_params["slug"])
+        content = self._compact.read(body)
+        if content is None:
+            return Response(status_code=204, headers={"Cache-Control": "no-cache"})
+        return bytes_reply(request, content, compact_etag(body))
 
     async def annotate(self, request: Request) -> Response:
         """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""

@@ -37,6 +37,29 @@ def body_reply(request: Request, body: Body, media_type: str = "application/json
     return Response(body.content, headers=headers, media_type=media_type)
 
 
+def bytes_reply(request: Request, content: bytes, etag: str) -> Response:
+    """Bytes in memory, whole or in the range asked for; 304 if the client has them."""
+    headers = {"ETag": etag, "Cache-Control": "no-cache", "Accept-Ranges": "bytes"}
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
+    try:
+        part = parse_range(wanted, len(content))
+    except UnsatisfiableRange:
+        return _beyond_the_end(len(content))
+    start, stop = part or (0, len(content))
+    if part:
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+    return Response(content[start:stop], 206 if part else 200, headers, "application/octet-stream")
+
+
+def _beyond_the_end(size: int) -> Response:
+    hint = f"the file has {size} bytes"
+    return json_error(
+        416, "the range begins beyond the end of the file", hint, {"Content-Range": f"bytes */{size}"}
+    )
+
+
 def file_reply(request: Request, path: Path, media_type: str) -> Response:
     """A file straight from the disk, whole or in the range asked for."""
     status = path.stat()
@@ -50,9 +73,7 @@ def file_reply(request: Request, path: Path, media_type: str) -> Response:
     try:
         part = parse_range(wanted, status.st_size)
     except UnsatisfiableRange:
-        beyond = {"Content-Range": f"bytes */{status.st_size}"}
-        hint = f"the file has {status.st_size} bytes"
-        return json_error(416, "the range begins beyond the end of the file", hint, beyond)
+        return _beyond_the_end(status.st_size)
     start, stop = part or (0, status.st_size)
     headers["Content-Length"] = str(stop - start)
     if part:

@@ -1,0 +1,41 @@
+/* Decodes graphs in a worker, or here where there is none (a page from disk) or where it wouldn't pay. */
+
+import { decodeCompact } from "./compact.js";
+
+const SMALL = 1 << 18;
+
+let worker = null;
+let calls = 0;
+const waiting = new Map();
+
+/** What `decodeCompact` gives. The buffer is gone afterwards. */
+export async function decode(buffer) {
+  if (buffer.byteLength < SMALL || !start()) return decodeCompact(buffer);
+  calls += 1;
+  const id = calls;
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject });
+    worker.postMessage({ id, buffer }, [buffer]);
+  });
+}
+
+function start() {
+  if (worker) return true;
+  try {
+    worker = new Worker(new URL("./graph-worker.js", import.meta.url), { type: "module" });
+  } catch {
+    return false;
+  }
+  worker.addEventListener("message", ({ data: { id, result, error } }) => {
+    const { resolve, reject } = waiting.get(id);
+    waiting.delete(id);
+    if (error === undefined) resolve(result);
+    else reject(new Error(error));
+  });
+  worker.addEventListener("error", () => {
+    for (const { reject } of waiting.values()) reject(new Error("the worker failed"));
+    waiting.clear();
+    worker = null;
+  });
+  return true;
+}
