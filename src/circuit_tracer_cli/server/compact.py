@@ -77,14 +77,14 @@ def _pack(graph: dict[str, Any], etag: str) -> bytes:
     nodes = graph["nodes"]
     source, target, weight = _edges(graph)
     columns = np.array([[_number(node.get(key)) for node in nodes] for key in _COLUMNS], dtype="<f8")
-    inputs = np.bincount(target, np.abs(weight), len(nodes))
+    inputs = np.bincount(target, np.abs(weight), len(nodes)).astype("<f8")
     order = _by_influence(source, target, weight, inputs, _targets(nodes))
     edges = np.empty(len(weight), dtype=[("source", "<u4"), ("target", "<u4"), ("weight", "<f4")])
     edges["source"], edges["target"], edges["weight"] = source[order], target[order], weight[order]
     header = json.dumps(_header(graph, etag), allow_nan=False, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     start = MAGIC + struct.pack("<III", VERSION, len(header), len(edges))
-    return b"".join([start, header, columns.tobytes(), inputs.astype("<f8").tobytes(), edges.tobytes()])
+    return b"".join([start, header, columns.tobytes(), inputs.tobytes(), edges.tobytes()])
 
 
 def _header(graph: dict[str, Any], etag: str) -> dict[str, Any]:
