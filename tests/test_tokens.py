@@ -228,3 +228,53 @@ def test_ids_are_the_references(golden: Path, name: str, case: dict[str, Any]) -
     tokenizer = tokenizer_of((folder / case["model"]).resolve())
     expected = load_file(folder / "expected.safetensors")["input_tokens"]
     assert ids(case["prompt"], tokenizer) == expected.tolist()
+
+
+GEMMA = "<bos>{% for m in messages %}<turn>{{ m.role }}\n{{ m.content }}<end>\n{% endfor %}<turn>model\n"
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system message') }}{% endif %}" + GEMMA
+)
+FOLDED = (
+    "<bos><turn>user\n{% if messages[0].role == 'system' %}{{ messages[0].content }}\n{% endif %}"
+    "{{ messages[-1].content }}<end>\n<turn>model\n"
+)
+
+
+def chat_tokenizer(template: str) -> Any:
+    """Single characters, with `<bos>`, `<turn>`, `<end>` and role names as one token each."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {chr(code): code for code in range(128)} | {"Ω": 128, "Я": 129, "?": 63}
+    inner = Tokenizer(models.WordLevel(letters, unk_token="?"))
+    inner.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    inner.add_tokens([AddedToken(name, normalized=False) for name in ("user", "model", "system")])
+    inner.add_special_tokens([AddedToken(name, special=True) for name in ("<bos>", "<turn>", "<end>")])
+    marks = {"bos_token": "<bos>", "eos_token": "<end>", "unk_token": "?"}
+    return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=template, **marks)
+
+
+@pytest.mark.parametrize(
+    ("template", "texts"),
+    [
+        (GEMMA, ("<bos>", "<turn>")),
+        (NO_SYSTEM, ("<bos>", "<turn>", "user", "\n")),
+        (FOLDED, ("<bos>", "<turn>", "user", "\n")),
+    ],
+)
+def test_what_every_conversation_begins_with_is_zeroed(template: str, texts: tuple[str, ...]) -> None:
+    """Up to the user's or the system's first own token, in conversations alone."""
+    tokenizer = chat_tokenizer(template)
+    tokens = ensure_tokenized(chat_text(tokenizer, "hi", prefill="so"), tokenizer)
+    assert tokens.strings[: len(texts)] == texts
+    assert tokens.zero_positions == range(len(texts))
+    again = ensure_tokenized(tokens.ids, tokenizer)
+    assert again.zero_positions == tokens.zero_positions
+    assert ensure_tokenized("hi", tokenizer).zero_positions == range(1)
+    assert ensure_tokenized("<bos>hi", tokenizer).zero_positions == range(1)
+
+
+def test_system_and_prefill_stand_where_the_template_puts_them() -> None:
+    """The template's last line end is dropped, as Jinja does with any text's."""
+    text = chat_text(chat_tokenizer(GEMMA), "hi", system="be", prefill="so")
+    assert text == "<bos><turn>system\nbe<end>\n<turn>user\nhi<end>\n<turn>modelso"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +45,9 @@ def ensure_tokenized(
     Text is tokenised without special tokens of the tokenizer's own choice, so that text with and without a
     written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other
     special token. Where the tokenizer has none at all, the ids stay as they are and a note says so.
-    Position 0 is zeroed in every case, the first four for an instruction-tuned Gemma 3.
+    Position 0 is zeroed in every case. In a conversation that's written in the tokenizer's own chat template, every position
+    up to the first that another conversation could have otherwise is zeroed (`chat_prefix`); an instruction-tuned Gemma 3
+    takes nothing but conversations.
 
     Args:
         prompt: Text, or ids: a list, or a tensor with at most one axis longer than 1.
@@ -110,6 +114,30 @@ def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: s
     return str(text) + (prefill or "")
 
 
+def chat_prefix(tokenizer: Any) -> tuple[int, ...]:
+    """The ids that every conversation in the tokenizer's chat template begins with, with and without a system message.
+
+    They are the template's own (`<bos><start_of_turn>user` and a line break for Gemma 3), so that features on them say nothing
+    about the prompt. Empty where there is no template.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    return _chat_prefix(tokenizer, str(template)) if template else ()
+
+
+@functools.lru_cache(maxsize=8)
+def _chat_prefix(tokenizer: Any, template: str) -> tuple[int, ...]:
+    conversations = []
+    # Beginnings of different kinds, so that no token holds the template's end and each one's start.
+    for prompt, system in (("a", None), ("7", None), ("Ω", None), ("a", "b"), ("a", "8"), ("a", "Я")):
+        with contextlib.suppress(BadPrompt):
+            conversations.append(_text_ids(chat_text(tokenizer, prompt, system), tokenizer))
+    first = conversations[0] if conversations else []
+    length = 0
+    while length < len(first) and all(ids[length : length + 1] == [first[length]] for ids in conversations):
+        length += 1
+    return tuple(first[:length])
+
+
 def _text_ids(text: str, tokenizer: Any) -> list[int]:
     try:
         text.encode("utf-8")
@@ -153,7 +181,9 @@ def _with_prefix(
         _check_gemma3_prefix(ids, tokenizer)
         return ids, range(len(_GEMMA3_PREFIX)), ()
     ids, notes = _with_first_token(ids, tokenizer, d_vocab)
-    return ids, range(1), notes
+    prefix = () if tokenizer is None else chat_prefix(tokenizer)
+    in_chat = len(prefix) > 1 and tuple(ids[: len(prefix)]) == prefix
+    return ids, range(len(prefix) if in_chat else 1), notes
 
 
 def _with_first_token(ids: list[int], tokenizer: Any, d_vocab: int) -> tuple[list[int], tuple[str, ...]]:

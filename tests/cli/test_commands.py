@@ -277,3 +277,18 @@ def test_version(run: Run, name: str) -> None:
     import circuit_tracer_cli
 
     assert run(name).text == f"circuit-tracer {circuit_tracer_cli.__version__}\n"
+
+
+def test_doctor_lists_the_models(run: Run) -> None:
+    records = as_json(run("doctor", "--models", "--json"))
+    listed = {row["architecture"]: row for row in records["models"]}
+    assert listed["GPTJForCausalLM"]["feature_inputs"] == [
+        "ln2.hook_normalized",
+        "ln2.hook_out",
+        "mlp.hook_in",
+    ]
+    assert listed["Gemma2ForCausalLM"]["modules"]["ln2_post"].endswith(".post_feedforward_layernorm")
+    text = run("doctor", "--models").text
+    assert all(row["models"].split(",")[0] in text for row in records["models"])
+    assert "all but OLMo 2" in text
+    assert max(map(len, text.splitlines())) <= 80

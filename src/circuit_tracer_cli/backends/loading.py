@@ -14,7 +14,7 @@ import torch
 from circuit_tracer_cli.backends.families import family_for
 from circuit_tracer_cli.backends.model_config import read_config
 from circuit_tracer_cli.backends.tokenizers import load_tokenizer
-from circuit_tracer_cli.errors import BadModel
+from circuit_tracer_cli.errors import BadModel, CircuitTracerError
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def load_model(
 
     Raises:
         BadModel: missing folder, missing or damaged files.
-        UnsupportedArchitecture: unknown class or setting; checked before weights are read when the folder is local.
+        UnsupportedArchitecture: unknown class or setting; checked before weights are read.
     """
     folder = Path(model_name).expanduser()
     config: dict[str, Any] = {}
@@ -61,19 +61,23 @@ def load_model(
         model_name = str(folder)
     tokenizer = load_tokenizer(model_name)
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    placed = "device_map" in kwargs
-    if "quantization_config" in kwargs or config.get("quantization_config"):
-        # Quantised weights can't be moved once they are loaded.
-        kwargs.setdefault("device_map", {"": device})
-        placed = True
     try:
         with quiet_loading():
+            if not config:
+                config = AutoConfig.from_pretrained(model_name).to_dict()
+                family_for(config)
+            if "quantization_config" in kwargs or config.get("quantization_config"):
+                # Quantised weights can't be moved once they are loaded.
+                kwargs.setdefault("device_map", {"": device})
+            placed = "device_map" in kwargs
             model: Any = AutoModelForCausalLM.from_pretrained(
                 model_name, attn_implementation="eager", dtype=dtype, **kwargs
             )
             model = text_part(model if placed else model.to(device))
+    except CircuitTracerError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadModel(

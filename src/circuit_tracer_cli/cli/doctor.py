@@ -7,11 +7,14 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.model_table import show_models
 from circuit_tracer_cli.cli.output import Output
 
 _LIBRARIES = (
@@ -21,13 +24,19 @@ _OPTIONAL = ("nnsight", "networkx", "pandas")
 _GIB = 1 << 30
 
 
-def doctor(json_: opt.JsonOpt = False) -> None:
+ModelsOpt = Annotated[bool, typer.Option("--models", help="Which models can be traced, and how.")]
+
+
+def doctor(models: ModelsOpt = False, json_: opt.JsonOpt = False) -> None:
     """Print versions, devices, memory and folders, and whether the embedded demo is whole.
 
-    Paste it into a bug report.
+    Paste it into a bug report. With --models, print which models can be traced instead.
     """
     output = Output()
     set_manners(output)
+    if models:
+        show_models(output, as_json=json_)
+        return
     report = examine()
     if json_:
         output.data(report)

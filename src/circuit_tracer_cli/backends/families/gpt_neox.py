@@ -17,7 +17,11 @@ PARTS = Parts(
 FAMILY = Family(
     name="GPT-NeoX",
     architectures={
-        "GPTNeoXForCausalLM": Architecture("GPT-NeoX, Pythia", PARTS, "parallel blocks; partial rotary")
+        "GPTNeoXForCausalLM": Architecture(
+            "GPT-NeoX, Pythia",
+            PARTS,
+            "attention and MLP in parallel, unless the setting says otherwise; partial rotary",
+        )
     },
     pattern=frozenset({"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}),
     mlp=frozenset({"hidden_act"}),

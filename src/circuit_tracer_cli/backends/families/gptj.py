@@ -18,7 +18,9 @@ PARTS = Parts(
 FAMILY = Family(
     name="GPT-J",
     architectures={
-        "GPTJForCausalLM": Architecture("GPT-J", PARTS, "one norm for attention and MLP; partial rotary")
+        "GPTJForCausalLM": Architecture(
+            "GPT-J", PARTS, "attention and MLP in parallel behind one norm; partial rotary"
+        )
     },
     pattern=frozenset({"rotary", "rotary_dim", "scale_attn_weights"}),
     mlp=frozenset({"activation_function", "n_inner"}),

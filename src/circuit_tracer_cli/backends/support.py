@@ -1,0 +1,77 @@
+"""What is supported, as the families declare it: the table behind `doctor --models`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from circuit_tracer_cli.backends import BACKENDS
+from circuit_tracer_cli.backends.families import all_families
+from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.backends.points import WRITE_HOOKS, read_hooks
+
+PROOFS: dict[str, str] = {
+    "oracle": "rows equal an independent float64 replay to 1e-10",
+    "autograd": "rows equal the model's own autograd to 1e-5 in float32",
+    "backends": "both backends give the same graph to 1e-5 in float32",
+    "sums": "sources and constants add up to what the model has at a target",
+    "interventions": "pinned interventions change targets by their edges",
+}
+"""What the tests show of every model here, on every backend, per layer and across layers. What fails one isn't listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """One row: a model class and what works with it."""
+
+    family: str
+    models: str
+    architecture: str
+    norms: str
+    special: str
+    feature_inputs: tuple[str, ...]
+    feature_outputs: tuple[str, ...]
+    engine: str
+    backends: tuple[str, ...]
+    proofs: tuple[str, ...]
+    modules: dict[str, str]
+
+
+def norms_in_words(parts: Parts) -> str:
+    """Kind and places of a block's norms."""
+    kind = "RMS" if parts.norm == "rms" else "layer"
+    if parts.one_norm:
+        return f"{kind}, one for both"
+    before, after = parts.ln1 is not None, parts.ln1_post is not None
+    return f"{kind}, {'before and after' if before and after else 'before' if before else 'after'}"
+
+
+def supported() -> list[Support]:
+    """Every model class of the families, in their order."""
+    return [
+        Support(
+            family=family.name,
+            models=architecture.models,
+            architecture=name,
+            norms=norms_in_words(architecture.parts),
+            special=architecture.special,
+            feature_inputs=tuple(read_hooks(architecture.parts, parallel=architecture.parts.is_parallel({}))),
+            feature_outputs=tuple(WRITE_HOOKS),
+            engine="closed form" if family.closed_form else "generic",
+            backends=tuple(BACKENDS),
+            proofs=tuple(PROOFS),
+            modules=_modules(architecture.parts),
+        )
+        for family in all_families()
+        for name, architecture in family.architectures.items()
+    ]
+
+
+def _modules(parts: Parts) -> dict[str, str]:
+    """Canonical names → Hugging Face's."""
+    block = f"{parts.layers}.{{layer}}"
+    of_block = {
+        name: f"{block}.{path}"
+        for name in ("ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post")
+        if (path := getattr(parts, name)) is not None
+    }
+    return {"embed": parts.embed, **of_block, "ln_final": parts.ln_final}

@@ -1,0 +1,84 @@
+"""Loading: multimodal classes, missing packages, unknown classes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, number_tokenizer, randomise
+
+from circuit_tracer_cli.backends import backend_class
+from circuit_tracer_cli.backends.base import Hooks
+from circuit_tracer_cli.backends.families import flat
+from circuit_tracer_cli.backends.model_config import fact, read_config
+from circuit_tracer_cli.errors import MissingExtra, UnsupportedArchitecture
+
+
+@pytest.fixture(scope="module")
+def multimodal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 3 of the multimodal class, saved as published ones are."""
+    import transformers
+
+    class_name, values = FAMILIES["gemma3_multimodal"]
+    config = getattr(transformers, class_name)(**values)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert type(model).__name__ == "Gemma3ForConditionalGeneration"
+    randomise(model, seed=3)
+    folder = tmp_path_factory.mktemp("gemma3")
+    model.save_pretrained(folder)
+    number_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+def test_the_text_part_of_a_multimodal_model_gives_its_logits(multimodal: Path, name: str) -> None:
+    import transformers
+
+    if name == "nnsight":
+        pytest.importorskip("nnsight")
+    model = backend_class(name).from_pretrained(str(multimodal), torch.device("cpu"), torch.float32)
+    assert model.config.original_architecture == "Gemma3ForConditionalGeneration"
+    assert (model.shape.n_layers, fact(read_config(multimodal), "d_vocab")) == (3, 48)
+    plain = transformers.AutoModelForCausalLM.from_pretrained(multimodal, attn_implementation="eager").eval()
+    tokens = torch.tensor(PROMPT)
+    with torch.no_grad():
+        want = plain(tokens[None]).logits[0]
+        got, _ = model.run(tokens, Hooks())
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_text_part_leaves_to_its_class_is_filled_in() -> None:
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "num_hidden_layers": 34}
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "model_type": "gemma3",
+        "text_config": text,
+    }
+    assert flat(config)["num_attention_heads"] == 8
+    assert flat(config)["vocab_size"] > 200_000
+    assert fact(config, "d_model") == 2560
+
+
+def test_without_nnsight_one_line_tells_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def without(name: str, *rest: Any) -> Any:
+        return None if name == "nnsight" else found(name, *rest)
+
+    monkeypatch.setattr("circuit_tracer_cli.backends.nnsight.find_spec", without)
+    with pytest.raises(MissingExtra, match="needs the package nnsight") as caught:
+        backend_class("nnsight").from_pretrained("demo", torch.device("cpu"), torch.float32)
+    assert "pip install 'circuit-tracer-cli[nnsight]'" in str(caught.value.hint)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_class_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["MambaForCausalLM"], "model_type": "mamba"}')
+    with pytest.raises(
+        UnsupportedArchitecture, match="where its norms, attention, MLP and embedding are"
+    ) as caught:
+        backend_class("transformerlens").from_pretrained(str(tmp_path), torch.device("cpu"), torch.float32)
+    assert "backends/families/" in str(caught.value.hint)
