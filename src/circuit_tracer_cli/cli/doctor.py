@@ -14,7 +14,6 @@ import typer
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.libraries import set_manners
-from circuit_tracer_cli.cli.model_table import show_models
 from circuit_tracer_cli.cli.output import Output
 
 _LIBRARIES = (
@@ -35,6 +34,8 @@ def doctor(models: ModelsOpt = False, json_: opt.JsonOpt = False) -> None:
     output = Output()
     set_manners(output)
     if models:
+        from circuit_tracer_cli.cli.model_table import show_models
+
         show_models(output, as_json=json_)
         return
     report = examine()
