@@ -1,4 +1,7 @@
-"""Makes docs/screenshot.png: the viewer on the demo's Dallas graph, with the strongest feature selected. Needs Chromium."""
+"""Makes docs/screenshot.png: the viewer on the demo's Dallas graph, with the strongest feature selected. Needs Chromium.
+
+Every panel by itself, and the page in other windows, go to tests/browser/references, to look through after a change of the page.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,32 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlencode
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from circuit_tracer_cli.server.serve import serve
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "screenshot.png"
+REFERENCES = Path(__file__).resolve().parents[1] / "tests" / "browser" / "references"
 SIZE = {"width": 1440, "height": 900}
+PANELS = [
+    "link-graph",
+    "subgraph",
+    "connections",
+    "nodes",
+    "paths",
+    "scatter",
+    "interventions",
+    "feature",
+    "notes",
+]
+WINDOWS = {
+    "desktop-dark": (1280, 720, "dark"),
+    "phone-sideways": (844, 390, "light"),
+    "phone-upright": (390, 844, "dark"),
+}
 
 
 def trace(folder: Path) -> str:
@@ -44,8 +65,26 @@ def main() -> None:
             page.goto(f"{server.url}?{view}", wait_until="networkidle")
             page.wait_for_timeout(1000)
             page.screenshot(path=PICTURE)
+            photograph_parts(browser, f"{server.url}?{view}")
             browser.close()
-    print(f"wrote {PICTURE}", file=sys.stderr)
+    print(f"wrote {PICTURE} and {REFERENCES}", file=sys.stderr)
+
+
+def photograph_parts(browser: Browser, address: str) -> None:
+    """Every panel, and the page in windows of other sizes."""
+    REFERENCES.mkdir(exist_ok=True)
+    page = browser.new_page(viewport=SIZE, device_scale_factor=1)
+    for panel in PANELS:
+        page.goto(f"{address}&panel={panel}", wait_until="networkidle")
+        page.wait_for_timeout(500)
+        area = page.locator(f'.panel[data-names~="{panel}"]')
+        area.screenshot(path=REFERENCES / f"{panel}.png")
+    for name, (width, height, theme) in WINDOWS.items():
+        scheme: Literal["dark", "light"] = "dark" if theme == "dark" else "light"
+        window = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        window.goto(address, wait_until="networkidle")
+        window.wait_for_timeout(500)
+        window.screenshot(path=REFERENCES / f"{name}.png")
 
 
 def examples() -> Path | None:

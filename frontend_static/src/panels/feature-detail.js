@@ -4,6 +4,7 @@ import { select, setLabel, togglePin } from "../actions.js";
 import { raise } from "../arrangement.js";
 import { editInPlace, glyph, h } from "../dom.js";
 import { nodeLabel, nodePlace, number, percent, percentile, showToken, tokenLabel } from "../format.js";
+import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
 import { histogram } from "./histogram.js";
 
@@ -60,7 +61,7 @@ export function featureDetail(element, store, { features }) {
 
   const disposers = [
     store.subscribe(["selected", "hovered", "graph"], update),
-    store.subscribe(["labels", "theme", "pinned"], () => show(shown, true)),
+    store.subscribe(["labels", "theme", "pinned", "notes"], () => show(shown, true)),
     store.subscribe(["editing"], editLabel),
   ];
   show(null, true);
@@ -84,6 +85,8 @@ function heading(store, node) {
       setLabel(store, node.code, text === node.clerp ? "" : text);
     });
   if (isFeature) title.addEventListener("dblclick", edit);
+  const note = store.get("notes").nodes[node.id];
+  const elsewhere = neuronpediaAddress(store.get("graph").metadata, node);
   const place = isFeature
     ? `Layer ${node.layer} · feature ${node.feature} · on “${tokenLabel(node.token)}”`
     : nodePlace(node);
@@ -92,9 +95,30 @@ function heading(store, node) {
     { class: "detail-head" },
     h("div", { class: "detail-title" }, glyph(node.kind), title),
     h("div", { class: "muted detail-place" }, place),
+    note && h("p", { class: "detail-note", dir: "auto" }, note),
     h(
       "div",
       { class: "detail-actions" },
+      elsewhere &&
+        h(
+          "a",
+          { class: "small", href: elsewhere, target: "_blank", rel: "noopener noreferrer", title: "Opens another site" },
+          "Neuronpedia ↗",
+        ),
+      h(
+        "button",
+        {
+          class: "small",
+          type: "button",
+          title: "Write a note on this node",
+          onclick: () => {
+            if (store.get("selected") !== node.id) select(store, node.id, { toggle: false });
+            raise(store, "notes");
+            document.getElementById("node-note")?.focus();
+          },
+        },
+        "Note",
+      ),
       isFeature &&
         h(
           "button",
