@@ -51,6 +51,18 @@ def test_static_files_have_types_and_validators(client: TestClient) -> None:
     assert client.get("/", headers={"If-None-Match": page.headers["etag"]}).status_code == 304
 
 
+def test_a_large_module_goes_over_the_wire_compressed(data_dir: Path) -> None:
+    client = make_client(data_dir)
+    module = data_dir.parent / "page" / "src" / "main.js"
+    module.write_text("export const a = 1;\n" * 1000)
+    packed = client.get("/src/main.js", headers={"Accept-Encoding": "gzip"})
+    plain = client.get("/src/main.js", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert int(packed.headers["content-length"]) < 1000
+    assert packed.content == plain.content == module.read_bytes()
+    assert "content-encoding" not in plain.headers
+
+
 def test_a_bug_is_a_json_error_without_details(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_self: object) -> None:
         raise ZeroDivisionError("inner detail")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -159,6 +161,53 @@ for number in range(100_000):
     folder.save("demo", {"pinnedIds": [str(number)] * 2000}, lambda present: True)
     print(number, flush=True)
 """
+
+
+SERVER = """
+import sys
+from circuit_tracer_cli.server.serve import serve
+with serve(sys.argv[1], sys.argv[2], port=0, labels_dir=sys.argv[1] + "-labels") as server:
+    print(server.port, flush=True)
+    server.wait()
+"""
+
+
+def save_until_killed(folder: Path, page: Path, pause: float) -> list[int]:
+    """Saves over HTTP, one after the other, until the server is killed. Returns which were acknowledged."""
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    command = [sys.executable, "-c", SERVER, str(folder), str(page)]
+    acknowledged: list[int] = []
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        connection = http.client.HTTPConnection("127.0.0.1", int(process.stdout.readline()), timeout=20)
+        killer = threading.Timer(pause, process.kill)
+        killer.start()
+        while True:
+            body = json.dumps({"pinnedIds": [str(len(acknowledged))] * 2000})
+            try:
+                connection.request("PUT", "/api/graphs/demo/annotations", body, {"If-Match": "*"})
+                reply = connection.getresponse()
+                reply.read()
+            except (OSError, http.client.HTTPException):
+                break
+            assert reply.status == 200
+            acknowledged.append(len(acknowledged))
+        killer.join()
+        connection.close()
+    return acknowledged
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("moment", range(50))
+def test_a_server_killed_at_any_moment_loses_nothing_acknowledged(
+    data_dir: Path, page: Path, moment: int
+) -> None:
+    acknowledged = save_until_killed(data_dir, page, random.Random(moment).uniform(0.0, 0.3))
+    saved = json.loads((data_dir / "demo.json").read_text())
+    assert len(saved["nodes"]) == 3
+    pinned = saved["qParams"].get("pinnedIds", ["-1"])
+    assert len(set(pinned)) == 1
+    assert int(pinned[0]) in (len(acknowledged) - 1, len(acknowledged))
 
 
 @pytest.mark.parametrize("delay", [0.002, 0.011, 0.023, 0.05])

@@ -46,6 +46,7 @@ def attribute(
     server: own.ServerOpt = False,
     port: opt.PortOpt = opt.DEFAULT_PORT,
     host: opt.HostOpt = opt.DEFAULT_HOST,
+    allow_origin: opt.AllowOriginOpt = None,
     features_dir: opt.FeaturesDirOpt = None,
     dtype: own.DTypeOpt = "float32",
     device: own.DeviceOpt = "auto",
@@ -87,9 +88,8 @@ def attribute(
     if server:
         from circuit_tracer_cli.server.model import ModelRunner
 
-        viewer = Viewer(
-            Path(files.directory or ""), examples, host, port, runner=ModelRunner(request, is_busy=True)
-        )
+        folder, origins = Path(files.directory or ""), tuple(allow_origin or ())
+        viewer = Viewer(folder, examples, host, port, origins, ModelRunner(request, is_busy=True))
     _run(request, files, viewer, output, bars=not no_progress)
 
 

@@ -27,6 +27,7 @@ from circuit_tracer_cli.errors import (
 )
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
 from circuit_tracer_cli.server.assets import media_type
+from circuit_tracer_cli.server.bodies import BodyCache
 from circuit_tracer_cli.server.compact import CompactCache, compact_etag
 from circuit_tracer_cli.server.feature_routes import FeatureRoutes
 from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_cache
@@ -54,6 +55,7 @@ _STATUS: tuple[tuple[type[CircuitTracerError], int], ...] = (
     (UsageError, 422),
     (OutputError, 507),
 )
+_PACKED_SUFFIXES = frozenset({".html", ".js", ".css", ".svg"})
 _MEMORY_SUFFIXES = frozenset({".json", ".csv", ".graphml", ".html"})
 
 
@@ -90,6 +92,7 @@ class Routes:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._graphs = GraphFolder(settings.data_dir)
+        self._page = BodyCache(16 << 20)
         self._features = FeatureRoutes(
             self._graphs,
             FeatureSources(settings.features_dir, settings.feature_cache or feature_cache()),
@@ -180,6 +183,8 @@ class Routes:
     def static_file(self, request: Request) -> Response:
         """GET anything else: the page and its modules."""
         path = contained(self._settings.static_dir, request.path_params["relative"] or "index.html")
+        if path.suffix.lower() in _PACKED_SUFFIXES:
+            return body_reply(request, self._page.read(path), media_type(path))
         return file_reply(request, path, media_type(path))
 
 
