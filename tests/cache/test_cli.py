@@ -97,7 +97,10 @@ def test_known_sets_and_the_folder(root: Path, capsys: pytest.CaptureFixture[str
     known = {entry["reference"]: entry for entry in json.loads(out)}
     assert code == 0
     assert known["mntss/transcoder-Llama-3.2-1B"]["alias"] == "llama"
-    assert "mntss/clt-131k" in run(capsys, "list", "--known")[1]
+    table = run(capsys, "list", "--known")[1]
+    assert max(map(len, table.splitlines())) <= 80
+    words = table.split()
+    assert all(reference in words for reference in known), "a reference must stay whole, to be copied"
     assert run(capsys, "dir")[1] == f"{root}\n"
     assert run(capsys, "dir", "--cache-dir", "/elsewhere")[1] == "/elsewhere\n"
 

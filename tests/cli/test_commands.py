@@ -102,6 +102,24 @@ def test_a_reference_command_line_runs_unchanged(attribute: Run, here: Path) -> 
     assert {path.name for path in here.iterdir()} == {"g.pt", "d"}
 
 
+@pytest.mark.parametrize("quiet", [[], ["--quiet"], ["--no-progress"]])
+def test_a_set_read_at_the_wrong_hook_warns_even_when_quiet(run: Run, here: Path, quiet: list[str]) -> None:
+    from circuit_tracer_cli.transcoders.references import LocalReference, resolve
+
+    shipped = resolve("demo-plt")
+    assert isinstance(shipped, LocalReference)
+    wrong = here / "wrong"
+    wrong.mkdir()
+    for path in shipped.folder.iterdir():
+        if path.suffix == ".safetensors":
+            (wrong / path.name).symlink_to(path)
+    config = (shipped.folder / "config.yaml").read_text()
+    (wrong / "config.yaml").write_text(config.replace("mlp.hook_in", "hook_resid_mid"))
+    prompt = ["attribute", "-p", "The opposite of small is", "--max-feature-nodes", "4", "-o", "g.pt", *quiet]
+    assert "warning" not in run(*prompt).stderr
+    assert run(*prompt, "-t", str(wrong)).stderr.count("warning: the transcoders reconstruct little") == 1
+
+
 @pytest.mark.parametrize("offload", ["None", "none", "auto", "cpu", "disk"])
 def test_offload_in_any_case(attribute: Run, here: Path, offload: str) -> None:
     attribute("-p", PROMPT, "-o", "g.pt", "--offload", offload)

@@ -218,3 +218,16 @@ def test_every_layout_is_seen_through_its_headers(hub: FakeHub, tmp_path: Path, 
     for layer, x in enumerate(tiny.inputs()):
         assert torch.equal(loaded.encode_layer(x, layer), there.encode_layer(x, layer))
     assert loaded.scan == "user/set//in"
+
+
+def test_a_name_near_a_known_one_is_proposed_without_a_network(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnavailable) as caught:
+        load_transcoders("mntss/clt-gemma-2-2b-2.5")
+    assert "without --offline" in (caught.value.hint or "")
+    assert "did you mean mntss/clt-gemma-2-2b-2.5M?" in (caught.value.hint or "")
+    with pytest.raises(HubUnavailable) as known:
+        load_transcoders("gemma")
+    assert "did you mean" not in (known.value.hint or "")

@@ -158,6 +158,8 @@ def _say_what_came_out(
     graph: Graph, files: GraphFiles, written: list[Path], output: Output, *, served: bool
 ) -> None:
     if output.quiet:
+        for warning in graph.metadata.get("plausibility", {}).get("warnings", ()):
+            output.warn(warning)
         return
     for line in headline(GraphSummary(graph, n_nodes=0, n_paths=0)):
         output.note(line)

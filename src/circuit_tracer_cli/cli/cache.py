@@ -177,17 +177,26 @@ def _list_known(output: Output, *, as_json: bool) -> None:
     if as_json:
         output.data([_known_facts(one) for one in KNOWN_SETS])
         return
-    rows = [
-        (
-            f"{one.reference} ({one.alias})" if one.alias else one.reference,
-            one.model,
-            f"{one.kind}, {one.activation}",
-            "" if one.d_transcoder is None else str(one.d_transcoder),
-            "" if one.parameters is None else _size(2 * one.parameters),
-        )
-        for one in KNOWN_SETS
-    ]
-    output.table("Published sets", ("set", "model", "kind", "features#", "in bfloat16#"), rows)
+    output.result("By model: reference, kind, features per layer, size in bfloat16\n")
+    for model in dict.fromkeys(one.model for one in KNOWN_SETS):
+        output.result(model)
+        for one in KNOWN_SETS:
+            if one.model == model:
+                output.result(_known_line(one))
+
+
+_KNOWN_WIDTH = 46  # so that a line with its details fits 80 columns
+
+
+def _known_line(one: KnownSet) -> str:
+    """The set's name whole, to be copied, and what is known of it beside or below."""
+    name = f"  {one.reference}" + (f" ({one.alias})" if one.alias else "")
+    features = "" if one.d_transcoder is None else f"{one.d_transcoder:,}"
+    size = "" if one.parameters is None else f"~{_size(2 * one.parameters)}"
+    details = f"{one.kind}, {one.activation:<9} {features:>8} {size:>8}".rstrip()
+    if len(name) > _KNOWN_WIDTH:
+        return f"{name}\n{'':<{_KNOWN_WIDTH}} {details}"
+    return f"{name:<{_KNOWN_WIDTH}} {details}"
 
 
 def _known_facts(one: KnownSet) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from circuit_tracer_cli import hub
-from circuit_tracer_cli.errors import BadTranscoders, MissingFile
+from circuit_tracer_cli.errors import BadTranscoders, HubUnavailable, MissingFile
 from circuit_tracer_cli.hub import Snapshot
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import SetSource
+from circuit_tracer_cli.transcoders.known import KNOWN_SETS
 from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
 from circuit_tracer_cli.transcoders.tensor_file import MAX_HEADER, TensorFile
 from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, set_config
@@ -196,11 +197,12 @@ def _is_weight(path: str, folder: str) -> bool:
 def _snapshot(reference: HubReference, path: str, progress: Progress) -> Snapshot:
     try:
         return hub.snapshot(reference.repo_id, reference.revision, [path], progress)
-    except MissingFile as error:
+    except (MissingFile, HubUnavailable) as error:
         near = nearest_known(reference.canonical)
-        if near is None or near == reference.canonical:
+        if near is None or reference.canonical in {one.reference for one in KNOWN_SETS}:
             raise
-        raise type(error)(error.message, f"did you mean {near}?") from error
+        before = "" if isinstance(error, MissingFile) else f"{error.hint}; or "
+        raise type(error)(error.message, f"{before}did you mean {near}?") from error
 
 
 def _fetch_training_configs(
