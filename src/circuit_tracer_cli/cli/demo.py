@@ -14,6 +14,8 @@ import typer
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.attribute import typed_command
+from circuit_tracer_cli.cli.demo_check import check_story
+from circuit_tracer_cli.cli.demo_next import Following, print_next
 from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
@@ -36,6 +38,13 @@ ListOpt = Annotated[bool, typer.Option("--list", help="List the example prompts 
 PromptIdOpt = Annotated[
     str, typer.Option(metavar="ID", help="Which prompt: its id or its number in the list.")
 ]
+CheckOpt = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Ask about every state and country, with the place's features off and with another's instead; count.",
+    ),
+]
 KindOpt = Annotated[
     Literal["clt", "plt"],
     typer.Option("--transcoders", help="Cross-layer (clt) or per-layer (plt) transcoders."),
@@ -51,6 +60,7 @@ DemoPortOpt = Annotated[
 def demo(
     prompt_id: PromptIdOpt = "1",
     list_: ListOpt = False,
+    check: CheckOpt = False,
     transcoders: KindOpt = "clt",
     graph_file_dir: opt.GraphFileDirOpt = opt.DEFAULT_DIRECTORY,
     port: DemoPortOpt = 0,
@@ -66,22 +76,27 @@ def demo(
     if list_:
         _list(output, as_json=json_)
         return
+    if check:
+        set_manners(output)
+        check_story(transcoders, output, bars=not no_progress, as_json=json_)
+        return
     chosen = _chosen(prompt_id)
     slug = f"demo-{chosen['id']}" + ("-plt" if transcoders == "plt" else "")
     directory = graph_file_dir or opt.DEFAULT_DIRECTORY
     GraphFiles(slug=slug, directory=directory).check()
     set_manners(output)
-    graph, runner = _trace(chosen, transcoders, output, bars=not no_progress)
+    model, graph, runner = _trace(chosen, transcoders, output, bars=not no_progress)
     files = GraphFiles(
         graph_path=str(Path(directory) / f"{slug}.safetensors"), slug=slug, directory=directory
     )
-    files.write(graph)
     summary = GraphSummary(graph, labels=labels_of(graph.scan, None))
+    following = Following(chosen, transcoders, summary)
+    files.write(graph, following.annotations())
     if json_:
         output.data(summary.to_dict())
     else:
         print_summary(summary, output)
-    _suggest(chosen, summary, files, output)
+    print_next(following, following.experiments(model, files), files, output)
     viewer = Viewer(Path(directory), port=port, runner=runner)
     with viewer.start() as server:
         _view(viewer, server, Output(quiet=quiet, stdout_taken=json_))
@@ -111,8 +126,10 @@ def _chosen(prompt_id: str) -> DemoPrompt:
     raise InvalidValue(f"there is no example prompt {prompt_id!r}", "circuit-tracer demo --list")
 
 
-def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) -> tuple[Graph, ModelRunner]:
-    """The graph, and its model for edits from the viewer."""
+def _trace(
+    chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool
+) -> tuple[ReplacementModel, Graph, ModelRunner]:
+    """The model, the graph, and the model again for edits from the viewer."""
     from circuit_tracer_cli.pipeline import TraceRequest, trace
     from circuit_tracer_cli.server.model import ModelRunner
 
@@ -122,24 +139,7 @@ def _trace(chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool) 
     with progress_on(output, bars=bars) as progress:
         loaded: list[ReplacementModel] = []
         graph = trace(request, progress, on_model=loaded.append)
-    return graph, ModelRunner(request, loaded[0])
-
-
-def _suggest(chosen: DemoPrompt, summary: GraphSummary, files: GraphFiles, output: Output) -> None:
-    """What to type next."""
-    prompt, raw = shlex.quote(chosen["prompt"]), shlex.quote(str(files.graph_path))
-    features = [
-        summary.name(node) for node, _ in summary.strongest_nodes if summary.nodes[node].kind == "feature"
-    ]
-    output.note("")
-    output.note(f"{chosen['title']}. {chosen['note']}".rstrip())
-    output.note(f"written      {raw} and {files.slug}.json beside it")
-    output.note(f"next         circuit-tracer show {raw}")
-    if features:
-        scan = "" if summary.graph.scan == "demo-clt" else f" -t {summary.graph.scan}"
-        output.note(f"             circuit-tracer intervene -p {prompt}{scan} --edit {features[0]}=off")
-    output.note("             circuit-tracer demo --list")
-    output.note("")
+    return loaded[0], graph, ModelRunner(request, loaded[0])
 
 
 def _view(viewer: Viewer, server: Server, output: Output) -> None:

@@ -18,6 +18,7 @@ from circuit_tracer_cli.errors import UsageError
 from circuit_tracer_cli.export.slugs import check_slug
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.export.records import QParams
     from circuit_tracer_cli.graph.graph import Graph
 
 
@@ -67,8 +68,8 @@ class GraphFiles:
 
             make_folder(Path(self.directory))
 
-    def write(self, graph: Graph) -> list[Path]:
-        """Write them. Returns the paths, without stdout. Raises OutputError."""
+    def write(self, graph: Graph, annotations: QParams | None = None) -> list[Path]:
+        """Write them, the viewer's with `annotations` unless it has some. Returns the paths but stdout. Raises OutputError."""
         self.make_directory()
         written = []
         if self.graph_path is not None:
@@ -85,5 +86,6 @@ class GraphFiles:
                 scan=None,
                 node_threshold=self.node_threshold,
                 edge_threshold=self.edge_threshold,
+                annotations=annotations,
             )
         return written

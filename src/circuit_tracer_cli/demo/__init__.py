@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 DATA = Path(__file__).parent / "data"
 
 
 class DemoPrompt(TypedDict):
-    """One example prompt of `data/prompts.json`."""
+    """One example prompt of `data/prompts.json`; a two-hop question names its city, the place between, and another place."""
 
     id: str
     title: str
     prompt: str
     answer: str
     note: str
+    city: NotRequired[str]
+    place: NotRequired[str]
+    other: NotRequired[str]
     held_out: bool
 
 

@@ -15,18 +15,21 @@ from circuit_tracer_cli.demo.model import DemoTransformer
 # How often a position is drawn, relative to an ordinary one.
 ANSWER_FACTOR = 3.0
 ENTITY_FACTOR = 2.0
-TASK_FACTORS = {"antonym": 4.0, "translation": 3.0, "attribute": 2.0, "induction": 0.5}
+TASK_FACTORS = {"antonym": 4.0, "translation": 3.0, "attribute": 2.0, "induction": 1.0}
 INDUCTION_LIMIT = 2500
+PLACE_KINDS = ("state", "country")
 
 
 @dataclass
 class Activations:
-    """Per unique prefix: MLP inputs and outputs (layers, tokens, width), how often it is drawn, is it an answer's."""
+    """Per unique prefix: MLP inputs and outputs (layers, tokens, width), how often it is drawn, whether it predicts an
+    answer, whether it ends in the city or place asked about."""
 
     inputs: Tensor
     outputs: Tensor
     weight: Tensor
     answer: Tensor
+    place: Tensor
 
 
 def collect(model: DemoTransformer, rows: Rows, sentences: Sequence[Sentence]) -> Activations:
@@ -35,7 +38,7 @@ def collect(model: DemoTransformer, rows: Rows, sentences: Sequence[Sentence]) -
     A prefix is drawn as often as the root of its number of occurrences, times the factors above.
     """
     seen: dict[tuple[int, ...], int] = {}
-    inputs, outputs, factors, answers = [], [], [], []
+    inputs, outputs, factors, answers, places = [], [], [], [], []
     induction = [i for i, s in enumerate(sentences) if s.task == "induction"]
     keep = torch.tensor(sorted(set(range(len(sentences))) - set(induction[INDUCTION_LIMIT:])))
     for part in keep[rows.lengths[keep].argsort(stable=True)].split(512):
@@ -47,9 +50,18 @@ def collect(model: DemoTransformer, rows: Rows, sentences: Sequence[Sentence]) -
         inputs.append(torch.stack([x[picked[0], picked[1]] for x in trace.mlp_inputs]))
         outputs.append(torch.stack([y[picked[0], picked[1]] for y in trace.mlp_outputs]))
         answers.append(picked[1] == chunk.answer_at[picked[0]] - 1)
+        of_place = torch.tensor([sentences[i].kind in PLACE_KINDS for i in part.tolist()])
+        places.append((picked[1] == chunk.entity_at[picked[0]]) & of_place[picked[0]])
         factors.extend(factor)
     weight = torch.tensor(factors) * torch.tensor(list(seen.values())).sqrt()
-    return Activations(torch.cat(inputs, dim=1), torch.cat(outputs, dim=1), weight, torch.cat(answers))
+    whole = (
+        torch.cat(inputs, dim=1),
+        torch.cat(outputs, dim=1),
+        weight,
+        torch.cat(answers),
+        torch.cat(places),
+    )
+    return Activations(*whole)
 
 
 def _fresh_positions(

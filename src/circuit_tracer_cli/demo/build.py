@@ -20,7 +20,7 @@ from circuit_tracer_cli.demo import DATA
 from circuit_tracer_cli.demo.activations import Activations, collect
 from circuit_tracer_cli.demo.corpus import Corpus, build_corpus
 from circuit_tracer_cli.demo.dataset import AnswerTable, make_rows
-from circuit_tracer_cli.demo.evaluate import measure, print_table, write_measured
+from circuit_tracer_cli.demo.evaluate import measure, print_table, write_measured, write_place_features
 from circuit_tracer_cli.demo.examples import build_examples
 from circuit_tracer_cli.demo.model import DemoTransformer, Shape, export_model, import_model
 from circuit_tracer_cli.demo.model_training import ModelRecipe, ModelTrainer
@@ -29,8 +29,8 @@ from circuit_tracer_cli.demo.tokenizer import build_tokenizer, save_tokenizer
 from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
 
 WORK = Path.home() / ".cache" / "circuit-tracer-cli" / "demo-build"
-CLT_RECIPE = TranscoderRecipe(cross_layer=True, raise_by=1.3)
-PLT_RECIPE = TranscoderRecipe(cross_layer=False)
+CLT_RECIPE = TranscoderRecipe(cross_layer=True, raises=(1.05, 1.0, 1.15, 1.15, 1.15))
+PLT_RECIPE = TranscoderRecipe(cross_layer=False, raises=(1.15, 1.1, 1.05, 1.05, 1.1))
 
 console = Console(stderr=True)
 
@@ -92,7 +92,6 @@ def build_transcoders(recipe: TranscoderRecipe, activations: Activations, work: 
     with reporting(name) as report:
         trainer.run(report, checkpoint)
     trainer.save(checkpoint)
-    trainer.model.threshold.copy_(trainer.final_thresholds())
     export_transcoders(trainer.model, trainer.scale, data / name, recipe.cross_layer)
 
 
@@ -122,6 +121,7 @@ def main() -> None:
     if "measure" in stages:
         figures = measure(arguments.data_dir)
         write_measured(figures, arguments.data_dir)
+        write_place_features(arguments.data_dir)
         print_table(figures)
     if "examples" in stages:
         build_examples(corpus, arguments.data_dir)

@@ -13,7 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from circuit_tracer_cli.demo import DATA
-from circuit_tracer_cli.demo.measure_circuit import choose_sets, interventions, places_with_feature
+from circuit_tracer_cli.demo.measure_circuit import (
+    choose_sets,
+    interventions,
+    place_features,
+    places_with_feature,
+)
 from circuit_tracer_cli.demo.measure_graphs import graph_figures
 from circuit_tracer_cli.demo.measure_model import (
     Bench,
@@ -23,6 +28,7 @@ from circuit_tracer_cli.demo.measure_model import (
     reconstruction,
     replacement,
 )
+from circuit_tracer_cli.demo.places import write_places
 from circuit_tracer_cli.demo.shipped import ShippedSet
 
 Figures = dict[str, Any]
@@ -84,6 +90,17 @@ class Row:
     def met(self) -> bool:
         """Whether every value keeps the requirement."""
         return all(v >= self.required if self.at_least else v <= self.required for v in self.values)
+
+
+def write_place_features(data: Path) -> None:
+    """Write which features stand for each place, for every transcoder set."""
+    bench = Bench.load(data / "model")
+    chosen = {}
+    for name in ("clt", "plt"):
+        transcoders = ShippedSet.load(data / name)
+        sets = {kind: choose_sets(bench, transcoders, kind) for kind in ("state", "country")}
+        chosen[name] = {kind: place_features(bench.corpus.names[kind], one) for kind, one in sets.items()}
+    write_places(chosen, data)
 
 
 def table_rows(figures: Figures) -> list[Row]:
@@ -191,7 +208,7 @@ def print_table(figures: Figures, markdown: bool = False) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write `measured.json`."""
+    """Measure, print, and write `measured.json` and `places.json`."""
     parser = argparse.ArgumentParser(description="Measure the embedded demo's files.")
     parser.add_argument("--data-dir", type=Path, default=DATA)
     parser.add_argument("--graphs", type=int, default=GRAPHS, help="attribution graphs per group, 0 for none")
@@ -200,6 +217,7 @@ def main() -> None:
     torch.set_num_threads(1)
     figures = measure(arguments.data_dir, arguments.graphs)
     write_measured(figures, arguments.data_dir)
+    write_place_features(arguments.data_dir)
     print_table(figures, arguments.markdown)
 
 

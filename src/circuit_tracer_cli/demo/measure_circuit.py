@@ -23,6 +23,7 @@ SCORING_TEMPLATE = TWO_HOP_TEMPLATES[0]
 UNIQUE_RELATIONS = {"state": ("capital", "abbreviation"), "country": ("capital",)}
 RECALL = 0.5
 PRECISION = 0.12
+TIE = 1e-4
 
 
 @dataclass
@@ -33,7 +34,8 @@ class FeatureSets:
         mask: Active on at least half of the place's prompts, and not too often elsewhere: (places, layers, features).
         about: Most of the ten prompts with the largest activations are the place's; same shape.
         value: Mean activation where active; same shape.
-        best: The single feature with the best F1 for the place, as layer * features + feature: (places,).
+        best: The single feature with the best F1 for the place (of equals the more active one), as layer * features +
+            feature: (places,).
     """
 
     mask: Tensor
@@ -94,7 +96,8 @@ def choose_sets(
     recall = hits / own.sum(1)[:, None, None]
     exact = hits / active.sum(0).clamp(min=1)
     mean = torch.einsum("pr,rlf->plf", own, activations) / hits.clamp(min=1)
-    best = f1_scores(active, rows.concept, places).flatten(1).argmax(1)
+    everywhere = hits / own.sum(1)[:, None, None] * mean
+    best = (f1_scores(active, rows.concept, places) + TIE * everywhere).flatten(1).argmax(1)
     strongest = activations.topk(10, dim=0)
     top = (
         torch.nn.functional.one_hot(rows.concept[strongest.indices], places)
@@ -102,6 +105,17 @@ def choose_sets(
     )
     about = top.sum(0).movedim(-1, 0) >= 6
     return FeatureSets((recall >= RECALL) & (exact >= precision), about, mean, best)
+
+
+def place_features(names: Sequence[str], sets: FeatureSets) -> dict[str, list[tuple[int, int, float]]]:
+    """The set of every place as (layer, feature, mean activation), by the place's name."""
+    return {
+        name: [
+            (layer, feature, round(float(value[layer, feature]), 3))
+            for layer, feature in mask.nonzero().tolist()
+        ]
+        for name, mask, value in zip(names, sets.mask, sets.value, strict=True)
+    }
 
 
 def places_with_feature(bench: Bench, transcoders: ShippedSet, sets: FeatureSets, kind: str) -> list[float]:

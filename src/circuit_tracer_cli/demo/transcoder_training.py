@@ -3,12 +3,16 @@
 Every layer has one threshold, moved after each step so that the mean number of active features follows a target
 that falls from many to few. Errors are relative to the size of each output, so that no rare large one dominates.
 Only active features are decoded, which is what makes an hour on a laptop enough.
+
+Two things keep the features readable. Tokens of places are pressed harder than others to do with few features, so that
+one feature stands for a state rather than several for a city. And training begins with more features than are kept:
+the ones that do least are cut at the end, thresholds are raised and fixed, and the rest is refined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,22 +29,26 @@ class TranscoderRecipe:
     """Settings of one transcoder set's training."""
 
     cross_layer: bool
-    features: int = 1536
-    steps: int = 850
+    features: int = 1280
+    kept: int = 1088
+    steps: int = 1100
+    refining: int = 300
     batch: int = 1024
     learning_rate: float = 3e-3
+    refining_rate: float = 1e-3
     warmup: int = 50
     first_target: float = 40.0
     target: float = 9.0
     anneal: float = 0.35
     decay_from: float = 0.6
     resample_every: int = 60
-    resample_until: float = 0.6
+    resample_until: float = 0.8
     answer_allowance: float = 1.9
     crowd: int = 16
     crowd_weight: float = 0.015
-    raise_from: int = 2
-    raise_by: float = 1.15
+    place_crowd: int = 4
+    place_weight: float = 0.12
+    raises: tuple[float, ...] = ()
     dense_share: float = 0.3
     dense_weight: float = 0.05
     seed: int = 0
@@ -105,47 +113,64 @@ class TranscoderTrainer:
         self.centre = data.outputs.mean(1) / self.scale[:, None]
         self.model = SparseTranscoder(layers, width, recipe)
         self.model.decoder_bias.data.copy_(self.centre)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = self._fresh_optimiser()
         self.generator = torch.Generator().manual_seed(recipe.seed + 1)
         self.last_active = torch.zeros(layers, recipe.features, dtype=torch.long)
         self.frequency = torch.zeros(layers, recipe.features)
         self.step_number = 0
 
+    def _fresh_optimiser(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.model.parameters(), lr=self.recipe.learning_rate, betas=(0.9, 0.99))
+
     def run(self, report: Report, checkpoint: Path | None = None, every: int = 300) -> None:
         """Train to the end of the recipe."""
-        while self.step_number < self.recipe.steps:
+        recipe = self.recipe
+        last = recipe.steps + recipe.refining
+        while self.step_number < last:
+            if self.step_number == recipe.steps:
+                self.cut()
             message = self.step()
             self.step_number += 1
-            report(self.step_number, self.recipe.steps, message)
+            report(self.step_number, last, message)
             if checkpoint is not None and self.step_number % every == 0:
                 self.save(checkpoint)
 
     def step(self) -> str:
         """One optimiser step, then thresholds, norms and, now and then, dead features."""
-        recipe, share = self.recipe, self.step_number / self.recipe.steps
-        falling = 1.0 if share < recipe.decay_from else (1 - share) / (1 - recipe.decay_from)
-        rate = recipe.learning_rate * min(1.0, (self.step_number + 1) / recipe.warmup) * max(falling, 0.02)
+        rate = self._learning_rate()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        index = torch.multinomial(self.data.weight, recipe.batch, replacement=True, generator=self.generator)
+        index = torch.multinomial(
+            self.data.weight, self.recipe.batch, replacement=True, generator=self.generator
+        )
         x, y = self.data.inputs[:, index], self.data.outputs[:, index] / self.scale[:, None, None]
         outputs, pres, masks = self.model(x)
         importance = 1 / ((y - self.centre[:, None]).square().mean(-1) + 0.1)
         errors = (y - outputs).square().mean(-1) * importance
         counts = torch.stack([mask.float().sum(1) for mask in masks])
         loss = errors.mean(1).sum() + self._dense_penalty(pres, masks)
-        loss = loss + self._crowd_penalty(pres, masks, counts, importance)
+        loss = loss + self._crowd_penalty(pres, masks, counts, importance, self.data.place[index])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         with torch.no_grad():
             overall, answers = counts.mean(1), counts[:, self.data.answer[index]].mean(1)
-            self._move_thresholds(torch.maximum(overall, answers / recipe.answer_allowance))
+            if self.step_number < self.recipe.steps:
+                self._move_thresholds(torch.maximum(overall, answers / self.recipe.answer_allowance))
             self._after_step(x, y, outputs, errors, masks)
         parts = {"error": errors.mean(1), "active": overall, "at answers": answers}
         return " ".join(
             f"{name} {' '.join(f'{v:.3g}' for v in part.tolist())}" for name, part in parts.items()
         )
+
+    def _learning_rate(self) -> float:
+        """Warm-up, level, falling to a fiftieth; once more falling, from lower, while refining."""
+        recipe, step = self.recipe, self.step_number
+        if step >= recipe.steps:
+            return recipe.refining_rate * max(1 - (step - recipe.steps) / recipe.refining, 0.02)
+        share = step / recipe.steps
+        falling = 1.0 if share < recipe.decay_from else (1 - share) / (1 - recipe.decay_from)
+        return recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup) * max(falling, 0.02)
 
     def _dense_penalty(self, pres: list[Tensor], masks: list[Tensor]) -> Tensor:
         """Discourages features that are active on a large share of all tokens."""
@@ -157,16 +182,16 @@ class TranscoderTrainer:
         return self.recipe.dense_weight * total
 
     def _crowd_penalty(
-        self, pres: list[Tensor], masks: list[Tensor], counts: Tensor, importance: Tensor
+        self, pres: list[Tensor], masks: list[Tensor], counts: Tensor, importance: Tensor, place: Tensor
     ) -> Tensor:
-        """Discourages many features at once: the activations of tokens that have more than the crowd."""
-        total = torch.zeros(())
+        """Discourages many features at once: the activations of tokens that have more than their crowd."""
+        recipe, total = self.recipe, torch.zeros(())
+        crowd = torch.where(place, recipe.place_crowd, recipe.crowd)
+        weight = torch.where(place, recipe.place_weight, recipe.crowd_weight)
         for layer, (pre, mask) in enumerate(zip(pres, masks, strict=True)):
-            excess = (
-                F.relu(counts[layer] / self.recipe.crowd - 1) * (importance[layer] / self.model.width).sqrt()
-            )
-            total = total + (excess * (pre * mask).sum(1)).mean()
-        return self.recipe.crowd_weight * total
+            excess = F.relu(counts[layer] / crowd - 1) * (importance[layer] / self.model.width).sqrt()
+            total = total + (excess * weight * (pre * mask).sum(1)).mean()
+        return total
 
     def _move_thresholds(self, active: Tensor) -> None:
         """Raise or lower each layer's threshold towards the step's target number of active features."""
@@ -209,10 +234,35 @@ class TranscoderTrainer:
         for value in ("exp_avg", "exp_avg_sq"):
             self.optimiser.state[self.model.encoder_bias][value][layer, dead] = 0
 
-    def final_thresholds(self) -> Tensor:
-        """Thresholds to ship: higher in the later layers, where many features are active at answers."""
-        layers = torch.arange(self.model.layers)
-        return torch.where(layers >= self.recipe.raise_from, self.recipe.raise_by, 1.0) * self.model.threshold
+    @torch.no_grad()
+    def cut(self) -> None:
+        """Raise the thresholds of layers with too many active features, and keep the features that do most: the
+        sum of their squared activations, every prefix weighted as it is drawn."""
+        wide = self.model
+        for layer, factor in enumerate(self.recipe.raises):
+            wide.threshold[layer] *= factor
+        worth = torch.zeros(wide.layers, wide.features)
+        for layer in range(wide.layers):
+            parts = zip(self.data.inputs[layer].split(8192), self.data.weight.split(8192), strict=True)
+            for x, weight in parts:
+                pre = wide.encode(x, layer)
+                worth[layer] += weight @ (pre * (pre > wide.threshold[layer])).square()
+        keep = worth.topk(min(self.recipe.kept, wide.features), dim=1).indices.sort(dim=1).values
+        self._narrow(keep.shape[1])
+        for layer, chosen in enumerate(keep):
+            self.model.encoder[layer].copy_(wide.encoder[layer][chosen])
+            self.model.decoder[layer].copy_(wide.decoder[layer][chosen])
+        self.model.encoder_bias.copy_(wide.encoder_bias.gather(1, keep))
+        self.model.decoder_bias.copy_(wide.decoder_bias)
+        self.model.threshold.copy_(wide.threshold)
+
+    def _narrow(self, features: int) -> None:
+        """Start over with so many features, untrained."""
+        model = self.model
+        self.model = SparseTranscoder(model.layers, model.width, replace(self.recipe, features=features))
+        self.optimiser = self._fresh_optimiser()
+        self.last_active = torch.zeros(model.layers, features, dtype=torch.long)
+        self.frequency = torch.zeros(model.layers, features)
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on later."""
@@ -230,6 +280,8 @@ class TranscoderTrainer:
     def load(self, path: Path) -> None:
         """Go on from a checkpoint."""
         state = torch.load(path, weights_only=True)
+        if state["last"].shape[1] < self.model.features:
+            self._narrow(state["last"].shape[1])
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step_number, self.last_active = int(state["step"]), state["last"]

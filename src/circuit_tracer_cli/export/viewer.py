@@ -75,13 +75,19 @@ def export(
     node_threshold: float | None = None,
     edge_threshold: float | None = None,
     features_dir: Path | None = None,
+    annotations: QParams | None = None,
 ) -> list[Path]:
-    """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain."""
+    """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain.
+
+    `annotations` are what a file begins with that has none yet.
+    """
     parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
     target = make_folder(directory) / f"{slug}.json"
     with locked_folder(directory):
         read_graph_list(directory)  # a damaged list is found before anything is written
         q_params = kept_annotations(target, parts)
+        if annotations is not None and q_params == QParams():
+            q_params = _fitting(annotations, {node.node_id for node in parts.nodes})
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
         return [target, add_to_graph_list(directory, parts.metadata)]
@@ -232,6 +238,11 @@ def kept_annotations(path: Path, parts: GraphParts) -> QParams:
         return QParams()
     if (was.prompt, was.scan) != (metadata.prompt, metadata.scan):
         return QParams()
+    return _fitting(old, node_ids)
+
+
+def _fitting(old: QParams, node_ids: set[str]) -> QParams:
+    """Annotations without the nodes that aren't there."""
     pinned = [name for name in old.pinnedIds if name in node_ids]
     supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.supernodes]
     unchanged = pinned == old.pinnedIds and supernodes == old.supernodes

@@ -1,0 +1,189 @@
+"""What `demo` leaves to go on with: the place's features as a group in the viewer, and experiments that change the answer.
+
+Every experiment that is suggested was run, and did change it.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from circuit_tracer_cli.cli.graph_files import GraphFiles
+from circuit_tracer_cli.cli.output import Output, quoted
+from circuit_tracer_cli.cli.summary import GraphSummary
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.demo import DemoPrompt
+    from circuit_tracer_cli.export.records import QParams
+    from circuit_tracer_cli.graph.views import NodeView
+    from circuit_tracer_cli.interventions.spec import Intervention
+    from circuit_tracer_cli.replacement import ReplacementModel
+
+MOST_FEATURES = 64
+"""So many features are turned off at most in the search for a few that matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A command, and what it was seen to do."""
+
+    command: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Following:
+    """Everything that follows from one traced example.
+
+    Args:
+        chosen: The example.
+        transcoders: The set that it was traced with.
+        summary: The graph.
+    """
+
+    chosen: DemoPrompt
+    transcoders: Literal["clt", "plt"]
+    summary: GraphSummary
+
+    def annotations(self) -> QParams | None:
+        """The circuit as the viewer first shows it: the strongest paths, and the place's features as one group."""
+        from circuit_tracer_cli.export.records import QParams
+
+        if "place" not in self.chosen:
+            return None
+        group = [node.node_id for node in self.place_nodes()]
+        nodes = self.summary.nodes
+        on_paths = [nodes[index].node_id for path in self.summary.strongest_paths for index in path.nodes]
+        pinned = list(dict.fromkeys([*on_paths, *group]))
+        return QParams(pinnedIds=pinned, supernodes=[[self.chosen["place"], *group]])
+
+    def place_nodes(self) -> list[NodeView]:
+        """The graph's features at the city's token that stand for its state or country."""
+        from circuit_tracer_cli.demo.places import places
+
+        own = {(one.layer, one.feature) for one in places(self.transcoders)[self.chosen["place"]].features}
+        at = self.city_position()
+        return [
+            node
+            for node in self.summary.nodes.values()
+            if node.kind == "feature" and node.position == at and (node.layer, node.feature) in own
+        ]
+
+    def city_position(self) -> int:
+        """Where the city's token is."""
+        tokens = self.summary.graph.prompt_tokens
+        assert tokens is not None
+        return tokens.index(f" {self.chosen['city']}")
+
+    def experiments(self, model: ReplacementModel, files: GraphFiles) -> list[Suggestion]:
+        """Commands that change the answer, with their plans written beside the graph. Raises OutputError."""
+        found = [self._off(model, files)]
+        if "place" in self.chosen:
+            found.append(self._swap(model, files))
+        return [one for one in found if one is not None]
+
+    def _off(self, model: ReplacementModel, files: GraphFiles) -> Suggestion | None:
+        for what, edits in self._sets_to_turn_off():
+            after = self._answer(model, edits)
+            if after != self.chosen["answer"]:
+                command = _write_plan(self._plan(edits), files, "off")
+                return Suggestion(command, f"{what} off: {self._becomes(after)}")
+        return None
+
+    def _sets_to_turn_off(self) -> Iterator[tuple[str, list[Intervention]]]:
+        """The place's features; in other examples the strongest ones, twice as many each time."""
+        from circuit_tracer_cli.demo.places import place_edits, places
+
+        if "place" in self.chosen:
+            own = places(self.transcoders)[self.chosen["place"]]
+            yield own.name, place_edits(own, None, self.city_position())
+            return
+        strongest = self._strongest_features()
+        count = 1
+        while count <= len(strongest):
+            features = "feature" if count == 1 else f"{count} features"
+            yield f"the strongest {features}", _off_edits(strongest[:count])
+            count *= 2
+
+    def _strongest_features(self) -> list[NodeView]:
+        from circuit_tracer_cli.graph.paths import strongest_nodes
+
+        nodes = (
+            self.summary.nodes[index] for index, _ in strongest_nodes(self.summary.graph, 2 * MOST_FEATURES)
+        )
+        return [node for node in nodes if node.kind == "feature"][:MOST_FEATURES]
+
+    def _swap(self, model: ReplacementModel, files: GraphFiles) -> Suggestion | None:
+        from circuit_tracer_cli.demo.places import place_edits, places
+
+        known = places(self.transcoders)
+        own, other = known[self.chosen["place"]], known[self.chosen["other"]]
+        edits = place_edits(own, other, self.city_position())
+        after = self._answer(model, edits)
+        if after == self.chosen["answer"]:
+            return None
+        command = _write_plan(self._plan(edits), files, "swap")
+        return Suggestion(command, f"{own.name} off, {other.name} on: {self._becomes(after)}")
+
+    def _becomes(self, after: str) -> str:
+        return f"{quoted(self.chosen['answer'])} becomes {quoted(after)}"
+
+    def _plan(self, edits: Sequence[Intervention]) -> str:
+        from circuit_tracer_cli.interventions.plan import Plan
+
+        plan = Plan(
+            prompt=self.chosen["prompt"],
+            transcoder_set=f"demo-{self.transcoders}",
+            edits=tuple(edits),
+            freeze_attention=False,
+        )
+        return plan.to_json()
+
+    def _answer(self, model: ReplacementModel, edits: Sequence[Intervention]) -> str:
+        from circuit_tracer_cli.interventions.run import Constraints
+
+        tokens = model.tokenize(self.chosen["prompt"])
+        logits = model.interventions.run(tokens, edits, Constraints(freeze_attention=False)).logits[-1]
+        return str(model.tokenizer.decode([int(logits.argmax())]))
+
+
+def _off_edits(nodes: Sequence[NodeView]) -> list[Intervention]:
+    from circuit_tracer_cli.interventions.spec import Intervention
+
+    return [
+        Intervention(node.layer, node.position, node.feature, 0.0)
+        for node in nodes
+        if node.layer is not None and node.feature is not None
+    ]
+
+
+def _write_plan(plan: str, files: GraphFiles, what: str) -> str:
+    """Write a plan beside the graph and return the command that runs it."""
+    from circuit_tracer_cli.graph.atomic import write_bytes
+
+    path = Path(str(files.directory)) / f"{files.slug}-{what}.plan"
+    write_bytes(str(path), plan.encode())
+    return f"circuit-tracer intervene --plan {shlex.quote(str(path))}"
+
+
+def print_next(
+    following: Following, suggestions: Sequence[Suggestion], files: GraphFiles, output: Output
+) -> None:
+    """What it is about, what was written, and what to type next."""
+    chosen, raw = following.chosen, shlex.quote(str(files.graph_path))
+    output.note("")
+    output.note(chosen["title"] + ".")
+    output.note(chosen["note"])
+    output.note(f"written      {raw}, {files.slug}.json beside it")
+    output.note("next")
+    output.note(f"  circuit-tracer show {raw}")
+    for one in suggestions:
+        output.note(f"  {one.command}")
+        output.note(f"      {one.effect}")
+    output.note("  circuit-tracer demo --check")
+    output.note("      the same for every state and country, counted")
+    output.note("  circuit-tracer demo --list")
+    output.note("")
