@@ -23,9 +23,12 @@ def check_story(
     transcoders: Literal["clt", "plt"], output: Output, *, bars: bool, as_json: bool
 ) -> list[Outcome]:
     """Ask everything, print a table or JSON, and return the outcomes."""
+    import torch
+
     from circuit_tracer_cli.demo.story import all_questions, outcome
     from circuit_tracer_cli.pipeline import TraceRequest, load_model
 
+    torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
     groups = list(all_questions())
     request = TraceRequest(prompt=groups[0][2][0].prompt, transcoder_set=f"demo-{transcoders}", offline=True)
     with progress_on(output, bars=bars) as progress:

@@ -29,8 +29,14 @@ from circuit_tracer_cli.demo.tokenizer import build_tokenizer, save_tokenizer
 from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
 
 WORK = Path.home() / ".cache" / "circuit-tracer-cli" / "demo-build"
-CLT_RECIPE = TranscoderRecipe(cross_layer=True, raises=(1.05, 1.0, 1.15, 1.15, 1.15))
-PLT_RECIPE = TranscoderRecipe(cross_layer=False, raises=(1.15, 1.1, 1.05, 1.05, 1.1))
+CLT_RECIPE = TranscoderRecipe(cross_layer=True, kept=1040, raises=(1.05, 1.0, 1.2, 1.15, 1.15))
+PLT_RECIPE = TranscoderRecipe(
+    cross_layer=False,
+    raises=(1.15, 1.1, 1.05, 1.08, 1.1),
+    refining=1000,
+    crowd=14,
+    crowd_weight=0.02,
+)
 
 console = Console(stderr=True)
 
