@@ -164,7 +164,7 @@ function failed(error) {
   );
 }
 
-function absent(node, { reason, hint, link }) {
+function absent(node, { reason, hint }) {
   const why = [reason && sentence(reason), hint && sentence(hint)].filter(Boolean).join(" ");
   return h(
     "div",
@@ -175,7 +175,6 @@ function absent(node, { reason, hint, link }) {
       { class: "empty" },
       h("p", {}, "No examples for this feature."),
       h("p", { class: "muted", dir: "auto" }, why),
-      elsewhere(link),
     ),
   );
 }
@@ -193,7 +192,6 @@ function details(node, record, features, given) {
     exampleGroups(record),
     labelOrigin(given),
     origin(record),
-    elsewhere(about.link),
   ].filter(Boolean);
 }
 
@@ -213,12 +211,6 @@ function labelOrigin(label) {
   const when = Number.isFinite(label.time_ms) ? ` on ${new Date(label.time_ms).toLocaleDateString()}` : "";
   const how = label.provenance === "imported" ? "imported" : "given";
   return h("p", { class: "muted origin", dir: "auto" }, `Label “${label.text}” of this transcoder set, ${how}${who}${when}.`);
-}
-
-function elsewhere(link) {
-  return typeof link === "string" && link.startsWith("https:")
-    ? h("p", { class: "origin" }, h("a", { href: link, target: "_blank", rel: "noreferrer" }, "Open on Neuronpedia"))
-    : null;
 }
 
 function statistics(node, record) {
