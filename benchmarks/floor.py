@@ -38,6 +38,41 @@ def row_flops(graph: Graph, shape: Shape, kind: str) -> float:
     return float((full_blocks * block + start + contraction).sum())
 
 
+def copy_rate(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes read and written per second by a copy of 256 MiB, best of several."""
+    a = torch.ones(2**26, device=device)
+    b = torch.empty_like(a)
+    best = float("inf")
+    for _ in range(5):
+        start = clock()
+        b.copy_(a)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
+    return 2 * a.nbytes / best
+
+
+def call_floor(graph: Graph, shape: Shape, kind: str) -> dict[str, tuple[float, float]]:
+    """Operations and bytes that each phase costs at least: (flops, bytes).
+
+    The forward pass multiplies by every weight of the blocks at every position; the active features multiply by every
+    encoder; the source vectors read each active decoder row once and write it once; packaging writes each edge once.
+    """
+    d, P, L = shape.d_model, graph.n_pos, shape.n_layers
+    attention = 2 * d * shape.d_head * (shape.n_heads + shape.n_kv_heads)
+    block = attention + 3 * d * shape.d_mlp
+    features = shape.plt_features if kind == "plt" else shape.clt_features
+    written = torch.ones(L) if kind == "plt" else torch.arange(L, 0, -1).float()
+    entries = float(written[graph.active_features[:, 0]].sum())
+    return {
+        "forward pass": (2.0 * P * L * block, 4.0 * L * block),
+        "active features": (2.0 * P * L * features * d, 4.0 * L * features * d),
+        "source vectors": (2.0 * entries * d, 8.0 * entries * d),
+        "rows": (row_flops(graph, shape, kind), 0.0),
+        "packaging": (0.0, 8.0 * graph.edges.nnz),
+    }
+
+
 def gemm_rate(device: torch.device, d_model: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Operations per second of a float32 product `(1024, d_model) @ (d_model, d_model)`, best of several."""
     a = torch.randn(1024, d_model, device=device)

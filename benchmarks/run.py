@@ -1,6 +1,7 @@
 """Phase times of `attribute` on random models of real shapes, against the floor of this machine in the same run.
 
 python -m benchmarks.run --kinds plt clt --tokens 16 48 256 --threads 1
+python -m benchmarks.run --models gemma-2-2b --layers 6 --tokens 64 1024 --cpu-time --threads 1
 """
 
 from __future__ import annotations
@@ -11,111 +12,145 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.floor import gemm_rate, row_flops
-from benchmarks.shapes import Shape, random_model, random_prompt
+from benchmarks.floor import call_floor, copy_rate, gemm_rate
+from benchmarks.shapes import SHAPES, Shape, random_model, random_prompt
+from benchmarks.tables import markdown
 from circuit_tracer_cli.attribution.attribute import Stopwatch, attribute
 from circuit_tracer_cli.replacement import ReplacementModel
 
 ROWS = {"plt": 1000, "clt": 500}
 
 
-def peak_gib(device: torch.device) -> float:
-    """Peak memory of the process, or of the device, so far."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is traced; `rows` 0 means all features."""
+
+    model: str
+    shape: Shape
+    kind: str
+    tokens: int
+    rows: int
+
+
+def measure(case: Case, model: ReplacementModel, clock: Callable[[], float]) -> dict[str, Any]:
+    """One case, with the speed of matrix products and of copies measured just before and after."""
+    device, shape = model.device, case.shape
+    rate, copies = gemm_rate(device, shape.d_model, clock), copy_rate(device, clock)
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def measure(
-    model: ReplacementModel, kind: str, n_tokens: int, n_rows: int, shape: Shape, clock: Callable[[], float]
-) -> dict[str, Any]:
-    """One case, with the speed of matrix products measured just before."""
-    rate = gemm_rate(model.device, shape.d_model, clock)
-    prompt = random_prompt(n_tokens)
+        torch.cuda.reset_peak_memory_stats()
+    prompt = random_prompt(case.tokens, model.device)
     start = clock()
-    graph = attribute(prompt, model, max_feature_nodes=n_rows, batch_size=256, max_n_logits=10)
+    graph = attribute(prompt, model, max_feature_nodes=case.rows, batch_size=256, max_n_logits=10)
     total = clock() - start
+    rate, copies = (
+        max(rate, gemm_rate(device, shape.d_model, clock)),
+        max(copies, copy_rate(device, clock)),
+    )
     timings = graph.metadata["timings"]
-    rows_time = timings["logit rows"] + timings["feature rows"]
-    floor = row_flops(graph, shape, kind) / rate
+    seconds = {**timings, "rows": timings["logit rows"] + timings["feature rows"]}
+    floors = {
+        name: max(flops / rate, size / copies)
+        for name, (flops, size) in call_floor(graph, shape, case.kind).items()
+    }
     n_rows = len(graph.selected_features) + len(graph.logit_targets)
     return {
-        "kind": kind,
-        "tokens": n_tokens,
+        "model": case.model,
+        "kind": case.kind,
+        "tokens": case.tokens,
         "rows": n_rows,
         "active": len(graph.active_features),
         "edges": graph.edges.nnz,
-        "seconds": timings,
+        "seconds": seconds,
+        "floors": floors,
         "total_s": total,
-        "rows_per_s": n_rows / rows_time,
+        "rows_per_s": n_rows / seconds["rows"],
         "gemm_gflops": rate / 1e9,
-        "floor_s": floor,
-        "rows_over_floor": rows_time / floor,
-        "call_over_floor": total / floor,
-        "peak_gib": peak_gib(model.device),
+        "copy_gbps": copies / 1e9,
+        "rows_over_floor": seconds["rows"] / floors["rows"],
+        "call_over_floor": total / floors["rows"],
+        "device_gib": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else 0.0,
+        "host_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
 
 
-def table(results: list[dict[str, Any]]) -> str:
-    """The results as Markdown."""
-    phases = list(results[0]["seconds"])
-    head = [
-        "kind",
-        "tokens",
-        "rows",
-        "active",
-        *phases,
-        "total",
-        "rows/s",
-        "floor s",
-        "rows/floor",
-        "call/floor",
-        "GiB",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for r in results:
-        cells = [r["kind"], r["tokens"], r["rows"], r["active"], *(f"{r['seconds'][p]:.2f}" for p in phases)]
-        cells += [f"{r['total_s']:.2f}", f"{r['rows_per_s']:.0f}", f"{r['floor_s']:.2f}"]
-        cells += [f"{r['rows_over_floor']:.2f}", f"{r['call_over_floor']:.2f}", f"{r['peak_gib']:.1f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+PHASES = ("forward pass", "active features", "source vectors", "rows", "packaging")
 
 
-def main() -> None:
-    """Measure and print; `--json` also writes the numbers."""
+def table_row(r: dict[str, Any]) -> dict[str, Any]:
+    """A result for the table: of each phase the seconds, and the share of the machine's ceiling that it reached."""
+    phases = {
+        name: f"{r['seconds'][name]:.2f} ({min(9.99, r['floors'][name] / max(r['seconds'][name], 1e-9)):.0%})"
+        for name in PHASES
+    }
+    return {
+        **{name: r[name] for name in ("model", "kind", "tokens", "rows", "active")},
+        **phases,
+        "total s": r["total_s"],
+        "rows/s": r["rows_per_s"],
+        "rows/floor": r["rows_over_floor"],
+        "call/floor": r["call_over_floor"],
+        "device GiB": r["device_gib"],
+        "host GiB": r["host_gib"],
+    }
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="+", default=["bench"], choices=list(SHAPES))
+    parser.add_argument("--layers", type=int, help="build only so many layers, where the whole doesn't fit")
     parser.add_argument("--kinds", nargs="+", default=["plt", "clt"], choices=list(ROWS))
     parser.add_argument("--tokens", nargs="+", type=int, default=[16, 48, 256])
-    parser.add_argument("--rows", type=int, help="feature rows (default 1000 for plt, 500 for clt)")
+    parser.add_argument(
+        "--rows", type=int, help="feature rows (default 1000 for plt, 500 for clt; 0 for all)"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--tf32", action="store_true", help="let CUDA multiply in TF32")
     parser.add_argument(
         "--cpu-time", action="store_true", help="time of this process alone, for a busy machine; one thread"
     )
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print; `--json` also writes the numbers."""
+    arguments = parsed()
     torch.set_num_threads(arguments.threads)
+    if arguments.tf32:
+        torch.set_float32_matmul_precision("high")
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     Stopwatch.clock = staticmethod(clock)
-    shape, device = Shape(), torch.device(arguments.device)
-    results = []
-    for kind in arguments.kinds:
-        model = random_model(kind, shape, device, getattr(torch, arguments.dtype))
-        attribute(random_prompt(8), model, max_feature_nodes=16, batch_size=16)
-        for n_tokens in arguments.tokens:
-            results.append(measure(model, kind, n_tokens, arguments.rows or ROWS[kind], shape, clock))
-            print(table(results[-1:]).splitlines()[-1], flush=True)
-        del model
+    device, results = torch.device(arguments.device), []
+    for name in arguments.models:
+        shape = SHAPES[name]
+        if arguments.layers is not None and arguments.layers < shape.n_layers:
+            shape, name = (
+                replace(shape, n_layers=arguments.layers),
+                f"{name}, {arguments.layers} of {shape.n_layers} layers",
+            )
+        for kind in arguments.kinds:
+            model = random_model(kind, shape, device, getattr(torch, arguments.dtype))
+            attribute(random_prompt(8, device), model, max_feature_nodes=16, batch_size=16)
+            for n_tokens in arguments.tokens:
+                rows = ROWS[kind] if arguments.rows is None else arguments.rows
+                results.append(measure(Case(name, shape, kind, n_tokens, rows), model, clock))
+                print(markdown([table_row(results[-1])]).splitlines()[-1], flush=True)
+            del model
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    timed = "processor time" if arguments.cpu_time else "wall time"
     print(
-        f"\ntorch {torch.__version__}, {platform.machine()}, {arguments.threads} thread(s), {arguments.device}\n"
+        f"\ntorch {torch.__version__}, {where}, {arguments.threads} thread(s), {arguments.dtype}, {timed}\n"
     )
-    print(table(results))
+    print(markdown([table_row(result) for result in results]))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

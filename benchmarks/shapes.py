@@ -30,11 +30,22 @@ class Shape:
     d_mlp: int = 4096
     plt_features: int = 16_384
     clt_features: int = 8_192
+    head_width: int = 0
+    vocabulary: int = VOCABULARY
 
     @property
     def d_head(self) -> int:
         """Width of a head."""
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
+
+
+SHAPES = {
+    "bench": Shape(),
+    "llama-3.2-1b": Shape(2048, 16, 32, 8, 8192, 32_768, 16_384, head_width=64, vocabulary=128_256),
+    "gemma-2-2b": Shape(2304, 26, 8, 4, 9216, 16_384, 16_384, head_width=256, vocabulary=256_000),
+    "qwen3-4b": Shape(2560, 36, 32, 8, 9728, 32_768, 16_384, head_width=128, vocabulary=151_936),
+}
+"""Sizes of real models. All are built as Llamas: norms and biases cost next to nothing."""
 
 
 def number_tokenizer() -> Any:
@@ -57,7 +68,7 @@ def llama(shape: Shape) -> Any:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=shape.vocabulary,
         hidden_size=shape.d_model,
         num_hidden_layers=shape.n_layers,
         num_attention_heads=shape.n_heads,

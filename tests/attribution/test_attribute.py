@@ -9,7 +9,7 @@ import torch
 from tests.builders import PROMPT, backend, replacement, transcoders
 
 from circuit_tracer_cli import attribute
-from circuit_tracer_cli.attribution import rows
+from circuit_tracer_cli.attribution import ranking, rows
 from circuit_tracer_cli.errors import BadPrompt, InvalidValue, NoActiveFeatures
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -50,9 +50,20 @@ def test_the_compute_block_changes_nothing(work: int, monkeypatch: pytest.Monkey
     model = replacement("gemma2", "plt", "jumprelu", read="ln2.hook_normalized")
     want = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
     monkeypatch.setattr(rows, "CPU_WORK", work)
+    monkeypatch.setattr(rows, "ROWS_AT_LEAST", 1)
     got = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
     assert torch.equal(got.selected_features, want.selected_features)
     torch.testing.assert_close(got.adjacency_matrix, want.adjacency_matrix, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_memory", [0, 5000])
+def test_rows_kept_in_files_change_nothing(in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = replacement("llama", "clt")
+    want = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
+    monkeypatch.setattr(ranking, "available_memory", lambda device: 3 * in_memory + 1)
+    got = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
+    assert torch.equal(got.selected_features, want.selected_features)
+    assert torch.equal(got.adjacency_matrix, want.adjacency_matrix)
 
 
 def test_zero_and_none_mean_all_features() -> None:

@@ -19,7 +19,7 @@ from circuit_tracer_cli.attribution.backoff import BlockSize
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.packaging import Packager, packed
-from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, next_features
+from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.attribution.targets import AttributionTargets
@@ -141,7 +141,7 @@ def attribute(
         raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
-    size = BlockSize(compute_block or largest_work(model.device))
+    size = BlockSize(compute_block) if compute_block else None
     run = Attribution(model, settings, engine, progress, on_partial, size)
     with Offload(OFFLOADS[offload], model.model.forget_weights) as run.offload:
         return run.run(prompt, attribution_targets)
@@ -174,6 +174,7 @@ class Attribution:
         self.watch = Stopwatch(progress)
         self.on_partial = on_partial
         self.size = size or BlockSize(largest_work(model.device))
+        self.size_given = size is not None
         self.offload = Offload("none")
         self.plausibility: Plausibility | None = None
         self.linear_weights: LinearWeights | None = None  # without embeddings, while those are away
@@ -194,6 +195,8 @@ class Attribution:
         with self.watch.phase("source vectors"):
             engine = self.engine(frozen, active, tokens)
         self.offload.transcoders(self.model.transcoders)
+        if not self.size_given:
+            self.size = BlockSize(largest_work(self.model.device, len(tokens.ids), self.model.cfg.d_model))
         size = self.size
         with self.watch.phase("logit rows", len(targets)):
             first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), size))
@@ -317,10 +320,12 @@ class Attribution:
         visited = torch.zeros(len(active), dtype=torch.bool)
         step = self.settings.update_interval * self.settings.batch_size
         kept: list[RowBlock] = []
+        shelf = RowShelf()
         while (done := int(visited.sum())) < count:
             chosen = next_features(influence.of_features(), visited, min(step, count - done))
             visited[chosen] = True
-            blocks = list(self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, size)))
+            computed = self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, size))
+            blocks = [shelf.keep(block) for block in computed]
             kept += blocks
             if done + len(chosen) < count:
                 influence.add(blocks)

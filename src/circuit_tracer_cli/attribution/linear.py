@@ -11,6 +11,7 @@ those that have started at a layer are a prefix, and rows and positions that not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,6 +151,7 @@ class LinearEngine:
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
         self.decoders, self.errors = sources.decoders, sources.errors
+        self._rooms: dict[str, Tensor] = {}
         self.token_images = self._token_images()
         if points.write == "mlp":
             self._fold_post_norms()
@@ -170,7 +172,7 @@ class LinearEngine:
         """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
         n_pos = int(targets.positions.max()) + 1
         out = torch.zeros(len(targets), self.columns.starts[n_pos], dtype=self.dtype, device=self.device)
-        G = torch.zeros(len(targets), n_pos, self.tokens.shape[1], dtype=self.dtype, device=self.device)
+        G = self.room("G", len(targets), n_pos, self.tokens.shape[1]).zero_()
         descending = (-targets.layers).contiguous()
         started = self._start_logits(targets, G)
         tokens = torch.zeros(len(targets), n_pos, dtype=self.dtype, device=self.device)
@@ -187,6 +189,15 @@ class LinearEngine:
             started = reached
         self._contract_tokens(G, tokens, out)
         return out
+
+    def room(self, name: str, *shape: int) -> Tensor:
+        """Uninitialised memory for one step, used again at the next call: fresh pages cost as much as the arithmetic."""
+        count = math.prod(shape)
+        held = self._rooms.get(name)
+        if held is None or len(held) < count:
+            self._rooms.pop(name, None)
+            held = self._rooms[name] = torch.empty(count, dtype=self.dtype, device=self.device)
+        return held[:count].view(shape)
 
     def _token_images(self) -> Tensor | None:
         """What each token writes through the first block's attention: `(query, d_model, key)`, or None where that is too large.
@@ -295,10 +306,12 @@ class LinearEngine:
         d_head = folded.W_V.shape[0] // n_kv
         if not rows:
             return G.new_zeros(0, n_pos, n_kv * d_head)
-        z = G.reshape(-1, d_model) @ folded.W_O
-        z = z.view(rows, n_pos, n_kv, group, d_head).permute(2, 1, 3, 0, 4)
-        z = z.reshape(n_kv, n_pos * group, rows * d_head)
-        values = G.new_empty(n_kv, n_pos, rows * d_head)
+        z = self.room("z", rows * n_pos, n_kv * group * d_head)
+        torch.mm(G.reshape(-1, d_model), folded.W_O, out=z)
+        by_head = self.room("z by head", n_kv, n_pos, group, rows, d_head)
+        by_head.copy_(z.view(rows, n_pos, n_kv, group, d_head).permute(2, 1, 3, 0, 4))
+        z = by_head.view(n_kv, n_pos * group, rows * d_head)
+        values = self.room("values", n_kv, n_pos, rows * d_head)
         for first, last in key_blocks(n_pos):  # no query before a key looks at it
             pattern = folded.pattern[:, first:last, first:n_pos].flatten(2)
             torch.bmm(pattern, z[:, first * group :], out=values[:, first:last])

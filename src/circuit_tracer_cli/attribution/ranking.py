@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.graph.edges import available_memory
+from circuit_tracer_cli.graph.scratch import Release, nothing, scratch_tensor
+
 SMALLEST_SUM = 1e-8
 """Row sums are clamped here before dividing (spec/attribution.md 2.7)."""
 
@@ -22,11 +25,13 @@ class RowBlock:
         nodes: `(r)` index of each target among the active features, or `n_features + k` for logit target `k`.
         layers: `(r)` layer of each target.
         rows: `(r, width)` direct effects on a prefix of the columns, float32, on the host.
+        release: Lets go of the pages of rows that lie in a file.
     """
 
     nodes: Tensor
     layers: Tensor
     rows: Tensor
+    release: Release = nothing
     scale: Tensor = field(init=False)
     layer_slices: list[tuple[int, int, int]] = field(init=False)
 
@@ -35,6 +40,30 @@ class RowBlock:
         values, counts = torch.unique_consecutive(self.layers, return_counts=True)
         ends = counts.cumsum(0).tolist()
         self.layer_slices = list(zip(values.tolist(), [0, *ends[:-1]], ends, strict=True))
+
+
+class RowShelf:
+    """Keeps the rows of a capped run, which the next ranking needs whole: in memory, and beyond a share of it in files.
+
+    Args:
+        in_memory: Bytes to hold; None for a third of what is free.
+    """
+
+    def __init__(self, in_memory: int | None = None) -> None:
+        if in_memory is None:
+            in_memory = (available_memory(torch.device("cpu")) or 1 << 32) // 3
+        self.left = in_memory
+
+    def keep(self, block: RowBlock) -> RowBlock:
+        """The block itself, or the same block in a file."""
+        self.left -= block.rows.nbytes
+        if self.left >= 0:
+            return block
+        flat, release = scratch_tensor(block.rows.numel(), torch.float32, largest_in_memory=0)
+        rows = flat.view(block.rows.shape)
+        rows.copy_(block.rows)
+        release()
+        return RowBlock(block.nodes, block.layers, rows, release)
 
 
 class PartialInfluence:
@@ -71,6 +100,7 @@ class PartialInfluence:
                 if mass.any():
                     rows = block.rows[start:end]
                     delta[: rows.shape[1]] += (mass * block.scale[start:end]) @ rows.abs()
+                    block.release()
         self.influence += delta
         self._known += new
 

@@ -20,6 +20,12 @@ CPU_WORK = 4096
 GPU_WORK = 65536
 """Rows times positions in one block: enough to keep matrix products busy, little enough to stay in fast memory."""
 
+ROWS_AT_LEAST = 32
+"""Rows in one block however long the prompt: each block reads every decoder row once …"""
+
+LARGEST_BLOCK = 2**26
+"""… as long as its cotangents hold no more than so many numbers."""
+
 ENCODER_ROWS_AT_ONCE = 16384
 """Targets whose encoder rows are held at the same time."""
 
@@ -35,9 +41,10 @@ class Engine(Protocol):
         """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
 
 
-def largest_work(device: torch.device) -> int:
-    """The block size for a device."""
-    return CPU_WORK if device.type == "cpu" else GPU_WORK
+def largest_work(device: torch.device, n_pos: int = 1, d_model: int = 1) -> int:
+    """Rows times positions in one block on a device, for a prompt of `n_pos` tokens."""
+    usual = CPU_WORK if device.type == "cpu" else GPU_WORK
+    return max(usual, min(ROWS_AT_LEAST * n_pos, LARGEST_BLOCK // d_model))
 
 
 def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> Iterator[RowBlock]:

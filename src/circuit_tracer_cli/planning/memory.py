@@ -23,6 +23,7 @@ DENSE_ELEMENTS = 2**26
 READ_BLOCK = 2**27
 SMALLEST_WORK = 256
 WORK = {False: 4096, True: 65536}
+ROWS_AT_LEAST, LARGEST_BLOCK = 32, 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def plan_memory(
         offload: Where weights are to wait; None to decide.
     """
     on_gpu = budget.device is not None
-    start = Choices(work=WORK[on_gpu], on_gpu=on_gpu)
+    work = max(WORK[on_gpu], min(ROWS_AT_LEAST * sizes.n_pos, LARGEST_BLOCK // sizes.d_model))
+    start = Choices(work=work, on_gpu=on_gpu)
     plan = None
     for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
         plan = predict(sizes, choices)
