@@ -65,8 +65,9 @@ def main() -> None:
     parser.add_argument("new")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("options", nargs="*", help="options of benchmarks.run, after --")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    arguments, options = parser.parse_args(words[:split]), words[split + 1 :]
     runs: dict[str, list[list[dict[str, Any]]]] = {"old": [], "new": []}
     with tempfile.TemporaryDirectory() as folder:
         trees = {name: Path(folder) / name for name in runs}
@@ -75,7 +76,7 @@ def main() -> None:
                 checked_out(getattr(arguments, name), tree)
             for number in range(arguments.rounds):
                 for name in list(runs) if number % 2 == 0 else reversed(list(runs)):
-                    runs[name].append(run_once(trees[name], arguments.options, Path(folder) / "result.json"))
+                    runs[name].append(run_once(trees[name], options, Path(folder) / "result.json"))
         finally:
             for tree in trees.values():
                 subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=False)
