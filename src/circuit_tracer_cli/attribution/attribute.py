@@ -197,9 +197,8 @@ class Attribution:
         self.offload.transcoders(self.model.transcoders)
         if not self.size_given:
             self.size = BlockSize(largest_work(self.model.device, len(tokens.ids), self.model.cfg.d_model))
-        size = self.size
         with self.watch.phase("logit rows", len(targets)):
-            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), size))
+            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), self.size))
             first_rows = list(first)
         count = min(self.settings.max_feature_nodes or len(active), len(active))
         made_of = partial(self.graph, tokens, frozen, active, targets, engine)
@@ -210,7 +209,7 @@ class Attribution:
 
         offer(lambda: packed(engine.columns, first_rows, len(targets)))
         with self.watch.phase("feature rows", count):
-            selected, packager = self.trace(engine, active, first_rows, targets, count, size, offer)
+            selected, packager = self.trace(engine, active, first_rows, targets, count, self.size, offer)
         with self.watch.phase("packaging"):
             return made_of(selected, packager.edges())
 
