@@ -76,7 +76,7 @@ def test_replaced_model_answers_too(bench: Bench, clt: ShippedSet) -> None:
 
 @pytest.mark.long
 def test_states_have_features(bench: Bench, clt: ShippedSet, sets: FeatureSets) -> None:
-    assert sum(score >= 0.8 for score in places_with_feature(bench, clt, sets, "state")) >= 33
+    assert sum(score >= 0.8 for score in places_with_feature(bench, clt, sets, "state")) >= 45
 
 
 @pytest.mark.long
