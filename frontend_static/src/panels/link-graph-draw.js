@@ -16,20 +16,41 @@ export function prepare(canvas, width, height) {
   return context;
 }
 
-/** Bands, column separators, links, nodes. */
-export function drawGraph(context, scene) {
+/** What a scene shows, whatever part of it is seen: links from weak to strong, and nodes in the order in which they cover each other. */
+export function planScene(scene, backgroundLinks = BACKGROUND_LINKS) {
+  const links = linksToDraw(scene, backgroundLinks);
+  const dimmed = links.focus && (scene.selection.size > 0 || Boolean(scene.path));
+  const linked = scene.path ? pathColours : connectedColours;
+  const colours = dimmed ? linked(scene.graph, links.numbers, scene.selection, scene.palette) : new Map();
+  return { links, dimmed, colours };
+}
+
+/** Bands, column separators, links (at most the `most` strongest), nodes. */
+export function drawGraph(context, scene, plan = planScene(scene), most = Infinity) {
   context.save();
-  context.beginPath();
-  context.rect(scene.plot.x, scene.plot.y - 6, scene.plot.width + 6, scene.plot.height + 12);
-  context.clip();
-  drawBands(context, scene);
-  const links = linksToDraw(scene);
-  drawLinks(context, scene, links);
-  drawNodes(context, scene, links);
+  clipToPlot(context, scene);
+  paintBands(context, scene);
+  const { numbers, focus } = plan.links;
+  drawLinks(context, scene, { numbers: numbers.slice(Math.max(0, numbers.length - most)), focus });
+  drawNodes(context, scene, plan);
   context.restore();
 }
 
-function drawBands(context, { layout, project, palette, plot }) {
+/** The background alone. */
+export function drawBands(context, scene) {
+  context.save();
+  clipToPlot(context, scene);
+  paintBands(context, scene);
+  context.restore();
+}
+
+function clipToPlot(context, { plot }) {
+  context.beginPath();
+  context.rect(plot.x, plot.y - 6, plot.width + 6, plot.height + 12);
+  context.clip();
+}
+
+function paintBands(context, { layout, project, palette, plot }) {
   for (const row of layout.rows) {
     const [, top] = project(0, row.top);
     const [, bottom] = project(0, row.top + row.height);
@@ -47,7 +68,7 @@ function drawBands(context, { layout, project, palette, plot }) {
 }
 
 /** `{numbers, focus}`: link numbers from weak to strong; without a focus they are only a background. */
-function linksToDraw({ graph, visible, selection, pinned, linkType, sign, path }) {
+function linksToDraw({ graph, visible, selection, pinned, linkType, sign, path }, backgroundLinks) {
   const { source, target, share } = graph.links;
   if (path) return { numbers: path, focus: true };
   const shown = (k) => visible[source[k]] && visible[target[k]] && signMatches(share[k], sign);
@@ -72,7 +93,7 @@ function linksToDraw({ graph, visible, selection, pinned, linkType, sign, path }
   }
   const numbers = [];
   for (const k of graph.links.strongest) {
-    if (numbers.length === BACKGROUND_LINKS) break;
+    if (numbers.length >= backgroundLinks) break;
     if (shown(k)) numbers.push(k);
   }
   return { numbers: numbers.reverse(), focus: false };
@@ -100,30 +121,44 @@ function drawLinks(context, scene, { numbers, focus }) {
   }
 }
 
-function drawNodes(context, scene, { numbers, focus }) {
-  const { graph, layout, visible, project, palette, selection, pinned, marked, path } = scene;
-  const dimmed = focus && (selection.size > 0 || Boolean(path));
-  const colours = dimmed ? (path ? pathColours : connectedColours)(graph, numbers, selection, palette) : new Map();
-  const order = graph.nodes.filter((node) => visible[node.index]);
-  const rank = (node) =>
-    selection.has(node.index) ? 3 : pinned.has(node.index) ? 2 : colours.has(node.index) ? 1 : 0;
-  order.sort((a, b) => rank(a) - rank(b));
-  for (const node of order) {
-    const [x, y] = project(layout.x[node.index], layout.y[node.index]);
-    const linked = colours.get(node.index);
-    const special = rank(node) > 0 || marked.has(node.index);
-    context.globalAlpha = dimmed && !special ? 0.32 : 1;
-    context.fillStyle = css(linked ?? restingColour(node, palette, scene.limit));
-    context.strokeStyle = css(palette.outline, 0.85);
-    context.lineWidth = 0.9;
-    shape(context, node.kind, x, y, scene.radius * (special ? 1.25 : 1));
-    context.fill();
+function drawNodes(context, scene, plan) {
+  const { project, radius } = scene;
+  for (const mark of nodeMarks(scene, plan)) {
+    const [x, y] = project(mark.x, mark.y);
+    context.globalAlpha = mark.alpha;
+    shape(context, mark.kind, x, y, radius * mark.factor + mark.add);
+    if (mark.fill) {
+      context.fillStyle = css(mark.fill);
+      context.fill();
+    }
+    context.strokeStyle = css(mark.line, mark.fill ? 0.85 : 1);
+    context.lineWidth = mark.width;
     context.stroke();
-    context.globalAlpha = 1;
-    if (pinned.has(node.index)) ring(context, node.kind, x, y, scene.radius * 1.25, palette.text, 2);
-    if (marked.has(node.index)) ring(context, node.kind, x, y, scene.radius + 4, palette.group, 2.5);
-    if (selection.has(node.index)) ring(context, node.kind, x, y, scene.radius + 3.5, palette.accent, 2.5);
   }
+  context.globalAlpha = 1;
+}
+
+/**
+ * The glyphs of the visible nodes and the rings around some, in the order of painting: `{x, y, kind, factor, add, fill, line, width, alpha}`
+ * in the plot's own lengths. A radius is `factor` times the scene's plus `add`; a ring has no fill.
+ */
+export function nodeMarks({ graph, layout, visible, palette, selection, pinned, marked, limit }, { dimmed, colours }) {
+  const marks = [[], [], [], []];
+  for (const node of graph.nodes) {
+    const i = node.index;
+    if (!visible[i]) continue;
+    const rank = selection.has(i) ? 3 : pinned.has(i) ? 2 : colours.has(i) ? 1 : 0;
+    const special = rank > 0 || marked.has(i);
+    const at = { x: layout.x[i], y: layout.y[i], kind: node.kind, alpha: 1, add: 0 };
+    const factor = special ? 1.25 : 1;
+    const fill = colours.get(i) ?? restingColour(node, palette, limit);
+    const layer = marks[rank];
+    layer.push({ ...at, factor, fill, line: palette.outline, width: 0.9, alpha: dimmed && !special ? 0.32 : 1 });
+    if (pinned.has(i)) layer.push({ ...at, factor: 1.25, fill: null, line: palette.text, width: 2 });
+    if (marked.has(i)) layer.push({ ...at, factor: 1, add: 4, fill: null, line: palette.group, width: 2.5 });
+    if (selection.has(i)) layer.push({ ...at, factor: 1, add: 3.5, fill: null, line: palette.accent, width: 2.5 });
+  }
+  return marks.flat();
 }
 
 function connectedColours(graph, numbers, selection, palette) {

@@ -7,12 +7,16 @@ import { layoutGraph, nearestLookup } from "../layout.js";
 import { fontSize, palette } from "../theme.js";
 import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
-import { drawGraph, drawHover, prepare } from "./link-graph-draw.js";
+import { drawBands, drawGraph, drawHover, planScene, prepare } from "./link-graph-draw.js";
+import { createGl } from "./link-graph-gl.js";
 import { axisLabels, isFlat, margins, showTooltip } from "./link-graph-labels.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
 
 const REACH = 30;
 const MANY_NODES = 1200;
+const GL_BACKGROUND = 3000;
+const LINKS_WHILE_MOVING = { gl: 400, canvas: 120 };
+const STILL_AFTER = 140;
 const DRAWN_FROM = ["selected", "path", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
 
 export function linkGraph(element, store, { figures }) {
@@ -22,7 +26,7 @@ export function linkGraph(element, store, { figures }) {
   const picture = createPicture(store, parts, viewport);
   figures.set("link-graph", (kind) => saveFigure(store, picture.figure(), kind, "link-graph"));
   const disposers = [
-    useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.draw }),
+    useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.move }),
     store.subscribe(["graph"], viewport.reset),
     store.subscribe(["graph", "visible"], picture.arrange),
     store.subscribe(DRAWN_FROM, picture.draw),
@@ -38,10 +42,11 @@ function makeParts() {
     role: "img",
     "aria-label": "Attribution graph: tokens by layers",
   });
+  const glass = h("canvas", { class: "layer", "data-painter": "canvas" });
   const top = h("canvas", { class: "layer" });
   const labels = h("div", { class: "plot-labels", "aria-hidden": "true" });
   const tooltip = h("div", { class: "tooltip", role: "status", hidden: true });
-  return { base, top, labels, tooltip, plot: h("div", { class: "plot" }, base, top, labels, tooltip) };
+  return { base, glass, top, labels, tooltip, plot: h("div", { class: "plot" }, base, glass, top, labels, tooltip) };
 }
 
 /** The drawing and its layout: `arrange` after a change of size or nodes, `draw` otherwise, at most once per frame. */
@@ -50,6 +55,10 @@ function createPicture(store, parts, viewport) {
   let layout = null;
   let nearest = () => -1;
   let pending = 0;
+  let plan = null;
+  let moving = false;
+  let rest = 0;
+  const painter = createPainter(parts.glass, () => draw());
 
   function arrange() {
     const graph = store.get("graph");
@@ -62,15 +71,46 @@ function createPicture(store, parts, viewport) {
     draw();
   }
 
+  /** After a change of what is shown. */
   function draw() {
+    plan = null;
+    request();
+  }
+
+  /** After a change of the viewport: fewer links until it rests. */
+  function move() {
+    moving = true;
+    window.clearTimeout(rest);
+    rest = window.setTimeout(() => {
+      moving = false;
+      request();
+    }, STILL_AFTER);
+    request();
+  }
+
+  function request() {
     cancelAnimationFrame(pending);
     pending = requestAnimationFrame(() => {
       if (!layout || !store.get("graph")) return;
       const scene = sceneOf(store, layout, viewport);
-      drawGraph(prepare(parts.base, size.width, size.height), scene);
+      paint(scene);
       drawHover(prepare(parts.top, size.width, size.height), scene);
       parts.labels.replaceChildren(...axisLabels(scene));
     });
+  }
+
+  function paint(scene) {
+    const gl = painter.current();
+    const background = gl ? GL_BACKGROUND : undefined;
+    const context = prepare(parts.base, size.width, size.height);
+    if (plan === null || plan.gl !== gl) {
+      plan = { ...planScene(scene, background), gl };
+      gl?.upload(scene, plan);
+    }
+    const most = moving ? LINKS_WHILE_MOVING[gl ? "gl" : "canvas"] : Infinity;
+    if (!gl) return drawGraph(context, scene, plan, most);
+    drawBands(context, scene);
+    gl.draw(scene, size, most);
   }
 
   function drawHovered() {
@@ -92,7 +132,34 @@ function createPicture(store, parts, viewport) {
     return { ...size, elements };
   }
 
-  return { arrange, draw, drawHovered, nodeAt, figure };
+  return { arrange, draw, move, drawHovered, nodeAt, figure };
+}
+
+/** WebGL where it works. Without it, after its context is lost, or where it fails, all is painted in two dimensions. */
+function createPainter(canvas, redraw) {
+  let gl = null;
+  const use = () => {
+    try {
+      gl = createGl(canvas);
+    } catch {
+      gl = null;
+    }
+    canvas.dataset.painter = gl ? "webgl" : "canvas";
+    canvas.hidden = !gl;
+  };
+  canvas.addEventListener("webglcontextlost", (event) => {
+    event.preventDefault();
+    gl = null;
+    canvas.dataset.painter = "canvas";
+    canvas.hidden = true;
+    redraw();
+  });
+  canvas.addEventListener("webglcontextrestored", () => {
+    use();
+    redraw();
+  });
+  use();
+  return { current: () => gl };
 }
 
 /** The plot without the room for its labels, which depends on whether the columns are wide enough for level text. */
@@ -124,6 +191,7 @@ function sceneOf(store, layout, viewport) {
     layout,
     visible,
     project: viewport.project,
+    zoom: viewport.zoom(),
     plot: viewport.frame(),
     palette: palette(),
     selected: graph.index(store.get("selected")),
