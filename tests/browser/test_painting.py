@@ -6,7 +6,7 @@ from .conftest import Viewer
 
 _LOSE = """() => {
   const context = document.querySelector('canvas[data-painter]').getContext('webgl2');
-  context?.getExtension('WEBGL_lose_context').loseContext();
+  context?.getExtension('WEBGL_lose_context')?.loseContext();
 }"""
 _INK = """() => {
   const canvas = document.querySelector('.plot canvas');
