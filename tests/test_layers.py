@@ -51,8 +51,9 @@ ALLOWED = {
     "export": _ROOT | {"graph", "features", "viewer_files"},
     "pipeline": _WORK | {"planning", "attribution", "features", "validation", "export"},
     "server": _TOP,
+    "notebook": _TOP | {"server"},
     "demo": _TOP | {"server"},
-    "cli": _TOP | {"server", "demo"},
+    "cli": _TOP | {"server", "demo", "notebook"},
     "__main__": {"cli"},
     "": {"errors", "types"},
 }
@@ -126,7 +127,7 @@ def test_every_folder_has_its_place() -> None:
 
 
 _DISTRIBUTIONS = {"yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-_OPTIONAL = {"nnsight", "networkx", "pandas"}
+_OPTIONAL = {"nnsight", "networkx", "pandas", "IPython"}
 
 
 def test_every_third_party_import_is_declared() -> None:

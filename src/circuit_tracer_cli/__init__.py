@@ -19,6 +19,8 @@ _PUBLIC = {
     "compute_graph_scores": "circuit_tracer_cli.graph.scores",
     "create_graph_files": "circuit_tracer_cli.export.viewer",
     "serve": "circuit_tracer_cli.server.serve",
+    "show_graph": "circuit_tracer_cli.notebook.show",
+    "decode_url_features": "circuit_tracer_cli.interventions.urls",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

@@ -109,6 +109,11 @@ class Graph:
             f"logits={shape.n_logits}, edges={self._edges.nnz}{', pruned' if self.pruning else ''})"
         )
 
+    def _repr_html_(self) -> str:
+        from circuit_tracer_cli.graph.card import graph_card
+
+        return graph_card(self)
+
     @property
     def edges(self) -> Edges:
         """The direct effects in compressed rows."""

@@ -37,11 +37,13 @@ class AccessRules:
         host: The address that the server is bound to.
         allow_origins: Origins, as `https://hub.example.org`, of proxies that may show the page and save.
         token: What clients on other machines must show, if it is set.
+        frame_origins: Sources, in a policy's words, of pages that may show the page in a frame and do nothing else.
     """
 
     host: str = "127.0.0.1"
     allow_origins: frozenset[str] = field(default_factory=frozenset)
     token: str | None = None
+    frame_origins: tuple[str, ...] = ()
 
     def host_allowed(self, header: str | None) -> bool:
         """Whether a request for this Host is meant for us; a name that foreign DNS could point here isn't."""
@@ -68,7 +70,7 @@ class AccessRules:
 
     def content_policy(self) -> str:
         """The Content-Security-Policy of every reply: nothing from elsewhere, no inline script or style."""
-        frames = " ".join(["'self'", *sorted(self.allow_origins)])
+        frames = " ".join(["'self'", *sorted({*self.allow_origins, *self.frame_origins})])
         return (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
             "font-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "

@@ -124,6 +124,7 @@ def serve(
     live: LiveTrace | None = None,
     model: ReplacementModel | Runner | None = None,
     labels_dir: str | Path | None = None,
+    frame_origins: Iterable[str] = (),
 ) -> Server:
     """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
 
@@ -138,6 +139,7 @@ def serve(
         live: A trace under way, which the page follows.
         model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
         labels_dir: Where labels that graphs of one set share are kept; the user's data folder when left out.
+        frame_origins: Pages that may show this one in a frame, such as a notebook on this machine: `http://localhost:*`.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
@@ -150,7 +152,7 @@ def serve(
         data_dir=_folder(data_dir, "graph folder"),
         static_dir=static_folder(frontend_dir).resolve(),
         features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
-        rules=AccessRules(host, check_origins(allow_origins), token_for(host)),
+        rules=AccessRules(host, check_origins(allow_origins), token_for(host), tuple(frame_origins)),
         live=live,
         runs=None if model is None else RunQueue(_runner(model)),
         labels_dir=labels_folder() if labels_dir is None else Path(labels_dir),

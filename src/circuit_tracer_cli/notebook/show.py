@@ -1,0 +1,152 @@
+"""The viewer inside a notebook: one call starts a server on a free port and shows its page where the cell is.
+
+Works in Jupyter and VS Code on this machine, in Colab, and behind a JupyterHub with jupyter-server-proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.notebook.html import text
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.server.serve import Server
+
+LOCAL_NOTEBOOKS = ("http://localhost:*", "http://127.0.0.1:*", "vscode-webview:")
+COLAB = ("https://*.googleusercontent.com", "https://colab.research.google.com")
+
+
+class GraphView:
+    """The viewer on one graph; a notebook shows it as a frame.
+
+    Attributes:
+        server: The running server.
+        address: Where the frame's page is, as the browser sees it.
+    """
+
+    def __init__(self, server: Server, address: str, height: int, cleanup: ExitStack) -> None:
+        self.server, self.address, self.height = server, address, height
+        self._cleanup = cleanup
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        return self.server.url
+
+    def stop(self) -> None:
+        """Ends the server. The frame stays as it is, and can't save any more."""
+        self._cleanup.close()
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe src="{text(self.address)}" width="100%" height="{self.height}" '
+            f'style="border:1px solid #dedbd2;border-radius:8px" allow="clipboard-write"></iframe>'
+        )
+
+    def _ipython_display_(self) -> None:
+        colab = sys.modules.get("google.colab.output") if "google.colab" in sys.modules else None
+        if colab is not None:
+            path = "/" + self.address.removeprefix(self.server.url)
+            colab.serve_kernel_port_as_iframe(self.server.port, path=path, height=str(self.height))
+            return
+        from IPython.display import HTML, display
+
+        display(HTML(self._repr_html_()))
+
+
+def show_graph(
+    graph: Graph | str | os.PathLike[str],
+    *,
+    slug: str | None = None,
+    model: ReplacementModel | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    features_dir: str | os.PathLike[str] | None = None,
+    height: int = 800,
+    base_url: str | None = None,
+    allow_origins: Iterable[str] = (),
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+) -> GraphView:
+    """Show a graph in the notebook.
+
+    Args:
+        graph: A graph, a graph file, or a folder of the viewer's graph files.
+        slug: Name of the graph in the viewer; of a folder's graphs, the one that is shown first.
+        model: Lets the page run edits on it.
+        folder: Where the graph's JSON file is kept, with what is pinned and named; a temporary folder when left out.
+        features_dir: Feature examples; those of the demo and of a local set are found.
+        height: Of the frame, in pixels.
+        base_url: The notebook server's own path, for jupyter-server-proxy; a JupyterHub's is known.
+        allow_origins: Where the notebook's page is from, for a hub: `https://hub.example.org`.
+        node_threshold, edge_threshold: As in `create_graph_files`.
+
+    Raises:
+        CircuitTracerError: one of its leaves, for a graph or folder that can't be read.
+    """
+    from circuit_tracer_cli.server.serve import serve
+
+    prefix = _proxy_prefix(base_url)
+    origins = list(allow_origins)
+    with ExitStack() as cleanup:
+        if isinstance(graph, str | os.PathLike) and Path(graph).is_dir():
+            directory, scan = Path(graph), None
+        else:
+            directory = Path(
+                folder or cleanup.enter_context(tempfile.TemporaryDirectory(prefix="circuit-tracer-"))
+            )
+            slug = slug or "graph"
+            scan = _write(graph, slug, directory, node_threshold, edge_threshold)
+        server = serve(
+            directory,
+            features_dir=Path(features_dir) if features_dir is not None else examples_folder(scan),
+            port=0,
+            allow_origins=origins,
+            frame_origins=(*LOCAL_NOTEBOOKS, *(COLAB if "google.colab" in sys.modules else ()), *origins),
+            model=model,
+        )
+        cleanup.callback(server.stop)
+        return GraphView(server, _address(server, slug, prefix), height, cleanup.pop_all())
+
+
+def _write(
+    graph: Graph | str | os.PathLike[str],
+    slug: str,
+    directory: Path,
+    node_threshold: float | None,
+    edge_threshold: float | None,
+) -> str | list[str] | None:
+    """Writes the viewer's files of a graph; returns its scan."""
+    from circuit_tracer_cli.export.viewer import export
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.graph.store import load_graph
+
+    record = graph if isinstance(graph, Graph) else load_graph(graph)
+    export(
+        record, slug=slug, directory=directory, node_threshold=node_threshold, edge_threshold=edge_threshold
+    )
+    return record.scan
+
+
+def _proxy_prefix(base_url: str | None) -> str | None:
+    """The notebook server's path, if its proxy is between browser and kernel. Raises InvalidValue for one that is no path."""
+    prefix = base_url or os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
+    if prefix is not None and not prefix.startswith("/"):
+        raise InvalidValue(f"base_url {prefix!r} doesn't begin with /", "for example /user/me/")
+    return prefix
+
+
+def _address(server: Server, slug: str | None, prefix: str | None) -> str:
+    """The page as the browser sees it: directly, or through the notebook server's proxy."""
+    query = "?" + urlencode({"slug": slug}, quote_via=quote) if slug else ""
+    return f"{server.url}{query}" if prefix is None else f"{prefix.rstrip('/')}/proxy/{server.port}/{query}"
