@@ -108,6 +108,15 @@ export function runStatus({ state, ahead, phase, done, total }) {
   return state === "queued" || state === "running" ? `${phase || "waiting"}${steps} …` : "";
 }
 
+/** The tokens that are likely before or after, at most `most`, by probability afterwards: a lost answer stays in sight. */
+export function likelyTokens(tokens, most = 8) {
+  const likeliest = (token) => Math.max(token.before, token.after);
+  return [...tokens]
+    .sort((a, b) => likeliest(b) - likeliest(a))
+    .slice(0, most)
+    .sort((a, b) => b.after - a.after || b.before - a.before);
+}
+
 /** Rows of changed nodes, those that change most first: `{id, node, label, before, after, change}` with texts and a relative change. */
 export function nodeChanges(graph, nodes, labels = {}, featureLabels = {}) {
   return Object.entries(nodes)

@@ -82,7 +82,7 @@ def test_an_edit_changes_what_the_model_says(page: Page) -> None:
     assert page.locator(f"{PANEL} .change").count() == 1
     before, after = page.inner_text(f"{PANEL} .change").split(" → ")
     assert float(after) == pytest.approx(-float(before), rel=0.02)
-    assert "Austin" in page.inner_text(f"{PANEL} .continuations")
+    assert "Austin" in page.inner_text(f"{PANEL} .continuations > div:first-child")
     command = page.inner_text(f"{PANEL} .run-results .command")
     assert command.startswith("circuit-tracer intervene -p '<bos>Fact: the capital")
     assert "=x-1" in command

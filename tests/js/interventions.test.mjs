@@ -5,6 +5,7 @@ import { parseGraph } from "../../frontend_static/src/graph.js";
 import {
   commandLine,
   editTexts,
+  likelyTokens,
   makeRow,
   nodeChanges,
   quoted,
@@ -88,4 +89,12 @@ test("changes are sorted by how much they are", () => {
   assert.deepEqual(rows.map(({ id }) => id), ["1_7_2", "0_5_1", "3_42_2"]);
   assert.deepEqual(rows.map(({ before, after }) => [before, after]), [["4", "0"], ["2", "1"], ["25 %", "26 %"]]);
   assert.deepEqual([relativeChange(0, 3), relativeChange(1, 1), relativeChange(-1, 4)], [1, 0, 1]);
+});
+
+test("the answer that an edit takes away stays in the table", () => {
+  const after = Array.from({ length: 9 }, (_, i) => ({ text: `new ${i}`, before: 0, after: 0.1 - i / 1000 }));
+  const shown = likelyTokens([...after, { text: "old", before: 0.99, after: 1e-6 }]);
+  assert.equal(shown.length, 8);
+  assert.equal(shown[0].text, "new 0");
+  assert.equal(shown.at(-1).text, "old");
 });

@@ -8,6 +8,7 @@ import {
   SPREADS,
   commandLine,
   editable,
+  likelyTokens,
   makeRow,
   nodeChanges,
   readValue,
@@ -261,7 +262,7 @@ function tokenTable({ tokens, kl }) {
       h(
         "tbody",
         {},
-        ...tokens.slice(0, 8).map((token) =>
+        ...likelyTokens(tokens).map((token) =>
           h(
             "tr",
             {},
