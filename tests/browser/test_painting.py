@@ -17,10 +17,18 @@ _INK = """() => {
 }"""
 
 
-def test_a_lost_context_leaves_the_whole_drawing_on_a_canvas(viewer: Viewer) -> None:
-    viewer.open()
+def lose_webgl(viewer: Viewer) -> None:
+    """Takes the WebGL context away, if there is one, and waits for the 2D canvas to take over."""
     viewer.page.evaluate(_LOSE)
     viewer.page.wait_for_selector('canvas[data-painter="canvas"]', state="attached")
+    viewer.page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
+def test_a_lost_context_leaves_the_whole_drawing_on_a_canvas(viewer: Viewer) -> None:
+    viewer.open()
+    lose_webgl(viewer)
     viewer.page.wait_for_function(f"({_INK})() > 300")
 
 
@@ -40,5 +48,4 @@ def test_the_drawing_can_be_moved_and_zoomed_with_either_painter(viewer: Viewer)
         viewer.page.wait_for_function(
             "(top) => document.querySelector('.row-label')?.style.top === top", arg=before
         )
-        viewer.page.evaluate(_LOSE)
-        viewer.page.wait_for_selector('canvas[data-painter="canvas"]', state="attached")
+        lose_webgl(viewer)

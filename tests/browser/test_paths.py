@@ -13,6 +13,7 @@ from circuit_tracer_cli.pipeline import TraceRequest, trace
 from circuit_tracer_cli.types import SilentProgress
 
 from .conftest import Viewer
+from .test_painting import lose_webgl
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
 
@@ -42,6 +43,7 @@ def test_they_are_those_of_show(viewer: Viewer) -> None:
 
 def test_one_is_drawn_and_pinned(viewer: Viewer) -> None:
     open_paths(viewer)
+    lose_webgl(viewer)  # what WebGL has painted can't be read back later; the 2D canvas shows the same plan
     picture = "document.querySelector('.panel-link-graph canvas').toDataURL()"
     before = viewer.page.evaluate(picture)
     row = viewer.page.locator(".path-row").first
