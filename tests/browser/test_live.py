@@ -121,7 +121,7 @@ def test_another_graph_can_be_read_meanwhile(trace: Trace) -> None:
     trace.page.wait_for_selector(".plot-labels .token-label")
     trace.publish(FIRST)
     trace.page.get_by_role("button", name="Show its graph").click()
-    trace.page.wait_for_function("location.search.includes('slug=growing')")
+    trace.page.wait_for_function("() => location.search.includes('slug=growing')")
     trace.finish()
     expect(trace.page.locator(".live")).to_be_hidden()
 

@@ -29,7 +29,7 @@ def lose_webgl(viewer: Viewer) -> None:
 def test_a_lost_context_leaves_the_whole_drawing_on_a_canvas(viewer: Viewer) -> None:
     viewer.open()
     lose_webgl(viewer)
-    viewer.page.wait_for_function(f"({_INK})() > 300")
+    viewer.page.wait_for_function(f"() => ({_INK})() > 300")
 
 
 def test_the_drawing_can_be_moved_and_zoomed_with_either_painter(viewer: Viewer) -> None:
