@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
@@ -74,7 +75,7 @@ def attribute(
     ).completed(given, server=server)
     files.check()
     set_manners(output, verbose=verbose, offline=offline)
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.pipeline import TraceRequest, check_values
 
     request = TraceRequest(
         prompt=given, transcoder_set=transcoder_set, model=model, chat=chat, system=system, prefill=prefill,
@@ -83,6 +84,7 @@ def attribute(
         dtype=own.long_dtype(dtype), device=device, offload=offload, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder,
         backend=backend, offline=offline, command=typed_command(),
     )  # fmt: skip
+    check_values(request)
     examples = features_dir or examples_folder(transcoder_set)
     viewer = None
     if server:
@@ -90,7 +92,8 @@ def attribute(
 
         folder, origins = Path(files.directory or ""), tuple(allow_origin or ())
         viewer = Viewer(folder, examples, host, port, origins, ModelRunner(request, is_busy=True))
-    _run(request, files, viewer, output, bars=not no_progress)
+    with judged_by_files():
+        _run(request, files, viewer, output, bars=not no_progress)
 
 
 def _prompt_text(prompt: str, *, chat: bool, system: str | None, prefill: str | None) -> str:

@@ -8,6 +8,7 @@ import typer
 
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import UsageError
@@ -82,7 +83,10 @@ def estimate(
         max_feature_nodes=max_feature_nodes, dtype=own.long_dtype(dtype), device=device,
         lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
     )  # fmt: skip
-    found = estimate_trace(request, n_tokens=tokens or (None if prompt else _DEFAULT_TOKENS), active=active)
+    with judged_by_files():
+        found = estimate_trace(
+            request, n_tokens=tokens or (None if prompt else _DEFAULT_TOKENS), active=active
+        )
     if json_:
         output.data(_record(found))
         return

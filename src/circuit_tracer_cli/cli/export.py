@@ -9,6 +9,7 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.slugs import invent_slug
@@ -60,15 +61,18 @@ def export(
     raw = read_graph(graph)
     from circuit_tracer_cli.export import exporter
 
-    written = exporter(format_)(
-        raw,
-        slug=slug or invent_slug(raw.input_string),
-        directory=directory,
-        scan=scan,
-        node_threshold=node_threshold,
-        edge_threshold=edge_threshold,
-        features_dir=Path(features_dir) if features_dir is not None else examples_folder(scan or raw.scan),
-    )
+    with judged_by_files():
+        written = exporter(format_)(
+            raw,
+            slug=slug or invent_slug(raw.input_string),
+            directory=directory,
+            scan=scan,
+            node_threshold=node_threshold,
+            edge_threshold=edge_threshold,
+            features_dir=Path(features_dir)
+            if features_dir is not None
+            else examples_folder(scan or raw.scan),
+        )
     for path in written:
         output.result(str(path))
     if format_ == "html":

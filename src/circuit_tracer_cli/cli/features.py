@@ -14,6 +14,7 @@ import typer
 
 from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
@@ -145,9 +146,10 @@ def build(
         prompt="a", transcoder_set=transcoder_set, model=model, dtype=own.long_dtype(dtype), device=device,
         lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend, offline=offline, max_n_logits=1,
     )  # fmt: skip
-    _check(request, settings, Path(output_dir), output)
+    with judged_by_files():
+        _check(request, settings, Path(output_dir), output)
     documents = _first_read(TextSource(text, split, text_field).documents())
-    with progress_on(output, bars=not no_progress) as progress:
+    with judged_by_files(), progress_on(output, bars=not no_progress) as progress:
         loaded = _load(request, progress)
         summary = _build(
             loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress

@@ -13,6 +13,7 @@ from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import intervene_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, number, quoted, visible
 from circuit_tracer_cli.cli.progress import progress_on
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.experiment import Experiment
     from circuit_tracer_cli.interventions.generate import Sampling
     from circuit_tracer_cli.interventions.plan import Plan
+    from circuit_tracer_cli.interventions.spec import Intervention
     from circuit_tracer_cli.pipeline import TraceRequest
 MOST_FEATURES = 20
 """Edited features that are listed; `--json` has them all."""
@@ -57,17 +59,21 @@ def intervene(
     _check_combination(prompt, edit, plan, graph, supernode)
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
     set_manners(output, offline=offline)
+    from circuit_tracer_cli.interventions.spec import parse_intervention
+    from circuit_tracer_cli.interventions.supernodes import parse_factor
     from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode
 
-    wanted = _gathered(edit, plan, graph, supernode, factor, output)
-    wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
-    if not wanted.prompt:
-        raise UsageError("there is no prompt", 'add --prompt "The capital of Texas is"')
-    request = TraceRequest(
-        prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
-        dtype=shared.long_dtype(dtype), device=device, offline=offline,
-    )  # fmt: skip
-    with offline_mode(offline):
+    edits = tuple(parse_intervention(text) for text in edit or ())
+    parse_factor(factor)
+    with judged_by_files(), offline_mode(offline):
+        wanted = _gathered(edits, plan, graph, supernode, factor, output)
+        wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
+        if not wanted.prompt:
+            raise _no_prompt()
+        request = TraceRequest(
+            prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
+            dtype=shared.long_dtype(dtype), device=device, offline=offline,
+        )  # fmt: skip
         check(request)
         _check_edits(request, wanted)
         from circuit_tracer_cli.interventions.generate import Sampling
@@ -102,6 +108,12 @@ def _check_combination(
         )
     if not (edit or plan or supernode):
         raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
+    if plan is None and graph is None and not (prompt or "").strip():
+        raise _no_prompt()
+
+
+def _no_prompt() -> UsageError:
+    return UsageError("there is no prompt", 'add --prompt "The capital of Texas is"')
 
 
 def _layer_ends(text: str) -> tuple[int, int | None]:
@@ -111,12 +123,16 @@ def _layer_ends(text: str) -> tuple[int, int | None]:
         raise BadIntervention(
             f"the range of layers {text!r} is not FIRST:END", hint="for example 0:4, or : for all"
         )
-    first, end = parts.groups()
-    return int(first or 0), int(end) if end else None
+    first, end = int(parts[1] or 0), int(parts[2]) if parts[2] else None
+    if end is not None and end <= first:
+        raise BadIntervention(
+            f"the range of layers {text!r} is empty", hint=f"for example {first}:{first + 1}"
+        )
+    return first, end
 
 
 def _gathered(
-    edit: Sequence[str] | None,
+    typed: Sequence[Intervention],
     plan: str | None,
     graph: str | None,
     supernode: Sequence[str] | None,
@@ -125,10 +141,9 @@ def _gathered(
 ) -> Plan:
     """All edits: those of the plan, of the command line, of supernodes. The graph's prompt is taken if there's no other."""
     from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
-    from circuit_tracer_cli.interventions.spec import parse_intervention
 
     gathered = Plan() if plan is None else plan_from_json(_content(plan, "plan"))
-    edits = [*gathered.edits, *(parse_intervention(text) for text in edit or ())]
+    edits = [*gathered.edits, *typed]
     prompt = gathered.prompt
     if graph is not None:
         from circuit_tracer_cli.export.graph_json import read_graph_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, headline
@@ -27,7 +28,8 @@ def prune(
     raw = read_graph(graph)
     from circuit_tracer_cli.graph.prune import pruned_graph
 
-    pruned = pruned_graph(raw, node_threshold, edge_threshold)
+    with judged_by_files():
+        pruned = pruned_graph(raw, node_threshold, edge_threshold)
     if output_path is not None:
         write_graph(pruned, output_path)
     summary = GraphSummary(pruned, n_nodes=0, n_paths=0)

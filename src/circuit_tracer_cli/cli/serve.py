@@ -9,6 +9,7 @@ import typer
 
 from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.viewing import Viewer
@@ -91,8 +92,8 @@ def _runner(transcoder_set: str, model: str | None, dtype: str, device: str, *, 
     from circuit_tracer_cli.server.model import ModelRunner
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
-    with offline_mode(offline):
-        pick_device(device)
+    pick_device(device)
+    with judged_by_files(), offline_mode(offline):
         model_folder(model or inspect_transcoders(transcoder_set).config.model_name)
     return ModelRunner(
         TraceRequest(

@@ -12,6 +12,7 @@ import typer
 from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, read_graph
+from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.intervene_options import TranscoderSetOpt
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, number
@@ -63,9 +64,9 @@ def validate(
     from circuit_tracer_cli.pipeline import offline_mode
     from circuit_tracer_cli.validation.report import Effort
 
-    request = _request(loaded, transcoder_set, model, dtype, device, offline=offline)
     effort = Effort(samples=samples, perturbations=perturbations, seed=seed)
-    with offline_mode(offline):
+    with judged_by_files(), offline_mode(offline):
+        request = _request(loaded, transcoder_set, model, dtype, device, offline=offline)
         report = _measure(loaded, request, effort, output)
     if json_:
         output.data(report.to_dict())
