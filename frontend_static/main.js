@@ -10,7 +10,7 @@ import { embeddedApi } from "./src/embedded.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
-import { cantor, maxThreshold, parseGraph, topLogit, visibleNodes } from "./src/graph.js";
+import { cantor, maxThreshold, parseGraph, topLogit } from "./src/graph.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph } from "./src/load.js";
 import { useKeyboard } from "./src/keyboard.js";
@@ -20,10 +20,15 @@ import { followTrace, mergedAnnotations, progressStrip } from "./src/live.js";
 import { header } from "./src/panels/header.js";
 import { helpDialog } from "./src/panels/help.js";
 import { PANELS } from "./src/panels/index.js";
+import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
+import { followPruning, unpruned } from "./src/pruning-follow.js";
 import { createStore, initialState } from "./src/state.js";
 import { makeBoxes } from "./src/supernodes.js";
+import { clamp } from "./src/scales.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
+
+const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "linkType", "sign", "scatter", "tab", "boxLayout"];
 
 const theme = preferredTheme();
 applyTheme(theme);
@@ -70,12 +75,13 @@ const commands = {
   },
   exportAnnotations() {
     const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType"];
-    const state = Object.fromEntries([...keys, "selected", "threshold", "otherParams"].map((key) => [key, store.get(key)]));
+    const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "otherParams"].map((key) => [key, store.get(key)]));
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
   info: info.open,
   help: () => help.showModal(),
+  prune: () => togglePruning(store),
   search() {
     raise(store, "nodes");
     const field = document.getElementById("node-search");
@@ -101,7 +107,7 @@ function takeAnnotations(text, name) {
 }
 
 function view() {
-  const keys = ["slug", "selected", "threshold", "pinned", "hidden", "supernodes", "labels", "sign", "scatter", "tab", "boxLayout"];
+  const keys = [...ADDRESSED, "pinned", "hidden", "supernodes", "labels"];
   const state = Object.fromEntries(keys.map((key) => [key, store.get(key)]));
   const wide = store.get("shape") === "wide";
   return { ...state, layoutText: wide && !isDefault(store) ? encodeLayout(store.get("layout")) : null };
@@ -160,16 +166,16 @@ async function readProposedLabels(slug) {
 }
 
 function show(slug, graph, etag, params) {
-  const { savedPositions, threshold, ...annotations } = fromParams(params);
+  const { savedPositions, threshold, edgeThreshold, ...annotations } = fromParams(params);
   const limit = maxThreshold(graph);
   const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes);
-  const start = limit === null ? null : Math.min(threshold ?? limit, limit);
   store.set({
     ...annotations,
     slug,
     graph,
     etag,
-    threshold: start,
+    threshold: clamp(threshold ?? limit, 0, limit),
+    edgeThreshold: clamp(edgeThreshold ?? 1, 0, 1),
     hovered: null,
     grouping: null,
     loading: false,
@@ -181,7 +187,7 @@ function show(slug, graph, etag, params) {
       savedPositions,
       boxes.map((box) => box.key),
     ),
-    visible: visibleNodes(graph, start, annotations.pinned, annotations.hidden),
+    ...unpruned(graph, annotations.pinned, annotations.hidden),
     saving: graph.duplicates
       ? { kind: "idle", message: `${graph.duplicates} nodes share an id and can't be told apart.` }
       : { kind: "idle", message: "" },
@@ -193,16 +199,16 @@ function show(slug, graph, etag, params) {
 /** Another version of the graph that is shown, with the selection, the threshold and the edits as they are. */
 function renew(graph, etag, more = {}) {
   const limit = maxThreshold(graph);
-  const threshold = limit === null ? null : Math.min(store.get("threshold") ?? limit, limit);
+  const whole = store.get("threshold") >= maxThreshold(store.get("graph"));
   const pinned = more.pinned ?? store.get("pinned");
   const selected = store.get("selected");
   store.set({
     graph,
     etag,
-    threshold,
+    threshold: whole ? limit : Math.min(store.get("threshold"), limit),
     hovered: null,
     selected: graph.node(selected) || !etag ? selected : (topLogit(graph)?.id ?? null),
-    visible: visibleNodes(graph, threshold, pinned, store.get("hidden")),
+    ...unpruned(graph, pinned, store.get("hidden")),
     ...more,
   });
 }
@@ -263,14 +269,6 @@ function report(error) {
   message.hidden = false;
 }
 
-function updateVisible() {
-  const graph = store.get("graph");
-  if (graph)
-    store.set({
-      visible: visibleNodes(graph, store.get("threshold"), store.get("pinned"), store.get("hidden")),
-    });
-}
-
 /** A selection shows its connections instead of the list of nodes, except while somebody goes through that. */
 function showConnections() {
   if (store.get("graph") !== looked) {
@@ -315,12 +313,12 @@ async function start() {
 
 header(document.querySelector("#header"), store, commands);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
-document.querySelector("#header").after(strip.element);
+document.querySelector("#header").after(strip.element, pruningStrip(store).element);
 document.body.append(help, info.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
-store.subscribe(["threshold", "pinned", "hidden"], updateVisible);
+followPruning(store);
 store.subscribe(["selected"], showConnections);
-store.subscribe(["slug", "selected", "threshold", "edits", "sign", "scatter", "layout", "tab", "boxLayout"], updateAddress);
+store.subscribe([...ADDRESSED, "edits", "layout"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
 window.addEventListener("beforeunload", (event) => {
   if (autosave.dirty() && ["failed", "conflict"].includes(store.get("saving").kind)) event.preventDefault();

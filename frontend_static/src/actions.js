@@ -130,7 +130,7 @@ export function freeBoxes(store) {
  * likeliest logit.
  */
 export function follow(store, direction) {
-  const [graph, visible] = [store.get("graph"), store.get("visible")];
+  const [graph, visible] = [store.get("pruned"), store.get("visible")];
   const from = graph.index(store.get("selected"));
   if (from < 0) return select(store, topLogit(graph)?.id ?? null, { toggle: false });
   const links = direction === "input" ? graph.inputs(from) : graph.outputs(from);
@@ -143,7 +143,7 @@ export function follow(store, direction) {
 
 /** Goes to the next weaker (+1) or stronger (−1) link of the node that the last `follow` came from. */
 export function followSibling(store, step) {
-  const [graph, visible, trail] = [store.get("graph"), store.get("visible"), store.get("trail")];
+  const [graph, visible, trail] = [store.get("pruned"), store.get("visible"), store.get("trail")];
   if (!trail || graph.index(trail.from) < 0) return;
   const from = graph.index(trail.from);
   const links = trail.direction === "input" ? graph.inputs(from) : graph.outputs(from);

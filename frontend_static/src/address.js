@@ -4,7 +4,7 @@
 export const LONGEST = 2000;
 
 const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps"];
-const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold"];
+const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "edgeThreshold"];
 
 /** View state by its parameter: the store's key and what isn't worth telling. */
 const VIEW = Object.freeze({
@@ -40,6 +40,8 @@ export function addressOf(state, everything = false) {
   if (state.slug) address.set("slug", state.slug);
   if (state.selected) address.set("clickedId", state.selected);
   if (state.threshold !== null) address.set("pruningThreshold", String(Number(state.threshold.toFixed(4))));
+  if (Number.isFinite(state.edgeThreshold)) address.set("edgeThreshold", String(Number(state.edgeThreshold.toFixed(4))));
+  if (state.linkType) address.set("linkType", state.linkType);
   for (const [param, { key, usual }] of Object.entries(VIEW))
     if ((state[key] ?? usual) !== usual) address.set(param, state[key]);
   if (state.scatter?.x) address.set("feature_scatter_x", state.scatter.x);

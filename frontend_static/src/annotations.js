@@ -16,6 +16,7 @@ export function fromParams(params) {
     selected: nodeId(given.clickedId),
     linkType: LINK_TYPES.includes(given.linkType) ? given.linkType : "both",
     threshold: threshold(given.pruningThreshold),
+    edgeThreshold: threshold(given.edgeThreshold),
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
     notes: readNotes(given.notes),
   };
@@ -27,6 +28,7 @@ export function fromParams(params) {
     clickedId,
     linkType,
     pruningThreshold,
+    edgeThreshold,
     sg_pos,
     notes,
     ...otherParams
@@ -47,9 +49,8 @@ export function toParams(state, maxThreshold) {
   if (state.hidden.length > 0) params.hiddenIds = state.hidden;
   if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
   if (hasNotes(state.notes)) params.notes = state.notes;
-  if (state.threshold !== null && maxThreshold !== null && state.threshold < maxThreshold) {
-    params.pruningThreshold = state.threshold;
-  }
+  if (state.threshold !== null && state.threshold < maxThreshold) params.pruningThreshold = state.threshold;
+  if ((state.edgeThreshold ?? 1) < 1) params.edgeThreshold = state.edgeThreshold;
   return params;
 }
 

@@ -37,6 +37,7 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
         "selected",
         "hidden",
         "threshold",
+        "edgeThreshold",
         "otherParams",
       ].map((key) => [key, store.get(key)]),
     );

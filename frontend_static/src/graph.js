@@ -146,29 +146,10 @@ export function topLogit(graph) {
   return logits.reduce((best, node) => (best && best.probability >= node.probability ? best : node), null);
 }
 
-/** The largest value of the pruning slider: the threshold that the file was pruned with, or null for no slider. */
+/** The largest node threshold to choose: the one that the file was pruned with, else 1. */
 export function maxThreshold(graph) {
-  const threshold = graph.metadata.node_threshold;
-  return typeof threshold === "number" && Number.isFinite(threshold) ? threshold : null;
-}
-
-/**
- * Which nodes a threshold leaves, as one byte per node.
- *
- * Tokens, logits, pinned nodes and nodes without a score stay; at the slider's maximum everything does, also the
- * node whose cumulative influence crosses the threshold.
- */
-export function visibleNodes(graph, threshold, pinned = [], hidden = []) {
-  const limit = maxThreshold(graph);
-  const all = threshold === null || threshold === undefined || limit === null || threshold >= limit;
-  const visible = new Uint8Array(graph.nodes.length);
-  for (const node of graph.nodes) {
-    const kept = all || node.kind === "token" || node.kind === "logit";
-    visible[node.index] = kept || node.influence === null || node.influence <= threshold ? 1 : 0;
-  }
-  for (const id of hidden) if (graph.index(id) >= 0) visible[graph.index(id)] = 0;
-  for (const id of pinned) if (graph.index(id) >= 0) visible[graph.index(id)] = 1;
-  return visible;
+  const { node_threshold: own, pruning_settings: settings } = graph.metadata;
+  return [own, settings?.node_threshold].find((value) => Number.isFinite(value) && value >= 0) ?? 1;
 }
 
 /** Words to find in a node, lower case: what the search box looks through. */

@@ -38,9 +38,9 @@ function makeBox(label, group, members) {
  * Effects between boxes, `[{from, to, weight}]` with box numbers, strongest first.
  *
  * A link counts as its part of the target's input from outside its own box, weighted by how much of the target's input comes
- * from outside, relative to the other members of the box.
+ * from outside, relative to the other members of the box. Only links of `pruned` flow; what they are a part of is the same whatever was pruned.
  */
-export function boxEdges(graph, boxes) {
+export function boxEdges(graph, boxes, pruned = graph) {
   const boxOf = new Map(boxes.flatMap((box, i) => box.members.map((node) => [node.index, i])));
   const sums = new Map();
   boxes.forEach((box, to) => {
@@ -48,7 +48,7 @@ export function boxEdges(graph, boxes) {
     const openness = external.map((sum, i) => sum / (graph.links.inputAbsSum[box.members[i].index] || 1));
     const total = openness.reduce((sum, value) => sum + value, 0) || 1;
     box.members.forEach((node, i) => {
-      for (const link of graph.inputs(node.index)) {
+      for (const link of pruned.inputs(node.index)) {
         const from = boxOf.get(graph.links.source[link]);
         if (from === undefined || from === to) continue;
         const part = (graph.links.weight[link] / (external[i] || 1)) * (openness[i] / total);

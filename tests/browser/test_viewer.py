@@ -131,10 +131,12 @@ def test_the_slider_prunes_and_shows_all_at_its_end(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.get_by_role("tab", name="Nodes").click()
     assert len(names(viewer, ".panel-nodes")) == 9
-    viewer.page.locator(".slider input").fill("0.55")
+    viewer.page.locator(".prune-toggle").click()
+    viewer.page.get_by_label("Node threshold").fill("0.5")
+    # Texas crosses the threshold and stays; what comes after it goes, tokens and outputs never do.
     expect(viewer.page.locator(".panel-nodes .node-row")).to_have_count(6)
     assert "say a capital" not in names(viewer, ".panel-nodes")
-    viewer.page.locator(".slider input").fill("0.8")
+    viewer.page.get_by_label("Node threshold").fill("0.8")
     expect(viewer.page.locator(".panel-nodes .node-row")).to_have_count(9)
 
 
@@ -307,7 +309,7 @@ def test_an_empty_folder_says_what_to_do(viewer: Viewer) -> None:
 def test_nothing_is_cut_off(viewer: Viewer, size: tuple[int, int]) -> None:
     viewer.page.set_viewport_size({"width": size[0], "height": size[1]})
     viewer.open()
-    for selector in (".icon", ".segment", ".tab", ".slider"):
+    for selector in (".icon", ".segment", ".tab", ".prune-toggle"):
         for element in viewer.page.locator(selector).all():
             box = element.bounding_box()
             assert box is not None

@@ -8,7 +8,6 @@ import {
   outputToken,
   parseGraph,
   uncantor,
-  visibleNodes,
 } from "../../frontend_static/src/graph.js";
 import { graphJson } from "./builders.mjs";
 
@@ -114,17 +113,12 @@ test("a label that isn't in the usual form is kept whole", () => {
   assert.equal(outputToken('Output "a\nb" (p=0.1)'), "a\nb");
 });
 
-test("pruning keeps tokens, logits and pins, and everything at the maximum", () => {
-  const graph = parseGraph(graphJson());
-  const shown = (...args) =>
-    graph.nodes.filter((node) => visibleNodes(graph, ...args)[node.index]).map((node) => node.id);
-  assert.equal(maxThreshold(graph), 0.8);
-  assert.equal(shown(0.8).length, 6);
-  assert.deepEqual(shown(0.3), ["0_5_1", "E_3_1", "3_42_2", "3_43_2"]);
-  assert.deepEqual(shown(0.3, ["1_7_2"]), ["0_5_1", "1_7_2", "E_3_1", "3_42_2", "3_43_2"]);
-  assert.equal(shown(0).length, 3);
-  assert.ok(!shown(0.8, [], ["0_5_1"]).includes("0_5_1"));
-  assert.equal(maxThreshold(parseGraph(graphJson({ metadata: { node_threshold: null } }))), null);
+test("the node slider ends at the threshold of the file, wherever that stands, else at 1", () => {
+  const limit = (metadata) => maxThreshold(parseGraph(graphJson({ metadata })));
+  assert.equal(limit({}), 0.8);
+  assert.equal(limit({ node_threshold: null, pruning_settings: { node_threshold: 0.7 } }), 0.7);
+  assert.equal(limit({ node_threshold: null }), 1);
+  assert.equal(limit({ node_threshold: "0.3" }), 1);
 });
 
 test("search finds words in any order, layers exactly", () => {

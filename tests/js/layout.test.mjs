@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parseGraph, visibleNodes } from "../../frontend_static/src/graph.js";
+import { parseGraph } from "../../frontend_static/src/graph.js";
 import { layoutGraph, nearestLookup } from "../../frontend_static/src/layout.js";
+import { visibleNodes } from "../../frontend_static/src/pruned-graph.js";
 import { graphJson } from "./builders.mjs";
 
 const laid = (json = graphJson(), width = 600, height = 400) => {
@@ -65,7 +66,7 @@ test("no two nodes of a cell coincide and all stay in their column", () => {
 
 test("nodes that aren't visible have no place, and an empty graph has no columns", () => {
   const graph = parseGraph(graphJson());
-  const { x } = layoutGraph(graph, visibleNodes(graph, 0.3), 600, 400);
+  const { x } = layoutGraph(graph, visibleNodes(graph, null, [], ["1_-1_2"]), 600, 400);
   assert.ok(Number.isNaN(x[graph.index("1_-1_2")]));
   assert.deepEqual(laid({ metadata: {}, nodes: [], links: [] }).columns, []);
 });

@@ -39,6 +39,7 @@ BAD: list[Any] = [
     {"clickedId": 5},
     {"pruningThreshold": "0.5"},
     {"pruningThreshold": True},
+    {"edgeThreshold": "0.5"},
 ]
 
 

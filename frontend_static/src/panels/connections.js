@@ -13,13 +13,13 @@ export function connections(element, store) {
   element.append(body);
 
   function render() {
-    const graph = store.get("graph");
+    const graph = store.get("pruned");
     const node = graph?.node(store.get("selected"));
     replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : [emptyState()]));
   }
 
   const keys = [
-    "graph",
+    "pruned",
     "selected",
     "pinned",
     "labels",

@@ -1,20 +1,19 @@
-/* The top bar: which graph, its prompt and scores, the pruning slider, undo, saving, theme. */
+/* The top bar: which graph, its prompt and scores, how it is pruned, undo, saving, theme. */
 
 import { h, icon } from "../dom.js";
 import { openMenu } from "../menu.js";
 import { number, showToken } from "../format.js";
 import { maxThreshold } from "../graph.js";
 import { applyTheme } from "../theme.js";
+import { shown } from "./pruning.js";
 
-const SLIDE_PAUSE = 60;
-
-/** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`, `info()`, … */
+/** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`, `info()`, `prune()`, … */
 export function header(element, store, commands) {
   const parts = [
     picker(store, commands),
     promptText(store),
     scores(store),
-    slider(store),
+    pruneButton(store, commands),
     historyButtons(store),
     saveState(store, commands),
     tools(store, commands),
@@ -92,39 +91,34 @@ function scoreFacts({ metadata }) {
   ].filter(Boolean);
 }
 
-function slider(store) {
-  const input = h("input", {
-    type: "range",
-    min: "0",
-    step: "0.01",
-    "aria-label": "Node threshold: cumulative influence to show",
-  });
-  const value = h("output", {});
+/** Tells both thresholds and opens the strip that sets them. */
+function pruneButton(store, commands) {
+  const values = h("span", {});
   const element = h(
-    "label",
-    { class: "slider", title: "Show nodes up to this cumulative influence" },
+    "button",
+    {
+      class: "small prune-toggle",
+      type: "button",
+      "aria-controls": "prune",
+      "aria-expanded": "false",
+      title: "Prune nodes and links (r)",
+      onclick: commands.prune,
+    },
     h("span", { class: "muted" }, "prune"),
-    input,
-    value,
+    " ",
+    values,
   );
-  let timer = 0;
-  const label = () => {
-    value.textContent = Number(input.value).toFixed(2);
-  };
-  input.addEventListener("input", () => {
-    label();
-    window.clearTimeout(timer);
-    timer = window.setTimeout(() => store.set({ threshold: Number(input.value) }), SLIDE_PAUSE);
-  });
   const render = () => {
-    const limit = store.get("graph") ? maxThreshold(store.get("graph")) : null;
-    element.hidden = limit === null;
-    if (limit === null || document.activeElement === input) return;
-    input.max = String(limit);
-    input.value = String(store.get("threshold") ?? limit);
-    label();
+    const graph = store.get("graph");
+    element.disabled = graph === null;
+    element.setAttribute("aria-expanded", String(store.get("pruningOpen")));
+    if (graph === null) return;
+    const texts = [shown(store.get("threshold"), maxThreshold(graph)), shown(store.get("edgeThreshold"), 1)];
+    values.textContent = texts.every((text) => text === "all") ? "nothing" : texts.join(" · ");
+    values.title = `nodes ${texts[0]}, links ${texts[1]}`;
   };
-  return { element, dispose: store.subscribe(["graph", "threshold"], render) };
+  render();
+  return { element, dispose: store.subscribe(["graph", "threshold", "edgeThreshold", "pruningOpen"], render) };
 }
 
 function historyButtons(store) {

@@ -15,6 +15,7 @@ const ENTRIES = [
   ["wheel, drag", "zoom and move the graph"],
   ["Shift", "hold to keep what is under the pointer"],
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
+  ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
   ["⠿", "drag it to move a panel; arrow keys move, with Shift resize, Enter opens the menu: pictures, tabs, layout"],

@@ -31,8 +31,10 @@ export function linkControls(store) {
     const graph = store.get("graph");
     if (!graph) return;
     const shown = store.get("visible").reduce((sum, byte) => sum + byte, 0);
+    const links = store.get("pruned").links.count;
+    const linked = links === graph.links.count ? "" : ` of ${graph.links.count.toLocaleString("en")}`;
     const nodes = shown === graph.nodes.length ? "" : ` of ${graph.nodes.length.toLocaleString("en")}`;
-    counts.textContent = `${shown.toLocaleString("en")}${nodes} nodes · ${graph.links.count.toLocaleString("en")} links`;
+    counts.textContent = `${shown.toLocaleString("en")}${nodes} nodes · ${links.toLocaleString("en")}${linked} links`;
   };
   const render = () => {
     types.value = store.get("linkType");
@@ -53,7 +55,7 @@ export function linkControls(store) {
     );
   };
   store.subscribe(["linkType", "sign", "pinned"], render);
-  store.subscribe(["graph", "visible"], count);
+  store.subscribe(["graph", "visible", "pruned"], count);
   render();
   return [counts, types, signs];
 }

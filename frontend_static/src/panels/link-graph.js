@@ -29,6 +29,7 @@ export function linkGraph(element, store, { figures }) {
     useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.move }),
     store.subscribe(["graph"], viewport.reset),
     store.subscribe(["graph", "visible"], picture.arrange),
+    store.subscribe(["pruned"], picture.draw),
     store.subscribe(DRAWN_FROM, picture.draw),
     store.subscribe(["hovered"], picture.drawHovered),
     watchSize(parts.plot, picture.arrange),
@@ -181,7 +182,7 @@ function frameFor(graph, visible, { width, height }) {
 
 /** Everything that the drawing functions need, as plain values. */
 function sceneOf(store, layout, viewport) {
-  const graph = store.get("graph");
+  const graph = store.get("pruned");
   const visible = store.get("visible");
   const indices = (ids) => new Set((ids ?? []).map(graph.index).filter((index) => index >= 0));
   const crowded = visible.reduce((sum, byte) => sum + byte, 0) > MANY_NODES;

@@ -20,7 +20,7 @@ export function paths(element, store) {
   }
 
   function render() {
-    const graph = store.get("graph");
+    const graph = store.get("pruned");
     if (!graph || !store.get("shown")?.includes("paths")) return;
     const found = strongestPaths(graph, store.get("visible"), { count: COUNT, through: through() });
     scope.replaceChildren(
@@ -53,7 +53,7 @@ export function paths(element, store) {
   }
 
   const disposers = [
-    store.subscribe(["graph", "visible", "shown", "labels", "featureLabels"], render),
+    store.subscribe(["pruned", "visible", "shown", "labels", "featureLabels"], render),
     store.subscribe(["selected"], () => chosen === "selected" && render()),
     store.subscribe(["shown"], () => !store.get("shown")?.includes("paths") && store.set({ path: null })),
   ];

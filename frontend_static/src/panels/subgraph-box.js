@@ -97,7 +97,7 @@ export function markBoxes(store, boxes, layer) {
 
 /** Every member's glyph has the colour of its link with the selection. */
 function colourGlyphs(store, boxes, layer) {
-  const graph = store.get("graph");
+  const graph = store.get("pruned");
   const shares = graph ? linkShares(graph, selectedIndices(store)) : new Map();
   boxes.forEach(({ members }, i) => {
     const glyphs = layer.children[i].querySelectorAll(".glyph");

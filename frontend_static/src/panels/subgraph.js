@@ -15,6 +15,7 @@ const FAINT = 0.003;
 const LONG_NAME = 17;
 const BUILT_FROM = [
   "graph",
+  "pruned",
   "pinned",
   "supernodes",
   "labels",
@@ -82,7 +83,7 @@ function createPicture(store, parts) {
     parts.drawing.style.width = `${size.width}px`;
     parts.drawing.style.height = `${size.height}px`;
     parts.plot.classList.toggle("scrolls", size.width > panel.width);
-    flows = boxEdges(graph, boxes).filter(({ weight }) => Math.abs(weight) >= FAINT);
+    flows = boxEdges(graph, boxes, store.get("pruned")).filter(({ weight }) => Math.abs(weight) >= FAINT);
     places = arrange();
     parts.empty.hidden = boxes.length > 0;
     const elements = boxes.map((box, i) =>

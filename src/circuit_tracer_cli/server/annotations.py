@@ -100,6 +100,7 @@ _CHECKS: dict[str, Callable[[object], str | None]] = {
     "sg_pos": _string,
     "gridsnap": _string,
     "pruningThreshold": _finite,
+    "edgeThreshold": _finite,
 }
 
 _FROM_TEXT: dict[str, Callable[[str, str], Any]] = {

@@ -1,0 +1,60 @@
+/* Asks for prunings: a worker for large graphs, the page itself for small ones and where there are no workers. While one is under way, only the latest wish is kept. */
+
+import { pruningInput } from "./pruning.js";
+import { pruningService } from "./pruning-service.js";
+
+const SMALL = 20_000;
+
+/** `onPruned({kept, alive, point, nodes, links})`, `onCurve(axis, points)` and `onFailed(text)` hear of the graph that was loaded last. */
+export function pruningClient({ onPruned, onCurve, onFailed }) {
+  let worker = null;
+  let send = () => {};
+  let [round, busy, wish, curves] = [0, false, null, 0];
+
+  function hear(from, reply) {
+    if (from !== round) return;
+    if (reply.kind === "failed") return onFailed(reply.error);
+    if (reply.kind === "curve") return reply.id === curves && onCurve(reply.axis, reply.points);
+    busy = false;
+    if (wish === null) onPruned(reply);
+    else ask();
+  }
+
+  function ask() {
+    const { nodes, links } = wish;
+    [busy, wish] = [true, null];
+    send({ kind: "prune", nodes, links });
+  }
+
+  return Object.freeze({
+    load(graph) {
+      round += 1;
+      [busy, wish] = [false, null];
+      const from = round;
+      worker?.terminate();
+      worker = graph.links.count > SMALL ? startWorker((reply) => hear(from, reply)) : null;
+      const service = worker ? null : pruningService((reply) => hear(from, reply));
+      send = worker ? (message) => worker.postMessage(message) : service;
+      send({ kind: "graph", input: pruningInput(graph) });
+    },
+    prune(nodes, links) {
+      wish = { nodes, links };
+      if (!busy) ask();
+    },
+    curves(nodes, links, at) {
+      curves += 1;
+      send({ kind: "curves", id: curves, nodes, links, at });
+    },
+  });
+}
+
+function startWorker(listener) {
+  try {
+    const worker = new Worker(new URL("./pruning-worker.js", import.meta.url), { type: "module" });
+    worker.addEventListener("message", ({ data }) => listener(data));
+    worker.addEventListener("error", () => listener({ kind: "failed", error: "The part of the page that prunes has failed." }));
+    return worker;
+  } catch {
+    return null;
+  }
+}

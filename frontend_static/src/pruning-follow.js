@@ -1,0 +1,93 @@
+/* Keeps `visible` and `pruned` of the store in step with the two thresholds, and draws the curves while they are looked at. */
+
+import { maxThreshold } from "./graph.js";
+import { prunedGraph, visibleNodes } from "./pruned-graph.js";
+import { pruningClient } from "./pruning-client.js";
+
+const POINTS = 33;
+const SETTLED = 160;
+const ALL = Object.freeze({ kept: null, alive: null });
+
+/** What the store holds of a graph before anything is pruned. */
+export function unpruned(graph, pinned, hidden) {
+  return { visible: visibleNodes(graph, null, pinned, hidden), pruned: graph, left: null };
+}
+
+/** Follows the store until the returned function is called. */
+export function followPruning(store) {
+  let [loaded, result, timer] = [null, ALL, 0];
+  const client = pruningClient({
+    onPruned(reply) {
+      if (reply.nodes !== store.get("threshold") || reply.links !== store.get("edgeThreshold")) return;
+      result = isPruned(store) ? reply : ALL;
+      apply({ left: Object.freeze({ ...reply.point, nodeThreshold: reply.nodes, edgeThreshold: reply.links }) });
+    },
+    onCurve: (axis, points) => store.set({ curves: Object.freeze({ ...store.get("curves"), [axis]: points }) }),
+    onFailed: (problem) => store.set({ pruningProblem: problem }),
+  });
+
+  function load() {
+    const base = store.get("graph")?.base ?? store.get("graph");
+    if (!base) return;
+    if (base !== loaded) {
+      [loaded, result] = [base, ALL];
+      store.set({ pruningProblem: null, curves: Object.freeze({ nodes: [], links: [] }) });
+      client.load(base);
+    }
+    apply({});
+    run();
+    trace();
+  }
+
+  /** At the ends of both sliders nothing is cut, and the numbers of the whole are only told where somebody looks. */
+  function run() {
+    if (!loaded) return;
+    if (!isPruned(store) && result !== ALL) {
+      result = ALL;
+      apply({ left: null });
+    }
+    if (isPruned(store) || store.get("pruningOpen")) client.prune(store.get("threshold"), store.get("edgeThreshold"));
+  }
+
+  function apply(more) {
+    const graph = store.get("graph");
+    if (!graph) return;
+    const pinned = store.get("pinned");
+    const visible = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
+    store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned), ...more });
+  }
+
+  function trace() {
+    window.clearTimeout(timer);
+    if (!store.get("pruningOpen") || !loaded) return;
+    const limit = maxThreshold(loaded);
+    timer = window.setTimeout(
+      () => client.curves(store.get("threshold"), store.get("edgeThreshold"), { nodes: steps(limit), links: steps(1) }),
+      SETTLED,
+    );
+  }
+
+  const disposers = [
+    store.subscribe(["graph"], load),
+    store.subscribe(["threshold", "edgeThreshold"], () => {
+      run();
+      trace();
+    }),
+    store.subscribe(["pruningOpen"], () => {
+      run();
+      trace();
+    }),
+    store.subscribe(["pinned", "hidden"], () => apply({})),
+  ];
+  return () => disposers.forEach((dispose) => dispose());
+}
+
+/** Whether a threshold is below its end. */
+export function isPruned(store) {
+  const graph = store.get("graph");
+  return graph !== null && (store.get("threshold") < maxThreshold(graph) || store.get("edgeThreshold") < 1);
+}
+
+function steps(limit) {
+  return Array.from({ length: POINTS }, (_, i) => (limit * i) / (POINTS - 1));
+}
