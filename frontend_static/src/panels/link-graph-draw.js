@@ -36,35 +36,43 @@ export function drawGraph(context, scene, plan = planScene(scene), most = Infini
   context.restore();
 }
 
-/** The background alone. */
-export function drawBands(context, scene) {
-  context.save();
-  clipToPlot(context, scene);
-  paintBands(context, scene);
-  context.restore();
-}
-
 function clipToPlot(context, { plot }) {
   context.beginPath();
   context.rect(plot.x, plot.y - 6, plot.width + 6, plot.height + 12);
   context.clip();
 }
 
-function paintBands(context, { layout, project, palette, plot }) {
-  for (const row of layout.rows) {
+function paintBands(context, scene) {
+  for (const { x0, y0, x1, y1, colour } of bandBoxes(scene)) {
+    context.fillStyle = css(colour);
+    context.fillRect(x0, y0, x1 - x0, y1 - y0);
+  }
+}
+
+/** The rectangles behind links and nodes, in the plot's part that is seen: a band per layer, then the gaps between columns. */
+export function bandBoxes({ layout, project, palette, plot }) {
+  const [low, high] = [plot.y - 6, plot.y + plot.height + 6];
+  const bands = layout.rows.map((row) => {
     const [, top] = project(0, row.top);
     const [, bottom] = project(0, row.top + row.height);
     const outer = row.row === 0 || row.row === layout.rows.length - 1;
-    context.fillStyle = css(outer ? palette.bandStrong : palette.band);
-    context.fillRect(plot.x, top, plot.width, Math.max(0.5, bottom - top - (bottom - top > 6 ? 1 : 0)));
-  }
-  context.fillStyle = css(palette.surface);
-  for (const column of layout.columns.slice(1)) {
+    const end = top + Math.max(0.5, bottom - top - (bottom - top > 6 ? 1 : 0));
+    return {
+      x0: plot.x,
+      y0: Math.max(low, top),
+      x1: plot.x + plot.width,
+      y1: Math.min(high, end),
+      colour: outer ? palette.bandStrong : palette.band,
+    };
+  });
+  const gaps = layout.columns.slice(1).map((column) => {
     const [x] = project(column.x, 0);
     const [end] = project(column.x + column.width, 0);
-    const line = Math.min(2, (end - x) * 0.12);
-    context.fillRect(x - line / 2, plot.y, line, plot.height);
-  }
+    const half = Math.min(1, (end - x) * 0.06);
+    return { x0: x - half, y0: plot.y, x1: x + half, y1: plot.y + plot.height, colour: palette.surface };
+  });
+  const seen = ({ x0, y0, x1, y1 }) => y1 > y0 && x1 > plot.x && x0 < plot.x + plot.width;
+  return [...bands, ...gaps].filter(seen);
 }
 
 /** `{numbers, focus}`: link numbers from weak to strong; without a focus they are only a background. */
@@ -149,14 +157,16 @@ export function nodeMarks({ graph, layout, visible, palette, selection, pinned, 
     if (!visible[i]) continue;
     const rank = selection.has(i) ? 3 : pinned.has(i) ? 2 : colours.has(i) ? 1 : 0;
     const special = rank > 0 || marked.has(i);
-    const at = { x: layout.x[i], y: layout.y[i], kind: node.kind, alpha: 1, add: 0 };
-    const factor = special ? 1.25 : 1;
+    const [x, y, kind] = [layout.x[i], layout.y[i], node.kind];
     const fill = colours.get(i) ?? restingColour(node, palette, limit);
+    const alpha = dimmed && !special ? 0.32 : 1;
     const layer = marks[rank];
-    layer.push({ ...at, factor, fill, line: palette.outline, width: 0.9, alpha: dimmed && !special ? 0.32 : 1 });
-    if (pinned.has(i)) layer.push({ ...at, factor: 1.25, fill: null, line: palette.text, width: 2 });
-    if (marked.has(i)) layer.push({ ...at, factor: 1, add: 4, fill: null, line: palette.group, width: 2.5 });
-    if (selection.has(i)) layer.push({ ...at, factor: 1, add: 3.5, fill: null, line: palette.accent, width: 2.5 });
+    layer.push({ x, y, kind, factor: special ? 1.25 : 1, add: 0, fill, line: palette.outline, width: 0.9, alpha });
+    if (!special) continue;
+    const ring = { x, y, kind, factor: 1, add: 0, fill: null, alpha: 1 };
+    if (pinned.has(i)) layer.push({ ...ring, factor: 1.25, line: palette.text, width: 2 });
+    if (marked.has(i)) layer.push({ ...ring, add: 4, line: palette.group, width: 2.5 });
+    if (selection.has(i)) layer.push({ ...ring, add: 3.5, line: palette.accent, width: 2.5 });
   }
   return marks.flat();
 }

@@ -7,7 +7,7 @@ import { layoutGraph, nearestLookup } from "../layout.js";
 import { fontSize, palette } from "../theme.js";
 import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
-import { drawBands, drawGraph, drawHover, planScene, prepare } from "./link-graph-draw.js";
+import { drawGraph, drawHover, planScene, prepare } from "./link-graph-draw.js";
 import { createGl } from "./link-graph-gl.js";
 import { axisLabels, isFlat, margins, showTooltip } from "./link-graph-labels.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
@@ -38,13 +38,10 @@ export function linkGraph(element, store, { figures }) {
 }
 
 function makeParts() {
-  const base = h("canvas", {
-    class: "layer",
-    role: "img",
-    "aria-label": "Attribution graph: tokens by layers",
-  });
-  const glass = h("canvas", { class: "layer", "data-painter": "canvas" });
-  const top = h("canvas", { class: "layer" });
+  const image = { class: "layer", role: "img", "aria-label": "Attribution graph: tokens by layers" };
+  const base = h("canvas", image);
+  const glass = h("canvas", { ...image, "data-painter": "canvas" });
+  const top = h("canvas", { class: "layer", hidden: true });
   const labels = h("div", { class: "plot-labels", "aria-hidden": "true" });
   const tooltip = h("div", { class: "tooltip", role: "status", hidden: true });
   return { base, glass, top, labels, tooltip, plot: h("div", { class: "plot" }, base, glass, top, labels, tooltip) };
@@ -59,7 +56,7 @@ function createPicture(store, parts, viewport) {
   let plan = null;
   let moving = false;
   let rest = 0;
-  const painter = createPainter(parts.glass, () => draw());
+  const painter = createPainter(parts, () => draw());
 
   function arrange() {
     const graph = store.get("graph");
@@ -95,7 +92,7 @@ function createPicture(store, parts, viewport) {
       if (!layout || !store.get("graph")) return;
       const scene = sceneOf(store, layout, viewport);
       paint(scene);
-      drawHover(prepare(parts.top, size.width, size.height), scene);
+      showHover(scene);
       parts.labels.replaceChildren(...axisLabels(scene));
     });
   }
@@ -103,22 +100,26 @@ function createPicture(store, parts, viewport) {
   function paint(scene) {
     const gl = painter.current();
     const background = gl ? GL_BACKGROUND : undefined;
-    const context = prepare(parts.base, size.width, size.height);
     if (plan === null || plan.gl !== gl) {
       plan = { ...planScene(scene, background), gl };
       gl?.upload(scene, plan);
     }
     const most = moving ? LINKS_WHILE_MOVING[gl ? "gl" : "canvas"] : Infinity;
-    if (!gl) return drawGraph(context, scene, plan, most);
-    drawBands(context, scene);
-    gl.draw(scene, size, most);
+    if (gl) gl.draw(scene, size, most);
+    else drawGraph(prepare(parts.base, size.width, size.height), scene, plan, most);
   }
 
   function drawHovered() {
     if (!layout || !store.get("graph")) return;
     const scene = sceneOf(store, layout, viewport);
-    drawHover(prepare(parts.top, size.width, size.height), scene);
+    showHover(scene);
     showTooltip(parts.tooltip, scene, store, size);
+  }
+
+  /** Every canvas that is shown costs each frame of the page, so that this one is there for a hovered node alone. */
+  function showHover(scene) {
+    parts.top.hidden = scene.hovered < 0;
+    if (!parts.top.hidden) drawHover(prepare(parts.top, size.width, size.height), scene);
   }
 
   function nodeAt(x, y) {
@@ -137,29 +138,31 @@ function createPicture(store, parts, viewport) {
 }
 
 /** WebGL where it works. Without it, after its context is lost, or where it fails, all is painted in two dimensions. */
-function createPainter(canvas, redraw) {
+function createPainter({ base, glass }, redraw) {
   let gl = null;
-  const use = () => {
-    try {
-      gl = createGl(canvas);
-    } catch {
-      gl = null;
-    }
-    canvas.dataset.painter = gl ? "webgl" : "canvas";
-    canvas.hidden = !gl;
+  const use = (found) => {
+    gl = found;
+    glass.dataset.painter = gl ? "webgl" : "canvas";
+    glass.hidden = !gl;
+    base.hidden = Boolean(gl);
   };
-  canvas.addEventListener("webglcontextlost", (event) => {
+  const begin = () => {
+    try {
+      use(createGl(glass));
+    } catch {
+      use(null);
+    }
+  };
+  glass.addEventListener("webglcontextlost", (event) => {
     event.preventDefault();
-    gl = null;
-    canvas.dataset.painter = "canvas";
-    canvas.hidden = true;
+    use(null);
     redraw();
   });
-  canvas.addEventListener("webglcontextrestored", () => {
-    use();
+  glass.addEventListener("webglcontextrestored", () => {
+    begin();
     redraw();
   });
-  use();
+  begin();
   return { current: () => gl };
 }
 
