@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
-from circuit_tracer_cli.server.splice import read_top_level, replace_value
 
 from .builders import make_client
 

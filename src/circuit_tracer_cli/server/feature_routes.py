@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile
+from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.server.feature_sources import FeatureSources
 from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder
@@ -20,7 +21,6 @@ from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import file_reply
 from circuit_tracer_cli.server.requests import json_body
 from circuit_tracer_cli.server.shared_labels import SharedLabels
-from circuit_tracer_cli.server.splice import read_top_level
 
 _FRESH = {"Cache-Control": "no-cache"}
 _log = logging.getLogger(__name__)

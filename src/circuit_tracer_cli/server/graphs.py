@@ -11,10 +11,10 @@ from typing import Any
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue
 from circuit_tracer_cli.export.graph_list import locked_folder
+from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.server.atomic import replace_content
 from circuit_tracer_cli.server.bodies import Body, BodyCache, etag_of
 from circuit_tracer_cli.server.paths import METADATA_NAME, contained, graph_path
-from circuit_tracer_cli.server.splice import read_top_level, replace_value
 
 _REQUIRED = ("metadata", "nodes", "links")
 _WHOLE_UP_TO = 8 << 20
