@@ -10,6 +10,7 @@ import { embeddedApi } from "./src/embedded.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
+import { watchFile } from "./src/file-watch.js";
 import { cantor, maxThreshold, parseGraph, topLogit } from "./src/graph.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph } from "./src/load.js";
@@ -213,6 +214,12 @@ function renew(graph, etag, more = {}) {
   });
 }
 
+/** What another program has put into the file, such as a validation. It isn't a conflict, even where a save took it for one. */
+function takeMetadata({ metadata, etag }) {
+  store.set({ graph: Object.freeze({ ...store.get("graph"), metadata }), etag });
+  if (store.get("saving").kind === "conflict") autosave.overwrite(etag);
+}
+
 const strip = progressStrip({ onShow: () => showPartial(latest) });
 let latest = null;
 let following = false;
@@ -324,4 +331,8 @@ window.addEventListener("beforeunload", (event) => {
   if (autosave.dirty() && ["failed", "conflict"].includes(store.get("saving").kind)) event.preventDefault();
 });
 window.addEventListener("online", () => autosave.flush());
+if (api.readView) {
+  const watch = watchFile(api, store, { onMetadata: takeMetadata });
+  window.addEventListener("focus", watch.look);
+}
 start();

@@ -46,6 +46,15 @@ export function createApi(base) {
       return { bytes: await reply.arrayBuffer(), start, tag: reply.headers.get("etag") };
     },
 
+    /** `{metadata, qParams, etag}` of a graph's file, or null if it is still the one with this tag. */
+    async readView(slug, etag = null) {
+      const options = etag ? { headers: { "If-None-Match": etag }, cache: "no-store" } : { cache: "no-store" };
+      const reply = await fetch(address("api", "graphs", slug, "view"), options);
+      if (reply.status === 304) return null;
+      if (!reply.ok) throw await failure(reply);
+      return { ...(await reply.json()), etag: reply.headers.get("etag") };
+    },
+
     /** Saves `qParams`; returns the new tag. Status 412 means that somebody else saved first. */
     async saveAnnotations(slug, etag, params, { keepalive = false } = {}) {
       const reply = await request(address("api", "graphs", slug, "annotations"), {

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from circuit_tracer_cli.export.report import save_report
+
 from .conftest import Viewer
 from .graphs import SCRIPT, demo
 
@@ -150,3 +152,17 @@ def test_the_file_says_how_it_was_made(viewer: Viewer) -> None:
     assert viewer.page.evaluate("window.hacked") is None
     viewer.page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+
+
+def test_a_report_put_into_the_file_is_no_conflict(viewer: Viewer) -> None:
+    report = {"version": 1, "date": "2026-01-02T03:04:05+00:00", "checks": []}
+    viewer.open(clickedId="2_20_2")
+    with viewer.page.expect_response("**/api/graphs/demo/view"):
+        viewer.page.evaluate("() => window.dispatchEvent(new Event('focus'))")
+    save_report(viewer.folder / "demo.json", report)
+    viewer.page.keyboard.press("p")
+    viewer.saved()
+    written = json.loads((viewer.folder / "demo.json").read_text())
+    assert written["metadata"]["validation"] == report
+    assert written["qParams"]["pinnedIds"] == ["2_20_2"]
+    viewer.expect_complaint("412")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,9 @@ SMALL = ("--samples", 4, "--perturbations", 1)
 def test_a_report_in_words(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     done = run("validate", raw_graph, *tiny.options, *SMALL)
     assert done.code == 0, done.stderr
-    for words in ("they agree", "Spearman", "KL", "errors kept", "cosine"):
+    for words in ("Direct effects", "Influence", "KL", "after pruning", "cosine"):
         assert words in done.text
+    assert done.text.splitlines()[2].startswith("ok  ")
     assert max(map(len, done.text.splitlines())) <= 80
     assert "perturbations (2)" in done.stderr
 
@@ -32,6 +35,7 @@ def test_json_repeats_for_a_seed(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     assert reports[0] == reports[1] != reports[2]
     assert reports[0]["direct"]["agrees"] is True
     assert set(reports[0]) >= {"direct", "ablation", "edges", "faithfulness", "scores", "precision"}
+    assert [check["name"] for check in reports[0]["checks"]][:2] == ["direct_effects", "influence"]
 
 
 def test_a_pruned_graph_through_a_pipe(run: Run, tiny: Tiny, raw_graph: Path) -> None:
@@ -81,3 +85,73 @@ def test_another_set_is_refused(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     done = run("validate", raw_graph, "-t", "demo", "-q")
     assert (done.code, done.stdout) == (1, b"")
     assert done.stderr.startswith("error: the graph comes from a model with layers 3")
+
+
+def test_the_report_travels_with_the_graph_through_pipes(run: Run, tiny: Tiny, raw_graph: Path) -> None:
+    done = run("validate", *tiny.options, *SMALL, "-o", "-", stdin=raw_graph.read_bytes())
+    assert done.code == 0, done.stderr
+    assert "Direct effects" in done.stderr
+    pruned = run("prune", "-o", "-", stdin=done.stdout)
+    assert "validation   20" in pruned.stderr
+    assert run("export", "--slug", "tiny", stdin=pruned.stdout).code == 0
+    written = json.loads(Path("graph_files/tiny.json").read_text())
+    report = written["metadata"]["validation"]
+    assert report == load_graph(io.BytesIO(done.stdout)).metadata["validation"]
+    assert report["version"] == 1
+    assert datetime.fromisoformat(report["date"]).tzinfo is not None
+    for check in report["checks"]:
+        assert set(check) == {"name", "label", "value", "unit", "verdict", "detail"}
+        assert check["verdict"] in ("pass", "warn", "fail", "info")
+    assert report["checks"][0]["verdict"] == "pass"
+
+
+def test_the_report_goes_into_a_graph_file_and_changes_nothing_else(
+    run: Run, tiny: Tiny, raw_graph: Path
+) -> None:
+    assert run("export", raw_graph, "--slug", "tiny").code == 0
+    path = Path("graph_files/tiny.json")
+    before = json.loads(path.read_text())
+    for _ in range(2):
+        done = run("validate", raw_graph, *tiny.options, *SMALL, "--save", path)
+        assert done.code == 0, done.stderr
+    after = json.loads(path.read_text())
+    assert after["metadata"].pop("validation")["checks"]
+    assert after == before
+    assert [entry.suffix for entry in path.parent.iterdir() if entry.suffix == ".tmp"] == []
+
+
+def test_a_graph_may_take_its_own_report(run: Run, tiny: Tiny, raw_graph: Path) -> None:
+    shutil.copy(raw_graph, "own.safetensors")
+    done = run("validate", "own.safetensors", *tiny.options, *SMALL, "-q", "-o", "own.safetensors")
+    assert done.code == 0, done.stderr
+    assert " ok" in run("show", "own.safetensors", "--nodes", 0).text
+    before, after = load_graph(raw_graph), load_graph("own.safetensors")
+    assert after.metadata.pop("validation")["version"] == 1
+    assert after.metadata == before.metadata
+    assert (after.adjacency_matrix == before.adjacency_matrix).all()
+
+
+def test_a_file_that_cannot_take_the_report_is_refused_before_the_work(
+    run: Run, tiny: Tiny, raw_graph: Path
+) -> None:
+    assert run("export", raw_graph, "--slug", "tiny").code == 0
+    values = json.loads(Path("graph_files/tiny.json").read_text())
+    other = {**values, "metadata": {**values["metadata"], "prompt": "other"}}
+    Path("prompt.json").write_text(json.dumps(other))
+    feature = next(node for node in values["nodes"] if node["feature_type"] == "cross layer transcoder")
+    node = {**feature, "node_id": "2_35_99"}
+    Path("nodes.json").write_text(json.dumps({**values, "nodes": [*values["nodes"], node]}))
+    Path("plain.json").write_text("{}")
+    Path("half.json").write_text('{"metadata": {')
+    for name, code, part in (
+        ("graph.safetensors", 2, "-o FILE"),
+        ("none.json", 1, "circuit-tracer export"),
+        ("prompt.json", 1, "another prompt"),
+        ("nodes.json", 1, "1 of its"),
+        ("plain.json", 1, "isn't a graph file"),
+        ("half.json", 1, "half.json: not valid JSON"),
+    ):
+        done = run("validate", raw_graph, *tiny.options, "--save", name)
+        assert (done.code, done.stdout) == (code, b""), name
+        assert part in done.stderr
+        assert "loading" not in done.stderr

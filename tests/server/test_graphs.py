@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import BadGraphFile, OutputError
+from circuit_tracer_cli.export.report import save_report
 from circuit_tracer_cli.server import atomic, graphs
 from circuit_tracer_cli.server.bodies import BodyCache
 from circuit_tracer_cli.server.graphs import GraphFolder
@@ -275,3 +276,18 @@ def test_numbers_that_json_has_no_word_for_are_refused(data_dir: Path, client: T
     assert reply.status_code == 400
     assert path.read_bytes() == before
     assert client.get("/api/graphs/demo").status_code == 200
+
+
+def test_a_page_learns_what_changed_in_a_file(data_dir: Path, client: TestClient) -> None:
+    path, whole = data_dir / "demo.json", client.get("/api/graphs/demo")
+    first = client.get("/api/graphs/demo/view")
+    assert first.json() == {name: whole.json()[name] for name in ("metadata", "qParams")}
+    assert first.headers["etag"] == whole.headers["etag"]
+    unchanged = {"If-None-Match": first.headers["etag"]}
+    assert client.get("/api/graphs/demo/view", headers=unchanged).status_code == 304
+    save_report(path, {"version": 1, "checks": []})
+    second = client.get("/api/graphs/demo/view", headers=unchanged)
+    assert second.json()["metadata"]["validation"] == {"version": 1, "checks": []}
+    assert second.headers["etag"] == client.get("/api/graphs/demo").headers["etag"] != first.headers["etag"]
+    assert client.get("/api/graphs").json()["graphs"][0]["validation"]["version"] == 1
+    assert client.get("/api/graphs/none/view").status_code == 404

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.paths import Path as GraphPath
     from circuit_tracer_cli.graph.views import NodeView
 
+VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
+"""How the verdict of a check reads in a terminal."""
+
 
 @dataclass(frozen=True)
 class GraphSummary:
@@ -156,7 +159,21 @@ def headline(summary: GraphSummary) -> list[str]:
         f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
         f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",
         f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
+        *_validation_line(graph.metadata),
     ]
+
+
+def _validation_line(metadata: Mapping[str, Any]) -> list[str]:
+    """What `validate` found, for a graph that carries its report."""
+    from circuit_tracer_cli.export.report import report_of
+
+    report = report_of(metadata)
+    if report is None:
+        return []
+    verdicts = [check.get("verdict") for check in report["checks"] if isinstance(check, dict)]
+    counts = ((verdicts.count(verdict), word) for verdict, word in VERDICTS.items() if word)
+    found = ", ".join(f"{count} {word}" for count, word in counts if count)
+    return [f"validation   {visible(str(report.get('date', ''))[:10], 10)}: {found or 'no verdict'}"]
 
 
 def print_summary(summary: GraphSummary, output: Output) -> None:

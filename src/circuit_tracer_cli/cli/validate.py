@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import STREAM, read_graph
+from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
 from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.intervene_options import TranscoderSetOpt
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, number
 from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.summary import VERDICTS
 from circuit_tracer_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.pipeline import TraceRequest
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.validation.checks import Check
     from circuit_tracer_cli.validation.report import Effort, Validation
-    from circuit_tracer_cli.validation.scores import Scores
 
 SamplesOpt = Annotated[
     int, typer.Option(min=1, metavar="N", help="Features to measure, and errors and tokens as many.")
 ]
 PerturbationsOpt = Annotated[int, typer.Option(min=1, metavar="N", help="Random perturbations per layer.")]
 SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")]
+SaveOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Put the report into this graph file of the viewer (.json), where an open page finds it.",
+        rich_help_panel=opt.OUTPUT,
+    ),
+]
 DTypeOpt = Annotated[
     Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"] | None,
     typer.Option(
@@ -51,16 +61,25 @@ def validate(
     dtype: DTypeOpt = None,
     device: shared.DeviceOpt = "auto",
     offline: shared.OfflineOpt = False,
+    output_path: opt.GraphOutputOpt = None,
+    save: SaveOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Measure how far a graph's predictions hold: on its model, by interventions.
 
-    Model and transcoders are those that the graph names, unless -t and -m say otherwise.
+    Model and transcoders are those that the graph names, unless -t and -m say otherwise. With -o the graph is written with its
+    report, which `prune` and `export` carry along to the viewer; --save puts it into a file that the viewer shows already.
     """
-    output = Output(quiet=quiet)
+    output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
+    check_graph_destination(output_path)
+    _check_suffix(save)
     set_manners(output, offline=offline)
     loaded = read_graph(graph)
+    from circuit_tracer_cli.export.report import check_report_file
+
+    if save is not None:
+        check_report_file(Path(save), loaded)
     from circuit_tracer_cli.pipeline import offline_mode
     from circuit_tracer_cli.validation.report import Effort
 
@@ -68,10 +87,38 @@ def validate(
     with judged_by_files(), offline_mode(offline):
         request = _request(loaded, transcoder_set, model, dtype, device, offline=offline)
         report = _measure(loaded, request, effort, output)
+    _write(loaded, report, output_path, save, output)
     if json_:
-        output.data(report.to_dict())
-    else:
+        from circuit_tracer_cli.validation.checks import checks
+
+        output.data({"checks": [asdict(check) for check in checks(report)], **report.to_dict()})
+    elif not (quiet and output.stdout_taken):
         print_validation(report, output)
+
+
+def _check_suffix(save: str | None) -> None:
+    """Raise UsageError for --save with anything but a file of the viewer."""
+    if save is not None and not save.endswith(".json"):
+        raise UsageError(
+            f"--save puts the report into a graph file of the viewer, and {save} is no .json",
+            "-o FILE writes the graph itself with its report",
+        )
+
+
+def _write(
+    graph: Graph, report: Validation, destination: str | None, save: str | None, output: Output
+) -> None:
+    """Leave the report in the graph's files."""
+    from circuit_tracer_cli.export.report import REPORT, save_report
+    from circuit_tracer_cli.validation.checks import stored_report
+
+    stored = stored_report(report)
+    if destination is not None:
+        graph.metadata[REPORT] = stored
+        write_graph(graph, destination)
+    if save is not None:
+        save_report(Path(save), stored)
+        output.note(f"written      {save}")
 
 
 def _request(
@@ -146,31 +193,14 @@ def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output
 
 
 def print_validation(report: Validation, output: Output) -> None:
-    """The report as text, one paragraph per question."""
-    direct, ablation, edges = report.direct, report.ablation, report.edges
-    verdict = {True: "they agree", False: "they DISAGREE", None: "16 bits round"}[direct.agrees]
-    if report.n_unknown:
-        output.warn(f"{report.n_unknown} of {report.n_features} features aren't active in this model")
-    columns = ", ".join(f"{count} {kind}s" for kind, count in direct.n_columns.items())
-    rows = [
-        ("direct effects", f"{verdict}: {direct.n_entries} edges from {columns}"),
-        (
-            "",
-            f"largest error {number(direct.max_absolute_error)}, of its column {number(direct.max_relative_error)}",
-        ),
-        (
-            "ablation",
-            f"Spearman {_or_dash(ablation.spearman)} of influence and KL, {ablation.n_features} features off",
-        ),
-        ("", f"KL {number(ablation.mean_kl)} on average, at most {number(ablation.max_kl)} nats"),
-        ("edges", f"Spearman {_or_dash(edges.spearman)} with constrained patching, {edges.n_edges} edges"),
-        ("", f"{_percent(edges.same_sign)} change in the predicted direction"),
-        *_score_rows(report),
-        *_precision_rows(report),
-    ]
-    output.table("Validation", ("", ""), rows)
+    """Every check with its number and its verdict, then the layers."""
+    from circuit_tracer_cli.validation.checks import checks
+
+    found = checks(report)
+    rows = [(VERDICTS[check.verdict], check.label, _value(check), check.detail) for check in found]
+    output.table("Validation", ("", "check", "value", "what was measured"), rows)
     output.result()
-    output.result("How the local replacement model follows the model when a layer is perturbed:")
+    output.result("How the replacement model follows the model when a layer is perturbed:")
     output.table(
         "",
         ("layer#", "cosine#", "NMSE#"),
@@ -178,41 +208,8 @@ def print_validation(report: Validation, output: Output) -> None:
     )
 
 
-def _score_rows(report: Validation) -> list[tuple[str, str]]:
-    scores = report.scores
-    rows: list[tuple[str, str]] = [("scores", f"{_both(scores.before)} as it is")]
-    rows.append(
-        (
-            "",
-            f"{_both(scores.errors_pruned)} after, errors pruned",
-        )
-    )
-    if scores.errors_kept is not None:
-        rows.append(("", f"{_both(scores.errors_kept)} after, errors kept"))
-    return rows
-
-
-def _precision_rows(report: Validation) -> list[tuple[str, str]]:
-    precision = report.precision
-    if precision is None:
-        return []
-    middle, most = _percent(precision.median_relative_error), _percent(precision.max_relative_error)
-    gone = f"; {precision.n_gone} have no such feature" if precision.n_gone else ""
-    return [
-        (
-            "precision",
-            f"{precision.dtype} edges are off by {middle} (median), {most} at most, of {precision.n_edges}{gone}",
-        )
-    ]
-
-
-def _both(scores: Scores) -> str:
-    return f"replacement {scores.replacement:.3f}, completeness {scores.completeness:.3f}"
-
-
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+def _value(check: Check) -> str:
+    if check.value is None:
+        return "–"
+    value = f"{check.value:.2g}" if check.unit == "%" else number(check.value)
+    return value + {None: "", "%": "%"}.get(check.unit, f" {check.unit}")

@@ -19,6 +19,7 @@ from circuit_tracer_cli.export.graph_json import read_view, write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
 from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
 from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.graph import Graph, Pruning
@@ -153,6 +154,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         "generator": {"name": GENERATOR, "version": circuit_tracer_cli.__version__},
         "transcoder_set": scan,
     }
+    report = report_of(graph.metadata)
     created = graph.metadata.get("create_time_ms")
     if isinstance(created, int):
         info["create_time_ms"] = created
@@ -172,6 +174,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         extra={
             "replacement_score": pruning.replacement_score,
             "completeness_score": pruning.completeness_score,
+            **({} if report is None else {REPORT: report}),
         },
     )
 

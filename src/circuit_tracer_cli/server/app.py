@@ -110,6 +110,7 @@ class Routes:
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
             Route("/api/graphs/{slug}/compact", self.compact),
+            Route("/api/graphs/{slug}/view", self.view),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             *RunRoutes(self._settings.runs, partial(json_body, limit=self._settings.max_body)).table(),
             *self._features.table(),
@@ -141,6 +142,10 @@ class Routes:
         if content is None:
             return Response(status_code=204, headers={"Cache-Control": "no-cache"})
         return bytes_reply(request, content, compact_etag(body))
+
+    def view(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/view: the file's `metadata` and `qParams` alone, so that a page learns what changed in it."""
+        return body_reply(request, self._graphs.view(request.path_params["slug"]))
 
     async def annotate(self, request: Request) -> Response:
         """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""

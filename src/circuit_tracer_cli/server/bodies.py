@@ -49,7 +49,7 @@ class BodyCache:
 
     def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
         """The file's body. `check` sees every new version once and raises if it must not be served."""
-        version = _version(path)
+        version = file_version(path)
         with self._lock:
             version_and_body = self._entries.get(path)
             if version_and_body is not None and version_and_body[0] == version:
@@ -78,7 +78,8 @@ class BodyCache:
             self._size -= _size(dropped[1])
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def file_version(path: Path) -> tuple[int, ...]:
+    """What changes whenever a file does, without reading it. Raises OSError."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 

@@ -13,7 +13,7 @@ from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidV
 from circuit_tracer_cli.export.graph_list import locked_folder
 from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.server.atomic import replace_content
-from circuit_tracer_cli.server.bodies import Body, BodyCache, etag_of
+from circuit_tracer_cli.server.bodies import Body, BodyCache, etag_of, file_version
 from circuit_tracer_cli.server.paths import METADATA_NAME, contained, graph_path
 
 _REQUIRED = ("metadata", "nodes", "links")
@@ -56,6 +56,7 @@ class GraphFolder:
         self._graphs = BodyCache()
         self._files = BodyCache()
         self._known: dict[Path, tuple[tuple[int, int], dict[str, Any] | BadGraphFile]] = {}
+        self._views: dict[Path, tuple[tuple[int, ...], Body]] = {}
         self._locks: dict[Path, threading.Lock] = {}
         self._guard = threading.Lock()
 
@@ -82,6 +83,22 @@ class GraphFolder:
     def metadata(self, slug: str) -> dict[str, Any]:
         """What a graph's file says about it. Raises as `read`."""
         return self._metadata(graph_path(self.root, slug))
+
+    def view(self, slug: str) -> Body:
+        """What a graph's file says beside its nodes and links: `metadata` and `qParams`, with the file's entity tag.
+
+        Costs a look at the file's date while it stays as it is. Raises as `read`.
+        """
+        path = graph_path(self.root, slug)
+        version = file_version(path)
+        known = self._views.get(path)
+        if known is None or known[0] != version:
+            body = self._graphs.read(path, _check_graph)
+            values = read_top_level(_decode(body.content), frozenset(["metadata", "qParams"])).values
+            content = {"metadata": values["metadata"], "qParams": _object(values.get("qParams"))}
+            known = (version, Body(json.dumps(content, ensure_ascii=False).encode(), body.etag, None))
+            self._views[path] = known
+        return known[1]
 
     def read_file(self, relative: str) -> Body:
         """Any file of the folder, as it is. Raises MissingFile."""

@@ -1,0 +1,150 @@
+"""A validation as a list of checks, each with a number, a verdict and a sentence, as terminal, graph files and viewer show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from circuit_tracer_cli.validation.report import Validation
+
+VERSION = 1
+"""Of the report's form in files."""
+
+CORRELATION = (0.6, 0.3)
+"""Spearman from which a check passes, and below which it fails; Ameisen et al. (2025) report 0.72 for edges."""
+COSINE = (0.8, 0.5)
+"""The same for the mean cosine of the local replacement model."""
+ROUNDING = (0.01, 0.05)
+"""Median relative error of 16-bit edges up to which the check passes, and above which it fails."""
+
+Verdict = Literal["pass", "warn", "fail", "info"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question put to a graph.
+
+    Attributes:
+        name: For programs.
+        label: For people.
+        value: The number that answers it; None where there is too little to measure.
+        unit: What the number is; None for a plain one.
+        verdict: How the number is to be taken; `info` where no threshold makes sense.
+        detail: What was measured, in words.
+    """
+
+    name: str
+    label: str
+    value: float | None
+    unit: str | None
+    verdict: Verdict
+    detail: str
+
+
+def checks(report: Validation) -> tuple[Check, ...]:
+    """All checks that a validation has numbers for."""
+    return tuple(_checks(report))
+
+
+def stored_report(report: Validation, now: datetime | None = None) -> dict[str, Any]:
+    """What a graph file keeps as `metadata.validation`."""
+    date = (now or datetime.now(UTC)).isoformat(timespec="seconds")
+    return {"version": VERSION, "date": date, "checks": [asdict(check) for check in checks(report)]}
+
+
+def _checks(report: Validation) -> Iterator[Check]:
+    if report.n_unknown:
+        detail = f"of {report.n_features:,} features are not active in the model that this was measured on"
+        yield Check("unknown_features", "Unknown features", report.n_unknown, None, "warn", detail)
+    yield _direct(report)
+    yield _influence(report)
+    yield _edges(report)
+    if report.faithfulness:
+        yield _faithfulness(report)
+    yield from _scores(report)
+    if report.precision is not None:
+        yield _precision(report)
+
+
+def _direct(report: Validation) -> Check:
+    direct = report.direct
+    columns = ", ".join(_count(count, kind) for kind, count in direct.n_columns.items())
+    detail = (
+        f"largest error of {_count(direct.n_entries, 'edge')} from {columns}, measured with all else pinned"
+    )
+    if direct.agrees is None:
+        detail += "; 16 bits round, so there is no verdict"
+    verdict: Verdict = "info" if direct.agrees is None else "pass" if direct.agrees else "fail"
+    return Check("direct_effects", "Direct effects", direct.max_absolute_error, None, verdict, detail)
+
+
+def _influence(report: Validation) -> Check:
+    ablation = report.ablation
+    detail = (
+        f"influence against the effect of turning {_count(ablation.n_features, 'feature')} off, one at a time;"
+        f" KL {ablation.mean_kl:.2g} nats on average, {ablation.max_kl:.2g} at most"
+    )
+    return Check(
+        "influence", "Influence", ablation.spearman, "Spearman", _at_least(ablation.spearman, *CORRELATION), detail
+    )  # fmt: skip
+
+
+def _edges(report: Validation) -> Check:
+    edges = report.edges
+    detail = f"{_count(edges.n_edges, 'edge')} against constrained patching"
+    if edges.same_sign is not None:
+        detail += f"; {edges.same_sign:.1%} of the targets change in the predicted direction"
+    return Check(
+        "edges", "Edges", edges.spearman, "Spearman", _at_least(edges.spearman, *CORRELATION), detail
+    )
+
+
+def _faithfulness(report: Validation) -> Check:
+    layers = report.faithfulness
+    mean = sum(layer.cosine for layer in layers) / len(layers)
+    lowest = min(layers, key=lambda layer: layer.cosine)
+    detail = (
+        "how the replacement model follows the model after a perturbation, mean of all layers;"
+        f" lowest {lowest.cosine:.3f}, in layer {lowest.layer}"
+    )
+    return Check("faithfulness", "Faithfulness", mean, "cosine", _at_least(mean, *COSINE), detail)
+
+
+def _scores(report: Validation) -> Iterator[Check]:
+    scores = report.scores
+    pruned, kept = scores.errors_pruned, scores.errors_kept
+    for name, meaning in (
+        ("replacement", "of the influence starts at tokens rather than errors"),
+        ("completeness", "of what goes into the nodes, weighted by influence, is not from errors"),
+    ):
+        value = getattr(scores.before, name)
+        detail = f"{value:.1%} {meaning}"
+        if kept is not None:
+            detail += f"; after pruning {getattr(kept, name):.3f}, or {getattr(pruned, name):.3f} without pruned errors"
+        yield Check(name, name.capitalize(), value, None, "info", detail)
+
+
+def _precision(report: Validation) -> Check:
+    precision = report.precision
+    assert precision is not None
+    median = precision.median_relative_error
+    detail = f"median error of the {precision.n_edges:,} strongest {precision.dtype} edges beside float32"
+    if precision.max_relative_error is not None:
+        detail += f", {precision.max_relative_error:.1%} at most"
+    if precision.n_gone:
+        detail += f"; {precision.n_gone:,} more have no such feature in float32"
+    verdict: Verdict = "info" if median is None else _at_least(-median, *(-limit for limit in ROUNDING))
+    value = None if median is None else 100 * median
+    return Check("precision", "Precision", value, "%", verdict, detail)
+
+
+def _at_least(value: float | None, passes: float, warns: float) -> Verdict:
+    if value is None:
+        return "info"
+    return "pass" if value >= passes else "warn" if value >= warns else "fail"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
