@@ -21,10 +21,13 @@ def test_every_node_has_one_column(found: set[tuple[int, int, int]]) -> None:
     for index, (layer, pos, _) in enumerate(features.tolist()):
         column = int(columns.feature_column[index])
         assert nodes[column] == index
-        start, end = columns.feature_range(pos, layer, layer)
+        start, end = columns.source_range(pos, layer, layer)
         assert start <= column < end
         assert columns.starts[pos] <= column < columns.starts[pos + 1]
     for pos in range(4):
         assert nodes[columns.token_column(pos)] == len(features) + 12 + pos
         for layer in range(3):
             assert nodes[columns.error_column(pos, layer)] == len(features) + layer * 4 + pos
+            start, end = columns.source_range(pos, layer, layer)
+            assert columns.error_column(pos, layer) == end - 1
+            assert end - start == 1 + sum([layer, pos] == feature[:2] for feature in features.tolist())

@@ -1,7 +1,7 @@
 """The order of sources inside the engine: position, then layer, then feature. Knows nothing of vectors or models.
 
 The graph's own order is layer-major. Inside the engine a row of a target at position `p` only has sources at
-positions `<= p`, so with position-major columns it is a prefix, and the features at one position that write to a
+positions `<= p`, so with position-major columns it is a prefix, and the features and errors at one position that write to a
 layer are one contiguous range.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 class Columns:
     """Where every source node stands.
 
-    At each position: its features by (layer, feature), then one error per layer, then the token.
+    At each position: of every layer its features and then its error; last the token.
     """
 
     n_features: int
@@ -28,7 +28,7 @@ class Columns:
     starts: tuple[int, ...]  # (n_pos + 1) column where a position begins
     layer_ends: tuple[
         tuple[int, ...], ...
-    ]  # (n_pos, n_layers + 1) features at the position in layers before l
+    ]  # (n_pos, n_layers + 1) features and errors at the position in layers before l
 
     @classmethod
     def build(cls, features: Tensor, n_layers: int, n_pos: int) -> Columns:
@@ -37,11 +37,11 @@ class Columns:
         layer, pos = features[:, 0], features[:, 1]
         order = torch.argsort(pos, stable=True)
         counts = torch.bincount(pos * n_layers + layer, minlength=n_pos * n_layers).view(n_pos, n_layers)
-        ends = torch.cat([torch.zeros(n_pos, 1, dtype=torch.int64), counts.cumsum(1)], dim=1)
-        widths = ends[:, -1] + n_layers + 1
+        ends = torch.cat([torch.zeros(n_pos, 1, dtype=torch.int64), (counts + 1).cumsum(1)], dim=1)
+        widths = ends[:, -1] + 1
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), widths.cumsum(0)])
         column = torch.empty(len(features), dtype=torch.int64)
-        column[order] = torch.arange(len(features)) + pos[order] * (n_layers + 1)
+        column[order] = torch.arange(len(features)) + pos[order] * (n_layers + 1) + layer[order]
         return cls(
             n_features=len(features),
             n_layers=n_layers,
@@ -57,16 +57,16 @@ class Columns:
         """Number of source nodes."""
         return self.starts[-1]
 
-    def error_column(self, pos: int, layer: int = 0) -> int:
+    def error_column(self, pos: int, layer: int) -> int:
         """Column of the error node of a layer and position."""
-        return self.starts[pos] + self.layer_ends[pos][-1] + layer
+        return self.starts[pos] + self.layer_ends[pos][layer + 1] - 1
 
     def token_column(self, pos: int) -> int:
         """Column of the token node of a position."""
         return self.starts[pos + 1] - 1
 
-    def feature_range(self, pos: int, first_layer: int, last_layer: int) -> tuple[int, int]:
-        """Columns `[start, end)` of the features at `pos` in layers `first_layer … last_layer`."""
+    def source_range(self, pos: int, first_layer: int, last_layer: int) -> tuple[int, int]:
+        """Columns `[start, end)` of the features and errors at `pos` in layers `first_layer … last_layer`."""
         start, ends = self.starts[pos], self.layer_ends[pos]
         return start + ends[first_layer], start + ends[last_layer + 1]
 
@@ -74,9 +74,9 @@ class Columns:
         """Column → index of the node in the full graph (features, errors layer-major, tokens), shape `(width)`."""
         nodes = torch.empty(self.width, dtype=torch.int64)
         nodes[self.feature_column] = torch.arange(self.n_features)
-        layers = torch.arange(self.n_layers)
-        for pos in range(self.n_pos):
-            first = self.error_column(pos)
-            nodes[first : first + self.n_layers] = self.n_features + layers * self.n_pos + pos
-            nodes[self.token_column(pos)] = self.n_features + self.n_layers * self.n_pos + pos
+        starts = torch.tensor(self.starts)
+        errors = starts[:-1, None] + torch.tensor(self.layer_ends)[:, 1:] - 1
+        positions = torch.arange(self.n_pos)
+        nodes[errors] = self.n_features + torch.arange(self.n_layers) * self.n_pos + positions[:, None]
+        nodes[starts[1:] - 1] = self.n_features + self.n_layers * self.n_pos + positions
         return nodes

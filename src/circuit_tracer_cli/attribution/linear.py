@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.sources import LayerDecoders, Sources
+from circuit_tracer_cli.attribution.sources import Sources
 from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 
@@ -128,7 +128,7 @@ class LinearEngine:
         weights: The model's linear weights.
         frozen: One forward pass.
         points: Where the transcoders read and write.
-        sources: The vectors to contract with; its decoders and errors are taken over (folded in place).
+        sources: The vectors to contract with; the rows of its decoders are taken over (folded in place).
         skips: Per layer the skip matrix `(d_in, d_out)` of the transcoders, or None.
     """
 
@@ -150,7 +150,7 @@ class LinearEngine:
             fold_layer(layer_weights, layer, points, skip, self.dtype)
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
-        self.decoders, self.errors = sources.decoders, sources.errors
+        self.decoders = sources.decoders
         self._rooms: dict[str, Tensor] = {}
         self.token_images = self._token_images()
         if points.write == "mlp":
@@ -162,16 +162,14 @@ class LinearEngine:
             if weights.ln2_post is None or frozen.ln2_post_scale is None:
                 continue
             scale = frozen.ln2_post_scale.to(self.dtype)
-            self.errors[index] = through_norm(self.errors[index], weights.ln2_post) / scale[:, None]
             decoders = self.decoders[index]
-            counts = torch.tensor(decoders.ends).diff().to(self.device)
-            rows = through_norm(decoders.rows, weights.ln2_post)
-            decoders.rows.copy_(rows / torch.repeat_interleave(scale, counts)[:, None])
+            of_row = scale[decoders.position_of_row().to(self.device)]
+            decoders.rows.copy_(through_norm(decoders.rows, weights.ln2_post) / of_row[:, None])
 
     def rows(self, targets: Targets) -> Tensor:
         """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
         n_pos = int(targets.positions.max()) + 1
-        out = torch.zeros(len(targets), self.columns.starts[n_pos], dtype=self.dtype, device=self.device)
+        out = self.room("out", self.columns.starts[n_pos], len(targets)).zero_()  # (column, row)
         G = self.room("G", len(targets), n_pos, self.tokens.shape[1]).zero_()
         descending = (-targets.layers).contiguous()
         started = self._start_logits(targets, G)
@@ -181,14 +179,14 @@ class LinearEngine:
             if reached == 0:
                 continue
             if started:
-                self._contract(layer, G[:started], out)
+                self.decoders[layer].contract(G[:started], out[:, :started])
             if layer == 0 and self.token_images is not None:
                 self._pull_first_block(targets, G, started, reached, tokens)
             else:
                 self._pull_block(layer, targets, G, started, reached)
             started = reached
         self._contract_tokens(G, tokens, out)
-        return out
+        return out.T.clone(memory_format=torch.contiguous_format)
 
     def room(self, name: str, *shape: int) -> Tensor:
         """Uninitialised memory for one step, used again at the next call: fresh pages cost as much as the arithmetic."""
@@ -226,15 +224,17 @@ class LinearEngine:
         fresh = self._start_features(0, targets, started, reached)
         index = torch.arange(started, reached, device=self.device)
         positions = targets.positions[started:reached].to(self.device)
-        images = self.token_images[: G.shape[1], :, : G.shape[1]]
+        n_pos = G.shape[1]
+        images = self.token_images[:n_pos, :, :n_pos]
+        flat = self.token_images[:n_pos].flatten(0, 1)[:, :n_pos]  # a view: many products are one
         if self.weights.parallel:
-            tokens[:started] = torch.einsum("rqd,qdk->rk", G[:started], images)
+            tokens[:started] = G[:started].flatten(1) @ flat
         if mlp is not None:
             G[:started] += mlp
         if fresh is not None:
             G[index, positions] += fresh
         if not self.weights.parallel:
-            tokens[:started] = torch.einsum("rqd,qdk->rk", G[:started], images)
+            tokens[:started] = G[:started].flatten(1) @ flat
             if fresh is not None:
                 for pos in torch.unique(positions).tolist():
                     here = positions == pos
@@ -249,20 +249,6 @@ class LinearEngine:
             vectors = self.weights.ln_final.pull_back(targets.vectors[:count].to(self.dtype), scale)
             G[torch.arange(count, device=self.device), positions] = vectors
         return count
-
-    def _contract(self, layer: int, G: Tensor, out: Tensor) -> None:
-        """Contract the cotangent at the write point of a layer with the decoders and errors that write there."""
-        decoders: LayerDecoders = self.decoders[layer]
-        count, n_pos = G.shape[:2]
-        for pos in range(n_pos):
-            first, last = decoders.ends[pos], decoders.ends[pos + 1]
-            if first < last:
-                start, end = self.columns.feature_range(pos, decoders.first_source, decoders.last_source)
-                out[:count, start:end].addmm_(G[:, pos], decoders.rows[first:last].T)
-        columns = torch.tensor(
-            [self.columns.error_column(pos, layer) for pos in range(n_pos)], device=self.device
-        )
-        out[:count, columns] = torch.einsum("rpd,pd->rp", G, self.errors[layer, :n_pos])
 
     def _pull_block(self, layer: int, targets: Targets, G: Tensor, started: int, reached: int) -> None:
         """Pull the cotangent from above a block to below it; rows `started … reached` begin at its read point."""
@@ -328,4 +314,4 @@ class LinearEngine:
         """Contract the cotangent at the embedding with the token vectors, and add what went through the first attention."""
         n_pos = G.shape[1]
         columns = torch.tensor([self.columns.token_column(pos) for pos in range(n_pos)], device=self.device)
-        out[:, columns] = torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos]) + tokens
+        out[columns] = (torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos]) + tokens).T

@@ -17,6 +17,21 @@ SMALLEST_SUM = 1e-8
 """Row sums are clamped here before dividing (spec/attribution.md 2.7)."""
 
 
+ELEMENTS_AT_ONCE = 2**20
+"""Numbers whose absolute values are held at once: they stay in fast memory."""
+
+
+def columns_at_once(rows: Tensor) -> int:
+    """How many columns of `rows` to take at once."""
+    return max(1, ELEMENTS_AT_ONCE // max(1, len(rows)))
+
+
+def absolute_sums(rows: Tensor) -> Tensor:
+    """The sum of every row's absolute values; `vector_norm` would lose three digits of it over millions of columns."""
+    parts = [part.abs().sum(1) for part in rows.split(columns_at_once(rows), 1)]
+    return torch.stack(parts).sum(0)
+
+
 @dataclass(slots=True)
 class RowBlock:
     """Rows of a block of targets, sorted by layer from high to low.
@@ -36,7 +51,7 @@ class RowBlock:
     layer_slices: list[tuple[int, int, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.scale = 1.0 / self.rows.abs().sum(1).clamp_min(SMALLEST_SUM)
+        self.scale = 1.0 / absolute_sums(self.rows).clamp_min(SMALLEST_SUM)
         values, counts = torch.unique_consecutive(self.layers, return_counts=True)
         ends = counts.cumsum(0).tolist()
         self.layer_slices = list(zip(values.tolist(), [0, *ends[:-1]], ends, strict=True))
@@ -99,7 +114,10 @@ class PartialInfluence:
                 mass = self._mass(block.nodes[start:end], delta, fresh)
                 if mass.any():
                     rows = block.rows[start:end]
-                    delta[: rows.shape[1]] += (mass * block.scale[start:end]) @ rows.abs()
+                    weights, part = mass * block.scale[start:end], columns_at_once(rows)
+                    for first in range(0, rows.shape[1], part):
+                        absolute = rows[:, first : first + part].abs()
+                        delta[first : first + absolute.shape[1]] += weights @ absolute
                     block.release()
         self.influence += delta
         self._known += new

@@ -56,13 +56,9 @@ class VjpEngine:
 
     def _contract(self, layer: int, G: Tensor, index: Tensor, out: Tensor, n_pos: int) -> None:
         """Contract with the decoders and errors that write to a layer."""
-        decoders = self.sources.decoders[layer]
-        for pos in range(n_pos):
-            first, last = decoders.ends[pos], decoders.ends[pos + 1]
-            if first < last:
-                start, end = self.columns.feature_range(pos, decoders.first_source, decoders.last_source)
-                out[index, start:end] += G[:, pos] @ decoders.rows[first:last].T
-            out[index, self.columns.error_column(pos, layer)] = G[:, pos] @ self.sources.errors[layer, pos]
+        contracted = torch.zeros(out.shape[1], len(index), dtype=self.dtype, device=self.device)
+        self.sources.decoders[layer].contract(G[:, :n_pos], contracted)
+        out[index] += contracted.T
 
     def _contract_tokens(self, G: Tensor, index: Tensor, out: Tensor, n_pos: int) -> None:
         for pos in range(n_pos):
