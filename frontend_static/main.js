@@ -11,7 +11,7 @@ import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
 import { watchFile } from "./src/file-watch.js";
-import { cantor, maxThreshold, parseGraph, topLogit } from "./src/graph.js";
+import { cantor, fileGraph, maxThreshold, parseGraph, topLogit, withMetadata } from "./src/graph.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph } from "./src/load.js";
 import { useKeyboard } from "./src/keyboard.js";
@@ -22,14 +22,16 @@ import { header } from "./src/panels/header.js";
 import { helpDialog } from "./src/panels/help.js";
 import { PANELS } from "./src/panels/index.js";
 import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
-import { followPruning, unpruned } from "./src/pruning-follow.js";
+import { unpruned } from "./src/pruned-graph.js";
+import { followPruning } from "./src/pruning-follow.js";
+import { withDifference } from "./src/difference.js";
 import { createStore, initialState } from "./src/state.js";
 import { makeBoxes } from "./src/supernodes.js";
 import { clamp } from "./src/scales.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
 
-const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "linkType", "sign", "scatter", "tab", "boxLayout"];
+const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "linkType", "sign", "scatter", "tab", "boxLayout"];
 
 const theme = preferredTheme();
 applyTheme(theme);
@@ -76,7 +78,7 @@ const commands = {
   },
   exportAnnotations() {
     const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType"];
-    const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "otherParams"].map((key) => [key, store.get(key)]));
+    const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "difference", "otherParams"].map((key) => [key, store.get(key)]));
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
@@ -139,7 +141,7 @@ async function open(slug, params = {}) {
     const [call, shown] = [opening, { graph: null }];
     const take = ({ graph, params: saved, etag }) => {
       if (call !== opening) return;
-      if (shown.graph && store.get("graph") === shown.graph) renew(graph, store.get("etag"));
+      if (shown.graph && fileGraph(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
       else if (!shown.graph) show(slug, graph, etag, { ...saved, ...params });
       shown.graph = graph;
       message.hidden = true;
@@ -166,14 +168,16 @@ async function readProposedLabels(slug) {
   if (store.get("slug") === slug) store.set({ featureLabels: { ...store.get("featureLabels"), ...texts }, labelOrigins: labels });
 }
 
-function show(slug, graph, etag, params) {
-  const { savedPositions, threshold, edgeThreshold, ...annotations } = fromParams(params);
+function show(slug, file, etag, params) {
+  const { savedPositions, threshold, edgeThreshold, difference, ...annotations } = fromParams(params);
+  const graph = withDifference(file, difference);
   const limit = maxThreshold(graph);
   const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes);
   store.set({
     ...annotations,
     slug,
     graph,
+    difference: graph.base ? difference : null,
     etag,
     threshold: clamp(threshold ?? limit, 0, limit),
     edgeThreshold: clamp(edgeThreshold ?? 1, 0, 1),
@@ -198,7 +202,8 @@ function show(slug, graph, etag, params) {
 }
 
 /** Another version of the graph that is shown, with the selection, the threshold and the edits as they are. */
-function renew(graph, etag, more = {}) {
+function renew(file, etag, more = {}) {
+  const graph = withDifference(file, store.get("difference"));
   const limit = maxThreshold(graph);
   const whole = store.get("threshold") >= maxThreshold(store.get("graph"));
   const pinned = more.pinned ?? store.get("pinned");
@@ -216,7 +221,7 @@ function renew(graph, etag, more = {}) {
 
 /** What another program has put into the file, such as a validation. It isn't a conflict, even where a save took it for one. */
 function takeMetadata({ metadata, etag }) {
-  store.set({ graph: Object.freeze({ ...store.get("graph"), metadata }), etag });
+  store.set({ graph: withMetadata(store.get("graph"), metadata), etag });
   if (store.get("saving").kind === "conflict") autosave.overwrite(etag);
 }
 
@@ -319,11 +324,11 @@ async function start() {
 }
 
 header(document.querySelector("#header"), store, commands);
+followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(strip.element, pruningStrip(store).element);
 document.body.append(help, info.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
-followPruning(store);
 store.subscribe(["selected"], showConnections);
 store.subscribe([...ADDRESSED, "edits", "layout"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));

@@ -2,7 +2,9 @@
 
 import { dissolveGroup, mergeGroups, renameGroup } from "./supernodes.js";
 import { nodeLabel } from "./format.js";
+import { withDifference } from "./difference.js";
 import { topLogit } from "./graph.js";
+import { unpruned } from "./pruned-graph.js";
 
 /** Selects a node; the selected one again, or null, clears the selection. */
 export function select(store, id, { toggle = true } = {}) {
@@ -152,6 +154,20 @@ export function followSibling(store, step) {
   const at = others.indexOf(graph.index(store.get("selected")));
   const next = others[at + step];
   if (at >= 0 && next !== undefined) select(store, graph.nodes[next].id, { toggle: false });
+}
+
+/** Shows the node of a difference of outputs (`A__vs__B`), selected; null takes it away. */
+export function setDifference(store, text) {
+  const before = store.get("graph");
+  const graph = withDifference(before, text);
+  const left = graph.node(store.get("selected"))?.id ?? topLogit(graph)?.id ?? null;
+  store.set({
+    graph,
+    difference: graph.base ? text : null,
+    ...unpruned(graph, store.get("pinned"), store.get("hidden")),
+    selected: graph.base ? graph.nodes.at(-1).id : left,
+    wholeGroup: false,
+  });
 }
 
 /** Writes the note of a node, or with null the graph's; what is typed in one go is undone as one. An empty text takes it away. */

@@ -4,7 +4,7 @@
 export const LONGEST = 2000;
 
 const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps"];
-const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "edgeThreshold"];
+const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "edgeThreshold", "logitDiff"];
 
 /** View state by its parameter: the store's key and what isn't worth telling. */
 const VIEW = Object.freeze({
@@ -41,6 +41,7 @@ export function addressOf(state, everything = false) {
   if (state.selected) address.set("clickedId", state.selected);
   if (state.threshold !== null) address.set("pruningThreshold", String(Number(state.threshold.toFixed(4))));
   if (Number.isFinite(state.edgeThreshold)) address.set("edgeThreshold", String(Number(state.edgeThreshold.toFixed(4))));
+  if (state.difference) address.set("logitDiff", state.difference);
   if (state.linkType) address.set("linkType", state.linkType);
   for (const [param, { key, usual }] of Object.entries(VIEW))
     if ((state[key] ?? usual) !== usual) address.set(param, state[key]);

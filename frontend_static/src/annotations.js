@@ -18,6 +18,7 @@ export function fromParams(params) {
     threshold: threshold(given.pruningThreshold),
     edgeThreshold: threshold(given.edgeThreshold),
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
+    difference: typeof given.logitDiff === "string" && given.logitDiff ? given.logitDiff : null,
     notes: readNotes(given.notes),
   };
   const {
@@ -29,6 +30,7 @@ export function fromParams(params) {
     linkType,
     pruningThreshold,
     edgeThreshold,
+    logitDiff,
     sg_pos,
     notes,
     ...otherParams
@@ -50,6 +52,7 @@ export function toParams(state, maxThreshold) {
   if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
   if (hasNotes(state.notes)) params.notes = state.notes;
   if (state.threshold !== null && state.threshold < maxThreshold) params.pruningThreshold = state.threshold;
+  if (state.difference) params.logitDiff = state.difference;
   if ((state.edgeThreshold ?? 1) < 1) params.edgeThreshold = state.edgeThreshold;
   return params;
 }

@@ -38,6 +38,7 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
         "hidden",
         "threshold",
         "edgeThreshold",
+        "difference",
         "otherParams",
       ].map((key) => [key, store.get(key)]),
     );

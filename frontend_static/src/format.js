@@ -63,6 +63,7 @@ export function nodeLabel(node, labels = {}, featureLabel = "") {
 
 /** One line that tells a node from every other: name, layer, position. */
 export function nodePlace(node) {
+  if (node.difference) return "difference of two outputs";
   if (node.kind === "logit") return `output · ${percent(node.probability)}`;
   const where = `${tokenLabel(node.token, 18)}`;
   return node.kind === "token" ? `token ${node.position}` : `${layerLabel(node)} · ${where}`;

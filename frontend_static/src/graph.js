@@ -140,6 +140,18 @@ function parseLinks(raw, indexById) {
   return [source.subarray(0, count), target.subarray(0, count), weight.subarray(0, count)];
 }
 
+/** The graph as its file has it, without what a view has added. */
+export function fileGraph(graph) {
+  return graph?.base ?? graph;
+}
+
+/** The same graph, of whose file the metadata have changed. */
+export function withMetadata(graph, metadata) {
+  const changed = { ...graph, metadata };
+  if (graph.base) changed.base = withMetadata(graph.base, metadata);
+  return Object.freeze(changed);
+}
+
 /** The likeliest logit, or null. */
 export function topLogit(graph) {
   const logits = graph.nodes.filter((node) => node.kind === "logit");

@@ -1,6 +1,7 @@
 /* Edits of features: what a row of the form means as text, as a request, as a command line; what a result says. Pure. */
 
 import { nodeLabel, number, percent } from "./format.js";
+import { fileGraph } from "./graph.js";
 
 export const PRESETS = Object.freeze(["off", "x0.5", "x2", "x-1"]);
 
@@ -72,7 +73,7 @@ export function runRequest(graph, rows, settings, watch) {
     prompt_tokens: graph.metadata.prompt_tokens ?? null,
     scan: graph.metadata.scan ?? null,
     edits: editTexts(graph, rows),
-    watch: watch.filter((id) => ["feature", "logit"].includes(graph.node(id)?.kind)),
+    watch: watch.filter((id) => ["feature", "logit"].includes(fileGraph(graph).node(id)?.kind)),
     freeze_attention,
     constrained_layers,
     generate: settings.generate,

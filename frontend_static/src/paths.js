@@ -4,7 +4,8 @@
  * The `count` strongest paths, strongest first: `{nodes, links, strength, sign}` with node indices from the token to the output.
  *
  * A path's strength is the product of its links' shares (each the part of all absolute input into its target), times the
- * probability of its output. `through` keeps the paths that pass one node. Nodes that aren't visible are passed over.
+ * probability of its output. `through` keeps the paths that pass one node; where that is an output, those that end there, and a difference
+ * of outputs counts in full. Nodes that aren't visible are passed over.
  */
 export function strongestPaths(graph, visible, { count = 10, through = -1 } = {}) {
   const ranks = rankOf(graph);
@@ -15,7 +16,8 @@ export function strongestPaths(graph, visible, { count = 10, through = -1 } = {}
     if (graph.nodes[node].kind === "token") into.strength[node * count] = 1;
     else fill(graph, into, node, graph.inputs(node), graph.links.source, usable, count);
   }
-  if (through < 0) return ends(graph, into, order, count);
+  if (through < 0) return ends(graph, into, order.filter((node) => !graph.nodes[node].difference), count);
+  if (graph.nodes[through].kind === "logit") return ends(graph, into, [through], count);
   const outOf = table(graph.nodes.length, count);
   for (const node of order.reverse()) {
     if (graph.nodes[node].kind === "logit") outOf.strength[node * count] = graph.nodes[node].probability;
@@ -77,13 +79,17 @@ function ends(graph, into, order, count) {
       Array.from({ length: count }, (_, place) => ({
         node,
         place,
-        strength: into.strength[node * count + place] * graph.nodes[node].probability,
+        strength: into.strength[node * count + place] * weightOf(graph.nodes[node]),
       })),
     )
     .filter(({ strength }) => strength > 0)
     .sort((a, b) => b.strength - a.strength)
     .slice(0, count)
     .map(({ node, place, strength }) => path(graph, back(graph, into, node, place, count), strength));
+}
+
+function weightOf({ difference, probability }) {
+  return difference ? 1 : probability;
 }
 
 function joined(graph, into, outOf, through, count) {

@@ -14,6 +14,11 @@ export function visibleNodes(graph, alive, pinned = [], hidden = []) {
   return visible;
 }
 
+/** What the store holds of a graph before anything is pruned. */
+export function unpruned(graph, pinned, hidden) {
+  return { visible: visibleNodes(graph, null, pinned, hidden), pruned: graph, left: null };
+}
+
 /**
  * The graph whose `inputs`, `outputs` and `links.strongest` hold the links of `kept` alone (null for all); numbers, weights and shares are those
  * of the file. A pinned node that was pruned away keeps its links with what is shown.

@@ -1,17 +1,12 @@
 /* Keeps `visible` and `pruned` of the store in step with the two thresholds, and draws the curves while they are looked at. */
 
-import { maxThreshold } from "./graph.js";
+import { fileGraph, maxThreshold } from "./graph.js";
 import { prunedGraph, visibleNodes } from "./pruned-graph.js";
 import { pruningClient } from "./pruning-client.js";
 
 const POINTS = 33;
 const SETTLED = 160;
 const ALL = Object.freeze({ kept: null, alive: null });
-
-/** What the store holds of a graph before anything is pruned. */
-export function unpruned(graph, pinned, hidden) {
-  return { visible: visibleNodes(graph, null, pinned, hidden), pruned: graph, left: null };
-}
 
 /** Follows the store until the returned function is called. */
 export function followPruning(store) {
@@ -27,10 +22,12 @@ export function followPruning(store) {
   });
 
   function load() {
-    const base = store.get("graph")?.base ?? store.get("graph");
+    const base = fileGraph(store.get("graph"));
     if (!base) return;
-    if (base !== loaded) {
-      [loaded, result] = [base, ALL];
+    const same = base.links === loaded?.links;
+    loaded = base;
+    if (!same) {
+      result = ALL;
       store.set({ pruningProblem: null, curves: Object.freeze({ nodes: [], links: [] }) });
       client.load(base);
     }

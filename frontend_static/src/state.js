@@ -97,6 +97,7 @@ export function initialState() {
     linkType: "both",
     sign: "all",
     path: null,
+    difference: null,
     query: "",
     pinned: [],
     supernodes: [],

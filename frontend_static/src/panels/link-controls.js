@@ -1,6 +1,7 @@
 /* Which links the link graph draws: by sign, and for pinned nodes by direction. */
 
 import { h } from "../dom.js";
+import { differenceControls } from "./difference-controls.js";
 
 const SIGNS = [
   ["all", "All"],
@@ -57,5 +58,5 @@ export function linkControls(store) {
   store.subscribe(["linkType", "sign", "pinned"], render);
   store.subscribe(["graph", "visible", "pruned"], count);
   render();
-  return [counts, types, signs];
+  return [counts, differenceControls(store), types, signs];
 }

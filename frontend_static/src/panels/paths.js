@@ -15,8 +15,7 @@ export function paths(element, store) {
 
   function through() {
     const graph = store.get("graph");
-    const index = graph && chosen === "selected" ? graph.index(store.get("selected")) : -1;
-    return index >= 0 && !["logit"].includes(graph.nodes[index].kind) ? index : -1;
+    return graph && chosen === "selected" ? graph.index(store.get("selected")) : -1;
   }
 
   function render() {

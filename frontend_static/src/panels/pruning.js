@@ -2,7 +2,7 @@
 
 import { h, svg, watchSize } from "../dom.js";
 import { number } from "../format.js";
-import { maxThreshold } from "../graph.js";
+import { fileGraph, maxThreshold } from "../graph.js";
 import { isPruned } from "../pruning-follow.js";
 import { CURVES, drawChart } from "./pruning-chart.js";
 
@@ -120,7 +120,7 @@ export function shown(value, limit) {
 }
 
 function wholeOf(graph) {
-  const base = graph.base ?? graph;
+  const base = fileGraph(graph);
   return { nodes: base.nodes.length || 1, links: base.links.count || 1 };
 }
 
