@@ -13,7 +13,7 @@ import { chooseFile, download } from "./src/download.js";
 import { watchFile } from "./src/file-watch.js";
 import { cantor, fileGraph, maxThreshold, parseGraph, topLogit, withMetadata } from "./src/graph.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
-import { loadGraph } from "./src/load.js";
+import { loadGraph, readAhead } from "./src/load.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
 import { graphInfo } from "./src/panels/graph-info.js";
@@ -37,6 +37,7 @@ const theme = preferredTheme();
 applyTheme(theme);
 const store = createStore({ ...initialState(), theme });
 const api = embeddedApi() ?? createApi(document.baseURI);
+let ahead = askAhead(readAddress(window.location.search).slug);
 const autosave = createAutosave(store, api.saveAnnotations);
 const features = createFeatureStore((layer, feature) => api.feature(store.get("slug"), layer, feature), {
   onRecord: rememberLabel,
@@ -146,11 +147,18 @@ async function open(slug, params = {}) {
       shown.graph = graph;
       message.hidden = true;
     };
-    take(await loadGraph(api, slug, take));
+    const begun = ahead?.slug === slug ? ahead.part : null;
+    ahead = null;
+    take(await loadGraph(api, slug, take, begun));
   } catch (error) {
     return report(error);
   }
   await readProposedLabels(slug);
+}
+
+/** Asks for the graph of the address before the page is put together. */
+function askAhead(slug) {
+  return slug ? { slug, part: readAhead(api, slug) } : null;
 }
 
 /** What an address said was about the graph that is left now. */
@@ -309,11 +317,13 @@ async function start() {
   brought = annotated;
   store.set({ addressLayout: layout, ...seen });
   message.hidden = true;
-  await refreshList();
-  const live = await api.liveTrace().catch(() => ({ state: "none" }));
+  const [live] = await Promise.all([api.liveTrace().catch(() => ({ state: "none" })), refreshList()]);
   if (live.state !== "none") strip.update(live);
   if (live.state === "running") follow(live);
-  if (live.state === "running" && (slug ?? live.slug) === live.slug) return;
+  if (live.state === "running" && (slug ?? live.slug) === live.slug) {
+    ahead = null;
+    return;
+  }
   const slugs = store.get("graphs").map((graph) => graph.slug);
   if (slug || slugs.length > 0) return open(slug ?? slugs[0], slug ? params : {});
   if (message.hidden)

@@ -1,6 +1,6 @@
 /* Decodes graphs in a worker, or here where there is none (a page from disk) or where it wouldn't pay. */
 
-import { decodeCompact } from "./compact.js";
+import { decodeCompact, decodeLinks, joined } from "./compact.js";
 
 const SMALL = 1 << 18;
 
@@ -8,14 +8,21 @@ let worker = null;
 let calls = 0;
 const waiting = new Map();
 
-/** What `decodeCompact` gives. The buffer is gone afterwards. */
-export async function decode(buffer) {
-  if (buffer.byteLength < SMALL || !start()) return decodeCompact(buffer);
+/** What `decodeCompact` gives of a file in parts. The buffers are gone afterwards. */
+export const decodeWhole = (parts) => decode(parts, null);
+
+/** What `decodeLinks` gives. The buffers are gone afterwards. */
+export const decodeRest = (parts, { edgesAt, edgeCount, links }) =>
+  decode(parts, { edgesAt, edgeCount, sums: links.inputAbsSum });
+
+async function decode(parts, begun) {
+  const size = parts.reduce((sum, part) => sum + part.byteLength, 0);
+  if (size < SMALL || !start()) return begun ? decodeLinks(joined(parts), begun) : decodeCompact(joined(parts));
   calls += 1;
   const id = calls;
   return new Promise((resolve, reject) => {
     waiting.set(id, { resolve, reject });
-    worker.postMessage({ id, buffer }, [buffer]);
+    worker.postMessage({ id, parts, begun }, parts);
   });
 }
 

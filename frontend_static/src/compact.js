@@ -9,10 +9,10 @@ const COLUMNS = ["feature", "ctx_idx", "token_prob", "influence", "activation"];
 const EDGE_BYTES = 12;
 
 /**
- * `{header, columns, links, complete}` of a compact graph or of its first bytes; null if too few of them are there. Throws on anything
- * else than this form.
+ * `{header, columns, links, complete, edgesAt, edgeCount}` of a compact graph or of its first bytes, with at most `most` links; null if too few
+ * bytes are there. Throws on anything else than this form.
  */
-export function decodeCompact(buffer) {
+export function decodeCompact(buffer, most = Infinity) {
   if (buffer.byteLength < START) return null;
   const view = new DataView(buffer);
   if (view.getUint32(0, true) !== MAGIC || view.getUint32(4, true) !== VERSION) throw new Error("not a compact graph");
@@ -25,9 +25,31 @@ export function decodeCompact(buffer) {
   if (buffer.byteLength < edgesAt) return null;
   const column = (i) => new Float64Array(buffer.slice(columnsAt + 8 * count * i, columnsAt + 8 * count * (i + 1)));
   const columns = Object.fromEntries(COLUMNS.map((name, i) => [name, column(i)]));
-  const present = Math.min(edgeCount, Math.floor((buffer.byteLength - edgesAt) / EDGE_BYTES));
+  const present = Math.min(edgeCount, most, Math.floor((buffer.byteLength - edgesAt) / EDGE_BYTES));
   const links = indexLinks(...edges(buffer, edgesAt, present), count, column(COLUMNS.length));
-  return { header, columns, links, complete: present === edgeCount };
+  return { header, columns, links, complete: present === edgeCount, edgesAt, edgeCount };
+}
+
+/** How many bytes the compact form has of which some were decoded. */
+export function bytesOf({ edgesAt, edgeCount }) {
+  return edgesAt + EDGE_BYTES * edgeCount;
+}
+
+/** All links of a compact graph of which the beginning was decoded before; `sums` are the absolute inputs that came with that. */
+export function decodeLinks(buffer, { edgesAt, edgeCount, sums }) {
+  return indexLinks(...edges(buffer, edgesAt, edgeCount), sums.length, sums);
+}
+
+/** The parts of one file in one buffer. */
+export function joined(parts) {
+  if (parts.length === 1) return parts[0];
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.byteLength, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(new Uint8Array(part), at);
+    at += part.byteLength;
+  }
+  return whole.buffer;
 }
 
 /** Columns of the interleaved records. */
@@ -45,18 +67,22 @@ function edges(buffer, start, count) {
 
 /** The nodes as a JSON file would hold them, as far as the viewer reads them. */
 export function rawNodes({ header, columns }) {
-  const value = (name, i) => (Number.isNaN(columns[name][i]) ? null : columns[name][i]);
+  const value = (column, i) => (Number.isNaN(column[i]) ? null : column[i]);
   return header.ids.map((id, i) => ({
     node_id: id,
     feature_type: header.types[header.type[i]],
     layer: header.layer[i],
     clerp: header.clerp[i] ?? "",
-    ...Object.fromEntries(COLUMNS.map((name) => [name, value(name, i)])),
+    feature: value(columns.feature, i),
+    ctx_idx: value(columns.ctx_idx, i),
+    token_prob: value(columns.token_prob, i),
+    influence: value(columns.influence, i),
+    activation: value(columns.activation, i),
   }));
 }
 
-/** The buffers behind a decoded graph, to hand them to another thread. */
-export function buffersOf({ columns, links }) {
-  const arrays = [...Object.values(columns), ...Object.values(links)].filter(ArrayBuffer.isView);
-  return [...new Set(arrays.map((array) => array.buffer))];
+/** The buffers behind a decoded graph or its links, to hand them to another thread. */
+export function buffersOf(decoded) {
+  const values = [decoded, decoded.columns ?? {}, decoded.links ?? {}].flatMap(Object.values);
+  return [...new Set(values.filter(ArrayBuffer.isView).map((array) => array.buffer))];
 }

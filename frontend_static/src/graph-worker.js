@@ -1,10 +1,11 @@
 /* The worker: heavy work on graphs, one call at a time, away from the page. */
 
-import { buffersOf, decodeCompact } from "./compact.js";
+import { buffersOf, decodeCompact, decodeLinks, joined } from "./compact.js";
 
-self.addEventListener("message", ({ data: { id, buffer } }) => {
+self.addEventListener("message", ({ data: { id, parts, begun } }) => {
   try {
-    const result = decodeCompact(buffer);
+    const whole = joined(parts);
+    const result = begun ? decodeLinks(whole, begun) : decodeCompact(whole);
     self.postMessage({ id, result }, result ? buffersOf(result) : []);
   } catch (error) {
     self.postMessage({ id, error: String(error.message) });

@@ -17,7 +17,7 @@ export function parseGraph(json) {
 
 /** The same from what `decodeCompact` gives: raw nodes, and links that are indexed already. */
 export function graphFromCompact({ header, raw, links }) {
-  return assemble(header, raw, () => Object.freeze(links));
+  return assemble(header, raw, () => links);
 }
 
 function assemble(json, raw, linksOf) {
@@ -36,16 +36,23 @@ function assemble(json, raw, linksOf) {
     if (indexById.has(node.id)) duplicates += 1;
     else indexById.set(node.id, node.index);
   }
-  const links = linksOf(indexById);
-  return Object.freeze({
+  const graph = {
     metadata,
     tokens,
     nodes,
-    links,
     duplicates,
     logitLayer: topLayer + 1,
     index: (id) => indexById.get(id) ?? -1,
     node: (id) => nodes[indexById.get(id) ?? -1] ?? null,
+  };
+  return graphWithLinks(graph, linksOf(indexById));
+}
+
+/** The same nodes with other links, as `indexLinks` gives them. */
+export function graphWithLinks(graph, links) {
+  return Object.freeze({
+    ...graph,
+    links: Object.freeze(links),
     inputs: (index) => links.byTarget.subarray(links.targetStart[index], links.targetStart[index + 1]),
     outputs: (index) => links.bySource.subarray(links.sourceStart[index], links.sourceStart[index + 1]),
   });

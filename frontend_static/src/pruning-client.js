@@ -8,7 +8,7 @@ const SMALL = 20_000;
 /** `onPruned({kept, alive, point, nodes, links})`, `onCurve(axis, points)` and `onFailed(text)` hear of the graph that was loaded last. */
 export function pruningClient({ onPruned, onCurve, onFailed }) {
   let worker = null;
-  let send = () => {};
+  let [loaded, send] = [null, null];
   let [round, busy, wish, curves] = [0, false, null, 0];
 
   function hear(from, reply) {
@@ -20,22 +20,29 @@ export function pruningClient({ onPruned, onCurve, onFailed }) {
     else ask();
   }
 
+  /** A graph goes to the worker when the first question about it comes: the copy of its links would be felt while it opens. */
+  function begin() {
+    if (send !== null || loaded === null) return;
+    const from = round;
+    worker = loaded.links.count > SMALL ? startWorker((reply) => hear(from, reply)) : null;
+    const service = worker ? null : pruningService((reply) => hear(from, reply));
+    send = worker ? (message) => worker.postMessage(message) : service;
+    send({ kind: "graph", input: pruningInput(loaded) });
+  }
+
   function ask() {
     const { nodes, links } = wish;
     [busy, wish] = [true, null];
-    send({ kind: "prune", nodes, links });
+    begin();
+    send?.({ kind: "prune", nodes, links });
   }
 
   return Object.freeze({
     load(graph) {
       round += 1;
       [busy, wish] = [false, null];
-      const from = round;
       worker?.terminate();
-      worker = graph.links.count > SMALL ? startWorker((reply) => hear(from, reply)) : null;
-      const service = worker ? null : pruningService((reply) => hear(from, reply));
-      send = worker ? (message) => worker.postMessage(message) : service;
-      send({ kind: "graph", input: pruningInput(graph) });
+      [worker, send, loaded] = [null, null, graph];
     },
     prune(nodes, links) {
       wish = { nodes, links };
@@ -43,7 +50,8 @@ export function pruningClient({ onPruned, onCurve, onFailed }) {
     },
     curves(nodes, links, at) {
       curves += 1;
-      send({ kind: "curves", id: curves, nodes, links, at });
+      begin();
+      send?.({ kind: "curves", id: curves, nodes, links, at });
     },
   });
 }

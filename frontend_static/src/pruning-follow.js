@@ -50,7 +50,10 @@ export function followPruning(store) {
     const graph = store.get("graph");
     if (!graph) return;
     const pinned = store.get("pinned");
-    const visible = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
+    const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
+    const before = store.get("visible");
+    const same = before?.length === found.length && found.every((byte, index) => byte === before[index]);
+    const visible = same ? before : found;
     store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned), ...more });
   }
 

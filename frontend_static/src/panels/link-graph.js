@@ -27,7 +27,7 @@ export function linkGraph(element, store, { figures }) {
   figures.set("link-graph", (kind) => saveFigure(store, picture.figure(), kind, "link-graph"));
   const disposers = [
     useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.move }),
-    store.subscribe(["graph"], viewport.reset),
+    store.subscribe(["slug"], viewport.reset),
     store.subscribe(["graph", "visible"], picture.arrange),
     store.subscribe(["pruned"], picture.draw),
     store.subscribe(DRAWN_FROM, picture.draw),
@@ -50,7 +50,7 @@ function makeParts() {
 /** The drawing and its layout: `arrange` after a change of size or nodes, `draw` otherwise, at most once per frame. */
 function createPicture(store, parts, viewport) {
   let size = { width: 0, height: 0 };
-  let layout = null;
+  let [layout, arranged] = [null, null];
   let nearest = () => -1;
   let pending = 0;
   let plan = null;
@@ -62,6 +62,9 @@ function createPicture(store, parts, viewport) {
     const graph = store.get("graph");
     size = { width: parts.plot.clientWidth, height: parts.plot.clientHeight };
     if (!graph || size.width === 0) return;
+    const from = [graph.nodes, store.get("visible"), size.width, size.height, fontSize()];
+    if (arranged?.every((value, i) => value === from[i])) return draw();
+    arranged = from;
     viewport.setFrame(frameFor(graph, store.get("visible"), size));
     const { width, height } = viewport.frame();
     layout = layoutGraph(graph, store.get("visible"), width, height);

@@ -22,12 +22,11 @@ export function scatter(element, store) {
   });
   parts.clear.addEventListener("click", () => plot.mark([]));
   const disposers = [
-    store.subscribe(["graph"], plot.read),
-    store.subscribe(["scatter", "visible", "shown"], plot.arrange),
+    store.subscribe(["graph", "scatter", "visible", "shown"], plot.arrange),
     store.subscribe(["selected", "hovered", "pinned", "theme"], plot.draw),
     watchSize(parts.plot, plot.arrange),
   ];
-  plot.read();
+  plot.arrange();
   return () => disposers.forEach((dispose) => dispose());
 }
 
@@ -51,19 +50,20 @@ function makeParts(store) {
 }
 
 function createPlot(store, parts) {
-  let choices = [];
+  let [known, choices] = [null, []];
   let points = { xs: [], ys: [], axes: null };
   let nearest = () => -1;
   let marks = new Set();
   let lasso = [];
 
+  /** What numbers the nodes have, looked for once the panel is seen. */
   function read() {
     const graph = store.get("graph");
-    choices = graph ? attributes(graph) : [];
+    if (graph === known) return;
+    [known, choices] = [graph, graph ? attributes(graph) : []];
     marks = new Set();
     for (const select of [parts.x, parts.y])
       select.replaceChildren(...choices.map(({ name, title }) => h("option", { value: name }, title)));
-    arrange();
   }
 
   function chosen() {
@@ -75,6 +75,8 @@ function createPlot(store, parts) {
   }
 
   function arrange() {
+    if (!store.get("shown").includes("scatter")) return;
+    read();
     const [graph, visible] = [store.get("graph"), store.get("visible")];
     const size = { width: parts.plot.clientWidth, height: parts.plot.clientHeight };
     if (!graph || size.width === 0 || choices.length === 0) return;
@@ -130,7 +132,6 @@ function createPlot(store, parts) {
   }
 
   return {
-    read,
     arrange,
     draw,
     mark,
