@@ -2,10 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { graphJson } from "./builders.mjs";
-import { decodeCompact, rawNodes } from "../../frontend_static/src/compact.js";
+import { buffersOf, bytesOf, decodeCompact, decodeLinks, joined, rawNodes } from "../../frontend_static/src/compact.js";
 import { graphFromCompact, parseGraph } from "../../frontend_static/src/graph.js";
 import { byMagnitude } from "../../frontend_static/src/links.js";
-import { loadGraph } from "../../frontend_static/src/load.js";
+import { loadGraph, readAhead } from "../../frontend_static/src/load.js";
 
 const COLUMNS = ["feature", "ctx_idx", "token_prob", "influence", "activation"];
 
@@ -68,6 +68,23 @@ test("the first bytes give the first links, with shares of all input", () => {
   assert.deepEqual(decoded.links.inputAbsSum, whole.links.inputAbsSum);
 });
 
+test("a few links are decoded at once and all of them later, as one decoding gives them", () => {
+  const buffer = pack(graphJson());
+  const begun = decodeCompact(buffer, 2);
+  assert.deepEqual([begun.complete, begun.links.count, bytesOf(begun)], [false, 2, buffer.byteLength]);
+  const parts = [buffer.slice(0, 33), buffer.slice(33)];
+  const links = decodeLinks(joined(parts), { ...begun, sums: begun.links.inputAbsSum });
+  assert.deepEqual(links, decodeCompact(buffer).links);
+});
+
+test("what goes to another thread is each buffer once", () => {
+  const decoded = decodeCompact(pack(graphJson()));
+  const buffers = buffersOf(decoded);
+  assert.equal(new Set(buffers).size, buffers.length);
+  assert.ok(buffers.includes(decoded.links.share.buffer) && buffers.includes(decoded.columns.feature.buffer));
+  assert.equal(buffersOf(decoded.links).length, buffers.length - Object.keys(decoded.columns).length);
+});
+
 test("too few bytes are no graph yet, and other files are refused", () => {
   const buffer = pack(graphJson());
   for (const length of [0, 15, 40, 700]) assert.equal(decodeCompact(buffer.slice(0, length)), null);
@@ -100,7 +117,10 @@ test("what doesn't come whole is shown first and completed, or taken anew if the
       if (from === 0) return { bytes: buffer.slice(0, cut), start: 0, tag: "t" };
       return changed ? { bytes: buffer.slice(0), start: 0, tag: "u" } : { bytes: buffer.slice(cut), start: cut, tag: "t" };
     };
-    const { graph, etag } = await loadGraph({ readCompact }, "t", ({ graph: first }) => seen.push(first.links.count));
-    assert.deepEqual([seen, graph.links.count, etag], [[4], 6, '"json"']);
+    const api = { readCompact };
+    const { graph, etag } = await loadGraph(api, "t", ({ graph: first }) => seen.push(first), readAhead(api, "t"));
+    assert.deepEqual([seen.map((first) => first.links.count), graph.links.count, etag], [[4], 6, '"json"']);
+    assert.equal(graph.nodes === seen[0].nodes, !changed);
+    assert.deepEqual([...graph.inputs(3)], [...build(decodeCompact(buffer)).inputs(3)]);
   }
 });
