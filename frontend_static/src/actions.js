@@ -1,6 +1,6 @@
 /* What a person can do to the view, in terms of the store. Panels and the keyboard call these and nothing else. */
 
-import { dissolveGroup, mergeGroups, renameGroup } from "./supernodes.js";
+import { commonLabel, dissolveGroup, groupOf, mergeGroups, renameGroup } from "./supernodes.js";
 import { nodeLabel } from "./format.js";
 import { withDifference } from "./difference.js";
 import { topLogit } from "./graph.js";
@@ -72,21 +72,33 @@ export function beginGrouping(store) {
   if (store.get("grouping") === null) store.set({ grouping: [] });
 }
 
-/** Merges what was marked into one supernode, pinning it; fewer than two nodes change nothing. */
+/** Merges what was marked into one supernode, pinning it, and asks for its name; fewer than two nodes change nothing. */
 export function finishGrouping(store) {
   const marked = store.get("grouping") ?? [];
   store.set({ grouping: null });
   if (marked.length < 2) return;
-  const graph = store.get("graph");
-  const names = marked
-    .map((id) => graph.node(id))
-    .filter((node) => node && (node.clerp || store.get("labels")[node.code]));
-  const supernodes = mergeGroups(
-    store.get("supernodes"),
-    marked,
-    names.map((node) => nodeLabel(node, store.get("labels"))),
-  );
-  store.edit({ supernodes, pinned: [...new Set([...store.get("pinned"), ...marked])] });
+  const supernodes = mergeGroups(store.get("supernodes"), marked, proposedNames(store, marked));
+  store.edit({ supernodes, pinned: [...new Set([...store.get("pinned"), ...marked])] }, namingOf(marked[0]));
+  store.set({ naming: marked[0] });
+}
+
+/** Names for a group: what all features' labels share, then each label that somebody gave. */
+function proposedNames(store, ids) {
+  const [labels, proposed] = [store.get("labels"), store.get("featureLabels")];
+  const nodes = ids.map((id) => store.get("graph").node(id)).filter(Boolean);
+  const named = nodes.filter((node) => node.kind !== "feature" || node.clerp || labels[node.code] || proposed[node.code]);
+  const all = named.length === nodes.length ? nodes.map((node) => nodeLabel(node, labels, proposed[node.code])) : [];
+  const given = nodes.filter((node) => node.clerp || labels[node.code]);
+  return [commonLabel(all), ...given.map((node) => nodeLabel(node, labels))];
+}
+
+/** Making a group and naming it right away are undone as one. */
+const namingOf = (id) => `group ${id}`;
+
+/** Names the group that has just been made of a node and others. */
+export function nameGroup(store, id, label) {
+  const number = groupOf(store.get("supernodes"), id);
+  if (number >= 0) rename(store, number, label, namingOf(id));
 }
 
 export function cancelGrouping(store) {
@@ -97,9 +109,9 @@ export function dissolve(store, number) {
   store.edit({ supernodes: dissolveGroup(store.get("supernodes"), number) });
 }
 
-export function rename(store, number, label) {
+export function rename(store, number, label, sitting = null) {
   if (store.get("supernodes")[number]?.[0] === label) return;
-  store.edit({ supernodes: renameGroup(store.get("supernodes"), number, label) });
+  store.edit({ supernodes: renameGroup(store.get("supernodes"), number, label) }, sitting);
 }
 
 /** Labels a feature everywhere it occurs; an empty label takes the user's label away. */

@@ -71,8 +71,8 @@ export function icon(name) {
   );
 }
 
-/** A text field in the place of an element: Enter or leaving it commits, Escape doesn't. */
-export function editInPlace(element, value, commit) {
+/** A text field in the place of an element: Enter or leaving it commits, Escape doesn't; `ended` is called after either. */
+export function editInPlace(element, value, commit, { name = "Label", ended = () => {} } = {}) {
   let done = false;
   const finish = (keep) => {
     if (done) return;
@@ -80,10 +80,11 @@ export function editInPlace(element, value, commit) {
     const text = field.value;
     field.replaceWith(element);
     if (keep) commit(text);
+    ended();
   };
   const field = h("input", {
     class: "edit-field",
-    "aria-label": "Label",
+    "aria-label": name,
     maxlength: "500",
     onblur: () => finish(true),
     onkeydown: (event) => {

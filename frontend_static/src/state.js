@@ -107,6 +107,7 @@ export function initialState() {
     hidden: [],
     otherParams: {},
     grouping: null,
+    naming: null,
     editing: false,
     panels: [],
     shape: "wide",

@@ -97,8 +97,15 @@ export function completePositions(graph, { pinned, supernodes, positions }) {
   );
 }
 
+/** What all labels say: the label itself, or the first part that they share, parts standing between commas, arrows and middle dots; else "". */
+export function commonLabel(labels) {
+  if (new Set(labels).size === 1) return labels[0];
+  const [first = [], ...others] = labels.map((label) => label.split(/[,·→…]/u).map((part) => part.trim()).filter(Boolean));
+  return first.find((part) => others.every((parts) => parts.includes(part))) ?? "";
+}
+
 /**
- * The list of groups after merging nodes into one. Groups that a chosen node belongs to are dissolved into the new one, and
+ * The list of groups after merging nodes into one, which is the last. Groups that a chosen node belongs to are dissolved into the new one, and
  * the first of their labels is reused, else the first of `names` that isn't empty.
  */
 export function mergeGroups(supernodes, ids, names = []) {
@@ -111,6 +118,11 @@ export function mergeGroups(supernodes, ids, names = []) {
 
 export function dissolveGroup(supernodes, number) {
   return supernodes.filter((_, i) => i !== number);
+}
+
+/** The number of the group that a node belongs to, or −1. */
+export function groupOf(supernodes, id) {
+  return supernodes.findIndex(([, ...members]) => members.includes(id));
 }
 
 export function renameGroup(supernodes, number, label) {

@@ -79,6 +79,7 @@ def test_groups_are_made_named_and_dissolved_with_keys_alone(viewer: Viewer) -> 
     expect(viewer.page.locator(".box.is-marked")).to_have_count(2)
     press("g")
     expect(viewer.page.locator(".box.group")).to_have_count(1)
+    press("Escape")
     viewer.page.locator(".box.group").focus()
     press("Enter")
     expect(viewer.page.locator(".selection-title strong")).to_have_text("Texas")
@@ -90,6 +91,51 @@ def test_groups_are_made_named_and_dissolved_with_keys_alone(viewer: Viewer) -> 
     viewer.page.locator(".box.group").focus()
     press("Delete")
     expect(viewer.page.locator(".box")).to_have_count(4)
+
+
+@pytest.mark.parametrize("way", ["hold", "tap", "button"])
+def test_what_is_typed_after_grouping_is_the_name(viewer: Viewer, way: str) -> None:
+    viewer.open(pinnedIds=PINS, clickedId="1_10_1")
+    press = viewer.page.keyboard.press
+    if way == "hold":
+        viewer.page.keyboard.down("g")
+    elif way == "tap":
+        press("g")
+        press("Enter")
+    else:
+        viewer.page.get_by_role("button", name="Group", exact=True).click()
+    for label in ("Texas", "say a capital"):
+        viewer.page.locator(".box", has_text=label).click()
+    if way == "hold":
+        viewer.page.keyboard.up("g")
+    elif way == "tap":
+        press("g")
+    else:
+        viewer.page.get_by_role("button", name="Merge").click()
+    name = viewer.page.get_by_label("Name of the supernode")
+    expect(name).to_be_focused()
+    expect(name).to_have_value("Texas")
+    viewer.page.set_viewport_size({"width": 1400, "height": 880})
+    viewer.page.keyboard.type("Texas cities, e p u")
+    press("Enter")
+    expect(viewer.page.locator(".box.group .box-name")).to_have_text("Texas cities, e p u")
+    expect(viewer.page.locator(".edit-field")).to_have_count(0)
+    viewer.saved()
+    assert "clerps" not in params(viewer)
+    press("u")
+    expect(viewer.page.locator(".box")).to_have_count(4)
+    expect(viewer.page.locator(".box.group")).to_have_count(0)
+
+
+def test_escape_keeps_the_name_that_was_proposed(viewer: Viewer) -> None:
+    viewer.open(pinnedIds=PINS, clickedId="1_10_1")
+    viewer.page.keyboard.down("g")
+    for label in ("Texas", "say a capital"):
+        viewer.page.locator(".box", has_text=label).click()
+    viewer.page.keyboard.up("g")
+    viewer.page.keyboard.type("something")
+    viewer.page.keyboard.press("Escape")
+    expect(viewer.page.locator(".box.group .box-name")).to_have_text("Texas")
 
 
 def test_members_have_the_colour_of_their_link_with_the_selection(viewer: Viewer) -> None:

@@ -15,6 +15,7 @@ import {
   dissolveGroup,
   groupConnections,
   makeBoxes,
+  commonLabel,
   mergeGroups,
   renameGroup,
 } from "../../frontend_static/src/supernodes.js";
@@ -93,6 +94,13 @@ test("merging dissolves touched groups and reuses their label", () => {
     ["old", "a", "b"],
     ["supernode", "z"],
   ]);
+});
+
+test("a common label is what all labels say, or the first part that they share", () => {
+  assert.equal(commonLabel(["Texas", "Texas"]), "Texas");
+  assert.equal(commonLabel(["Houston · Texas", "Texas · Austin → Dallas", "is, Texas"]), "Texas");
+  assert.equal(commonLabel(["Texas", "say Texas"]), "");
+  assert.equal(commonLabel([]), "");
 });
 
 const BOX = boxSize();

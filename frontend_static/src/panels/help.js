@@ -8,7 +8,7 @@ const ENTRIES = [
   ["↑ ↓", "go along the strongest link, up to outputs or down to inputs"],
   ["← →", "the next stronger or weaker link instead"],
   ["/", "search nodes"],
-  ["hold g", "click nodes, release: they become one supernode"],
+  ["hold g", "click nodes, release: they become one supernode; type its name"],
   ["tap g", "the same with keys alone: Enter marks the selected node, g merges, Esc gives up"],
   ["e", "edit the selected feature's label, or the supernode's"],
   ["double click", "rename a supernode or a label; on the graph: see all of it; on a panel's head: enlarge it"],

@@ -1,13 +1,13 @@
 /* One box of the subgraph: a pinned node, or a supernode with a dot for each member. */
 
-import { click, dissolve, hover, rename, selectGroup, selectedIndices, togglePin } from "../actions.js";
-import { editInPlace, glyph, h, icon } from "../dom.js";
+import { click, dissolve, hover, selectGroup, selectedIndices, togglePin } from "../actions.js";
+import { glyph, h, icon } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, tokenLabel } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { palette } from "../theme.js";
 
-/** `drag(dx, dy, finished)` is called while the box is dragged and once at the end. */
-export function boxElement(store, box, place, { drag, size }) {
+/** `drag(dx, dy, finished)` is called while the box is dragged and once at the end, `askName()` to edit a group's name. */
+export function boxElement(store, box, place, { drag, size, askName }) {
   const [first] = box.members;
   const grouped = box.group >= 0;
   const name = boxName(store, box);
@@ -25,7 +25,7 @@ export function boxElement(store, box, place, { drag, size }) {
       onpointerleave: () => hover(store, null),
       onkeydown: (event) => event.target === element && useBoxKeys(store, box, event, drag),
       /* On the box: a captured pointer's clicks go to the element that holds it. */
-      ondblclick: () => grouped && editInPlace(title, box.label, (text) => rename(store, box.group, text)),
+      ondblclick: () => grouped && askName(),
     },
     title,
     h("span", { class: "box-place" }, grouped ? memberDots(store, box) : [glyph(first.kind), " ", placeText(first)]),

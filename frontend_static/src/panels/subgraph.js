@@ -1,6 +1,7 @@
 /* The pinned nodes as boxes that can be grouped, named and moved, and what flows between them. */
 
-import { moveBoxes, rename, selectedIndices } from "../actions.js";
+import { moveBoxes, nameGroup, rename, selectedIndices } from "../actions.js";
+import { raise } from "../arrangement.js";
 import { arrangeBoxes, boxSize, drawingSize, unitPosition } from "../box-layout.js";
 import { editInPlace, h, replaceKeepingFocus, svg, watchSize } from "../dom.js";
 import { saveFigure } from "../figures.js";
@@ -35,6 +36,7 @@ export function subgraph(element, store, { figures }) {
     store.subscribe(BUILT_FROM, picture.build),
     store.subscribe(["selected", "wholeGroup", "grouping", "hovered"], picture.mark),
     store.subscribe(["editing"], picture.editName),
+    store.subscribe(["naming"], picture.nameNew),
     watchSize(parts.plot, picture.build),
   ];
   return () => disposers.forEach((dispose) => dispose());
@@ -71,9 +73,13 @@ function emptyState() {
 function createPicture(store, parts) {
   let [boxes, places, flows] = [[], [], []];
   let [size, extent] = [{ width: 0, height: 0 }, boxSize()];
+  let [built, late] = [null, false];
 
   function build() {
     const graph = store.get("graph");
+    late = graph === built && parts.layer.querySelector(".edit-field") !== null;
+    if (late) return;
+    built = graph;
     const panel = { width: parts.plot.clientWidth, height: parts.plot.clientHeight };
     if (!graph || panel.width === 0) return;
     boxes = makeBoxes(graph, store.get("pinned"), store.get("supernodes"));
@@ -87,7 +93,7 @@ function createPicture(store, parts) {
     places = arrange();
     parts.empty.hidden = boxes.length > 0;
     const elements = boxes.map((box, i) =>
-      boxElement(store, box, places[i], { drag: drag(i), size: extent }),
+      boxElement(store, box, places[i], { drag: drag(i), size: extent, askName: () => renameBox(i) }),
     );
     replaceKeepingFocus(parts.layer, ...elements);
     drawFlows();
@@ -157,9 +163,26 @@ function createPicture(store, parts) {
     const i = boxes.findIndex(
       ({ group, members }) => group >= 0 && members.some((node) => node.id === store.get("selected")),
     );
-    const title = parts.layer.children[i]?.querySelector(".box-name");
-    if (!title) return;
-    editInPlace(title, boxes[i].label, (text) => rename(store, boxes[i].group, text));
+    if (i >= 0) renameBox(i);
+  }
+
+  const renameBox = (i) => askName(i, (text) => rename(store, boxes[i].group, text));
+
+  /** The name of a group that has just been made is a field until it is given, so that what is typed next goes there. */
+  function nameNew() {
+    const id = store.get("naming");
+    if (id === null) return;
+    store.set({ naming: null });
+    if (!store.get("shown").includes("subgraph")) raise(store, "subgraph");
+    build();
+    const i = boxes.findIndex(({ group, members }) => group >= 0 && members.some((node) => node.id === id));
+    if (i >= 0) askName(i, (text) => nameGroup(store, id, text));
+  }
+
+  /** A field in the place of a box's name. What would build the boxes anew meanwhile waits for its end. */
+  function askName(i, commit) {
+    const title = parts.layer.children[i].querySelector(".box-name");
+    if (title) editInPlace(title, boxes[i].label, commit, { name: "Name of the supernode", ended: () => late && build() });
   }
 
   function figure() {
@@ -167,7 +190,7 @@ function createPicture(store, parts) {
     return subgraphFigure({ store, boxes, places, flows, size, extent });
   }
 
-  return { build, mark, figure, editName };
+  return { build, mark, figure, editName, nameNew };
 }
 
 function flowPath({ from, to, weight }, places, extent) {
