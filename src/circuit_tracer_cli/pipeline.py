@@ -42,6 +42,7 @@ class TraceRequest:
     model: str | None = None
     dtype: str = "float32"
     device: str = "auto"
+    device_map: str | None = None
     backend: str = "transformerlens"
     targets: tuple[str, ...] = ()
     max_n_logits: int = 10
@@ -80,6 +81,10 @@ def check_values(request: TraceRequest) -> None:
     differences = {" - " in target for target in request.targets}
     if len(differences) > 1:
         raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+    if request.device_map is not None and request.device != "auto":
+        raise InvalidValue(
+            "--device and --device-map both say where the model is", hint="leave one of them out"
+        )
     if (request.system is not None or request.prefill is not None) and not request.chat:
         raise InvalidValue("--system and --prefill need --chat", hint="add --chat")
 
@@ -95,6 +100,7 @@ def check(request: TraceRequest) -> None:
 
     backend_class(request.backend)
     described = inspect_transcoders(request.transcoder_set)
+    layer_devices(request)
     hooks = described.config.feature_input_hook, described.config.feature_output_hook
     folder = model_folder(request.model or described.config.model_name)
     if folder is None:
@@ -167,27 +173,6 @@ def model_folder(name: str | None) -> Path | None:
     return None
 
 
-def pick_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises InvalidValue for one that isn't there."""
-    import torch
-
-    from circuit_tracer_cli.replacement import default_device
-
-    if name == "auto":
-        return default_device()
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InvalidValue(f"unknown device {name!r}", hint="choose auto, cpu, cuda, cuda:N or mps") from None
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
-        raise InvalidValue(
-            f"the device {name} is not available here",
-            hint="--device auto; `circuit-tracer doctor` lists devices",
-        )
-    return device
-
-
 @contextmanager
 def offline_mode(offline: bool) -> Iterator[None]:
     """Keep the hub's client from the network when asked to. Set before it is imported, or it won't notice."""
@@ -230,21 +215,32 @@ def estimate_trace(
     Raises:
         CircuitTracerError: one of its leaves, for what is missing or doesn't belong together.
     """
+    from circuit_tracer_cli.backends.devices import in_words
     from circuit_tracer_cli.planning import plan_time
     from circuit_tracer_cli.planning.rates import measure_rates
 
     with offline_mode(request.offline):
-        device = pick_device(request.device)
-        sizes, plan, budget = planned(request, device, n_tokens, active)
-    return Estimate(
-        sizes, plan, plan_time(sizes, plan.choices, measure_rates(str(device))), budget, str(device)
-    )
+        sizes, plan, budget = planned(request, n_tokens, active)
+        layers = layer_devices(request)
+    rates = measure_rates(str(layers[0]))
+    return Estimate(sizes, plan, plan_time(sizes, plan.choices, rates), budget, in_words(layers))
+
+
+def layer_devices(request: TraceRequest) -> tuple[torch.device, ...]:
+    """The device of each layer. Raises InvalidValue for devices that aren't here and maps that don't fit the model."""
+    from circuit_tracer_cli.backends.devices import pick_device, place_layers
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    n_layers = inspect_transcoders(request.transcoder_set).shape.n_layers
+    if request.device_map is None:
+        return (pick_device(request.device),) * n_layers
+    return place_layers(request.device_map, n_layers).layers
 
 
 def planned(
-    request: TraceRequest, device: torch.device, n_tokens: int | None = None, active: float | None = None
+    request: TraceRequest, n_tokens: int | None = None, active: float | None = None
 ) -> tuple[TraceSizes, MemoryPlan, Budget]:
-    """The plan of a request on a device, for the memory that is free now."""
+    """The plan of a request, for the memory that is free now."""
     import torch
 
     from circuit_tracer_cli.graph.edges import available_memory
@@ -264,6 +260,7 @@ def planned(
         active_per_position=active,
     )
     host = available_memory(torch.device("cpu")) or 2**62
+    device = layer_devices(request)[0]
     budget = Budget(host, None if device.type == "cpu" else available_memory(device))
     wish = request.offload.lower()
     plan = plan_memory(
@@ -289,11 +286,12 @@ def load_model(request: TraceRequest, progress: Progress, plan: MemoryPlan | Non
     """The transcoders and then the model of a request."""
     import torch
 
+    from circuit_tracer_cli.backends.devices import Placement
     from circuit_tracer_cli.replacement import ReplacementModel
     from circuit_tracer_cli.transcoders.loading import load_transcoders
 
-    device, dtype = pick_device(request.device), getattr(torch, DTYPES[request.dtype])
-    plan = plan or planned(request, device)[1]
+    placement, dtype = Placement(layer_devices(request)), getattr(torch, DTYPES[request.dtype])
+    plan = plan or planned(request)[1]
     if not plan.fits:
         progress.note(
             "this may not fit into memory; circuit-tracer estimate says what it needs, and a smaller --max-feature-nodes or a "
@@ -302,7 +300,7 @@ def load_model(request: TraceRequest, progress: Progress, plan: MemoryPlan | Non
     progress.phase("loading transcoders")
     loaded = load_transcoders(
         request.transcoder_set,
-        device=device,
+        device=placement.layers,
         dtype=dtype,
         lazy_encoder=plan.choices.lazy_encoder,
         lazy_decoder=plan.choices.lazy_decoder,
@@ -314,7 +312,12 @@ def load_model(request: TraceRequest, progress: Progress, plan: MemoryPlan | Non
     folder = model_folder(name)
     progress.phase("loading the model")
     return ReplacementModel.from_pretrained_and_transcoders(
-        str(folder) if folder is not None else str(name), loaded.transcoders, request.backend, device, dtype
+        str(folder) if folder is not None else str(name),
+        loaded.transcoders,
+        request.backend,
+        placement.first,
+        dtype,
+        placement if len(placement.devices) > 1 else None,
     )
 
 
@@ -337,7 +340,7 @@ def trace(
     """
     with offline_mode(request.offline):
         check(request)
-        plan = planned(request, pick_device(request.device))[1]
+        plan = planned(request)[1]
         model = load_model(request, progress, plan)
         whole = plan.choices.offload == "none"  # else others must wait until its weights are back
         if on_model is not None and whole:

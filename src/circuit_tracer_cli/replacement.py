@@ -12,6 +12,7 @@ from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
+from circuit_tracer_cli.backends.devices import DeviceMap, Placement, default_device, place_layers
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.errors import ModelMismatch
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
@@ -23,19 +24,12 @@ from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.types import UnifiedConfig
 
 
-def default_device() -> torch.device:
-    """CUDA, else Apple's GPU, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 class ReplacementModel:
     """A backend and its transcoders.
 
     Attributes:
         backend: Name of the backend.
-        transcoders: The transcoder set, on the model's device and in its dtype.
+        transcoders: The transcoder set, each layer's where the model's is, in its dtype.
         cfg: Sizes and names of the model.
         tokenizer: The model's tokenizer, or None.
         scan: Identifier of the transcoder set.
@@ -45,7 +39,7 @@ class ReplacementModel:
         self.model = backend
         self.backend = backend.name
         self.transcoders = transcoders
-        self._check_match()
+        check_match(backend, transcoders)
 
     @classmethod
     def from_pretrained(
@@ -57,6 +51,7 @@ class ReplacementModel:
         dtype: torch.dtype = torch.float32,
         lazy_encoder: bool = False,
         lazy_decoder: bool = True,
+        device_map: DeviceMap | Placement | None = None,
         **kwargs: Any,
     ) -> ReplacementModel:
         """Load transcoders, then the model.
@@ -69,19 +64,27 @@ class ReplacementModel:
             dtype: Of the model and its transcoders.
             lazy_encoder: Read encoders from the files when they are needed.
             lazy_decoder: The same for decoder rows.
+            device_map: Devices of the layers, instead of `device`: `balanced`, `"0-11:cuda:0,12-25:cuda:1"`, a mapping of such
+                ranges, or one device per layer. A layer's transcoder is where the layer is.
             kwargs: Passed on to the model's loader.
 
         Raises:
             CircuitTracerError: one of its leaves, for anything missing, malformed or not belonging together.
         """
-        from circuit_tracer_cli.transcoders.loading import load_transcoders
+        from circuit_tracer_cli.transcoders.loading import inspect_transcoders, load_transcoders
 
-        device = torch.device(device) if device is not None else default_device()
+        where: torch.device | Sequence[torch.device] = torch.device(device or default_device())
+        placement = device_map if isinstance(device_map, Placement) else None
+        if device_map is not None:
+            placement = placement or place_layers(
+                device_map, inspect_transcoders(transcoder_set).shape.n_layers
+            )
+            where = placement.layers
         loaded = load_transcoders(
-            transcoder_set, device=device, dtype=dtype, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder
+            transcoder_set, device=where, dtype=dtype, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder
         )
         return cls.from_pretrained_and_transcoders(
-            model_name, loaded.transcoders, backend, device, dtype, **kwargs
+            model_name, loaded.transcoders, backend, device, dtype, placement, **kwargs
         )
 
     @classmethod
@@ -92,15 +95,17 @@ class ReplacementModel:
         backend: str = "transformerlens",
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
+        device_map: DeviceMap | Placement | None = None,
         **kwargs: Any,
     ) -> ReplacementModel:
-        """Load the model for transcoders that are there already."""
-        device = torch.device(device) if device is not None else default_device()
-        transcoders.to(device, dtype)
-        return cls(
-            backend_class(backend).from_pretrained(resolve_model(model_name), device, dtype, **kwargs),
-            transcoders,
-        )
+        """Load the model for transcoders that are there already; these move where it is."""
+        if device_map is not None:
+            kwargs["placement"] = place_layers(device_map, transcoders.n_layers)
+        start = torch.device(device or default_device())
+        model = backend_class(backend).from_pretrained(resolve_model(model_name), start, dtype, **kwargs)
+        check_match(model, transcoders)
+        transcoders.place(model.layer_devices, dtype)
+        return cls(model, transcoders)
 
     @classmethod
     def from_config(
@@ -108,20 +113,6 @@ class ReplacementModel:
     ) -> ReplacementModel:
         """A randomly initialised model of a Hugging Face configuration."""
         return cls(backend_class(backend).from_config(config, **kwargs), transcoders)
-
-    def _check_match(self) -> None:
-        """Raise ModelMismatch where model and transcoders can't belong together."""
-        shape, transcoders = self.model.shape, self.transcoders
-        for what, ours, theirs in (
-            ("layers", shape.n_layers, transcoders.n_layers),
-            ("d_model", shape.d_model, transcoders.d_model),
-        ):
-            if ours != theirs:
-                raise ModelMismatch(
-                    f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
-                    hint=f"the model is {self.cfg.model_name}; name the one in the set's config.yaml with --model",
-                )
-        self.model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)
 
     @property
     def points(self) -> FeaturePoints:
@@ -162,7 +153,7 @@ class ReplacementModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Where the model is; of one that lies on several devices, where prompts enter."""
         return self.model.device
 
     @property
@@ -311,3 +302,17 @@ def resolve_model(name: str) -> str:
     from circuit_tracer_cli.demo import model_dir
 
     return str(model_dir())
+
+
+def check_match(model: Backend, transcoders: Transcoders) -> None:
+    """Raise ModelMismatch where model and transcoders can't belong together."""
+    for what, ours, theirs in (
+        ("layers", model.shape.n_layers, transcoders.n_layers),
+        ("d_model", model.shape.d_model, transcoders.d_model),
+    ):
+        if ours != theirs:
+            raise ModelMismatch(
+                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
+                hint=f"the model is {model.config.model_name}; name the one in the set's config.yaml with --model",
+            )
+    model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)

@@ -45,7 +45,7 @@ def traced(model: ReplacementModel) -> tuple[Replay, ActiveFeatures, Tensor, Lin
     frozen = double(single)
     sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, torch.float64)
     skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
-    errors = sources.errors.clone()
+    errors = torch.stack(sources.errors)
     engine = LinearEngine(model.model.weights, frozen, model.points, sources, skips)
     return Replay(model, frozen, seen["start"].double() - frozen.embed), active, errors, engine
 

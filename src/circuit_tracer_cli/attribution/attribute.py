@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib import metadata as package_metadata
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli import __version__
 from circuit_tracer_cli.attribution.backoff import BlockSize
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
+from circuit_tracer_cli.attribution.origin import origin
 from circuit_tracer_cli.attribution.packaging import Packager, packed
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
@@ -365,36 +363,15 @@ class Attribution:
 
     def metadata(self, tokens: Tokens, engine: Engine, targets: AttributionTargets) -> dict[str, Any]:
         """How the graph was made."""
-        transcoders = self.model.transcoders
         return {
-            "generator": {"name": "circuit-tracer-cli", "version": __version__},
-            "model": self.model.cfg.model_name,
-            "transcoders": {
-                "scan": self.model.scan,
-                "kind": transcoders.kind,
-                "feature_input_hook": transcoders.feature_input_hook,
-                "feature_output_hook": transcoders.feature_output_hook,
-            },
-            "backend": self.model.backend,
+            **origin(self.model),
             "engine": engine.name,
             "targets": targets.kind,
             "settings": asdict(self.settings),
-            "dtype": self.model.cfg.dtype,
-            "device": str(self.model.device),
-            "versions": {
-                "python": platform.python_version(),
-                **_versions("torch", "transformers", "transformer_lens"),
-            },
             "prompt_tokens": list(tokens.strings),
-            "create_time_ms": int(time.time() * 1000),
             "zero_positions": list(tokens.zero_positions),
             "timings": self.watch.seconds,
             "compute_block": self.size.work,
             "offload": self.offload.place,
             **({"plausibility": self.plausibility.record()} if self.plausibility else {}),
         }
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    """Installed versions."""
-    return {package: package_metadata.version(package) for package in packages}

@@ -7,6 +7,9 @@ gains and centring into `W_V` and `W_O`, norm scales into the pattern, a post-ML
 
 Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low:
 those that have started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
+
+Layers may lie on several devices. What is frozen or folded stays where its layer is and cotangents travel down; each device
+collects the columns of the layers that it holds, and they are added up where layer 0 is.
 """
 
 from __future__ import annotations
@@ -143,6 +146,7 @@ class LinearEngine:
         skips: Sequence[Tensor | None],
     ) -> None:
         self.dtype, self.device = sources.tokens.dtype, sources.tokens.device
+        self.devices = [layer.pattern.device for layer in frozen.layers]
         self.weights, self.frozen, self.points = weights, frozen, points
         self.columns, self.tokens = sources.columns, sources.tokens
         self.n_layers = len(weights.layers)
@@ -151,7 +155,7 @@ class LinearEngine:
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
         self.decoders = sources.decoders
-        self._rooms: dict[str, Tensor] = {}
+        self._rooms: dict[tuple[str, torch.device], Tensor] = {}
         self.token_images = self._token_images()
         if points.write == "mlp":
             self._fold_post_norms()
@@ -163,14 +167,21 @@ class LinearEngine:
                 continue
             scale = frozen.ln2_post_scale.to(self.dtype)
             decoders = self.decoders[index]
-            of_row = scale[decoders.position_of_row().to(self.device)]
+            of_row = scale[decoders.position_of_row().to(scale.device)]
             decoders.rows.copy_(through_norm(decoders.rows, weights.ln2_post) / of_row[:, None])
 
     def rows(self, targets: Targets) -> Tensor:
         """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
         n_pos = int(targets.positions.max()) + 1
-        out = self.room("out", self.columns.starts[n_pos], len(targets)).zero_()  # (column, row)
-        G = self.room("G", len(targets), n_pos, self.tokens.shape[1]).zero_()
+        outs: dict[torch.device, Tensor] = {}  # (column, row) on each device
+
+        def out_on(device: torch.device) -> Tensor:
+            if device not in outs:
+                outs[device] = self.room("out", device, self.columns.starts[n_pos], len(targets)).zero_()
+            return outs[device]
+
+        top = self.devices[min(int(targets.layers[0]), self.n_layers - 1)]
+        G = self.room("G", top, len(targets), n_pos, self.tokens.shape[1]).zero_()
         descending = (-targets.layers).contiguous()
         started = self._start_logits(targets, G)
         tokens = torch.zeros(len(targets), n_pos, dtype=self.dtype, device=self.device)
@@ -178,23 +189,32 @@ class LinearEngine:
             reached = int(torch.searchsorted(descending, -layer, right=True))
             if reached == 0:
                 continue
+            G = self._travelled(G, self.devices[layer])
             if started:
-                self.decoders[layer].contract(G[:started], out[:, :started])
+                self.decoders[layer].contract(G[:started], out_on(G.device)[:, :started])
             if layer == 0 and self.token_images is not None:
                 self._pull_first_block(targets, G, started, reached, tokens)
             else:
                 self._pull_block(layer, targets, G, started, reached)
             started = reached
-        self._contract_tokens(G, tokens, out)
+        out = out_on(self.device)
+        for part in outs.values():
+            if part is not out:
+                out += part.to(self.device)
+        self._contract_tokens(self._travelled(G, self.device), tokens, out)
         return out.T.clone(memory_format=torch.contiguous_format)
 
-    def room(self, name: str, *shape: int) -> Tensor:
+    def _travelled(self, G: Tensor, device: torch.device) -> Tensor:
+        """The cotangents on the device of the next layer."""
+        return G if G.device == device else self.room("G", device, *G.shape).copy_(G)
+
+    def room(self, name: str, device: torch.device, *shape: int) -> Tensor:
         """Uninitialised memory for one step, used again at the next call: fresh pages cost as much as the arithmetic."""
         count = math.prod(shape)
-        held = self._rooms.get(name)
+        held = self._rooms.get((name, device))
         if held is None or len(held) < count:
-            self._rooms.pop(name, None)
-            held = self._rooms[name] = torch.empty(count, dtype=self.dtype, device=self.device)
+            self._rooms.pop((name, device), None)
+            held = self._rooms[name, device] = torch.empty(count, dtype=self.dtype, device=device)
         return held[:count].view(shape)
 
     def _token_images(self) -> Tensor | None:
@@ -244,10 +264,11 @@ class LinearEngine:
         """Start the rows of logit targets at the output of the final norm; their number."""
         count = int((targets.layers == self.n_layers).sum())
         if count:
-            positions = targets.positions[:count].to(self.device)
-            scale = self.frozen.ln_final_scale.to(self.dtype)[positions]
-            vectors = self.weights.ln_final.pull_back(targets.vectors[:count].to(self.dtype), scale)
-            G[torch.arange(count, device=self.device), positions] = vectors
+            scale = self.frozen.ln_final_scale
+            positions = targets.positions[:count].to(scale.device)
+            directions = targets.vectors[:count].to(scale.device, self.dtype)
+            vectors = self.weights.ln_final.pull_back(directions, scale.to(self.dtype)[positions])
+            G[torch.arange(count, device=G.device), positions.to(G.device)] = vectors.to(G)
         return count
 
     def _pull_block(self, layer: int, targets: Targets, G: Tensor, started: int, reached: int) -> None:
@@ -259,7 +280,7 @@ class LinearEngine:
         values = self._attention_values(folded, G[:started])
         fresh = self._start_features(layer, targets, started, reached)
         if fresh is not None and not self.weights.parallel:
-            positions = targets.positions[started:reached].to(self.device)
+            positions = targets.positions[started:reached].to(G.device)
             values = torch.cat([values, self._fresh_values(folded, fresh, positions, G.shape[1])])
         if len(values):
             flat = G[: len(values)].view(-1, G.shape[2])
@@ -267,8 +288,8 @@ class LinearEngine:
         if self.weights.parallel and mlp is not None:
             G[:started] += mlp
         if fresh is not None:
-            index = torch.arange(started, reached, device=self.device)
-            G[index, targets.positions[started:reached].to(self.device)] += fresh
+            index = torch.arange(started, reached, device=G.device)
+            G[index, targets.positions[started:reached].to(G.device)] += fresh
 
     def _skip_cotangent(self, folded: FoldedLayer, G: Tensor) -> Tensor | None:
         """What flows from a layer's output to its input through the skip connection."""
@@ -280,9 +301,9 @@ class LinearEngine:
         """Encoder directions of the targets that begin at a layer, in the residual stream."""
         if started == reached:
             return None
-        positions = targets.positions[started:reached].to(self.device)
+        positions = targets.positions[started:reached].to(self.devices[layer])
         scale = self.frozen.layers[layer].ln2_scale.to(self.dtype)[positions]
-        vectors = targets.vectors[started:reached].to(self.dtype)
+        vectors = targets.vectors[started:reached].to(scale)
         return pull_to_stream(vectors, self.points, self.weights.layers[layer].ln2, scale)
 
     def _attention_values(self, folded: FoldedLayer, G: Tensor) -> Tensor:
@@ -292,12 +313,12 @@ class LinearEngine:
         d_head = folded.W_V.shape[0] // n_kv
         if not rows:
             return G.new_zeros(0, n_pos, n_kv * d_head)
-        z = self.room("z", rows * n_pos, n_kv * group * d_head)
+        z = self.room("z", G.device, rows * n_pos, n_kv * group * d_head)
         torch.mm(G.reshape(-1, d_model), folded.W_O, out=z)
-        by_head = self.room("z by head", n_kv, n_pos, group, rows, d_head)
+        by_head = self.room("z by head", G.device, n_kv, n_pos, group, rows, d_head)
         by_head.copy_(z.view(rows, n_pos, n_kv, group, d_head).permute(2, 1, 3, 0, 4))
         z = by_head.view(n_kv, n_pos * group, rows * d_head)
-        values = self.room("values", n_kv, n_pos, rows * d_head)
+        values = self.room("values", G.device, n_kv, n_pos, rows * d_head)
         for first, last in key_blocks(n_pos):  # no query before a key looks at it
             pattern = folded.pattern[:, first:last, first:n_pos].flatten(2)
             torch.bmm(pattern, z[:, first * group :], out=values[:, first:last])

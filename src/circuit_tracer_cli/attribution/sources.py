@@ -25,11 +25,11 @@ ELEMENTS_AT_ONCE = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All source vectors at the write points, in the engine's dtype."""
+    """All source vectors at the write points, in the engine's dtype; those of a layer stand on that layer's device."""
 
     columns: Columns
     decoders: tuple[LayerDecoders, ...]  # per write layer, error vectors among them
-    errors: Tensor  # (layer, pos, d_model), the same once more
+    errors: tuple[Tensor, ...]  # per layer (pos, d_model), the same once more
     tokens: Tensor  # (pos, d_model)
 
 
@@ -72,24 +72,26 @@ def build_sources(
 ) -> Sources:
     """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (Ameisen et al. 2025, "error nodes")."""
     n_layers, n_pos = len(frozen.layers), len(frozen.tokens)
-    device = frozen.embed.device
+    devices = [layer.pattern.device for layer in frozen.layers]
     columns = Columns.build(active.indices, n_layers, n_pos)
-    like = torch.empty(0, transcoders.d_model, dtype=dtype, device=device)
     decoders = tuple(
-        LayerDecoders.empty(columns, source_layers(transcoders, layer), like) for layer in range(n_layers)
+        LayerDecoders.empty(
+            columns,
+            source_layers(transcoders, layer),
+            torch.empty(0, transcoders.d_model, dtype=dtype, device=devices[layer]),
+        )
+        for layer in range(n_layers)
     )
     shifts = [layer.shift() for layer in decoders]
     reconstruction = Reconstruction(transcoders, active, [layer.feature_input for layer in frozen.layers])
     for block in decoder_vectors(transcoders, active):
         reconstruction.add(block)
         _place(block, active, decoders, shifts)
-    errors = torch.stack(
-        [
-            layer.feature_output.to(dtype) - output.to(dtype)
-            for layer, output in zip(frozen.layers, reconstruction.outputs, strict=True)
-        ]
+    errors = tuple(
+        layer.feature_output.to(device, dtype) - output.to(device, dtype)
+        for layer, output, device in zip(frozen.layers, reconstruction.outputs, devices, strict=True)
     )
-    errors[:, list(zero_positions)] = 0
     for layer, (written, vectors) in enumerate(zip(decoders, errors, strict=True)):
-        written.rows[written.error_rows(layer).to(device)] = vectors
-    return Sources(columns, decoders, errors, frozen.embed.to(dtype))
+        vectors[list(zero_positions)] = 0
+        written.rows[written.error_rows(layer).to(vectors.device)] = vectors
+    return Sources(columns, decoders, errors, frozen.embed.to(devices[0], dtype))

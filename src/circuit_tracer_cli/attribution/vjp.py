@@ -42,23 +42,23 @@ class VjpEngine:
         """Rows of targets that all begin at one layer."""
         start = self.graph.final if layer == self.n_layers else self.graph.reads[layer]
         cotangent = torch.zeros(len(targets), *start.shape, dtype=start.dtype, device=start.device)
-        rows = torch.arange(len(targets), device=self.device)
-        cotangent[rows, targets.positions.to(self.device)] = targets.vectors.to(cotangent)
+        rows = torch.arange(len(targets), device=start.device)
+        cotangent[rows, targets.positions.to(start.device)] = targets.vectors.to(cotangent)
         inputs = [self.graph.embed, *self.graph.writes[:layer]]
         pulled = torch.autograd.grad(
             start, inputs, cotangent, is_grads_batched=True, retain_graph=True, allow_unused=True
         )
         if pulled[0] is not None:
-            self._contract_tokens(pulled[0].to(self.dtype), index, out, n_pos)
+            self._contract_tokens(pulled[0].to(self.device, self.dtype), index, out, n_pos)
         for write, gradient in enumerate(pulled[1:]):
             if gradient is not None:
                 self._contract(write, gradient.to(self.dtype), index, out, n_pos)
 
     def _contract(self, layer: int, G: Tensor, index: Tensor, out: Tensor, n_pos: int) -> None:
         """Contract with the decoders and errors that write to a layer."""
-        contracted = torch.zeros(out.shape[1], len(index), dtype=self.dtype, device=self.device)
+        contracted = torch.zeros(out.shape[1], len(index), dtype=self.dtype, device=G.device)
         self.sources.decoders[layer].contract(G[:, :n_pos], contracted)
-        out[index] += contracted.T
+        out[index] += contracted.T.to(self.device)
 
     def _contract_tokens(self, G: Tensor, index: Tensor, out: Tensor, n_pos: int) -> None:
         for pos in range(n_pos):

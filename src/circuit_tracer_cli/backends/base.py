@@ -157,6 +157,7 @@ class Backend(Protocol):
     config: UnifiedConfig
     tokenizer: Any
     device: torch.device
+    layer_devices: tuple[torch.device, ...]
     dtype: torch.dtype
 
     @property

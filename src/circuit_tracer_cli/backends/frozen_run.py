@@ -56,7 +56,7 @@ def _frozen_norm(prefix: str, norm: NormWeights, seen: dict[str, Tensor]) -> Edi
     """The norm's output recomputed at its own, detached scale."""
 
     def edit(value: Tensor) -> Tensor:
-        x = seen[f"{prefix}.hook_in"]
+        x = seen[f"{prefix}.hook_in"].to(norm.gain.device)
         x = x if x.dtype in (torch.float32, torch.float64) else x.float()
         return norm.apply(x, norm.scale(x).detach())[None].to(value.dtype)
 
@@ -88,8 +88,8 @@ def _replaced_output(
         seen[f"leaf:{layer}"] = value[0].detach().clone().requires_grad_(True)
         out = seen[f"leaf:{layer}"]
         if skip is not None:
-            through = read_value(layer, names, points, seen).to(skip.dtype) @ skip
-            out = out + (through - through.detach()).to(out.dtype)
+            through = read_value(layer, names, points, seen).to(skip) @ skip
+            out = out + (through - through.detach()).to(out)
         return out[None]
 
     return edit
@@ -104,10 +104,12 @@ def run_frozen(
     final, norm = names.norms[-1]
     run(hooks)
     layers = range(len(names.read))
-    x = seen[f"{final}.hook_in"]
+    x = seen[f"{final}.hook_in"].to(norm.gain.device)
     return FrozenGraph(
         embed=seen[f"leaf:{names.start}"],
         writes=tuple(seen[f"leaf:{layer}"] for layer in layers),
-        reads=tuple(read_value(layer, names, points, seen) for layer in layers),
+        reads=tuple(
+            read_value(layer, names, points, seen).to(seen[f"leaf:{layer}"].device) for layer in layers
+        ),
         final=norm.apply(x, norm.scale(x).detach()),
     )

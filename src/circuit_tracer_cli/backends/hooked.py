@@ -63,12 +63,13 @@ class HookedBackend:
         self.shape: ModelShape = model_shape(config)
         self.parts = ModelParts(hf_model, self.shape)
         self.device: torch.device = self.parts.embed.weight.device
+        self.layer_devices: tuple[torch.device, ...] = self.parts.layer_devices
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
         self.config = unified_config(config, name, dtype_name(self.dtype))
 
     @classmethod
     def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> Any:
-        """Load a local folder or a model of the hub. Raises BadModel, UnsupportedArchitecture."""
+        """Load a local folder or a model of the hub; see `loading.load_model`. Raises BadModel, UnsupportedArchitecture."""
         from circuit_tracer_cli.backends.loading import load_model
 
         cls.require()
@@ -163,7 +164,8 @@ class HookedBackend:
         seen: dict[str, Tensor] = {}
 
         def keep(name: str) -> Callable[[Tensor], None]:
-            return lambda value: seen.__setitem__(name, value[0].detach())
+            device = self.device_at(name)
+            return lambda value: seen.__setitem__(name, value[0].detach().to(device))
 
         names += [self.start_hook, "ln_final.hook_in"]
         logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
@@ -175,6 +177,14 @@ class HookedBackend:
         ]
         final = self.parts.ln_final.scale(seen["ln_final.hook_in"])
         return FrozenPass(tokens, seen[self.start_hook], tuple(layers), final, logits[-1])
+
+    def device_at(self, hook: str) -> torch.device:
+        """Where what belongs to a hook's place lies; what arrives there may still be where it came from."""
+        if hook.startswith("blocks."):
+            return self.layer_devices[int(hook.split(".")[1])]
+        part = self.parts.final_norm if hook.startswith("ln_final.") else self.parts.embed
+        device: torch.device = part.weight.device
+        return device
 
     def _frozen_layer(
         self, layer: int, at: dict[str, Tensor], read: str, write: str, points: FeaturePoints
@@ -210,7 +220,8 @@ class HookedBackend:
         seen: dict[int, Tensor] = {}
 
         def keep(layer: int) -> Callable[[Tensor], None]:
-            return lambda value: seen.__setitem__(layer, value.detach())
+            device = self.layer_devices[layer]
+            return lambda value: seen.__setitem__(layer, value.detach().to(device))
 
         self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
         if READ_HOOKS[feature_input_hook][1] != "normalized":

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
-from circuit_tracer_cli.backends.families import family_for
+from circuit_tracer_cli.backends.devices import Placement
+from circuit_tracer_cli.backends.families import architecture_of, family_for
 from circuit_tracer_cli.backends.model_config import read_config
+from circuit_tracer_cli.backends.placing import module_map, place
 from circuit_tracer_cli.backends.tokenizers import load_tokenizer
 from circuit_tracer_cli.errors import BadModel, CircuitTracerError
 
@@ -39,15 +41,20 @@ def quiet_loading() -> Iterator[None]:
 
 
 def load_model(
-    model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any
+    model_name: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement | None = None,
+    **kwargs: Any,
 ) -> tuple[Any, Any, str]:
     """A model in evaluation mode, its tokenizer, and the name to keep with graphs.
 
     Args:
         model_name: Local folder or model of the hub.
-        device: Where to put it, unless `device_map` says it.
+        device: Where to put it.
         dtype: Of its weights.
-        kwargs: Passed on to Hugging Face's loader, `device_map` and `quantization_config` among them.
+        placement: The device of each layer, where they lie on several; then `device` says nothing.
+        kwargs: Passed on to Hugging Face's loader, `quantization_config` among them.
 
     Raises:
         BadModel: missing folder, missing or damaged files.
@@ -68,14 +75,17 @@ def load_model(
             if not config:
                 config = AutoConfig.from_pretrained(model_name).to_dict()
                 family_for(config)
-            if "quantization_config" in kwargs or config.get("quantization_config"):
+            quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
+            where = None if placement is None else direct_map(model_name, config, placement)
+            if where is None and quantised:
                 # Quantised weights can't be moved once they are loaded.
-                kwargs.setdefault("device_map", {"": device})
-            placed = "device_map" in kwargs
+                where = {"": device}
             model: Any = AutoModelForCausalLM.from_pretrained(
-                model_name, attn_implementation="eager", dtype=dtype, **kwargs
+                model_name, attn_implementation="eager", dtype=dtype, device_map=where, **kwargs
             )
-            model = text_part(model if placed else model.to(device))
+            model = text_part(model if where or placement else model.to(device))
+            if placement is not None:
+                place(model, architecture_of(config).parts, placement)
     except CircuitTracerError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -85,6 +95,22 @@ def load_model(
             hint="name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
         ) from error
     return model, tokenizer, model_name
+
+
+def direct_map(
+    model_name: str, config: dict[str, Any], placement: Placement
+) -> dict[str, torch.device] | None:
+    """Where Hugging Face's loader shall put each module at once; None if the CPU is among the devices.
+
+    It would keep weights on the CPU only to copy them to a GPU whenever they are needed; layers on the CPU are computed there.
+    """
+    if any(device.type == "cpu" for device in placement.devices):
+        return None
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        whole: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_name))
+    return module_map(whole, text_part(whole), architecture_of(config).parts, placement)
 
 
 def random_model(config: Any, **kwargs: Any) -> Any:

@@ -78,6 +78,11 @@ class ModelParts:
         self.embed, self.unembed = self.module(parts.embed), model.get_output_embeddings()
         self.final_norm = self.module(parts.ln_final)
 
+    @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where the weights of each block are."""
+        return tuple(next(block[self.parts.o].parameters()).device for block in self.of_block)
+
     def module(self, path: str, within: nn.Module | None = None) -> Any:
         """A module by its path in the model or in a block. Raises UnsupportedArchitecture naming what is missing."""
         start = self.model if within is None else within

@@ -88,7 +88,8 @@ def serve(
 
 def _runner(transcoder_set: str, model: str | None, dtype: str, device: str, *, offline: bool) -> ModelRunner:
     """What loads the model in the background. Raises for a set or a model that isn't there, before the page is up."""
-    from circuit_tracer_cli.pipeline import TraceRequest, model_folder, offline_mode, pick_device
+    from circuit_tracer_cli.backends.devices import pick_device
+    from circuit_tracer_cli.pipeline import TraceRequest, model_folder, offline_mode
     from circuit_tracer_cli.server.model import ModelRunner
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 

@@ -55,8 +55,9 @@ def attribution_context(model: Interventions, tokens: Tokens) -> AttributionCont
     for block in decoder_vectors(transcoders, active):
         reconstruction.add(block)
         entries.place(block.layer, block.entries, block.vectors())
-    outputs = torch.stack([layer.feature_output for layer in frozen.layers])
-    errors = outputs - torch.stack(reconstruction.outputs).to(outputs)
+    home = transcoders.device
+    outputs = torch.stack([layer.feature_output.to(home) for layer in frozen.layers])
+    errors = outputs - torch.stack([output.to(outputs) for output in reconstruction.outputs])
     errors[:, list(tokens.zero_positions)] = 0
     size = (transcoders.n_layers, len(tokens), transcoders.d_transcoder)
     logits, _ = model.backend.run(tokens.ids, Hooks())
@@ -95,6 +96,7 @@ class _Entries:
 
     def place(self, layer: int, entries: Tensor, vectors: Tensor) -> None:
         """Put the vectors `(n, written, d_model)` of active features `entries (n)` where they belong, scaled."""
+        vectors = vectors.to(entries.device)
         scaled = vectors * self.active.values[entries][:, None, None].to(vectors)
         slots = torch.arange(vectors.shape[1], device=entries.device)
         self.vectors[self.starts[entries][:, None] + slots] = scaled.to(self.vectors)
@@ -104,7 +106,7 @@ def _encoder_vectors(transcoders: Transcoders, active: ActiveFeatures) -> Tensor
     """Encoder rows `(active, d_model)`."""
     return torch.cat(
         [
-            transcoders.encoder_rows(layer, active.indices[active.of_layer(layer), 2])
+            transcoders.encoder_rows(layer, active.indices[active.of_layer(layer), 2]).to(transcoders.device)
             for layer in range(transcoders.n_layers)
         ]
     )

@@ -178,7 +178,7 @@ class EditedPass:
         """The norm's output recomputed at the unmodified run's scale."""
 
         def edit(value: Tensor) -> Tensor:
-            x = _at_least_float32(self.state.norm_inputs.pop(prefix))
+            x = _at_least_float32(self.state.norm_inputs.pop(prefix)).to(norm.gain.device)
             return norm.apply(x, self._pinned_scale(prefix))[None].to(value.dtype)
 
         return edit
@@ -196,13 +196,17 @@ class EditedPass:
         """Takes the value at the read point, and the activations if they're wanted."""
 
         def edit(value: Tensor) -> None:
-            x = self._feature_input(layer, value[0].detach())
+            x = self._feature_input(layer, value[0].detach().to(self._device(layer)))
             self.state.inputs[layer] = x
             if self.recording is not None and self.recording.of_layer(layer):
                 acts = self._encoded(layer, x, self.recording.apply_activation_function)
                 self.state.recorded[layer] = self.recording.kept(layer, acts)
 
         return edit
+
+    def _device(self, layer: int) -> torch.device:
+        """Where a layer's transcoder is, and the layer."""
+        return self.site.transcoders.bias(layer).device
 
     def _feature_input(self, layer: int, x: Tensor) -> Tensor:
         """What the transcoders of a layer see of a value at its read hook."""
@@ -230,7 +234,7 @@ class EditedPass:
                 out = out + due.to(out.device, out.dtype)
             here = [push for push in self.pushes if push.layer == layer]
             self.state.inputs.pop(layer, None)
-            return _pushed(out[None].to(value.dtype).clone(), here)
+            return _pushed(out[None].to(value).clone(), here)
 
         return edit
 
@@ -260,11 +264,11 @@ class EditedPass:
     def decode_change(self, layer: int, changes: Tensor, features: Tensor) -> None:
         """Let `changes (pos, n)` in the activations of `features (n)` arrive wherever these write."""
         transcoders = self.site.transcoders
-        rows = transcoders.decoder_rows(layer, features.to(transcoders.device)).to(changes)
+        rows = transcoders.decoder_rows(layer, features).to(changes)
         written = (changes @ rows.flatten(1)).view(len(changes), rows.shape[1], rows.shape[2])
         for target, part in zip(transcoders.written_layers(layer), written.unbind(1), strict=True):
             before = self.state.pending.get(target)
-            self.state.pending[target] = part if before is None else before + part
+            self.state.pending[target] = part if before is None else before + part.to(before.device)
 
     def _n_pos(self, layer: int) -> int:
         if self.pins is not None:
@@ -286,7 +290,7 @@ class EditedPass:
 
 def _replaced_by(value: Tensor) -> Edit:
     def edit(current: Tensor) -> Tensor:
-        return value[None].to(current.dtype)
+        return value[None].to(current)
 
     return edit
 

@@ -194,5 +194,6 @@ def _stacked(edited: EditedPass) -> Tensor | None:
     """The recorded activations of all layers."""
     if edited.recording is None:
         return None
-    stacked = torch.stack([edited.state.recorded[layer] for layer in range(edited.site.n_layers)])
+    home = edited.site.transcoders.device
+    stacked = torch.stack([edited.state.recorded[layer].to(home) for layer in range(edited.site.n_layers)])
     return stacked.coalesce() if edited.recording.sparse else stacked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -62,10 +63,13 @@ class Transcoders(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """The device on which features are computed and rows delivered."""
+        """Where layer 0 is; a layer's features are computed, and its rows delivered, where that layer is."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
         """Move and cast every weight, in place; returns the set."""
+
+    def place(self, devices: Sequence[torch.device], dtype: torch.dtype | None = None) -> Any:
+        """Move each layer to its own device and cast every weight, in place; returns the set."""
 
     def encode_layer(self, x: Tensor, layer: int, apply_activation_function: bool = True) -> Tensor:
         """`(pos, d_model)` at the read point → activations or pre-activations `(pos, feature)`."""

@@ -42,7 +42,7 @@ class DecoderBlock:
     layer: int
     entries: Tensor  # (entry) int64, ascending: indices into the ActiveFeatures
     rows: Tensor  # (distinct, written, d_model), unscaled
-    row_of_entry: Tensor  # (entry) int64: which of `rows` an entry uses
+    row_of_entry: Tensor  # (entry) int64, on the device of `rows`: which of them an entry uses
 
     def vectors(self) -> Tensor:
         """The unscaled decoder vectors `(entry, written, d_model)`, one per entry."""
@@ -105,7 +105,7 @@ def _active_of_layer(
         pos, feature = acts.nonzero(as_tuple=True)
         indices.append(torch.stack([torch.full_like(pos, layer), pos + start, feature], dim=1))
         values.append(acts[pos, feature])
-    return torch.cat(indices), torch.cat(values)
+    return torch.cat(indices).to(transcoders.device), torch.cat(values).to(transcoders.device)
 
 
 def decoder_vectors(
@@ -125,19 +125,27 @@ def decoder_vectors(
         for start in range(0, len(distinct), size):
             entries = ((place >= start) & (place < start + size)).nonzero().squeeze(1)
             # No name for the rows: a block that the caller has dropped must be gone before the next is read.
-            yield DecoderBlock(
+            yield _block(
                 layer,
                 entries + span.start,
-                transcoders.decoder_rows(layer, distinct[start : start + size]),
+                transcoders,
+                distinct[start : start + size],
                 place[entries] - start,
             )
+
+
+def _block(
+    layer: int, entries: Tensor, transcoders: Transcoders, features: Tensor, place: Tensor
+) -> DecoderBlock:
+    rows = transcoders.decoder_rows(layer, features)
+    return DecoderBlock(layer, entries, rows, place.to(rows.device))
 
 
 class Reconstruction:
     """The transcoders' output `ŷ` on a prompt, summed up block by block in float32 or better.
 
     Starts from `b_dec` at every position and the skip terms; `add` each block of `decoder_vectors`, then read
-    `outputs`, per layer `(pos, d_model)`.
+    `outputs`, per layer `(pos, d_model)` on the layer's device.
     """
 
     def __init__(
@@ -145,22 +153,20 @@ class Reconstruction:
     ) -> None:
         self.active = active
         self.dtype = torch.promote_types(transcoders.dtype, torch.float32)
-        self.outputs = [
-            self._start(transcoders, layer, x.to(transcoders.device))
-            for layer, x in enumerate(feature_inputs)
-        ]
+        self.outputs = [self._start(transcoders, layer, x) for layer, x in enumerate(feature_inputs)]
 
     def _start(self, transcoders: Transcoders, layer: int, x: Tensor) -> Tensor:
         bias = transcoders.bias(layer).to(self.dtype)
         skip = transcoders.skip_matrix(layer)
         if skip is None:
             return bias.repeat(len(x), 1)
-        return torch.addmm(bias, x.to(self.dtype), skip.to(self.dtype))
+        return torch.addmm(bias, x.to(bias), skip.to(self.dtype))
 
     def add(self, block: DecoderBlock) -> None:
         """Add what the block's entries write: activation times decoder row, to every written layer."""
-        positions = self.active.indices[block.entries, 1]
-        values = self.active.values[block.entries].to(self.dtype)
+        device = block.rows.device
+        positions = self.active.indices[block.entries, 1].to(device)
+        values = self.active.values[block.entries].to(device, self.dtype)
         n_pos, (distinct, written, d_model) = len(self.outputs[0]), block.rows.shape
         acts = torch.sparse_coo_tensor(
             torch.stack([positions, block.row_of_entry]), values, (n_pos, distinct), check_invariants=False
@@ -170,7 +176,7 @@ class Reconstruction:
             rows = block.rows[:, start : start + group].to(self.dtype)
             added = torch.sparse.mm(acts, rows.flatten(1)).view(n_pos, -1, d_model)
             for slot, part in enumerate(added.unbind(1), start):
-                self.outputs[block.layer + slot] += part
+                self.outputs[block.layer + slot] += part.to(self.outputs[block.layer + slot].device)
 
 
 def reconstruct(

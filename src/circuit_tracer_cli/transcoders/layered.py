@@ -90,7 +90,7 @@ class LayeredTranscoders(ABC, Generic[L]):
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
+        """Where layer 0 is, and where what belongs to several layers is put together."""
         return self.layers[0].device
 
     def written_layers(self, layer: int) -> range:
@@ -157,6 +157,12 @@ class LayeredTranscoders(ABC, Generic[L]):
         target = self.device if device is None else torch.device(device)
         for layer in self.layers:
             layer.to(target, self.dtype if dtype is None else dtype)
+        return self
+
+    def place(self, devices: Sequence[torch.device], dtype: torch.dtype | None = None) -> Self:
+        """Move each layer to its own device, and cast, in place, one tensor at a time; returns itself."""
+        for layer, device in zip(self.layers, devices, strict=True):
+            layer.to(device, self.dtype if dtype is None else dtype)
         return self
 
     def _check(self, index: int, layer: TranscoderLayer) -> None:

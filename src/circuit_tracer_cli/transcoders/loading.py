@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile
+from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile, ModelMismatch
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.config import SetConfig, read_config, stated_l0
 from circuit_tracer_cli.transcoders.converted import converted_folder, is_complete, read_manifest
@@ -68,7 +69,7 @@ def inspect_transcoders(reference: str | Path, *, progress: Progress | None = No
 def load_transcoders(
     reference: str | Path,
     *,
-    device: torch.device | str | None = None,
+    device: torch.device | str | Sequence[torch.device] | None = None,
     dtype: torch.dtype = torch.float32,
     lazy_encoder: bool = False,
     lazy_decoder: bool = True,
@@ -79,7 +80,7 @@ def load_transcoders(
 
     Args:
         reference: `gemma`, `llama`, `USER/REPO[/FOLDER][@REVISION]`, `hf://…`, or a name or folder here.
-        device: Where rows are delivered; the CPU if it isn't given.
+        device: Where rows are delivered, or where those of each layer are; the CPU if it isn't given.
         dtype: A floating-point type to which all weights are cast.
         lazy_encoder: Leave the encoders in their files and read them layer by layer when they are used.
         lazy_decoder: Leave the decoders in their files and read the rows that are asked for.
@@ -92,13 +93,20 @@ def load_transcoders(
     if not dtype.is_floating_point:
         raise InvalidValue(f"transcoders can't be loaded as {str(dtype).removeprefix('torch.')}")
     source, commit = open_source(reference, progress, use_cache=use_cache)
-    options = LoadOptions(torch.device(device or "cpu"), dtype, lazy_encoder, lazy_decoder)
+    if device is None or isinstance(device, torch.device | str):
+        options = LoadOptions(torch.device(device or "cpu"), dtype, lazy_encoder, lazy_decoder)
+    else:
+        options = LoadOptions(device[0], dtype, lazy_encoder, lazy_decoder, tuple(device))
     return load_source(source, options, commit)
 
 
 def load_source(source: SetSource, options: LoadOptions, commit: str | None = None) -> LoadedTranscoders:
-    """The set of files that are here."""
+    """The set of files that are here. Raises ModelMismatch if the options are for another number of layers."""
     _, loader = recognised(source)
+    if options.devices and len(options.devices) != loader.shapes(source).n_layers:
+        raise ModelMismatch(
+            f"the device map is for {len(options.devices)} layers, the set has {loader.shapes(source).n_layers}"
+        )
     transcoders = loader.load(source, options)
     transcoders.stated_l0 = stated_l0(source.config)
     return LoadedTranscoders(transcoders, source.config, commit)

@@ -6,7 +6,7 @@ away is a reconstruction that is worse than none, or many times more or fewer ac
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,7 +53,7 @@ class Plausibility:
 def judge(
     transcoders: Transcoders,
     active: ActiveFeatures,
-    errors: Tensor,
+    errors: Sequence[Tensor],
     outputs: Collection[Tensor],
     zero_positions: Collection[int],
 ) -> Plausibility:
@@ -62,16 +62,16 @@ def judge(
     Args:
         transcoders: The set.
         active: What is active.
-        errors: `(layer, pos, d_model)`, output minus reconstruction.
+        errors: Per layer `(pos, d_model)`, output minus reconstruction.
         outputs: Per layer `(pos, d_model)`, the output at the write point.
         zero_positions: Positions that don't count.
     """
-    n_pos = errors.shape[1]
-    kept = torch.ones(n_pos, dtype=torch.bool, device=errors.device)
+    n_pos = len(errors[0])
+    kept = torch.ones(n_pos, dtype=torch.bool)
     kept[list(zero_positions)] = False
     n_kept = int(kept.sum())
     ratios = tuple(
-        float(error[kept].square().sum() / output[kept].to(error).square().sum().clamp_min(1e-30))
+        float(_energy(error, kept) / _energy(output.to(error), kept).clamp_min(1e-30))
         for error, output in zip(errors, outputs, strict=True)
     )
     per_position = len(active) / max(1, n_kept * transcoders.n_layers)
@@ -81,6 +81,10 @@ def judge(
         warnings += _of_reconstruction(ratios)
         warnings += _of_activity(per_position, expected, transcoders.d_transcoder)
     return Plausibility(round(per_position, 6), expected, ratios, tuple(warnings))
+
+
+def _energy(values: Tensor, kept: Tensor) -> Tensor:
+    return values[kept.to(values.device)].square().sum()
 
 
 def _of_reconstruction(ratios: tuple[float, ...]) -> list[str]:

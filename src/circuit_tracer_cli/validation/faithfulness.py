@@ -114,6 +114,7 @@ def _change(subject: Subject, watched: WatchedPass, layer: int) -> Tensor:
     subject.model.model.run(subject.tokens.ids, hooks)
     later = range(layer + 1, subject.n_layers)
     changes = [
-        watched.read_points[i].double() - subject.frozen.layers[i].feature_input.double() for i in later
+        watched.read_points[i].cpu().double() - subject.frozen.layers[i].feature_input.cpu().double()
+        for i in later
     ]
-    return torch.stack(changes).cpu()
+    return torch.stack(changes)

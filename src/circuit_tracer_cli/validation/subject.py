@@ -43,10 +43,11 @@ class Subject:
         active = active_features(model.transcoders, inputs, self.tokens.zero_positions)
         self.n_unknown = self._count_unknown(active.indices.cpu())
         outputs = reconstruct(model.transcoders, active, inputs)
-        self.errors = torch.stack(
-            [at.feature_output.to(out) - out for at, out in zip(self.frozen.layers, outputs, strict=True)]
-        )
-        self.errors[:, list(self.tokens.zero_positions)] = 0
+        self.errors = [
+            at.feature_output.to(out) - out for at, out in zip(self.frozen.layers, outputs, strict=True)
+        ]
+        for error in self.errors:
+            error[list(self.tokens.zero_positions)] = 0
 
     def _check_sizes(self) -> None:
         shape, cfg, transcoders = self.model.model.shape, self.graph.cfg, self.model.transcoders
@@ -110,7 +111,7 @@ class Subject:
             position = layout.token_position(node)
             return Push(None, position, self.frozen.embed[position])
         layer, position = layout.error_place(node)
-        return Push(layer, position, self.errors[layer, position])
+        return Push(layer, position, self.errors[layer][position])
 
     def run(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,11 @@ class LoadOptions:
     dtype: torch.dtype = torch.float32
     lazy_encoder: bool = False
     lazy_decoder: bool = True
+    devices: tuple[torch.device, ...] = ()  # one per layer, where layers lie on several
+
+    def of_layer(self, layer: int) -> LoadOptions:
+        """The options of one layer."""
+        return replace(self, device=self.devices[layer]) if self.devices else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,9 @@ def shapes(source: SetSource) -> SetShape:
 def load(source: SetSource, options: LoadOptions) -> CrossLayerTranscoder:
     """The set; of each decoder the slots of the layer itself and of later ones."""
     files = _open(source)
-    layers = [_layer(source, file, len(files) - layer, options) for layer, file in enumerate(files)]
+    layers = [
+        _layer(source, file, len(files) - layer, options.of_layer(layer)) for layer, file in enumerate(files)
+    ]
     config = source.config
     return CrossLayerTranscoder(layers, config.feature_input_hook, config.feature_output_hook, config.scan)
 

@@ -76,7 +76,8 @@ def shapes(layout: Layout, source: SetSource, paths: Sequence[Path]) -> SetShape
 
 def load(layout: Layout, source: SetSource, paths: Sequence[Path], options: LoadOptions) -> TranscoderSet:
     """The set, its weights read or left in their files as the options say."""
-    layers = [_layer(layout, source, file, options) for file in _open(layout, source, paths)]
+    files = _open(layout, source, paths)
+    layers = [_layer(layout, source, file, options.of_layer(layer)) for layer, file in enumerate(files)]
     config = source.config
     return TranscoderSet(layers, config.feature_input_hook, config.feature_output_hook, config.scan)
 

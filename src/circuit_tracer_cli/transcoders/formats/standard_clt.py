@@ -64,7 +64,7 @@ def shapes(source: SetSource) -> SetShape:
 
 def load(source: SetSource, options: LoadOptions) -> CrossLayerTranscoder:
     """The set, its weights read or left in their files as the options say."""
-    layers = [_layer(source, file, options) for file in _open(source)]
+    layers = [_layer(source, file, options.of_layer(layer)) for layer, file in enumerate(_open(source))]
     config = source.config
     return CrossLayerTranscoder(layers, config.feature_input_hook, config.feature_output_hook, config.scan)
 

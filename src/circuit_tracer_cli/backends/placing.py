@@ -1,0 +1,112 @@
+"""A model whose layers lie on several devices: where its modules go, and hidden states that follow them.
+
+Whole blocks are placed, so one hook at a block's entrance moves all that comes in. The embedding and everything beside the blocks
+lie with the first layer, the final norm with the last, the unembedding with the last unless it is tied to the embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from circuit_tracer_cli.backends.devices import Placement
+from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.errors import ModelMismatch
+
+
+def is_tied(model: Any, parts: Parts) -> bool:
+    """Whether the unembedding is the embedding."""
+    unembed = model.get_output_embeddings()
+    return unembed is not None and unembed.weight is model.get_submodule(parts.embed).weight
+
+
+def homes(model: Any, parts: Parts, placement: Placement) -> dict[nn.Module, torch.device]:
+    """The device of every part that is placed as a whole; what isn't in it lies with the first layer.
+
+    Raises ModelMismatch if the placement is for another number of layers.
+    """
+    blocks = list(model.get_submodule(parts.layers))
+    if len(blocks) != len(placement.layers):
+        raise ModelMismatch(
+            f"the device map is for {len(placement.layers)} layers, the model has {len(blocks)}"
+        )
+    last = placement.layers[-1]
+    unembed = model.get_output_embeddings()
+    tied = is_tied(model, parts)
+    return {
+        **dict(zip(blocks, placement.layers, strict=True)),
+        model.get_submodule(parts.ln_final): last,
+        unembed: placement.first if tied else last,
+    }
+
+
+def module_map(whole: nn.Module, text: Any, parts: Parts, placement: Placement) -> dict[str, torch.device]:
+    """Names of modules of `whole` that cover it, and their devices, as Hugging Face's loader takes them.
+
+    Args:
+        whole: The class that is loaded; without weights is enough.
+        text: The language model in it, or itself.
+        parts: Where the parts of `text` are.
+        placement: Where layers shall be.
+    """
+    home = homes(text, parts, placement)
+    found: dict[str, torch.device] = {}
+
+    def visit(module: nn.Module, name: str) -> None:
+        if module in home:
+            found[name] = home[module]
+        elif not name or any(child in home for child in module.modules()):
+            for child_name, child in module.named_children():
+                visit(child, f"{name}.{child_name}" if name else child_name)
+        else:
+            found[name] = placement.first
+
+    visit(whole, "")
+    return found
+
+
+def place(model: Any, parts: Parts, placement: Placement) -> None:
+    """Put a model's modules where they belong, one by one, and let what flows through it follow."""
+    _forget_others_hooks(model)
+    home = homes(model, parts, placement)
+    for module, device in home.items():
+        module.to(device)
+        module.register_forward_pre_hook(_mover(device), with_kwargs=True)
+    inside = {id(child) for module in home for child in module.modules()}
+    for module in model.modules():
+        if id(module) not in inside:
+            _place_own(module, placement.first)
+
+
+def _place_own(module: nn.Module, device: torch.device) -> None:
+    """Move the tensors that a module holds itself."""
+    module._apply(lambda tensor: tensor.to(device), recurse=False)
+
+
+def _forget_others_hooks(model: Any) -> None:
+    """Hugging Face's loader puts hooks of its own on every module of a model that it has spread; ours do it by block."""
+    if getattr(model, "hf_device_map", None):
+        from accelerate.hooks import remove_hook_from_submodules
+
+        remove_hook_from_submodules(model)
+        del model.hf_device_map
+
+
+def _mover(device: torch.device) -> Any:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        return moved(args, device), moved(kwargs, device)
+
+    return hook
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Tensors on a device, also those in tuples, lists and dictionaries; anything else as it is, key-value caches too."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) is dict:
+        return {key: moved(item, device) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(moved(item, device) for item in value)
+    return value
