@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.builders import BACKEND_NAMES, D_MODEL, FAMILIES, PROMPT, backend, new_model
@@ -22,6 +24,30 @@ def test_logits_and_patterns_equal_hugging_faces(family: str, name: str) -> None
     torch.testing.assert_close(frozen.logits, out.logits[0, -1], atol=1e-5, rtol=1e-5)
     for layer, attention in zip(frozen.layers, out.attentions, strict=True):
         torch.testing.assert_close(layer.pattern, attention[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_frozen_pass_unembeds_the_last_position_alone(
+    family: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No logits of other positions are computed or kept, and later runs have all of them again."""
+    model = backend(family, name=name)
+    tokens, sizes = torch.tensor(PROMPT), []
+    run = model.run_batch
+
+    def watched(*given: Any, **more: Any) -> Any:
+        out = run(*given, **more)
+        sizes.append(tuple(out[0].shape[:2]))
+        return out
+
+    monkeypatch.setattr(model, "run_batch", watched)
+    frozen = model.frozen_pass(tokens, "mlp.hook_in", "hook_mlp_out")
+    model.feature_inputs(tokens.repeat(2, 1), "mlp.hook_in")
+    assert frozen.logits.untyped_storage().nbytes() == frozen.logits.nbytes
+    logits, _ = model.run(tokens, Hooks())
+    assert sizes == [(1, 1), (2, 1), (1, len(PROMPT))]
+    torch.testing.assert_close(logits[-1], frozen.logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKEND_NAMES)

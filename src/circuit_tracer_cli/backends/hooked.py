@@ -168,7 +168,8 @@ class HookedBackend:
             return lambda value: seen.__setitem__(name, value[0].detach().to(device))
 
         names += [self.start_hook, "ln_final.hook_in"]
-        logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
+        with self.parts.only_last_logits():
+            logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
         layers = [
             self._frozen_layer(
                 layer, {part: seen[f"blocks.{layer}.{part}"] for part in at_layer}, read, write, points
@@ -223,7 +224,8 @@ class HookedBackend:
             device = self.layer_devices[layer]
             return lambda value: seen.__setitem__(layer, value.detach().to(device))
 
-        self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
+        with self.parts.only_last_logits():
+            self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
         if READ_HOOKS[feature_input_hook][1] != "normalized":
             return tuple(seen[i] for i in layers)
         return tuple(self.parts.norm(i, "ln2").normalized(seen[i]) for i in layers)

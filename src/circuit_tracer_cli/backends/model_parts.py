@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -100,6 +102,19 @@ class ModelParts:
         modules = mlps if part == "mlp" else [self.embed, self.unembed]
         found = {id(parameter): parameter for module in modules for parameter in module.parameters()}
         return list(found.values())
+
+    @contextmanager
+    def only_last_logits(self) -> Iterator[None]:
+        """Let the model unembed the last position alone: over a long prompt all logits are larger than everything else."""
+
+        def last(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return given[0][..., -1:, :], *given[1:]
+
+        hook = self.unembed.register_forward_pre_hook(last)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def has(self, part: str) -> bool:
         """Whether blocks have a norm of that name of their own."""
