@@ -39,8 +39,9 @@ def test_with_room_nothing_is_given_up() -> None:
 
 
 def test_encoders_stay_on_disk_where_they_do_not_fit() -> None:
-    usual = plan_memory(GEMMA, ROOMY)
-    lean = plan_memory(GEMMA, Budget(host=usual.host_peak - GIB))
+    few = replace(GEMMA, max_feature_nodes=500)
+    usual = plan_memory(few, ROOMY)
+    lean = plan_memory(few, Budget(host=usual.host_peak - GIB))
     assert lean.fits
     assert lean.choices.lazy_encoder
     assert lean.host_peak < usual.host_peak - GIB
@@ -120,7 +121,7 @@ def test_an_accelerator_sends_what_it_no_longer_needs_to_the_host_first() -> Non
 
 
 def test_the_host_sends_it_to_the_disk_when_lazy_weights_are_not_enough() -> None:
-    rows = replace(GEMMA, n_pos=512, max_feature_nodes=20_000)
+    rows = replace(GEMMA, n_pos=512, max_feature_nodes=500)
     lazy = predict(rows, Choices(work=4096, lazy_encoder=True))
     plan = plan_memory(rows, Budget(host=lazy.host_peak - 1))
     assert (plan.choices.lazy_encoder, plan.choices.offload) == (True, "disk")
@@ -144,3 +145,29 @@ def test_without_a_closed_form_the_model_stays() -> None:
     assert 0 < GEMMA.resting_bytes < 2 * GEMMA.model_params
     on_disk = Choices(work=4096, offload="disk")
     assert predict(by_gradients, on_disk).phases["rows"] > predict(GEMMA, on_disk).phases["rows"]
+
+
+def test_rows_beyond_a_third_of_the_free_memory_are_planned_as_files() -> None:
+    """A 2,048-token prompt with 8,192 feature nodes fits 80 GB of device memory and 64 GB of host memory."""
+    long = replace(GEMMA, n_pos=2048, active_per_position=45)
+    plan = plan_memory(long, Budget(host=64 * 10**9, device=80 * 10**9))
+    assert plan.fits
+    assert plan.choices.offload == "none"
+    assert plan.held["rows"] > 30 * GIB
+    assert plan.scratch >= plan.held["rows"] - 64 * 10**9 // 3
+    assert plan.host_peak < 64 * 10**9 // 3 + 3 * GIB
+    roomy = predict(long, plan.choices)
+    assert roomy.scratch == 0
+    assert roomy.host_peak > plan.host_peak
+    assert roomy.device_peak == plan.device_peak
+
+
+def test_on_a_cpu_the_rows_leave_room_for_what_is_held_already() -> None:
+    long = replace(GEMMA, n_pos=512, max_feature_nodes=8192)
+    free = 24 * GIB
+    plan = predict(long, Choices(work=4096, lazy_encoder=True), free)
+    everything = predict(long, Choices(work=4096, lazy_encoder=True))
+    assert plan.scratch > 0
+    assert plan.host_peak + plan.scratch >= everything.host_peak
+    held = plan.held["model"] + plan.held["forward pass"] + plan.held["source vectors"]
+    assert plan.host_peak - held < free

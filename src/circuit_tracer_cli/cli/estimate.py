@@ -106,6 +106,7 @@ def _record(found: Estimate) -> dict[str, Any]:
         "device_peak_bytes": plan.device_peak,
         "host_free_bytes": found.budget.host,
         "device_free_bytes": found.budget.device,
+        "scratch_bytes": plan.scratch,
         "fits": plan.fits,
         "held_bytes": plan.held,
         "phase_peak_bytes": plan.phases,
@@ -129,6 +130,8 @@ def _print(found: Estimate, output: Output) -> None:
     output.result(f"{where:<12} {_size(plan.host_peak)} of {_size(found.budget.host)} free")
     if plan.device_peak is not None and found.budget.device is not None:
         output.result(f"{found.device:<12} {_size(plan.device_peak)} of {_size(found.budget.device)} free")
+    if plan.scratch:
+        output.result(f"files        {_size(plan.scratch)} in temporary files meanwhile ($TMPDIR)")
     output.result(f"time         about {_time(sum(found.seconds.values()))} once the program runs")
     lazy = [
         name

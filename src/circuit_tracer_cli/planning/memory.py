@@ -24,6 +24,9 @@ READ_BLOCK = 2**27
 SMALLEST_WORK = 256
 WORK = {False: 4096, True: 65536}
 ROWS_AT_LEAST, LARGEST_BLOCK = 32, 2**26
+EDGES_IN_MEMORY = 2**30
+PADDING = 1.06
+"""How much longer the decoder rows are on an accelerator, where positions are contracted in batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class MemoryPlan:
     phases: dict[str, int]  # peak of each phase on the device that computes
     host_peak: int
     device_peak: int | None  # None where the device is the host
+    scratch: int = 0  # bytes that go to temporary files, because memory isn't there for them
     fits: bool = True
 
     @property
@@ -53,22 +57,40 @@ def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
         "encoders": 0 if choices.lazy_encoder else sizes.encoder_bytes,
         "decoders": 0 if choices.lazy_decoder else sizes.decoder_bytes,
         "forward pass": L * (sizes.n_heads * P * P + 2 * P * d) * e,
-        "source vectors": (sizes.decoder_entries + (L + 1) * P) * d * e,
+        "source vectors": round(_vectors(sizes, choices)) * d * e,
         "folded weights": (folded + images + sizes.skip_layers * d * d) * e,
         "encoder rows": min(sizes.features, 16384) * d * sizes.dtype_bytes,
-        "rows": _rows(sizes),
+        "rows": max(_whole_rows(sizes), _edges(sizes)),
     }
 
 
-def _rows(sizes: TraceSizes) -> int:
-    """Rows while they are collected: as edges, or whole until it is known which features become nodes.
+def _vectors(sizes: TraceSizes, choices: Choices) -> float:
+    """Vectors that rows are contracted with: decoder rows, and of each error one where it is written, zeros in later layers
+    of a cross-layer set, and one apart; tokens."""
+    P, L = sizes.n_pos, sizes.n_layers
+    errors = P * L if sizes.kind == "plt" else P * L * (L + 1) // 2
+    return (sizes.decoder_entries + errors) * (PADDING if choices.on_gpu else 1) + (L + 1) * P
 
-    On average half of the columns lie at or before a row's position, and half of those in layers below it.
-    """
-    edges = (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 8
+
+def _edges(sizes: TraceSizes) -> int:
+    """Bytes of all edges; on average half of the nodes lie at or before a row's position, and two thirds of those below it."""
+    return (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 8
+
+
+def _whole_rows(sizes: TraceSizes) -> int:
+    """Bytes of the rows that are kept whole until it is known which features become nodes; 0 where all do."""
     if sizes.features == sizes.active:
-        return edges
-    return max(edges, sizes.features * sizes.columns * 5 // 8 * 4)
+        return 0
+    return sizes.features * sizes.columns * 5 // 8 * 4
+
+
+def rows_held(sizes: TraceSizes, free: int | None) -> tuple[int, int]:
+    """Bytes of rows and edges in memory and in files, `free` bytes being free when the first are kept (None: all in memory)."""
+    rows, edges = _whole_rows(sizes), _edges(sizes)
+    if free is None:
+        return max(rows, edges), 0
+    kept, collected = min(rows, max(0, free) // 3), min(edges, 2 * EDGES_IN_MEMORY)
+    return max(kept, collected), rows - kept + edges - collected
 
 
 def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
@@ -82,10 +104,12 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
     distinct = min(sizes.active / sizes.n_layers, sizes.d_transcoder)
     reading = min(READ_BLOCK, round(distinct * written * d * sizes.dtype_bytes))
     return {
-        "forward pass": (3 * P * sizes.d_mlp + 3 * sizes.n_heads * P * P) * e + 2 * P * sizes.d_vocab * e,
+        "forward pass": (3 * P * sizes.d_mlp + 3 * sizes.n_heads * P * P) * e + 2 * sizes.d_vocab * e,
         "active features": 3 * block_rows * sizes.dtype_bytes + lazy_block,
         "source vectors": 3 * reading + sizes.n_layers * P * d * e,
-        "rows": work * (d + 3 * sizes.attention_width + 2 * sizes.value_width) * e
+        "rows": work
+        * ((2 if choices.on_gpu else 1) * d + 3 * sizes.attention_width + 2 * sizes.value_width)
+        * e
         + 3 * rows_in_block * sizes.columns * 4,
         "packaging": (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 2,
     }
@@ -96,8 +120,14 @@ def _moves(choices: Choices) -> bool:
     return choices.offload == "disk" or (choices.offload == "cpu" and choices.on_gpu)
 
 
-def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
-    """The peaks of a trace that is run in a given way."""
+def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -> MemoryPlan:
+    """The peaks of a trace that is run in a given way.
+
+    Args:
+        sizes: What is traced.
+        choices: How.
+        host_free: Free host memory before anything is loaded, on which it depends how many rows lie in files; None for enough.
+    """
     held, moment = held_parts(sizes, choices), momentary_parts(sizes, choices)
     base = held["model"] + held["encoders"] + held["decoders"]
     program = PROGRAM_ON_GPU if choices.on_gpu else PROGRAM
@@ -111,17 +141,20 @@ def predict(sizes: TraceSizes, choices: Choices) -> MemoryPlan:
     if _moves(choices):
         away += held["encoders"] + held["decoders"]
         sofar -= held["encoders"] + held["decoders"]
-    rows = 0 if choices.on_gpu else held["rows"]
+    used = (away if choices.offload == "cpu" else 0) if choices.on_gpu else sofar - program
+    kept, scratch = rows_held(sizes, None if host_free is None else host_free - used)
+    scratch += away if choices.offload == "disk" else 0
+    rows = 0 if choices.on_gpu else kept
     phases["rows"] = sofar + held["encoder rows"] + moment["rows"] + rows
     if not choices.on_gpu:
         phases["packaging"] = sofar + rows + moment["packaging"]
-        return MemoryPlan(choices, held, phases, max(phases.values()), None)
+        return MemoryPlan(choices, held, phases, max(phases.values()), None, scratch)
     loading = PROGRAM + max(
         held["model"] // 4, (held["encoders"] + held["decoders"]) // max(1, sizes.n_layers)
     )
     waiting = away if choices.offload == "cpu" else 0
-    host = max(loading, PROGRAM + waiting + held["rows"] + moment["packaging"])
-    return MemoryPlan(choices, held, phases, host, max(phases.values()))
+    host = max(loading, PROGRAM + waiting + kept + moment["packaging"])
+    return MemoryPlan(choices, held, phases, host, max(phases.values()), scratch)
 
 
 def plan_memory(
@@ -150,7 +183,7 @@ def plan_memory(
     start = Choices(work=work, on_gpu=on_gpu)
     plan = None
     for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
-        plan = predict(sizes, choices)
+        plan = predict(sizes, choices, budget.host)
         if _fits(plan, budget):
             return plan
     assert plan is not None
