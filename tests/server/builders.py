@@ -70,6 +70,7 @@ def make_client(
     )
     peer = settings.pop("peer", "127.0.0.1")
     settings.setdefault("feature_cache", data_dir.parent / "feature-cache")
+    settings.setdefault("compact_cache", data_dir.parent / "compact-cache")
     app = create_app(Settings(data_dir, static, rules=rules, **settings))
     return TestClient(app, base_url=base, raise_server_exceptions=False, client=(peer, 50000))
 

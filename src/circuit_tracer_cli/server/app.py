@@ -28,12 +28,13 @@ from circuit_tracer_cli.errors import (
 from circuit_tracer_cli.server.annotations import check_annotations, from_reference
 from circuit_tracer_cli.server.assets import media_type
 from circuit_tracer_cli.server.bodies import BodyCache
-from circuit_tracer_cli.server.compact import CompactCache, compact_etag
+from circuit_tracer_cli.server.compact import features_in
+from circuit_tracer_cli.server.compact_cache import Compact, CompactCache, compact_folder
 from circuit_tracer_cli.server.feature_routes import FeatureRoutes
 from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_cache
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.live import LiveTrace, live_routes
-from circuit_tracer_cli.server.paths import contained
+from circuit_tracer_cli.server.paths import contained, graph_path
 from circuit_tracer_cli.server.replies import (
     body_reply,
     bytes_reply,
@@ -73,6 +74,7 @@ class Settings:
         runs: What edits can run on.
         labels_dir: Labels that graphs of a set share; None for no sharing.
         feature_cache: Where feature records from the hub are kept; None for the user's cache folder.
+        compact_cache: Where compact forms of large graphs are kept; None for the user's cache folder.
     """
 
     data_dir: Path
@@ -84,6 +86,7 @@ class Settings:
     runs: RunQueue | None = None
     labels_dir: Path | None = None
     feature_cache: Path | None = None
+    compact_cache: Path | None = None
 
 
 class Routes:
@@ -93,14 +96,15 @@ class Routes:
         self._settings = settings
         self._graphs = GraphFolder(settings.data_dir)
         self._page = BodyCache(16 << 20)
+        self._forms = CompactCache(settings.compact_cache or compact_folder())
         self._features = FeatureRoutes(
             self._graphs,
             FeatureSources(settings.features_dir, settings.feature_cache or feature_cache()),
             None if settings.labels_dir is None else SharedLabels(settings.labels_dir),
             settings.live,
             settings.max_body,
+            self._codes,
         )
-        self._compact = CompactCache()
 
     def table(self) -> list[Route]:
         """All routes, first match wins."""
@@ -137,11 +141,17 @@ class Routes:
 
     def compact(self, request: Request) -> Response:
         """GET /api/graphs/{slug}/compact: the graph as typed arrays, with ranges; 204 if it has no such form."""
-        body = self._graphs.read(request.path_params["slug"])
-        content = self._compact.read(body)
-        if content is None:
+        form = self._form(request.path_params["slug"])
+        if form is None:
             return Response(status_code=204, headers={"Cache-Control": "no-cache"})
-        return bytes_reply(request, content, compact_etag(body))
+        return bytes_reply(request, form.content, form.etag)
+
+    def _form(self, slug: str) -> Compact | None:
+        return self._forms.read(graph_path(self._settings.data_dir, slug), partial(self._graphs.read, slug))
+
+    def _codes(self, slug: str) -> set[int] | None:
+        form = self._form(slug)
+        return None if form is None else features_in(form.content)
 
     def view(self, request: Request) -> Response:
         """GET /api/graphs/{slug}/view: the file's `metadata` and `qParams` alone, so that a page learns what changed in it."""

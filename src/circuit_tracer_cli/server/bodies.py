@@ -7,7 +7,6 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 _GZIP_FROM = 1 << 12
@@ -15,13 +14,27 @@ _GZIP_LEVEL = 3
 _HURRY_FROM = 32 << 20
 
 
-@dataclass(frozen=True, slots=True)
 class Body:
-    """One version of one file."""
+    """One version of one file. Its compressed copy is made when somebody first takes it: packing a large graph takes a second."""
 
-    content: bytes
-    etag: str
-    compressed: bytes | None
+    __slots__ = ("_packed", "content", "etag")
+
+    def __init__(self, content: bytes, etag: str) -> None:
+        self.content = content
+        self.etag = etag
+        self._packed: tuple[bytes | None] | None = None
+
+    @property
+    def compressed(self) -> bytes | None:
+        """The content as gzip, or None where that wouldn't pay."""
+        if self._packed is None:
+            self._packed = (_compressed(self.content),)
+        return self._packed[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return len(self.content) + len((self._packed and self._packed[0]) or b"")
 
 
 def etag_of(content: bytes) -> str:
@@ -30,8 +43,8 @@ def etag_of(content: bytes) -> str:
 
 
 def body_of(content: bytes) -> Body:
-    """The body of some content, compressed if that pays."""
-    return Body(content, etag_of(content), _compressed(content))
+    """The body of some content."""
+    return Body(content, etag_of(content))
 
 
 class BodyCache:
@@ -44,7 +57,6 @@ class BodyCache:
     def __init__(self, max_bytes: int = 256 << 20) -> None:
         self._max_bytes = max_bytes
         self._entries: OrderedDict[Path, tuple[tuple[int, ...], Body]] = OrderedDict()
-        self._size = 0
         self._lock = threading.Lock()
 
     def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
@@ -64,28 +76,18 @@ class BodyCache:
 
     def _keep(self, path: Path, version: tuple[int, ...], body: Body) -> None:
         with self._lock:
-            self._drop(path)
-            if _size(body) > self._max_bytes:
+            self._entries.pop(path, None)
+            if body.size > self._max_bytes:
                 return
             self._entries[path] = (version, body)
-            self._size += _size(body)
-            while self._size > self._max_bytes:
-                self._drop(next(iter(self._entries)))
-
-    def _drop(self, path: Path) -> None:
-        dropped = self._entries.pop(path, None)
-        if dropped is not None:
-            self._size -= _size(dropped[1])
+            while sum(kept.size for _, kept in self._entries.values()) > self._max_bytes:
+                self._entries.popitem(last=False)
 
 
 def file_version(path: Path) -> tuple[int, ...]:
     """What changes whenever a file does, without reading it. Raises OSError."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _size(body: Body) -> int:
-    return len(body.content) + len(body.compressed or b"")
 
 
 def _compressed(content: bytes) -> bytes | None:

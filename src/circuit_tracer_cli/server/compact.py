@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import math
 import struct
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.server.bodies import Body
@@ -27,39 +25,9 @@ _COLUMNS = ("feature", "ctx_idx", "token_prob", "influence", "activation")
 _ROUNDS = 1000
 
 
-class CompactCache:
-    """Compact forms of recently read graphs, by the entity tag of their JSON, least recently used first to go."""
-
-    def __init__(self, max_bytes: int = 256 << 20) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, bytes | None] = OrderedDict()
-        self._guard = threading.Lock()
-        self._deriving = threading.Lock()
-
-    def read(self, body: Body) -> bytes | None:
-        """The compact form, or None for a file that only JSON can express. Derived once per version."""
-        with self._guard:
-            if body.etag in self._entries:
-                self._entries.move_to_end(body.etag)
-                return self._entries[body.etag]
-        with self._deriving:
-            with self._guard:
-                if body.etag in self._entries:
-                    return self._entries[body.etag]
-            compact = compact_graph(body)
-            with self._guard:
-                self._entries[body.etag] = compact
-                while len(self._entries) > 1 and self._size() > self._max_bytes:
-                    self._entries.popitem(last=False)
-        return compact
-
-    def _size(self) -> int:
-        return sum(len(content or b"") for content in self._entries.values())
-
-
-def compact_etag(body: Body) -> str:
+def compact_etag(etag: str) -> str:
     """Entity tag of the compact form: bound to the JSON's, and another one."""
-    return f'"{body.etag.strip(chr(34))}-c{VERSION}"'
+    return f'"{etag.strip(chr(34))}-c{VERSION}"'
 
 
 def compact_graph(body: Body) -> bytes | None:
@@ -69,6 +37,42 @@ def compact_graph(body: Body) -> bytes | None:
         return _pack(graph, body.etag)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def with_view(compact: bytes, metadata: dict[str, Any], annotations: object, etag: str) -> bytes:
+    """The compact form of the same nodes and links in a file that says something else beside them."""
+    start, stop = len(MAGIC) + 12, _header_end(compact)
+    header = json.loads(compact[start:stop])
+    header |= {"etag": etag, "metadata": metadata, "qParams": annotations or {}}
+    edges = struct.unpack_from("<4sIII", compact)[3]
+    return b"".join([*_start(header, edges), memoryview(compact)[stop:]])
+
+
+def json_etag(compact: bytes) -> str:
+    """The entity tag of the JSON file that a compact form was derived from."""
+    return str(json.loads(compact[len(MAGIC) + 12 : _header_end(compact)])["etag"])
+
+
+def features_in(compact: bytes) -> set[int]:
+    """The codes of the features among the nodes of a compact form."""
+    import numpy as np
+
+    stop = _header_end(compact)
+    header = json.loads(compact[len(MAGIC) + 12 : stop])
+    plain = [kind not in ("embedding", "logit") and "error" not in kind for kind in header["types"]]
+    chosen = np.array(plain, dtype=bool)[np.array(header["type"], dtype=np.int64)]
+    codes = np.frombuffer(compact, "<f8", len(chosen), stop)[chosen]
+    return {int(code) for code in codes.tolist() if code >= 0 and code.is_integer()}
+
+
+def _header_end(compact: bytes) -> int:
+    return len(MAGIC) + 12 + int(struct.unpack_from("<4sIII", compact)[2])
+
+
+def _start(header: dict[str, Any], edges: int) -> tuple[bytes, bytes]:
+    text = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return MAGIC + struct.pack("<III", VERSION, len(text), edges), text
 
 
 def _pack(graph: dict[str, Any], etag: str) -> bytes:
@@ -81,10 +85,8 @@ def _pack(graph: dict[str, Any], etag: str) -> bytes:
     order = _by_influence(source, target, weight, inputs, _targets(nodes))
     edges = np.empty(len(weight), dtype=[("source", "<u4"), ("target", "<u4"), ("weight", "<f4")])
     edges["source"], edges["target"], edges["weight"] = source[order], target[order], weight[order]
-    header = json.dumps(_header(graph, etag), allow_nan=False, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    start = MAGIC + struct.pack("<III", VERSION, len(header), len(edges))
-    return b"".join([start, header, columns.tobytes(), inputs.tobytes(), edges.tobytes()])
+    start = _start(_header(graph, etag), len(edges))
+    return b"".join([*start, columns.tobytes(), inputs.tobytes(), edges.tobytes()])
 
 
 def _header(graph: dict[str, Any], etag: str) -> dict[str, Any]:

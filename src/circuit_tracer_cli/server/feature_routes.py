@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -14,7 +14,7 @@ from starlette.routing import Route
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile
 from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.server.feature_sources import FeatureSources
-from circuit_tracer_cli.server.features import FeatureFolder, features_of_graph, uncantor
+from circuit_tracer_cli.server.features import FeatureFolder, feature_codes, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder
 from circuit_tracer_cli.server.live import LiveTrace
 from circuit_tracer_cli.server.paths import contained
@@ -36,9 +36,10 @@ class FeatureRoutes:
         shared: SharedLabels | None,
         live: LiveTrace | None,
         max_body: int,
+        codes: Callable[[str], set[int] | None],
     ) -> None:
         self._graphs, self._sources, self._shared, self._live = graphs, sources, shared, live
-        self._max_body = max_body
+        self._max_body, self._codes = max_body, codes
 
     def table(self) -> list[Route]:
         """All routes, first match wins."""
@@ -66,19 +67,24 @@ class FeatureRoutes:
         """GET …/labels: labels of the graph's features by Cantor code; a person's come before those that files propose."""
         slug = request.path_params["slug"]
         try:
-            scan, features = self._scan(slug), features_of_graph(self._content(slug))
+            scan = self._scan(slug)
+            folder = self._sources.folder(scan)
+            shared = {} if self._shared is None else self._shared.of(scan)
+            codes = self._feature_codes(slug) if folder is not None or shared else set()
         except MissingFile:
             if self._live is None or self._live.slug != slug:
                 raise
             return JSONResponse({"labels": {}}, headers=_FRESH)
         labels: dict[str, Any] = {}
-        folder = self._sources.folder(scan)
         if folder is not None:
-            labels = {str(code): label for code, label in folder.labels(features).items()}
-        if self._shared is not None:
-            codes = {str((a + b) * (a + b + 1) // 2 + b) for a, b in features}
-            labels |= {code: label for code, label in self._shared.of(scan).items() if code in codes}
+            labels = {str(code): label for code, label in folder.labels(map(uncantor, codes)).items()}
+        labels |= {code: label for code, label in shared.items() if code in set(map(str, codes))}
         return JSONResponse({"labels": labels}, headers=_FRESH)
+
+    def _feature_codes(self, slug: str) -> set[int]:
+        partial = self._partial(slug)
+        codes = self._codes(slug) if partial is None else None
+        return feature_codes(partial or self._graphs.read(slug).content) if codes is None else codes
 
     def export_labels(self, request: Request) -> Response:
         """GET …/labels/shared: all labels of the graph's set, as a file."""
@@ -152,10 +158,6 @@ class FeatureRoutes:
         if partial is None:
             return self._graphs.metadata(slug)
         return dict(read_top_level(partial.decode(), frozenset(["metadata"])).values["metadata"])
-
-    def _content(self, slug: str) -> bytes:
-        partial = self._partial(slug)
-        return self._graphs.read(slug).content if partial is None else partial
 
     def _partial(self, slug: str) -> bytes | None:
         body = self._live.graph() if self._live is not None and self._live.slug == slug else None

@@ -65,10 +65,10 @@ def uncantor(code: int) -> tuple[int, int]:
     return total - feature, feature
 
 
-def features_of_graph(content: bytes) -> set[tuple[int, int]]:
-    """All features that a graph file holds, as (layer, feature). Entries of another form are passed over."""
+def feature_codes(content: bytes) -> set[int]:
+    """The codes of all features that a graph file holds. Entries of another form are passed over."""
     codes = (node.get("feature") for node in json.loads(content)["nodes"] if _is_feature(node))
-    return {uncantor(code) for code in codes if isinstance(code, int) and code >= 0}
+    return {code for code in codes if isinstance(code, int) and code >= 0}
 
 
 def _is_feature(node: Any) -> bool:

@@ -96,7 +96,7 @@ class GraphFolder:
             body = self._graphs.read(path, _check_graph)
             values = read_top_level(_decode(body.content), frozenset(["metadata", "qParams"])).values
             content = {"metadata": values["metadata"], "qParams": _object(values.get("qParams"))}
-            known = (version, Body(json.dumps(content, ensure_ascii=False).encode(), body.etag, None))
+            known = (version, Body(json.dumps(content, ensure_ascii=False).encode(), body.etag))
             self._views[path] = known
         return known[1]
 

@@ -31,7 +31,7 @@ def body_reply(request: Request, body: Body, media_type: str = "application/json
     headers = {"ETag": body.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if matches(request.headers.get("if-none-match"), body.etag):
         return Response(status_code=304, headers=headers)
-    if body.compressed is not None and accepts_gzip(request.headers.get("accept-encoding")):
+    if accepts_gzip(request.headers.get("accept-encoding")) and body.compressed is not None:
         headers["Content-Encoding"] = "gzip"
         return Response(body.compressed, headers=headers, media_type=media_type)
     return Response(body.content, headers=headers, media_type=media_type)
