@@ -84,6 +84,16 @@ def test_metadata_tells_how_the_graph_was_made() -> None:
     assert set(meta["timings"]) >= {"forward pass", "feature rows"}
 
 
+def test_metadata_tells_what_the_model_says_next() -> None:
+    model = replacement("llama", "clt")
+    said = attribute(list(PROMPT), model, attribution_targets=torch.tensor([3])).metadata["top_predictions"]
+    logits, _ = model.get_activations(list(PROMPT))
+    shares, ids = torch.topk(logits[0, -1].double().softmax(-1), 10)
+    assert [entry["id"] for entry in said] == ids.tolist()
+    assert [entry["probability"] for entry in said] == pytest.approx(shares.tolist(), rel=1e-4)
+    assert said[0]["token"] == model.tokenizer.decode([int(ids[0])])
+
+
 def test_progress_counts_every_row() -> None:
     progress = Recorder()
     graph = attribute(

@@ -147,7 +147,14 @@ def test_targets_are_taken_in_order(attribute: Run, here: Path) -> None:
 
 def test_the_summary_says_what_came_out(attribute: Run) -> None:
     done = attribute("-p", PROMPT, "-o", "g.pt")
-    for word in ("targets", "active features", "replacement", "completeness", "written      g.pt"):
+    for word in (
+        "targets",
+        "predictions",
+        "active features",
+        "replacement",
+        "completeness",
+        "written      g.pt",
+    ):
         assert word in done.stderr
     assert max(map(len, done.stderr.splitlines())) <= 110
 
@@ -198,8 +205,22 @@ def test_show_a_raw_and_a_pruned_graph(run: Run, raw_graph: Path) -> None:
     raw, kept = as_json(run("show", raw_graph, "--json")), as_json(run("show", "-", "--json", stdin=pruned))
     assert raw["pruning"] is None
     assert kept["pruning"]
-    for name in ("replacement_score", "completeness_score", "prompt", "targets"):
+    for name in ("replacement_score", "completeness_score", "prompt", "targets", "predictions"):
         assert raw[name] == kept[name]
+    predictions = raw["predictions"]
+    assert isinstance(predictions, list)
+    assert [set(entry) for entry in predictions] == [{"token", "id", "probability"}] * 10
+    assert "predictions  " in run("show", raw_graph).text
+
+
+def test_show_a_graph_without_predictions(run: Run, here: Path, raw_graph: Path) -> None:
+    from circuit_tracer_cli.graph.store import load_graph, save_graph
+
+    graph = load_graph(raw_graph)
+    del graph.metadata["top_predictions"]
+    save_graph(graph, here / "older.safetensors")
+    assert "predictions" not in run("show", "older.safetensors").text
+    assert as_json(run("show", "older.safetensors", "--json"))["predictions"] == []
 
 
 def test_show_lists_as_many_as_asked_for(run: Run, raw_graph: Path) -> None:

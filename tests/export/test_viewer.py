@@ -50,6 +50,22 @@ def test_every_file_is_valid(tmp_path_factory: pytest.TempPathFactory, graph: Gr
     assert [node["is_target_logit"] for node in values["nodes"]].count(True) == 1
 
 
+def test_predictions_are_carried_where_there_are_any(tmp_path: Path) -> None:
+    said = [
+        {"token": " Austin", "id": 7, "probability": 0.75},
+        {"token": " the", "id": 9, "probability": 0.125},
+    ]
+    graph = worked_example()
+    assert "top_predictions" not in created(graph, tmp_path)["metadata"]
+    for damaged in ("none", [], [*said, {"token": 3}], [{**said[0], "id": True}]):
+        graph.metadata["top_predictions"] = damaged
+        assert "top_predictions" not in created(graph, tmp_path)["metadata"]
+    graph.metadata["top_predictions"] = said
+    assert created(pruned_graph(graph, 0.8, 0.98), tmp_path)["metadata"]["top_predictions"] == said
+    listed = json.loads((tmp_path / "graph-metadata.json").read_text())["graphs"]
+    assert [entry["top_predictions"] for entry in listed] == [said]
+
+
 def test_contents(tmp_path: Path) -> None:
     graph = worked_example()
     graph.metadata["settings"] = {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, get_args
@@ -20,12 +18,14 @@ from circuit_tracer_cli.attribution.packaging import Packager, packed
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
 from circuit_tracer_cli.attribution.sources import build_sources
+from circuit_tracer_cli.attribution.stopwatch import Stopwatch
 from circuit_tracer_cli.attribution.targets import AttributionTargets
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, ModelPart
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_predictions
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
@@ -66,24 +66,6 @@ class AttributionSettings:
             raise InvalidValue(f"max_feature_nodes is {self.max_feature_nodes}, but must not be negative")
         if not 0 < self.desired_logit_prob <= 1:
             raise InvalidValue(f"desired_logit_prob is {self.desired_logit_prob}, but must lie in (0, 1]")
-
-
-class Stopwatch:
-    """Seconds per phase, told to a progress display as they begin."""
-
-    clock: Callable[[], float] = staticmethod(time.perf_counter)
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str, total: int | None = None) -> Iterator[None]:
-        """Time one phase."""
-        self.progress.phase(name, total)
-        start = self.clock()
-        yield
-        self.seconds[name] = round(self.clock() - start, 6)
 
 
 def attribute(
@@ -358,10 +340,12 @@ class Attribution:
             logit_probabilities=targets.logit_probabilities.cpu(),
             scan=self.model.scan,
             vocab_size=targets.vocab_size,
-            metadata=self.metadata(tokens, engine, targets),
+            metadata=self.metadata(tokens, frozen, engine, targets),
         )
 
-    def metadata(self, tokens: Tokens, engine: Engine, targets: AttributionTargets) -> dict[str, Any]:
+    def metadata(
+        self, tokens: Tokens, frozen: FrozenPass, engine: Engine, targets: AttributionTargets
+    ) -> dict[str, Any]:
         """How the graph was made."""
         return {
             **origin(self.model),
@@ -369,6 +353,7 @@ class Attribution:
             "targets": targets.kind,
             "settings": asdict(self.settings),
             "prompt_tokens": list(tokens.strings),
+            TOP_PREDICTIONS: top_predictions(frozen.logits, targets.reader.decode),
             "zero_positions": list(tokens.zero_positions),
             "timings": self.watch.seconds,
             "compute_block": self.size.work,

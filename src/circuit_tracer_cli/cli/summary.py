@@ -61,6 +61,13 @@ class GraphSummary:
 
         return strongest_paths(self.graph, self.n_paths) if self.n_paths else []
 
+    @property
+    def predictions(self) -> list[dict[str, Any]]:
+        """The likeliest next tokens; none for a graph that doesn't say."""
+        from circuit_tracer_cli.graph.predictions import predictions_of
+
+        return predictions_of(self.graph.metadata)
+
     def counts(self) -> dict[str, int]:
         """How many nodes of each kind are kept, and edges."""
         kinds = [node.kind for node in self.nodes.values()]
@@ -113,6 +120,7 @@ class GraphSummary:
             "prompt_tokens": graph.prompt_tokens,
             "model": graph.cfg.model_name,
             "transcoders": graph.scan,
+            "predictions": self.predictions,
             "targets": [{"token": t.token_str, "id": t.vocab_idx, "probability": p} for t, p in targets],
             "active_features": len(graph.active_features),
             "counts": self.counts(),
@@ -152,15 +160,26 @@ def headline(summary: GraphSummary) -> list[str]:
         f"{quoted(target.token_str, 24) if target.token_str else f'id:{target.vocab_idx}'} {number(p)}"
         for target, p in zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
     ]
-    more = f" and {len(targets) - 5} more" if len(targets) > 5 else ""
     return [
         f"prompt       {visible(graph.input_string, 200)}",
-        f"targets      {', '.join(targets[:5])}{more}",
+        f"targets      {_first(targets, 5)}",
+        *_predictions_line(summary.predictions),
         f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
         f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",
         f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
         *_validation_line(graph.metadata),
     ]
+
+
+def _first(texts: list[str], count: int) -> str:
+    more = f" and {len(texts) - count} more" if len(texts) > count else ""
+    return f"{', '.join(texts[:count])}{more}"
+
+
+def _predictions_line(predictions: list[dict[str, Any]]) -> list[str]:
+    """What the model says next, for a graph that knows."""
+    said = [f"{quoted(entry['token'], 24)} {number(entry['probability'])}" for entry in predictions]
+    return [f"predictions  {_first(said, 4)}"] if said else []
 
 
 def _validation_line(metadata: Mapping[str, Any]) -> list[str]:

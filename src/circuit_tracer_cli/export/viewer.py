@@ -23,6 +23,7 @@ from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
 from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD, pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
@@ -154,7 +155,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         "generator": {"name": GENERATOR, "version": circuit_tracer_cli.__version__},
         "transcoder_set": scan,
     }
-    report = report_of(graph.metadata)
+    report, predictions = report_of(graph.metadata), predictions_of(graph.metadata)
     created = graph.metadata.get("create_time_ms")
     if isinstance(created, int):
         info["create_time_ms"] = created
@@ -174,6 +175,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         extra={
             "replacement_score": pruning.replacement_score,
             "completeness_score": pruning.completeness_score,
+            **({TOP_PREDICTIONS: predictions} if predictions else {}),
             **({} if report is None else {REPORT: report}),
         },
     )

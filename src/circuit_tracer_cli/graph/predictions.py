@@ -1,0 +1,43 @@
+"""What a model says next: its likeliest tokens, as a graph carries them in its metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+TOP_PREDICTIONS = "top_predictions"
+"""The key of the predictions in the metadata of a graph and of its files."""
+COUNT = 10
+
+
+def top_predictions(
+    logits: torch.Tensor, decode: Callable[[int], str], count: int = COUNT
+) -> list[dict[str, Any]]:
+    """The likeliest next tokens, the likeliest first, as `{"token", "id", "probability"}`.
+
+    Args:
+        logits: `(vocab)`, of the last position.
+        decode: A token as text.
+        count: How many, or all if there are fewer.
+    """
+    probabilities = torch.softmax(logits.detach().cpu().double(), dim=-1)
+    top, ids = torch.topk(probabilities, min(count, len(probabilities)))
+    return [
+        {"token": decode(token), "id": token, "probability": round(probability, 9)}
+        for token, probability in zip(ids.tolist(), top.tolist(), strict=True)
+    ]
+
+
+def predictions_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The predictions that a graph carries; none for one that was made without, or where they aren't what they should be."""
+    found = metadata.get(TOP_PREDICTIONS)
+    return found if isinstance(found, list) and all(map(_is_prediction, found)) else []
+
+
+def _is_prediction(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    token, number, share = (entry.get(name) for name in ("token", "id", "probability"))
+    return isinstance(token, str) and type(number) is int and type(share) in (int, float)
