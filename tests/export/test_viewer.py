@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,24 @@ def test_annotations_survive_an_export_of_the_same(tmp_path: Path) -> None:
     annotate(tmp_path / "graph.json", pinnedIds=["E_3_0"], sg_pos="1 2")
     assert created(graph, tmp_path)["qParams"]["sg_pos"] == "1 2"
     assert created(graph, tmp_path, scan="other")["qParams"]["pinnedIds"] == []
+
+
+def test_annotations_that_fit_no_more_are_kept_aside(tmp_path: Path) -> None:
+    graph, path = worked_example(), tmp_path / "graph.json"
+    write = partial(export, slug="graph", directory=tmp_path)
+    assert write(graph) == [path, tmp_path / "graph-metadata.json"]
+    annotate(path, linkType="input", pruningThreshold=0.5)
+    assert len(write(graph, scan="other")) == 2  # nobody wrote anything that could be missed
+    annotate(path, pinnedIds=["0_7_1"], clerps=[["14", "label"]])
+    assert len(write(graph, scan="other")) == 2
+    kept = path.read_bytes()
+    *_, aside = write(graph, scan="third")
+    assert aside == tmp_path / "graph.json.bak"
+    assert aside.read_bytes() == kept
+    assert json.loads(path.read_bytes())["qParams"]["pinnedIds"] == []
+    annotate(path, pinnedIds=["0_7_1"])
+    assert write(graph, scan="fourth")[-1] == tmp_path / "graph.json.bak2"
+    assert aside.read_bytes() == kept
 
 
 def test_damaged_file_of_the_same_name_is_replaced(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
 from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.graph_files import GraphFiles
+from circuit_tracer_cli.cli.graph_files import GraphFiles, aside_note
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.progress import progress_on
@@ -160,13 +161,17 @@ def _run_in_view(
 def _say_what_came_out(
     graph: Graph, files: GraphFiles, written: list[Path], output: Output, *, served: bool
 ) -> None:
+    from circuit_tracer_cli.export.annotations import is_aside
+
+    for path in filter(is_aside, written):
+        output.warn(aside_note(path))
     if output.quiet:
         for warning in graph.metadata.get("plausibility", {}).get("warnings", ()):
             output.warn(warning)
         return
     for line in headline(GraphSummary(graph, n_nodes=0, n_paths=0)):
         output.note(line)
-    for path in written:
+    for path in filterfalse(is_aside, written):
         output.note(f"written      {path}")
     if served or files.graph_path == STREAM:
         return

@@ -10,6 +10,7 @@ import typer
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
 from circuit_tracer_cli.cli.errors import judged_by_files
+from circuit_tracer_cli.cli.graph_files import aside_note
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.slugs import invent_slug
@@ -50,6 +51,7 @@ def export(
     A raw graph is pruned first; a pruned one is taken as it is. Prints the paths of the files written.
     """
     from circuit_tracer_cli.export import FORMATS
+    from circuit_tracer_cli.export.annotations import is_aside
 
     output = Output(quiet=quiet)
     if format_ not in FORMATS:
@@ -74,7 +76,10 @@ def export(
             else examples_folder(scan or raw.scan),
         )
     for path in written:
-        output.result(str(path))
+        if is_aside(path):
+            output.warn(aside_note(path))
+        else:
+            output.result(str(path))
     if format_ == "html":
         output.note("it opens in any browser, without a server and without a network")
     if format_ == "json":

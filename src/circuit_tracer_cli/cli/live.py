@@ -76,12 +76,12 @@ class PartialGraphs:
 def _graph_file(graph: Graph, files: GraphFiles) -> bytes:
     """The graph file as it would be now, marked as partial, with the annotations that the folder has of it."""
     from circuit_tracer_cli.export.graph_json import write_graph_json
-    from circuit_tracer_cli.export.viewer import graph_parts, kept_annotations
+    from circuit_tracer_cli.export.viewer import graph_parts
 
     assert files.slug is not None
     parts = graph_parts(graph, files.slug, None, files.node_threshold, files.edge_threshold)
     metadata = dataclasses.replace(parts.metadata, extra={**parts.metadata.extra, "partial": True})
-    annotations = kept_annotations(Path(files.directory or "") / f"{files.slug}.json", parts)
+    annotations = parts.kept_annotations(Path(files.directory or "") / f"{files.slug}.json")
     document = io.BytesIO()
     write_graph_json(document, metadata, annotations, parts.nodes, parts.links())
     return document.getvalue()

@@ -20,7 +20,7 @@ from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
 from circuit_tracer_cli.export.graph_json import encode_json, write_graph_json
 from circuit_tracer_cli.export.records import FEATURE_TYPE, Node
 from circuit_tracer_cli.export.slugs import check_slug
-from circuit_tracer_cli.export.viewer import graph_parts, kept_annotations, make_folder
+from circuit_tracer_cli.export.viewer import graph_parts, make_folder
 from circuit_tracer_cli.features.pack import INDEX
 from circuit_tracer_cli.features.read import FeatureFiles
 from circuit_tracer_cli.graph.atomic import atomic_writer
@@ -62,7 +62,7 @@ def export(
     write_graph_json(
         document,
         parts.metadata,
-        kept_annotations(directory / f"{slug}.json", parts),
+        parts.kept_annotations(directory / f"{slug}.json"),
         parts.nodes,
         parts.links(),
     )

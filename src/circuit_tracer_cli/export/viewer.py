@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 import circuit_tracer_cli
-from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError
-from circuit_tracer_cli.export.graph_json import read_view, write_graph_json
+from circuit_tracer_cli.errors import InvalidValue, OutputError
+from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_annotations
+from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
 from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
 from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
@@ -65,7 +66,7 @@ def create_graph_files(
         scan=scan,
         node_threshold=None if graph.pruning and node_threshold == NODE_THRESHOLD else node_threshold,
         edge_threshold=None if graph.pruning and edge_threshold == EDGE_THRESHOLD else edge_threshold,
-    )
+    )[:2]
 
 
 def export(
@@ -81,18 +82,21 @@ def export(
 ) -> list[Path]:
     """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain.
 
+    Where some can't be kept, the file as it was stays beside the new one, and its name is returned too (`keep_aside`).
     `annotations` are what a file begins with that has none yet.
     """
     parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
     target = make_folder(directory) / f"{slug}.json"
     with locked_folder(directory):
         read_graph_list(directory)  # a damaged list is found before anything is written
-        q_params = kept_annotations(target, parts)
+        q_params = parts.kept_annotations(target)
         if annotations is not None and q_params == QParams():
-            q_params = _fitting(annotations, {node.node_id for node in parts.nodes})
+            q_params = fitting(annotations, parts.node_ids)
+        aside = keep_aside(target, q_params)
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
-        return [target, add_to_graph_list(directory, parts.metadata)]
+        written = [target, add_to_graph_list(directory, parts.metadata)]
+    return written if aside is None else [*written, aside]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,15 @@ class GraphParts:
     metadata: Metadata
     nodes: list[Node]
     pruned: Graph
+
+    @property
+    def node_ids(self) -> set[str]:
+        """Ids of the nodes that are shown."""
+        return {node.node_id for node in self.nodes}
+
+    def kept_annotations(self, path: Path) -> QParams:
+        """What an older file of this graph has been annotated with, as far as its nodes remain."""
+        return kept_annotations(path, self.metadata.prompt, self.metadata.scan, self.node_ids)
 
     def links(self) -> Iterator[Link]:
         """Every kept edge."""
@@ -231,31 +244,3 @@ def _links(graph: Graph) -> Iterator[Link]:
     for block in graph.edges.blocks():
         for source, target, weight in block.triples():
             yield Link(names[source], names[target], weight)
-
-
-def kept_annotations(path: Path, parts: GraphParts) -> QParams:
-    """The annotations of a graph file, if it shows the same graph, without the nodes that are gone."""
-    metadata, node_ids = parts.metadata, {node.node_id for node in parts.nodes}
-    try:
-        with path.open("rb") as stream:
-            was, old = read_view(stream)
-    except (OSError, BadGraphFile):
-        return QParams()
-    if (was.prompt, was.scan) != (metadata.prompt, metadata.scan):
-        return QParams()
-    return _fitting(old, node_ids)
-
-
-def _fitting(old: QParams, node_ids: set[str]) -> QParams:
-    """Annotations without the nodes that aren't there."""
-    pinned = [name for name in old.pinnedIds if name in node_ids]
-    supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.supernodes]
-    unchanged = pinned == old.pinnedIds and supernodes == old.supernodes
-    return QParams(
-        pinnedIds=pinned,
-        supernodes=[group for group in supernodes if len(group) > 1],
-        linkType=old.linkType,
-        clickedId=old.clickedId if old.clickedId in node_ids else "",
-        sg_pos=old.sg_pos if unchanged else "",  # positions are listed in the order of the pinned nodes
-        extra=old.extra,
-    )
