@@ -254,6 +254,21 @@ def chat_tokenizer(template: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, chat_template=template, **marks)
 
 
+def test_unknown_words_are_named_and_begin_no_prompt() -> None:
+    tokens = ensure_tokenized("\u00e9a\u00e9\u00ef", chat_tokenizer(GEMMA))
+    assert tokens.strings == ("<bos>", "?", "a", "?", "?")
+    assert len(tokens.notes) == 1
+    assert "no token for '\u00e9', '\u00ef'" in tokens.notes[0]
+    assert ensure_tokenized("a?", chat_tokenizer(GEMMA)).notes == ()
+
+
+def test_an_unknown_word_that_also_begins_texts_stays_first() -> None:
+    """GPT-2 has one token for everything."""
+    tokenizer = chat_tokenizer(GEMMA)
+    tokenizer.bos_token = "?"
+    assert ensure_tokenized("?a", tokenizer).strings == ("?", "a")
+
+
 @pytest.mark.parametrize(
     ("template", "texts"),
     [

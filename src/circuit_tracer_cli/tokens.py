@@ -15,6 +15,7 @@ from circuit_tracer_cli.errors import BadPrompt, InvalidType
 
 # <bos><start_of_turn>user\n, on which features of an instruction-tuned Gemma 3 say nothing about the prompt.
 _GEMMA3_PREFIX = (2, 105, 2364, 107)
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ def ensure_tokenized(
 
     Text is tokenised without special tokens of the tokenizer's own choice, so that text with and without a
     written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other
-    special token. Where the tokenizer has none at all, the ids stay as they are and a note says so.
+    special token; the one for unknown words doesn't count. Where the tokenizer has none at all, the ids stay as they are and
+    a note says so.
     Position 0 is zeroed in every case. In a conversation that's written in the tokenizer's own chat template, every position
     up to the first that another conversation could have otherwise is zeroed (`chat_prefix`); an instruction-tuned Gemma 3
     takes nothing but conversations.
@@ -65,6 +67,7 @@ def ensure_tokenized(
         raise BadPrompt("there is no tokenizer for this prompt", hint="give token ids")
     d_vocab = len(tokenizer) if d_vocab is None else d_vocab
     given = _text_ids(prompt, tokenizer) if isinstance(prompt, str) else _given_ids(prompt)
+    strangers = _unknown_words(prompt, given, tokenizer) if isinstance(prompt, str) else ()
     if not given:
         raise BadPrompt("the prompt is empty")
     _check_vocabulary(given, d_vocab)
@@ -76,8 +79,43 @@ def ensure_tokenized(
         strings=tuple(_text([token], tokenizer) for token in ids),
         text=_text(ids, tokenizer),
         zero_positions=zeroed,
-        notes=notes,
+        notes=(*notes, *strangers),
     )
+
+
+def _unknown_words(text: str, ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
+    """A note naming the parts of a text that the tokenizer has no token for, where there are any."""
+    unknown = _unknown_id(tokenizer)
+    if unknown is None or unknown not in ids:
+        return ()
+    named: list[str] = []
+    if getattr(tokenizer, "is_fast", False):
+        spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        pieces = (
+            text[start:end].strip()
+            for token, (start, end) in zip(ids, spans, strict=True)
+            if token == unknown
+        )
+        named = list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
+        if not named:
+            return ()  # they were written so
+    words = ", ".join(repr(word) for word in named[:_MOST_NAMED]) + (
+        ", …" if len(named) > _MOST_NAMED else ""
+    )
+    return (
+        f"the model has no token for {words or 'parts of the prompt'}: it sees {tokenizer.unk_token} there and can say little",
+    )
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    """The token that stands for what the tokenizer doesn't know, unless it also begins, ends or pads texts."""
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    others = (
+        (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        if tokenizer is not None
+        else ()
+    )
+    return None if unknown in others else unknown
 
 
 def _text(ids: list[int], tokenizer: Any) -> str:
@@ -190,7 +228,7 @@ def _with_first_token(ids: list[int], tokenizer: Any, d_vocab: int) -> tuple[lis
     if tokenizer is None:
         return ids, ("there is no tokenizer: the ids are taken as they are",)
     special = list(tokenizer.all_special_ids)
-    if ids[0] in special:
+    if ids[0] in special and ids[0] != _unknown_id(tokenizer):
         return ids, ()
     preferred = [tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id, *special]
     # A padding token that was added to the tokenizer alone has no embedding.
