@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 _PORTS_TO_TRY = 64
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 
 
 class Server:
@@ -54,9 +55,16 @@ class Server:
             timeout_graceful_shutdown=2,
         )
         self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._uvicorn.run, kwargs={"sockets": [listener]}, name="circuit-tracer", daemon=True
-        )
+        # Ctrl-C in the middle of `join` makes Python 3.11 take a thread for dead, so this one says itself when it ends,
+        # and whoever waits sleeps, which can be interrupted anywhere.
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="circuit-tracer", daemon=True)
+
+    def _serve(self) -> None:
+        try:
+            self._uvicorn.run(sockets=[self._listener])
+        finally:
+            self._ended.set()
 
     @property
     def url(self) -> str:
@@ -82,7 +90,7 @@ class Server:
         atexit.register(self.stop)
         limit = time.monotonic() + _START_SECONDS
         while not self._uvicorn.started:
-            if not self._thread.is_alive() or time.monotonic() > limit:
+            if self._ended.is_set() or time.monotonic() > limit:
                 self.stop()
                 raise ServerError("the server didn't start", "set CIRCUIT_TRACER_DEBUG=1 and try again")
             time.sleep(0.01)
@@ -93,15 +101,17 @@ class Server:
         if self._runs is not None:
             self._runs.close()
         self._uvicorn.should_exit = True
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_STOP_SECONDS)
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            limit = time.monotonic() + _STOP_SECONDS
+            while not self._ended.is_set() and time.monotonic() < limit:
+                time.sleep(0.01)
         self._listener.close()
 
     def wait(self) -> None:
         """Blocks until the server has stopped. Ctrl-C stops it, then raises KeyboardInterrupt."""
         try:
-            while self._thread.is_alive():
-                self._thread.join(0.5)
+            while not self._ended.is_set():
+                time.sleep(_LOOK_SECONDS)
         finally:
             self.stop()
 
