@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from circuit_tracer_cli.errors import BadPrompt, BadTarget, InvalidValue, ModelMismatch
+from circuit_tracer_cli.errors import BadPrompt, BadTarget, InvalidValue
 from circuit_tracer_cli.types import Progress
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check(request: TraceRequest) -> None:
     check_values(request)
     from circuit_tracer_cli.backends import backend_class
     from circuit_tracer_cli.backends.families import family_for
-    from circuit_tracer_cli.backends.model_config import fact, model_shape, read_config
+    from circuit_tracer_cli.backends.model_config import check_agreement, model_shape, read_config
     from circuit_tracer_cli.backends.points import feature_points
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
@@ -109,18 +109,11 @@ def check(request: TraceRequest) -> None:
     family_for(config)
     shape = model_shape(config)
     feature_points(*hooks, parallel=shape.parallel, model=str(folder), parts=shape.parts)
-    for what, theirs in (("n_layers", described.shape.n_layers), ("d_model", described.shape.d_model)):
-        ours = fact(config, what)
-        if ours != theirs:
-            raise ModelMismatch(
-                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
-                hint="name the model that they belong to with --model",
-            )
-    vocabulary = fact(config, "d_vocab")
-    if request.max_n_logits > vocabulary:
+    check_agreement(shape, described.shape, str(folder))
+    if request.max_n_logits > shape.d_vocab:
         raise InvalidValue(
-            f"max_n_logits is {request.max_n_logits}, but the vocabulary has {vocabulary} tokens",
-            hint=f"--max-n-logits {vocabulary} at most",
+            f"max_n_logits is {request.max_n_logits}, but the vocabulary has {shape.d_vocab} tokens",
+            hint=f"--max-n-logits {shape.d_vocab} at most",
         )
     check_prompt(request, folder)
 
@@ -208,8 +201,8 @@ def estimate_trace(
     """Memory and time of a request from configurations and headers; reads no weights.
 
     Args:
-        request: What would be traced; its prompt may be empty if `n_tokens` is given.
-        n_tokens: Length of the prompt; None to count the request's own.
+        request: What would be traced.
+        n_tokens: Length of the prompt; None to count the request's own, or for a usual length where that's empty.
         active: Active features per position and layer; None for what the set's name says, else a usual number.
 
     Raises:
@@ -253,7 +246,7 @@ def planned(
     sizes = trace_sizes(
         request.transcoder_set,
         model,
-        n_pos=n_tokens or count_tokens(request, str(model)),
+        n_pos=n_tokens or (count_tokens(request, str(model)) if request.prompt else None),
         dtype=DTYPES[request.dtype],
         max_feature_nodes=request.max_feature_nodes,
         n_targets=len(request.targets) or request.max_n_logits,
@@ -338,6 +331,7 @@ def trace(
     Raises:
         CircuitTracerError: one of its leaves; values, files and configurations are judged before weights are read.
     """
+    progress.phase("starting")
     with offline_mode(request.offline):
         check(request)
         plan = planned(request)[1]

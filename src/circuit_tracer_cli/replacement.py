@@ -13,8 +13,8 @@ from torch import Tensor
 from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
 from circuit_tracer_cli.backends.devices import DeviceMap, Placement, default_device, place_layers
+from circuit_tracer_cli.backends.model_config import check_agreement
 from circuit_tracer_cli.backends.points import FeaturePoints
-from circuit_tracer_cli.errors import ModelMismatch
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
 from circuit_tracer_cli.interventions.methods import generate_call
 from circuit_tracer_cli.interventions.passes import Recording
@@ -306,13 +306,5 @@ def resolve_model(name: str) -> str:
 
 def check_match(model: Backend, transcoders: Transcoders) -> None:
     """Raise ModelMismatch where model and transcoders can't belong together."""
-    for what, ours, theirs in (
-        ("layers", model.shape.n_layers, transcoders.n_layers),
-        ("d_model", model.shape.d_model, transcoders.d_model),
-    ):
-        if ours != theirs:
-            raise ModelMismatch(
-                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
-                hint=f"the model is {model.config.model_name}; name the one in the set's config.yaml with --model",
-            )
+    check_agreement(model.shape, transcoders, str(model.config.model_name))
     model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)

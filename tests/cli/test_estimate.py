@@ -36,6 +36,7 @@ def test_json_grows_with_the_prompt(run: Run) -> None:
     [
         (["--prompt", "x", "--tokens", "5"], 2, "--tokens"),
         (["--tokens", "1"], 2, "tokens"),
+        (["--tokens", "65"], 1, "at most 64"),
         (["--active", "nan", "--tokens", "5"], 2, "active"),
         (["--tokens", "5", "-t", "./nowhere"], None, "nowhere"),
         (["--tokens", "5", "-m", "./nowhere"], None, "nowhere"),

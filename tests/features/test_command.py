@@ -63,7 +63,7 @@ def test_build_and_info(text: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (["--text", "missing.txt"], 1, "no text at missing.txt"),
         (["--text", "{text}", "--layers", "3"], 2, "0:8"),
-        (["--text", "{text}", "--layers", "3:3"], 2, "layers 3:3 don't exist"),
+        (["--text", "{text}", "--layers", "3:3"], 1, "layers 3:3 don't exist"),
         (["--text", "{text}", "--context", "1"], 2, "context"),
         (["--text", "{text}", "--max-documents", "0"], 2, "max-documents"),
         (["--text", "{text}", "-t", "nowhere"], 1, "nowhere"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from circuit_tracer_cli.demo import model_dir
-from circuit_tracer_cli.errors import BadModel, CircuitTracerError, ModelMismatch, UsageError
+from circuit_tracer_cli.errors import BadModel, CircuitTracerError, InvalidValue, ModelMismatch, UsageError
 from circuit_tracer_cli.pipeline import TraceRequest, estimate_trace
 from circuit_tracer_cli.planning.facts import from_sizes, model_config, parameters, trace_sizes
 
@@ -33,6 +33,18 @@ def test_an_estimate_of_the_demo_reads_no_weights() -> None:
     assert found.device in ("cpu", "cuda", "mps")
     assert estimate_trace(request, n_tokens=60).plan.host_peak > found.plan.host_peak
     assert estimate_trace(request, active=1.0).sizes.active == 50
+
+
+def test_a_prompt_that_is_not_known_yet_has_a_usual_length(tmp_path: Path) -> None:
+    assert trace_sizes("demo", model_dir(), n_pos=None).n_pos == 64
+    assert estimate_trace(TraceRequest(prompt="")).sizes.n_pos == 64
+    with pytest.raises(InvalidValue, match="65 tokens, the model takes at most 64"):
+        trace_sizes("demo", model_dir(), n_pos=65)
+
+
+def test_a_small_set_has_few_active_features() -> None:
+    sizes = trace_sizes("demo", model_dir(), n_pos=11)
+    assert sizes.active_per_position == pytest.approx(sizes.d_transcoder / 100)
 
 
 def test_what_does_not_belong_together(tmp_path: Path) -> None:

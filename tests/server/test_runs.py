@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue, MissingFile, ModelMismatch
+from circuit_tracer_cli.pipeline import TraceRequest
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.server import runs
 from circuit_tracer_cli.server.model import ModelRunner, RunRequest
@@ -167,6 +168,16 @@ def test_a_model_in_use_is_waited_for() -> None:
     runner.adopt(demo_model())
     until(lambda: queue.describe()["state"] == "ready")
     assert queue.describe()["scan"] == "demo-clt"
+    queue.close()
+
+
+def test_a_set_that_is_named_is_loaded() -> None:
+    """As `serve -t` does: there is no prompt yet."""
+    queue = RunQueue(ModelRunner(TraceRequest(prompt="", transcoder_set="demo-plt", device="cpu")))
+    queue.start()
+    until(lambda: queue.describe()["state"] != "loading")
+    assert (queue.describe()["state"], queue.describe()["error"]) == ("ready", None)
+    assert queue.describe()["scan"] == "demo-plt"
     queue.close()
 
 

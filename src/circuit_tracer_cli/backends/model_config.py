@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from circuit_tracer_cli.backends.families import architecture_of, class_name, flat
-from circuit_tracer_cli.errors import BadModel, UnsupportedArchitecture
+from circuit_tracer_cli.errors import BadModel, ModelMismatch, UnsupportedArchitecture
 from circuit_tracer_cli.types import UnifiedConfig
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.backends.base import ModelShape
+
+
+class HasSizes(Protocol):
+    """What model and transcoders must agree in."""
+
+    @property
+    def n_layers(self) -> int:
+        """Layers."""
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+
 
 _ALIASES = {
     "n_layers": ("num_hidden_layers", "n_layer"),
@@ -71,6 +84,23 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         parts=parts,
         softcap=None if softcap is None else float(softcap),
     )
+
+
+def check_agreement(ours: HasSizes, theirs: HasSizes, model: str) -> None:
+    """Raise ModelMismatch where a model and a transcoder set can't belong together.
+
+    Args:
+        ours: Sizes of the model.
+        theirs: Sizes that the transcoders were made for.
+        model: Its name or folder.
+    """
+    for what in ("n_layers", "d_model"):
+        has, needed = getattr(ours, what), getattr(theirs, what)
+        if has != needed:
+            raise ModelMismatch(
+                f"the model has {what} {has}, the transcoders were made for {what} {needed}",
+                hint=f"the model is {model}; name the one that they belong to with --model",
+            )
 
 
 def unified_config(config: Mapping[str, Any], name: str, dtype: str) -> UnifiedConfig:

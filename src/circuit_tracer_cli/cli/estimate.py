@@ -12,11 +12,11 @@ from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.pipeline import Estimate
 
-_DEFAULT_TOKENS = 64
 
 PromptOpt = Annotated[
     str | None,
@@ -33,7 +33,7 @@ TokensOpt = Annotated[
     typer.Option(
         min=2,
         metavar="N",
-        show_default=str(_DEFAULT_TOKENS),
+        show_default=str(DEFAULT_TOKENS),
         help="Length of the prompt, instead of one.",
         rich_help_panel=own.PROMPT,
     ),
@@ -84,9 +84,7 @@ def estimate(
         lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
     )  # fmt: skip
     with judged_by_files():
-        found = estimate_trace(
-            request, n_tokens=tokens or (None if prompt else _DEFAULT_TOKENS), active=active
-        )
+        found = estimate_trace(request, n_tokens=tokens, active=active)
     if json_:
         output.data(_record(found))
         return
@@ -132,7 +130,9 @@ def _print(found: Estimate, output: Output) -> None:
         output.result(f"{found.device:<12} {_size(plan.device_peak)} of {_size(found.budget.device)} free")
     if plan.scratch:
         output.result(f"files        {_size(plan.scratch)} in temporary files meanwhile ($TMPDIR)")
-    output.result(f"time         about {_time(sum(found.seconds.values()))} once the program runs")
+    output.result(
+        f"time         about {_time(sum(found.seconds.values()))}, and some seconds for the program to start"
+    )
     lazy = [
         name
         for name, chosen in (("encoders", plan.choices.lazy_encoder), ("decoders", plan.choices.lazy_decoder))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+_STARTED = time.monotonic()
+
 
 @contextmanager
 def progress_on(output: Output, *, bars: bool) -> Iterator[Progress]:
@@ -42,16 +44,12 @@ class NotesOnly(SilentProgress):
 
 
 class Lines(NotesOnly):
-    """A line when a phase begins, with the seconds since the start: for logs."""
-
-    def __init__(self, output: Output) -> None:
-        super().__init__(output)
-        self._start = time.monotonic()
+    """A line when a phase begins, with the seconds since the program's start: for logs."""
 
     def phase(self, name: str, total: int | None = None) -> None:
         """Print the phase's name, and how many steps it will take."""
         steps = f" ({total})" if total else ""
-        self._output.note(f"{time.monotonic() - self._start:7.1f} s  {name}{steps}")
+        self._output.note(f"{time.monotonic() - _STARTED:7.1f} s  {name}{steps}")
 
 
 class Bars:

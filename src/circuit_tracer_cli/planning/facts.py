@@ -9,8 +9,8 @@ import struct
 from pathlib import Path
 from typing import Any, Literal
 
-from circuit_tracer_cli.errors import ModelMismatch, UsageError
-from circuit_tracer_cli.planning.sizes import DEFAULT_L0, TraceSizes
+from circuit_tracer_cli.errors import InvalidValue, UsageError
+from circuit_tracer_cli.planning.sizes import DEFAULT_L0, DEFAULT_TOKENS, USUAL_SHARE, TraceSizes
 
 _HEADER_LIMIT = 100_000_000
 _L0_IN_NAME = re.compile(r"(?:average_)?l0_(\d+(?:\.\d+)?)")
@@ -20,7 +20,7 @@ def trace_sizes(
     transcoder_set: str,
     model_folder: str | Path | None,
     *,
-    n_pos: int,
+    n_pos: int | None,
     dtype: str = "float32",
     max_feature_nodes: int = 7500,
     n_targets: int = 10,
@@ -31,7 +31,7 @@ def trace_sizes(
     Args:
         transcoder_set: Reference of the set.
         model_folder: Local folder of the model, or a model of the hub whose configuration is fetched.
-        n_pos: Tokens of the prompt.
+        n_pos: Tokens of the prompt; None for a usual number.
         dtype: `float32`, `bfloat16` or `float16`.
         max_feature_nodes: 0 for all.
         n_targets: Logits to explain.
@@ -40,21 +40,18 @@ def trace_sizes(
     Raises:
         CircuitTracerError: What inspecting the set or reading the configuration raises.
         ModelMismatch: They don't belong together.
+        InvalidValue: The prompt is longer than the model takes.
     """
     from circuit_tracer_cli.backends.families import family_for
-    from circuit_tracer_cli.backends.model_config import model_shape
+    from circuit_tracer_cli.backends.model_config import check_agreement, model_shape
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
     described = inspect_transcoders(transcoder_set)
     config = model_config(model_folder)
     shape, set_shape = model_shape(config), described.shape
-    for what in ("n_layers", "d_model"):
-        ours, theirs = getattr(shape, what), getattr(set_shape, what)
-        if ours != theirs:
-            raise ModelMismatch(
-                f"the model has {what} {ours}, the transcoders were made for {what} {theirs}",
-                hint="name the model that they belong to with --model",
-            )
+    check_agreement(shape, set_shape, str(model_folder))
+    if n_pos is not None and n_pos > shape.n_ctx:
+        raise InvalidValue(f"a prompt has {n_pos} tokens, the model takes at most {shape.n_ctx}")
     width: int = 4 if dtype == "float32" else 2
     stored = set_shape.stored_dtype.itemsize
     kind: Literal["plt", "clt"] = set_shape.kind
@@ -68,10 +65,11 @@ def trace_sizes(
         d_vocab=shape.d_vocab,
         kind=kind,
         d_transcoder=set_shape.d_transcoder,
-        n_pos=n_pos,
+        n_pos=min(DEFAULT_TOKENS, shape.n_ctx) if n_pos is None else n_pos,
         n_targets=n_targets,
         max_feature_nodes=max_feature_nodes,
-        active_per_position=active_per_position or _l0_of(transcoder_set, described.folder),
+        active_per_position=active_per_position
+        or _l0_of(transcoder_set, described.folder, set_shape.d_transcoder),
         model_params=parameters(model_folder, config),
         dtype_bytes=width,
         encoder_bytes=sum(set_shape.encoder_bytes) * width // stored,
@@ -81,11 +79,11 @@ def trace_sizes(
     )
 
 
-def _l0_of(reference: str, folder: Path) -> float:
-    """The mean number of active features that a published set's own path names, else the usual one."""
+def _l0_of(reference: str, folder: Path, d_transcoder: int) -> float:
+    """The mean number of active features that a published set's own path names, else the usual one of a set of its width."""
     names = [reference, *(path.name for path in sorted(folder.glob("*/*/*")) if path.is_dir())]
     found = [float(match[1]) for name in names if (match := _L0_IN_NAME.search(name))]
-    return sum(found) / len(found) if found else DEFAULT_L0
+    return sum(found) / len(found) if found else min(DEFAULT_L0, USUAL_SHARE * d_transcoder)
 
 
 def model_config(model: str | Path | None) -> dict[str, Any]:

@@ -8,6 +8,11 @@ from typing import Literal
 DEFAULT_L0 = 50.0
 """Active features per position and layer that are expected of a set which doesn't say (Ameisen et al. 2025 report tens)."""
 
+USUAL_SHARE = 0.01
+"""No more than this share of a small transcoder's features is expected to be active."""
+DEFAULT_TOKENS = 64
+"""Tokens of a prompt that isn't known yet."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSizes:

@@ -37,6 +37,10 @@ def row_flops(sizes: TraceSizes) -> float:
     return features + sizes.n_targets * one(L, P, P * P)
 
 
+BUILD_SECONDS = 0.2
+"""What it takes to build a model of any size, measured on the demo."""
+
+
 def plan_time(sizes: TraceSizes, choices: Choices, rates: Rates) -> dict[str, float]:
     """Seconds per phase, without the start of the program and the download of anything."""
     read = sizes.model_params * sizes.dtype_bytes + (0 if choices.lazy_encoder else sizes.encoder_bytes)
@@ -45,7 +49,7 @@ def plan_time(sizes: TraceSizes, choices: Choices, rates: Rates) -> dict[str, fl
     scan = sizes.encoder_bytes / (rates.disk_bytes if choices.lazy_encoder else rates.bytes)
     vectors = sizes.decoder_entries * sizes.d_model * sizes.compute_bytes
     return {
-        "loading": read / rates.disk_bytes,
+        "loading": BUILD_SECONDS + read / rates.disk_bytes,
         "forward pass": 2.0 * sizes.model_params * sizes.n_pos / rates.flops,
         "active features": max(encode, scan)
         + 4 * sizes.n_pos * sizes.d_transcoder * sizes.n_layers * 4 / rates.bytes,
