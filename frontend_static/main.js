@@ -4,6 +4,7 @@ import { addressOf, addressToShare, readAddress } from "./src/address.js";
 import { fromParams, readPositions } from "./src/annotations.js";
 import { arrange, isDefault, raise } from "./src/arrangement.js";
 import { createApi } from "./src/api.js";
+import { createAttributes } from "./src/attributes.js";
 import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
 import { embeddedApi } from "./src/embedded.js";
@@ -12,10 +13,13 @@ import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
 import { watchFile } from "./src/file-watch.js";
 import { cantor, fileGraph, maxThreshold, parseGraph, topLogit, withMetadata } from "./src/graph.js";
+import { watchList } from "./src/graph-list.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph, readAhead } from "./src/load.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
+import { useAttributeKey } from "./src/panels/attribute-table.js";
+import { labelDialog } from "./src/panels/label-dialog.js";
 import { graphInfo } from "./src/panels/graph-info.js";
 import { followTrace, mergedAnnotations, progressStrip } from "./src/live.js";
 import { header } from "./src/panels/header.js";
@@ -26,6 +30,7 @@ import { unpruned } from "./src/pruned-graph.js";
 import { followPruning } from "./src/pruning-follow.js";
 import { withDifference } from "./src/difference.js";
 import { createStore, initialState } from "./src/state.js";
+import { labelCommands } from "./src/share-labels.js";
 import { makeBoxes } from "./src/supernodes.js";
 import { clamp } from "./src/scales.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
@@ -43,7 +48,9 @@ const features = createFeatureStore((layer, feature) => api.feature(store.get("s
   onRecord: rememberLabel,
   scope: () => JSON.stringify([store.get("graph")?.metadata.scan, store.get("graph")?.metadata.transcoder_list]),
 });
+const attributes = createAttributes(store, (slug) => api.readNodes(slug));
 const services = {
+  attributes,
   features,
   runs: api.runs,
   figures: new Map(),
@@ -51,13 +58,14 @@ const services = {
 };
 const help = helpDialog();
 const info = graphInfo(store);
+const labels = labelDialog();
 let brought = false;
 let looked = null;
 let opening = 0;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
-  open: (slug) => open(slug),
+  open: (slug) => (slug === store.get("tracing")?.slug ? openTraced(slug) : open(slug)),
   refreshList,
   reload: () => open(store.get("slug")),
   async keepMine() {
@@ -83,9 +91,11 @@ const commands = {
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
+  ...(api.sharedLabels ? labelCommands(store, api, { ask: labels.ask, after: readProposedLabels }) : {}),
   info: info.open,
   help: () => help.showModal(),
   prune: () => togglePruning(store),
+  attributes: attributes.ask,
   search() {
     raise(store, "nodes");
     const field = document.getElementById("node-search");
@@ -246,10 +256,17 @@ function showPartial(json) {
   readProposedLabels(slug);
 }
 
+/** The graph under way, once there is something of it. */
+function openTraced(slug) {
+  if (latest) return showPartial(latest);
+  store.set({ notice: "Its graph appears as soon as the first rows are traced.", tracing: { ...store.get("tracing"), slug } });
+}
+
 /** Follows a trace to its end. What was selected and edited on the partial graph stays. */
-function follow({ slug }) {
+function follow({ slug, prompt }) {
   if (following) return;
   following = true;
+  store.set({ tracing: Object.freeze({ slug, prompt }) });
   const isShown = () => store.get("slug") === slug || store.get("graph") === null;
   store.set({ slug: store.get("slug") ?? slug });
   followTrace(api, {
@@ -260,6 +277,7 @@ function follow({ slug }) {
     },
     async onEnd(now) {
       strip.update(now);
+      store.set({ tracing: null });
       await refreshList();
       if (now.state === "done" && isShown()) await openFinished(slug);
     },
@@ -329,7 +347,7 @@ async function start() {
   if (message.hidden)
     report({
       message: "There are no graphs in this folder yet.",
-      hint: "circuit-tracer attribute --slug NAME writes one; this page finds it without a restart.",
+      hint: "circuit-tracer attribute --slug NAME writes one; this page opens it as soon as it is there.",
     });
 }
 
@@ -337,8 +355,9 @@ header(document.querySelector("#header"), store, commands);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(strip.element, pruningStrip(store).element);
-document.body.append(help, info.dialog, message, noticeLine(store));
+document.body.append(help, info.dialog, labels.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
+useAttributeKey(store, attributes.ask);
 store.subscribe(["selected"], showConnections);
 store.subscribe([...ADDRESSED, "edits", "layout"], updateAddress);
 window.addEventListener("pagehide", () => autosave.flush({ keepalive: true }));
@@ -347,6 +366,7 @@ window.addEventListener("beforeunload", (event) => {
 });
 window.addEventListener("online", () => autosave.flush());
 if (api.readView) {
+  watchList(api, store, { onFirst: () => store.get("graph") === null && store.get("tracing") === null && open(store.get("graphs")[0].slug) });
   const watch = watchFile(api, store, { onMetadata: takeMetadata });
   window.addEventListener("focus", watch.look);
 }

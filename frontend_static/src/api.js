@@ -55,6 +55,9 @@ export function createApi(base) {
       return { ...(await reply.json()), etag: reply.headers.get("etag") };
     },
 
+    /** Every text, number and truth value of a graph's nodes, in their order. */
+    readNodes: async (slug) => (await (await request(address("api", "graphs", slug, "nodes"))).json()).nodes,
+
     /** Saves `qParams`; returns the new tag. Status 412 means that somebody else saved first. */
     async saveAnnotations(slug, etag, params, { keepalive = false } = {}) {
       const reply = await request(address("api", "graphs", slug, "annotations"), {
@@ -78,6 +81,15 @@ export function createApi(base) {
     /** Proposed labels of the graph's features, `{code: {text, provenance, confidence}}`. */
     proposedLabels: async (slug) =>
       (await (await request(address("api", "graphs", slug, "labels"))).json()).labels,
+
+    /** All labels of a graph's transcoder set that people share, as the file to hand on; and such a file taken in, `{taken, kept}`. */
+    sharedLabels: async (slug) => (await request(address("api", "graphs", slug, "labels", "shared"))).json(),
+    async takeLabels(slug, labels, { replace = false } = {}) {
+      const url = address("api", "graphs", slug, "labels", "shared");
+      if (replace) url.searchParams.set("replace", "1");
+      const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(labels) };
+      return (await request(url, options)).json();
+    },
 
     /** The server's model, `{state: "none"}` if it has none; and runs of edits on it. */
     runs: Object.freeze({

@@ -1,7 +1,7 @@
 /* The difference of two outputs as one more node, whose links are those of the one minus those of the other. Pure. */
 
 import { percent, tokenLabel } from "./format.js";
-import { fileGraph } from "./graph.js";
+import { fileGraph, graphWithLinks } from "./graph.js";
 
 const BETWEEN = "__vs__";
 
@@ -52,16 +52,13 @@ export function withDifference(graph, text) {
   if (!pair) return base;
   const node = differenceNode(base, pair);
   const { added, parents } = differenceLinks(base, pair);
-  const links = Object.freeze(extended(base, added));
-  return Object.freeze({
+  const links = extended(base, added);
+  const extension = {
     ...base,
     base,
     nodes: Object.freeze([...base.nodes, node]),
-    links,
     index: (id) => (id === node.id ? node.index : base.index(id)),
     node: (id) => (id === node.id ? node : base.node(id)),
-    inputs: (index) => links.byTarget.subarray(links.targetStart[index], links.targetStart[index + 1]),
-    outputs: (index) => links.bySource.subarray(links.sourceStart[index], links.sourceStart[index + 1]),
     /** Bytes for all links from those of the file's: a link of the difference is kept with either of the two behind it. */
     keptToo(kept) {
       const bytes = new Uint8Array(links.source.length);
@@ -71,7 +68,8 @@ export function withDifference(graph, text) {
       });
       return bytes;
     },
-  });
+  };
+  return graphWithLinks(extension, links);
 }
 
 function differenceNode(base, { a, b }) {

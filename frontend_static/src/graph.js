@@ -8,11 +8,12 @@ const EMBEDDING_LAYER = -1;
  * One graph, ready for lookups by node index.
  *
  * Links are parallel typed arrays; `inputs(i)` and `outputs(i)` give the link numbers at node i, strongest first.
- * `share[k]` is the link's part of all absolute input into its target, between -1 and 1.
+ * `share[k]` is the link's part of all absolute input into its target, between -1 and 1. `attributes` are the nodes as the file has them,
+ * where it was read as JSON.
  */
 export function parseGraph(json) {
   const raw = Array.isArray(json.nodes) ? json.nodes : [];
-  return assemble(json, raw, (indexById) => indexLinks(...parseLinks(json.links ?? [], indexById), raw.length));
+  return assemble(json, raw, (indexById) => indexLinks(...parseLinks(json.links ?? [], indexById), raw.length), raw);
 }
 
 /** The same from what `decodeCompact` gives: raw nodes, and links that are indexed already. */
@@ -20,7 +21,7 @@ export function graphFromCompact({ header, raw, links }) {
   return assemble(header, raw, () => links);
 }
 
-function assemble(json, raw, linksOf) {
+function assemble(json, raw, linksOf, attributes = null) {
   const metadata = json.metadata ?? {};
   const tokens = (metadata.prompt_tokens ?? []).map(String);
   const topLayer = raw.reduce(
@@ -40,6 +41,7 @@ function assemble(json, raw, linksOf) {
     metadata,
     tokens,
     nodes,
+    attributes,
     duplicates,
     logitLayer: topLayer + 1,
     index: (id) => indexById.get(id) ?? -1,

@@ -12,7 +12,7 @@ import {
 } from "./actions.js";
 import { toggleTheme } from "./panels/header.js";
 
-/** `commands` are main's `search()`, `help()` and `prune()`. Returns the function that ends listening. */
+/** `commands` are main's `search()`, `help()`, `prune()` and `attributes()`. Returns the function that ends listening. */
 export function useKeyboard(store, commands) {
   const keys = {
     "/": commands.search,
@@ -28,6 +28,10 @@ export function useKeyboard(store, commands) {
     g: () => (store.get("grouping") ? finishGrouping(store) : hold()),
     Enter: () => markSelected(store),
     e: () => store.set({ editing: store.get("selected") !== null }),
+    i: () => {
+      store.set({ everyAttribute: !store.get("everyAttribute") });
+      commands.attributes();
+    },
     r: commands.prune,
     t: () => toggleTheme(store),
     u: store.undo,

@@ -1,5 +1,7 @@
 /* What pruning leaves of a graph: which nodes are seen, and the graph with the kept links alone in its indexes. Pure. */
 
+import { graphWithLinks } from "./graph.js";
+
 /**
  * Which nodes are shown, as one byte per node: those of `alive` (null for all), without the hidden, with the pinned. A node that isn't in the
  * file, such as a difference of outputs, always is.
@@ -39,12 +41,7 @@ function withLinks(graph, bytes) {
   const strongest = links.strongest.filter((k) => bytes[k]);
   const [byTarget, targetStart] = filtered(links.byTarget, links.targetStart, bytes);
   const [bySource, sourceStart] = filtered(links.bySource, links.sourceStart, bytes);
-  return Object.freeze({
-    ...graph,
-    links: Object.freeze({ ...links, count: strongest.length, strongest, byTarget, targetStart, bySource, sourceStart }),
-    inputs: (index) => byTarget.subarray(targetStart[index], targetStart[index + 1]),
-    outputs: (index) => bySource.subarray(sourceStart[index], sourceStart[index + 1]),
-  });
+  return graphWithLinks(graph, { ...links, count: strongest.length, strongest, byTarget, targetStart, bySource, sourceStart });
 }
 
 function filtered(order, start, bytes) {

@@ -12,9 +12,19 @@ const KNOWN = Object.freeze({
   strongest: "Strongest share of a target's input",
 });
 const NOT_ATTRIBUTES = new Set(["index", "code"]);
+/** Keys of the file whose numbers the plot has under its own names. */
+const ALIASES = Object.freeze({ ctx_idx: "position", token_prob: "probability", activation: "activation", influence: "influence" });
 
-/** The attributes that at least two nodes have different numbers for: `[{name, title, values}]`, NaN where a node has none. */
-export function attributes(graph) {
+/** A name from an address as the plot calls it: the file's own keys are understood too. */
+export function attributeName(name) {
+  return ALIASES[name] ?? name;
+}
+
+/**
+ * The attributes that at least two nodes have different numbers for: `[{name, title, values}]`, NaN where a node has none. `raw` are the nodes
+ * as the file has them, once they are read; a key of theirs that the plot's own names use already is told apart as `raw_KEY`.
+ */
+export function attributes(graph, raw = null) {
   const found = new Map();
   const put = (name, index, value) => {
     if (typeof value !== "number" || !Number.isFinite(value)) return;
@@ -23,7 +33,8 @@ export function attributes(graph) {
   };
   for (const node of graph.nodes) {
     for (const [name, value] of Object.entries(node)) if (!NOT_ATTRIBUTES.has(name)) put(name, node.index, value);
-    for (const [name, value] of Object.entries(node.numbers ?? {})) if (!(name in KNOWN)) put(name, node.index, value);
+    for (const [key, value] of Object.entries(raw?.[node.index] ?? {}))
+      if (!(key in ALIASES)) put(key in KNOWN ? `raw_${key}` : key, node.index, value);
     const outputs = graph.outputs(node.index);
     put("inputs", node.index, graph.inputs(node.index).length);
     put("outputs", node.index, outputs.length);

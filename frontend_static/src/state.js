@@ -78,6 +78,7 @@ export function initialState() {
   return {
     graphs: [],
     problems: [],
+    tracing: null,
     slug: null,
     graph: null,
     etag: null,
@@ -98,6 +99,8 @@ export function initialState() {
     sign: "all",
     path: null,
     difference: null,
+    attributes: null,
+    everyAttribute: false,
     query: "",
     pinned: [],
     supernodes: [],

@@ -116,6 +116,37 @@ def test_without_edits_the_finished_file_is_simply_opened(trace: Trace) -> None:
     expect(trace.page.locator(".picker option", has_text="growing")).to_have_count(1)
 
 
+def test_an_empty_folder_lists_the_graph_that_is_being_traced(trace: Trace) -> None:
+    for path in trace.folder.iterdir():
+        path.unlink()
+    trace.page.goto(trace.server.url)
+    picker = trace.page.locator(".picker")
+    expect(picker.locator("option")).to_have_text(["growing — <bos> Dallas is · being traced"])
+    expect(picker).to_have_value("growing")
+    expect(trace.page.locator(".message")).to_be_hidden()
+    trace.publish(FIRST)
+    trace.page.wait_for_selector(".plot-labels .token-label")
+    expect(picker.locator("option")).to_have_count(1)
+    trace.finish()
+    expect(picker.locator("option")).to_have_text(["growing — <bos> Dallas is"])
+
+
+def test_another_graph_and_the_traced_one_are_both_in_the_picker(trace: Trace) -> None:
+    trace.page.goto(f"{trace.server.url}?slug=demo")
+    trace.page.wait_for_selector(".plot-labels .token-label")
+    picker = trace.page.locator(".picker")
+    picker.select_option("growing")
+    expect(trace.page.locator(".notice")).to_contain_text("as soon as the first rows are traced")
+    expect(picker).to_have_value("demo")
+    trace.publish(FIRST)
+    expect(trace.page.get_by_role("button", name="Show its graph")).to_be_visible()
+    trace.page.wait_for_timeout(1000)
+    picker.select_option("growing")
+    trace.page.wait_for_function("() => location.search.includes('slug=growing')")
+    trace.finish()
+    expect(trace.page.locator(".live")).to_be_hidden()
+
+
 def test_another_graph_can_be_read_meanwhile(trace: Trace) -> None:
     trace.page.goto(f"{trace.server.url}?slug=demo")
     trace.page.wait_for_selector(".plot-labels .token-label")

@@ -375,3 +375,17 @@ def test_edits_wait_for_a_server_that_is_away(viewer: Viewer) -> None:
     viewer.saved()
     assert params(viewer)["pinnedIds"] == ["4_50_2"]
     viewer.expect_complaint("ERR_FAILED")
+
+
+def test_graphs_that_appear_are_listed_and_the_first_one_is_opened(viewer: Viewer) -> None:
+    for path in viewer.folder.iterdir():
+        path.unlink()
+    viewer.page.goto(viewer.server.url)
+    expect(viewer.page.locator(".message")).to_contain_text("no graphs in this folder yet")
+    (viewer.folder / "demo.json").write_text(json.dumps(demo()))
+    expect(viewer.page.locator(".message")).to_be_hidden()
+    expect(viewer.page.locator(".prompt")).to_have_text("<bos> Dallas is")
+    other = demo()
+    other["metadata"]["slug"] = "other"
+    (viewer.folder / "other.json").write_text(json.dumps(other))
+    expect(viewer.page.locator(".picker option")).to_have_count(2)

@@ -37,6 +37,30 @@ def test_listing_merges_files_and_metadata(data_dir: Path, client: TestClient) -
     assert [problem["slug"] for problem in reply["errors"]] == ["gone"]
 
 
+def test_the_nodes_alone_with_all_that_is_plain(data_dir: Path, client: TestClient) -> None:
+    document = make_graph("odd")
+    document["metadata"]["prompt"] = "half \ud83d"
+    document["nodes"] = [
+        {
+            "node_id": "a",
+            "feature": 3,
+            "is_target_logit": True,
+            "clerp": "é\ud83d",
+            "influence": None,
+            "extra": [1],
+        },
+        7,
+    ]
+    (data_dir / "odd.json").write_text(json.dumps(document))
+    reply = client.get("/api/graphs/odd/nodes")
+    plain = {"node_id": "a", "feature": 3, "is_target_logit": True, "clerp": "é\ud83d"}
+    assert reply.json() == {"nodes": [plain, {}]}
+    assert client.get("/api/graphs/odd/view").json()["metadata"]["prompt"] == "half \ud83d"
+    assert client.get("/api/graphs/none/nodes").status_code == 404
+    tag = {"If-None-Match": reply.headers["etag"]}
+    assert client.get("/api/graphs/odd/nodes", headers=tag).status_code == 304
+
+
 def test_new_changed_and_removed_files_are_seen_at_once(data_dir: Path, client: TestClient) -> None:
     def slugs() -> set[str]:
         return {graph["slug"] for graph in client.get("/api/graphs").json()["graphs"]}

@@ -6,16 +6,19 @@ import { editInPlace, glyph, h } from "../dom.js";
 import { nodeLabel, nodePlace, number, percent, percentile, showToken, tokenLabel } from "../format.js";
 import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
+import { attributeDetails } from "./attribute-table.js";
 import { histogram } from "./histogram.js";
 
 const HOVER_DELAY = 180;
 
 /** `features.read(layer, feature) -> Promise<record>` is given by main; it remembers what it has read. */
-export function featureDetail(element, store, { features }) {
+export function featureDetail(element, store, { features, attributes }) {
   const body = h("div", { class: "feature-detail scroll" });
   element.append(body);
   let shown = null;
   let timer = 0;
+
+  const all = (node) => attributeDetails(store, node, attributes.ask);
 
   function subject() {
     const graph = store.get("graph");
@@ -36,10 +39,10 @@ export function featureDetail(element, store, { features }) {
     shown = node;
     if (!node) return body.replaceChildren(emptyState());
     const head = heading(store, node);
-    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node));
+    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), all(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
-    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])));
+    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])), all(node));
     if (known !== undefined) return;
     try {
       const record = await features.read(node.layer, node.feature);

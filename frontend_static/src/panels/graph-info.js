@@ -2,6 +2,7 @@
 
 import { h } from "../dom.js";
 import { number } from "../format.js";
+import { validationSection } from "./validation-report.js";
 
 /** A dialog; `open()` fills it anew. */
 export function graphInfo(store) {
@@ -46,6 +47,7 @@ function sections(graph) {
       ["Replacement", score(metadata, "replacement")],
       ["Completeness", score(metadata, "completeness")],
     ]),
+    validationSection(metadata),
     section("Settings of the attribution", settings(metadata.generation_settings)),
     section("Pruning", settings({ node_threshold: metadata.node_threshold, ...metadata.pruning_settings })),
   ].filter(Boolean);

@@ -4,15 +4,17 @@ import { h, icon } from "../dom.js";
 import { openMenu } from "../menu.js";
 import { number, showToken } from "../format.js";
 import { maxThreshold } from "../graph.js";
+import { listEntries } from "../graph-list.js";
 import { applyTheme } from "../theme.js";
 import { shown } from "./pruning.js";
+import { validationBadge } from "./validation-report.js";
 
 /** `commands` come from main: `open(slug)`, `refreshList()`, `reload()`, `keepMine()`, `share()`, `help()`, `info()`, `prune()`, … */
 export function header(element, store, commands) {
   const parts = [
     picker(store, commands),
     promptText(store),
-    scores(store),
+    scores(store, commands),
     pruneButton(store, commands),
     historyButtons(store),
     saveState(store, commands),
@@ -33,18 +35,11 @@ function picker(store, commands) {
     onfocus: commands.refreshList,
   });
   const render = () => {
-    const options = store.get("graphs").map((graph) => h("option", { value: graph.slug }, optionText(graph)));
-    const broken = store
-      .get("problems")
-      .map((problem) => h("option", { disabled: true }, `${problem.slug} — ${problem.error}`));
-    list.replaceChildren(...options, ...broken);
+    const entries = listEntries({ graphs: store.get("graphs"), problems: store.get("problems"), tracing: store.get("tracing") });
+    list.replaceChildren(...entries.map(({ text, value, disabled }) => h("option", { value, disabled }, text)));
     list.value = store.get("slug") ?? "";
   };
-  return { element: list, dispose: store.subscribe(["graphs", "slug", "problems"], render) };
-}
-
-function optionText({ title_prefix: prefix, slug, prompt }) {
-  return [prefix, slug, prompt && `— ${showToken(prompt).slice(0, 90)}`].filter(Boolean).join(" ");
+  return { element: list, dispose: store.subscribe(["graphs", "slug", "problems", "tracing"], render) };
 }
 
 function promptText(store) {
@@ -59,7 +54,7 @@ function promptText(store) {
   return { element, dispose: store.subscribe(["graph"], render) };
 }
 
-function scores(store) {
+function scores(store, commands) {
   const element = h("div", { class: "scores" });
   const render = () => {
     const graph = store.get("graph");
@@ -68,6 +63,7 @@ function scores(store) {
       ...values.map(([name, value, title]) =>
         h("span", { class: "score", title }, h("span", { class: "muted" }, name), " ", value),
       ),
+      ...[graph && validationBadge(graph.metadata, commands.info)].filter(Boolean),
     );
   };
   return { element, dispose: store.subscribe(["graph"], render) };
@@ -233,6 +229,9 @@ function tools(store, commands) {
           null,
           { label: "Export annotations", run: commands.exportAnnotations },
           { label: "Import annotations …", run: commands.importAnnotations },
+          ...(commands.exportLabels
+            ? [null, { label: "Export shared labels", run: commands.exportLabels }, { label: "Import shared labels …", run: commands.importLabels }]
+            : []),
         ]),
     },
     icon("menu"),

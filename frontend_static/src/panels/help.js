@@ -15,6 +15,7 @@ const ENTRIES = [
   ["wheel, drag", "zoom and move the graph"],
   ["Shift", "hold to keep what is under the pointer"],
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
+  ["i, hold Meta", "everything that the file says about a node, in its tooltip"],
   ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],

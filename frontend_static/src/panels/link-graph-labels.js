@@ -1,6 +1,7 @@
 /* What is written around the link graph and beside the pointer: layers, tokens, outputs, the tooltip. */
 
 import { h } from "../dom.js";
+import { attributeTable } from "./attribute-table.js";
 import { nodeLabel, nodePlace, number, showToken, signedPercent, tokenLabel } from "../format.js";
 import { clamp } from "../scales.js";
 import { fontSize } from "../theme.js";
@@ -105,6 +106,7 @@ export function showTooltip(tooltip, scene, store, size) {
     h("strong", {}, nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code])),
     h("span", {}, node.kind === "feature" ? `${nodePlace(node)} · ${node.feature}` : nodePlace(node)),
     ...facts.map((fact) => h("span", { class: "fact" }, fact)),
+    ...(store.get("everyAttribute") ? [attributeTable(store, node) ?? h("span", {}, "Reading …")] : []),
   );
   const onRight = x > size.width * 0.62;
   tooltip.style.left = onRight ? "" : `${x + 14}px`;

@@ -31,7 +31,7 @@ export function linkGraph(element, store, { figures }) {
     store.subscribe(["graph", "visible"], picture.arrange),
     store.subscribe(["pruned"], picture.draw),
     store.subscribe(DRAWN_FROM, picture.draw),
-    store.subscribe(["hovered"], picture.drawHovered),
+    store.subscribe(["hovered", "everyAttribute", "attributes"], picture.drawHovered),
     watchSize(parts.plot, picture.arrange),
   ];
   return () => disposers.forEach((dispose) => dispose());

@@ -4,14 +4,14 @@ import { click, hover, pinAll } from "../actions.js";
 import { h, watchSize } from "../dom.js";
 import { nodeLabel, nodePlace, number } from "../format.js";
 import { nearestLookup } from "../layout.js";
-import { attributes, axis, isInside } from "../scatter-data.js";
+import { attributeName, attributes, axis, isInside } from "../scatter-data.js";
 import { fontSize, palette } from "../theme.js";
 import { drawScatter } from "./scatter-draw.js";
 
 const REACH = 14;
 const DEFAULTS = ["activation", "influence"];
 
-export function scatter(element, store) {
+export function scatter(element, store, { attributes: file }) {
   const parts = makeParts(store);
   element.append(parts.root);
   const plot = createPlot(store, parts);
@@ -22,7 +22,8 @@ export function scatter(element, store) {
   });
   parts.clear.addEventListener("click", () => plot.mark([]));
   const disposers = [
-    store.subscribe(["graph", "scatter", "visible", "shown"], plot.arrange),
+    store.subscribe(["shown"], () => store.get("shown").includes("scatter") && file.ask()),
+    store.subscribe(["graph", "attributes", "scatter", "visible", "shown"], plot.arrange),
     store.subscribe(["selected", "hovered", "pinned", "theme"], plot.draw),
     watchSize(parts.plot, plot.arrange),
   ];
@@ -59,8 +60,9 @@ function createPlot(store, parts) {
   /** What numbers the nodes have, looked for once the panel is seen. */
   function read() {
     const graph = store.get("graph");
-    if (graph === known) return;
-    [known, choices] = [graph, graph ? attributes(graph) : []];
+    const raw = store.get("attributes");
+    if (graph === known?.graph && raw === known.raw) return;
+    [known, choices] = [{ graph, raw }, graph ? attributes(graph, raw) : []];
     marks = new Set();
     for (const select of [parts.x, parts.y])
       select.replaceChildren(...choices.map(({ name, title }) => h("option", { value: name }, title)));
@@ -69,7 +71,7 @@ function createPlot(store, parts) {
   function chosen() {
     const asked = store.get("scatter");
     return ["x", "y"].map((end, i) => {
-      const named = choices.find(({ name }) => name === asked[end]);
+      const named = choices.find(({ name }) => name === attributeName(asked[end]));
       return named ?? choices.find(({ name }) => name === DEFAULTS[i]) ?? choices[Math.min(i, choices.length - 1)];
     });
   }

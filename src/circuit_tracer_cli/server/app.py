@@ -115,6 +115,7 @@ class Routes:
             Route("/api/graphs/{slug}", self.graph),
             Route("/api/graphs/{slug}/compact", self.compact),
             Route("/api/graphs/{slug}/view", self.view),
+            Route("/api/graphs/{slug}/nodes", self.nodes),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             *RunRoutes(self._settings.runs, partial(json_body, limit=self._settings.max_body)).table(),
             *self._features.table(),
@@ -156,6 +157,10 @@ class Routes:
     def view(self, request: Request) -> Response:
         """GET /api/graphs/{slug}/view: the file's `metadata` and `qParams` alone, so that a page learns what changed in it."""
         return body_reply(request, self._graphs.view(request.path_params["slug"]))
+
+    def nodes(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/nodes: what the file says about each node, for those who have the compact form."""
+        return body_reply(request, self._graphs.nodes(request.path_params["slug"]))
 
     async def annotate(self, request: Request) -> Response:
         """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue
+from circuit_tracer_cli.export.graph_json import encode_json
 from circuit_tracer_cli.export.graph_list import locked_folder
 from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.server.atomic import replace_content
-from circuit_tracer_cli.server.bodies import Body, BodyCache, etag_of, file_version
+from circuit_tracer_cli.server.bodies import Body, BodyCache, body_of, etag_of, file_version
 from circuit_tracer_cli.server.paths import METADATA_NAME, contained, graph_path
 
 _REQUIRED = ("metadata", "nodes", "links")
@@ -96,9 +97,19 @@ class GraphFolder:
             body = self._graphs.read(path, _check_graph)
             values = read_top_level(_decode(body.content), frozenset(["metadata", "qParams"])).values
             content = {"metadata": values["metadata"], "qParams": _object(values.get("qParams"))}
-            known = (version, Body(json.dumps(content, ensure_ascii=False).encode(), body.etag))
+            known = (version, Body(encode_json(content), body.etag))
             self._views[path] = known
         return known[1]
+
+    def nodes(self, slug: str) -> Body:
+        """All texts, numbers and truth values of every node, in the file's order. Raises as `read`."""
+        body = self._graphs.read(graph_path(self.root, slug), _check_graph)
+        nodes = read_top_level(_decode(body.content), frozenset(["nodes"])).values["nodes"]
+        plain = [
+            {key: value for key, value in _object(node).items() if isinstance(value, str | int | float)}
+            for node in nodes
+        ]
+        return body_of(encode_json({"nodes": plain}))
 
     def read_file(self, relative: str) -> Body:
         """Any file of the folder, as it is. Raises MissingFile."""
