@@ -31,7 +31,9 @@ function readCheck({ name, label, value, unit, verdict, detail }) {
 }
 
 function amount(value) {
-  return value !== 0 && Math.abs(value) < 0.001 ? value.toExponential(1).replace("e-", " · 10^−") : number(value);
+  if (value === 0 || Math.abs(value) >= 0.001) return number(value);
+  const [digits, power] = value.toExponential(1).split("e-");
+  return `${digits} × 10⁻${[...power].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`;
 }
 
 function readDate(date) {

@@ -32,7 +32,7 @@ def test_a_report_is_one_word_above_and_a_table_in_the_dialog(viewer: Viewer) ->
     badge.click()
     rows = viewer.page.locator(".validation tbody tr")
     expect(rows).to_have_count(4)
-    expect(rows.nth(0)).to_contain_text("2.1 · 10^−6")
+    expect(rows.nth(0)).to_contain_text("2.1 × 10⁻⁶")
     expect(rows.nth(0).locator(".verdict")).to_have_text("holds")
     expect(rows.nth(1)).to_contain_text("0.41 Spearman")
     expect(rows.nth(1)).to_contain_text("<script>")

@@ -23,7 +23,7 @@ test("numbers are short, also small ones, and have their units", () => {
     check("pass", { value: null }),
     check("pass", { value: 0 }),
   ).checks.map(({ value }) => value);
-  assert.deepEqual(values, ["2.1 · 10^−6", "0.723 Spearman", "–", "0"]);
+  assert.deepEqual(values, ["2.1 × 10⁻⁶", "0.723 Spearman", "–", "0"]);
 });
 
 test("what a report lacks doesn't matter", () => {

@@ -41,11 +41,13 @@ function placed(className, x, y, text, title) {
 }
 
 function rowLabels({ layout, project, plot }) {
-  return layout.rows.flatMap((row) => {
-    const [, y] = project(0, row.centre);
-    const inside = y > plot.y - 2 && y < plot.y + plot.height + 2;
-    return row.label && inside ? [placed("row-label", plot.x - 8, y, row.label)] : [];
-  });
+  const marks = layout.rows
+    .map(({ label, centre }) => ({ label, y: project(0, centre)[1] }))
+    .filter(({ label, y }) => label && y > plot.y - 2 && y < plot.y + plot.height + 2);
+  const kept = [];
+  for (const mark of [...marks.slice(-1), ...marks.slice(0, -1)])
+    if (kept.every(({ y }) => Math.abs(y - mark.y) >= 0.95 * fontSize())) kept.push(mark);
+  return kept.map(({ label, y }) => placed("row-label", plot.x - 8, y, label));
 }
 
 function tokenLabels({ graph, layout, project, plot }) {

@@ -49,6 +49,7 @@ def attribute(
     port: opt.PortOpt = opt.DEFAULT_PORT,
     host: opt.HostOpt = opt.DEFAULT_HOST,
     allow_origin: opt.AllowOriginOpt = None,
+    root_path: opt.RootPathOpt = "",
     features_dir: opt.FeaturesDirOpt = None,
     dtype: own.DTypeOpt = "float32",
     device: own.DeviceOpt = "auto",
@@ -92,7 +93,7 @@ def attribute(
         from circuit_tracer_cli.server.model import ModelRunner
 
         folder, origins = Path(files.directory or ""), tuple(allow_origin or ())
-        viewer = Viewer(folder, examples, host, port, origins, ModelRunner(request, is_busy=True))
+        viewer = Viewer(folder, examples, host, port, origins, ModelRunner(request, is_busy=True), root_path)
     with judged_by_files():
         _run(request, files, viewer, output, bars=not no_progress)
 

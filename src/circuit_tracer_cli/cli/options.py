@@ -89,5 +89,14 @@ AllowOriginOpt = Annotated[
         rich_help_panel=VIEWER,
     ),
 ]
+RootPathOpt = Annotated[
+    str,
+    typer.Option(
+        metavar="PATH",
+        help="Where a proxy shows the page, if it keeps that path: /user/me/proxy/8041.",
+        show_default="none",
+        rich_help_panel=VIEWER,
+    ),
+]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

@@ -59,6 +59,7 @@ def serve(
     host: opt.HostOpt = opt.DEFAULT_HOST,
     port: opt.PortOpt = opt.DEFAULT_PORT,
     allow_origin: opt.AllowOriginOpt = None,
+    root_path: opt.RootPathOpt = "",
     transcoder_set: ServedSetOpt = None,
     model: ServedModelOpt = None,
     dtype: shared.DTypeOpt = "float32",
@@ -80,7 +81,7 @@ def serve(
         runner = _runner(transcoder_set, model, shared.long_dtype(dtype), device, offline=offline)
     elif model is not None:
         raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
-    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner)
+    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path)
     with viewer.start() as server:
         viewer.announce(server, output)
         server.wait()

@@ -27,6 +27,7 @@ class Viewer:
         host, port: Where to listen; port 0 takes a free one.
         allow_origin: Origins of notebook proxies that may show the page.
         runner: The model that the page may run edits on.
+        root_path: Path that a proxy leaves in front of every request.
     """
 
     directory: Path
@@ -35,6 +36,7 @@ class Viewer:
     port: int = DEFAULT_PORT
     allow_origin: tuple[str, ...] = ()
     runner: ModelRunner | None = None
+    root_path: str = ""
 
     def start(self, live: LiveTrace | None = None) -> Server:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
@@ -48,6 +50,7 @@ class Viewer:
             allow_origins=self.allow_origin,
             live=live,
             model=self.runner,
+            root_path=self.root_path,
         )
 
     def announce(self, server: Server, output: Output) -> None:

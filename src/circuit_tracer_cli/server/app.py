@@ -35,6 +35,7 @@ from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_ca
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.live import LiveTrace, live_routes
 from circuit_tracer_cli.server.paths import contained, graph_path
+from circuit_tracer_cli.server.prefix import BelowPrefix
 from circuit_tracer_cli.server.replies import (
     body_reply,
     bytes_reply,
@@ -75,6 +76,7 @@ class Settings:
         labels_dir: Labels that graphs of a set share; None for no sharing.
         feature_cache: Where feature records from the hub are kept; None for the user's cache folder.
         compact_cache: Where compact forms of large graphs are kept; None for the user's cache folder.
+        root_path: A path that a proxy may leave in front of every request, as `/user/me/proxy/8041`.
     """
 
     data_dir: Path
@@ -87,6 +89,7 @@ class Settings:
     labels_dir: Path | None = None
     feature_cache: Path | None = None
     compact_cache: Path | None = None
+    root_path: str = ""
 
 
 class Routes:
@@ -212,7 +215,10 @@ def create_app(settings: Settings) -> Starlette:
     """The ASGI application for these settings. Reads nothing until the first request."""
     return Starlette(
         routes=Routes(settings).table(),
-        middleware=[Middleware(Gatekeeper, rules=settings.rules)],
+        middleware=[
+            Middleware(BelowPrefix, prefix=settings.root_path),
+            Middleware(Gatekeeper, rules=settings.rules),
+        ],
         exception_handlers={HTTPException: _http_error, CircuitTracerError: _tool_error, Exception: _bug},
     )
 

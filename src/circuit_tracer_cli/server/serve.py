@@ -18,6 +18,7 @@ import uvicorn
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.app import Settings, create_app
 from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.prefix import check_root_path
 from circuit_tracer_cli.server.runs import Runner, RunQueue
 from circuit_tracer_cli.server.security import AccessRules, check_origins
 from circuit_tracer_cli.server.shared_labels import labels_folder
@@ -135,6 +136,7 @@ def serve(
     model: ReplacementModel | Runner | None = None,
     labels_dir: str | Path | None = None,
     frame_origins: Iterable[str] = (),
+    root_path: str = "",
 ) -> Server:
     """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
 
@@ -150,11 +152,13 @@ def serve(
         model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
         labels_dir: Where labels that graphs of one set share are kept; the user's data folder when left out.
         frame_origins: Pages that may show this one in a frame, such as a notebook on this machine: `http://localhost:*`.
+        root_path: A path that a proxy leaves in front of every request, as `/user/me/proxy/8041`; one that takes it away is
+            served as well.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
         ServerError: The port is taken or the address unknown.
-        InvalidValue: The port is no port, or an origin no origin.
+        InvalidValue: The port is no port, an origin no origin, or `root_path` no path.
     """
     if isinstance(port, bool) or not 0 <= port <= 65535:
         raise InvalidValue(f"port {port} doesn't exist", "use 1 to 65535, or 0 for the next free one")
@@ -166,6 +170,7 @@ def serve(
         live=live,
         runs=None if model is None else RunQueue(_runner(model)),
         labels_dir=labels_folder() if labels_dir is None else Path(labels_dir),
+        root_path=check_root_path(root_path),
     )
     server = Server(settings, _listen(host, port))
     server.start()
