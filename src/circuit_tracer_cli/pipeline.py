@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -148,6 +148,18 @@ def prompt_text(request: TraceRequest, tokenizer: Any) -> str:
     )
 
 
+def with_whole_prompt(request: TraceRequest) -> TraceRequest:
+    """The request with its prompt as the model sees it, in the chat template if that was asked for."""
+    if not request.chat:
+        return request
+    from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+
+    name = request.model or inspect_transcoders(request.transcoder_set).config.model_name
+    text = prompt_text(request, load_tokenizer(str(model_folder(name) or name)))
+    return replace(request, prompt=text, chat=False, system=None, prefill=None)
+
+
 def model_folder(name: str | None) -> Path | None:
     """The local folder that a model name means, or None for a model of the hub. Raises for a name that is neither."""
     from circuit_tracer_cli.errors import BadModel, UsageError
@@ -237,8 +249,9 @@ def planned(
     import torch
 
     from circuit_tracer_cli.graph.edges import available_memory
-    from circuit_tracer_cli.planning import Budget, plan_memory
+    from circuit_tracer_cli.planning import plan_memory
     from circuit_tracer_cli.planning.facts import trace_sizes
+    from circuit_tracer_cli.planning.free import memory_budget
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
     name = request.model or inspect_transcoders(request.transcoder_set).config.model_name
@@ -252,9 +265,7 @@ def planned(
         n_targets=len(request.targets) or request.max_n_logits,
         active_per_position=active,
     )
-    host = available_memory(torch.device("cpu")) or 2**62
-    device = layer_devices(request)[0]
-    budget = Budget(host, None if device.type == "cpu" else available_memory(device))
+    budget = memory_budget(layer_devices(request), available_memory(torch.device("cpu")), available_memory)
     wish = request.offload.lower()
     plan = plan_memory(
         sizes,

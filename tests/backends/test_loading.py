@@ -14,7 +14,7 @@ from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.backends.families import flat
 from circuit_tracer_cli.backends.model_config import fact, read_config
-from circuit_tracer_cli.errors import MissingExtra, UnsupportedArchitecture
+from circuit_tracer_cli.errors import InvalidValue, MissingExtra, UnsupportedArchitecture
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,12 @@ def test_without_nnsight_one_line_tells_how_to_get_it(monkeypatch: pytest.Monkey
         backend_class("nnsight").from_pretrained("demo", torch.device("cpu"), torch.float32)
     assert "pip install 'circuit-tracer-cli[nnsight]'" in str(caught.value.hint)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BACKEND_NAMES)
+def test_a_server_is_never_asked(name: str) -> None:
+    with pytest.raises(InvalidValue, match="remote=True: models run here"):
+        backend_class(name).from_pretrained("demo", torch.device("cpu"), torch.float32, remote=True)
 
 
 def test_an_unknown_class_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:

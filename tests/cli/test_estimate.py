@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from circuit_tracer_cli.planning import Rates
+
 from .conftest import Run
 
 PROMPT = "Fact: the capital of the state containing Dallas is"
@@ -31,9 +33,31 @@ def test_json_grows_with_the_prompt(run: Run) -> None:
     assert set(long["seconds"]) <= set(long["phase_peak_bytes"])
 
 
+def test_devices_that_share_the_layers_are_told_one_by_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**33, 2**33))
+    monkeypatch.setattr("circuit_tracer_cli.planning.rates.measure_rates", lambda device: Rates(1e12, 1e10))
+    words = ("estimate", "--tokens", 8, "--device-map", "0-1:cuda:0,2-4:cuda:1")
+    done = run(*words)
+    assert done.code == 0, done.stderr
+    assert "MiB of 8.0 GiB free for 3 layers" in done.text
+    found = json.loads(run(*words, "--json").stdout)
+    assert [(device["name"], device["layers"]) for device in found["devices"]] == [
+        ("cuda:0", 2),
+        ("cuda:1", 3),
+    ]
+    assert found["device"] == "0-1:cuda:0,2-4:cuda:1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
+        (["--tokens", "5", "--device-map", "0-4:cpu", "--device", "cpu"], 2, "--device and --device-map"),
+        (["--tokens", "5", "--device-map", "0-4:tpu"], 2, "unknown device 'tpu'"),
+        (["--tokens", "5", "--device-map", "0-2:cpu"], 1, "leaves out layer 3"),
         (["--prompt", "x", "--tokens", "5"], 2, "--tokens"),
         (["--tokens", "1"], 2, "tokens"),
         (["--tokens", "65"], 1, "at most 64"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from circuit_tracer_cli.graph import load_graph
 from circuit_tracer_cli.pipeline import TraceRequest, load_model
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Finished, Run, Tiny
@@ -135,3 +137,67 @@ def test_a_plan_for_other_features_is_refused(intervene: Run, run: Run) -> None:
     done = run("intervene", "--plan", "plan.json", "-t", "demo")
     assert done.code == 1
     assert "leave --transcoder-set out" in done.stderr
+
+
+@pytest.fixture
+def conversing(tiny: Tiny, tmp_path: Path) -> Path:
+    """The tiny model with a chat template: 0, then 5 behind a system message, 6 around the user's, 7 before the answer."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny.model, folder)
+    template = (
+        "0 {% for m in messages %}{% if m.role == 'system' %}{{ m.content }} 5 {% else %}6 {{ m.content }} 6 {% endif %}"
+        "{% endfor %}7 "
+    )
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def test_a_conversation_is_tokenised_as_attribution_does(
+    run: Run, tiny: Tiny, conversing: Path, here: Path
+) -> None:
+    same: list[object] = ["-t", tiny.transcoders, "-m", conversing, "-p", "3 4", "--chat"]
+    same += ["--system", "9", "--prefill", "8"]
+    done = run("intervene", *same, "-e", "1/4@3=30", "--json", "--save-plan", "plan.json")
+    found = as_json(done)
+    assert found["tokens"] == ["0", "9", "5", "6", "3", "4", "6", "7", "8"]
+    assert run("attribute", *same, "--max-n-logits", 2, "-o", "g.safetensors").code == 0
+    graph = load_graph("g.safetensors")
+    assert graph.input_tokens.tolist() == [int(token) for token in found["tokens"]]
+    assert found["prompt"] == graph.input_string
+    again = as_json(
+        run("intervene", "--plan", "plan.json", "-t", tiny.transcoders, "-m", conversing, "--json")
+    )
+    assert again == found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["-p", "3", "-e", "1/4@1=1", "--system", "x"], "add --chat"),
+        (["-p", "3", "-e", "1/4@1=1", "--prefill", "x"], "add --chat"),
+        (["--plan", "plan.json", "--chat"], "--chat needs --prompt"),
+        (["-p", "3", "-e", "1/4@1=1", "--device", "cpu", "--device-map", "0-2:cpu"], "--device-map"),
+    ],
+)
+def test_what_is_no_conversation(intervene: Run, arguments: list[str], part: str) -> None:
+    done = intervene(*arguments)
+    assert done.code == 2
+    assert part in done.stderr
+
+
+def test_a_model_without_a_template_has_no_conversation(intervene: Run) -> None:
+    done = intervene("-p", "3", "--chat", "-e", "1/4@1=1")
+    assert done.code == 1
+    assert "no chat template" in done.stderr
+
+
+def test_both_backends_answer_alike(intervene: Run) -> None:
+    pytest.importorskip("nnsight")
+    given = ("-p", PROMPT, "-e", "1/4@3=30", "--json")
+    first, second = (as_json(intervene(*given, *more)) for more in ((), ("--backend", "nnsight")))
+    assert first["next_token"]["kl"] == pytest.approx(second["next_token"]["kl"], abs=1e-5)
+
+
+def test_layers_may_be_named_one_by_one(intervene: Run) -> None:
+    given = ("-p", PROMPT, "-e", "1/4@3=30", "--json")
+    assert as_json(intervene(*given, "--device-map", "0-1:cpu,2:cpu")) == as_json(intervene(*given))

@@ -35,6 +35,7 @@ from circuit_tracer_cli.backends.points import (
     feature_points,
     read_hook,
 )
+from circuit_tracer_cli.errors import InvalidValue
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -72,6 +73,11 @@ class HookedBackend:
         """Load a local folder or a model of the hub; see `loading.load_model`. Raises BadModel, UnsupportedArchitecture."""
         from circuit_tracer_cli.backends.loading import load_model
 
+        if kwargs.pop("remote", False):
+            raise InvalidValue(
+                "remote=True: models run here, not on a server",
+                hint="docs/models.md says what a server could give; --device-map spreads a large model over GPUs",
+            )
         cls.require()
         return cls(*load_model(model_name, device, dtype, **kwargs))
 

@@ -53,6 +53,7 @@ def attribute(
     features_dir: opt.FeaturesDirOpt = None,
     dtype: own.DTypeOpt = "float32",
     device: own.DeviceOpt = "auto",
+    device_map: own.DeviceMapOpt = None,
     offload: own.OffloadOpt = "auto",
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
@@ -76,6 +77,7 @@ def attribute(
         edge_threshold=edge_threshold,
     ).completed(given, server=server)
     files.check()
+    own.check_places(device, device_map)
     set_manners(output, verbose=verbose, offline=offline)
     from circuit_tracer_cli.pipeline import TraceRequest, check_values
 
@@ -83,8 +85,8 @@ def attribute(
         prompt=given, transcoder_set=transcoder_set, model=model, chat=chat, system=system, prefill=prefill,
         targets=tuple(target or ()), max_n_logits=max_n_logits, desired_logit_prob=desired_logit_prob,
         max_feature_nodes=max_feature_nodes, batch_size=batch_size, update_interval=update_interval,
-        dtype=own.long_dtype(dtype), device=device, offload=offload, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder,
-        backend=backend, offline=offline, command=typed_command(),
+        dtype=own.long_dtype(dtype), device=device, device_map=device_map, offload=offload,
+        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend, offline=offline, command=typed_command(),
     )  # fmt: skip
     check_values(request)
     examples = features_dir or examples_folder(transcoder_set)

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from circuit_tracer_cli.errors import UsageError
+
 PROMPT, TRACE, MACHINE = "Prompt and model", "What to trace", "Machine"
 
 _LONG_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -29,6 +31,17 @@ def _known_device(value: str) -> str:
     if not re.fullmatch(_DEVICES, value):
         raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:1, mps")
     return value
+
+
+def check_places(device: str, device_map: str | None) -> None:
+    """Raise for a device map that no model could follow here, and where --device says something else."""
+    if device_map is None:
+        return
+    if device != "auto":
+        raise UsageError("--device and --device-map both say where layers lie", "leave one of them out")
+    from circuit_tracer_cli.backends.devices import check_device_map
+
+    check_device_map(device_map)
 
 
 PromptOpt = Annotated[
@@ -119,6 +132,14 @@ DeviceOpt = Annotated[
         callback=_known_device,
         metavar="DEVICE",
         help="auto, cpu, cuda, cuda:1 or mps.",
+        rich_help_panel=MACHINE,
+    ),
+]
+DeviceMapOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MAP",
+        help="Layers on several devices: balanced, or 0-11:cuda:0,12-25:cuda:1.",
         rich_help_panel=MACHINE,
     ),
 ]

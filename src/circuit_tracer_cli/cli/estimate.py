@@ -61,6 +61,7 @@ def estimate(
     max_feature_nodes: own.MaxFeatureNodesOpt = 7500,
     dtype: own.DTypeOpt = "float32",
     device: own.DeviceOpt = "auto",
+    device_map: own.DeviceMapOpt = None,
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
     offload: own.OffloadOpt = "auto",
@@ -75,13 +76,14 @@ def estimate(
     if prompt is not None and tokens is not None:
         raise UsageError("--prompt and --tokens both say how long the prompt is", "name one of them")
     output = Output(quiet=quiet)
+    own.check_places(device, device_map)
     set_manners(output, offline=offline)
     from circuit_tracer_cli.pipeline import TraceRequest, estimate_trace
 
     request = TraceRequest(
         prompt=prompt or "", transcoder_set=transcoder_set, model=model, max_n_logits=max_n_logits,
         max_feature_nodes=max_feature_nodes, dtype=own.long_dtype(dtype), device=device,
-        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
+        device_map=device_map, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
     )  # fmt: skip
     with judged_by_files():
         found = estimate_trace(request, n_tokens=tokens, active=active)
@@ -105,6 +107,15 @@ def _record(found: Estimate) -> dict[str, Any]:
         "host_free_bytes": found.budget.host,
         "device_free_bytes": found.budget.device,
         "scratch_bytes": plan.scratch,
+        "devices": [
+            {
+                "name": device.name,
+                "layers": len(device.layers),
+                "peak_bytes": plan.device_peaks[device.name],
+                "free_bytes": device.free,
+            }
+            for device in found.budget.devices
+        ],
         "fits": plan.fits,
         "held_bytes": plan.held,
         "phase_peak_bytes": plan.phases,
@@ -126,7 +137,13 @@ def _print(found: Estimate, output: Output) -> None:
     output.result(f"graph        {sizes.features:,} features, {sizes.nodes:,} nodes")
     where = "memory" if plan.device_peak is None else "host memory"
     output.result(f"{where:<12} {_size(plan.host_peak)} of {_size(found.budget.host)} free")
-    if plan.device_peak is not None and found.budget.device is not None:
+    for device in found.budget.devices:
+        peak = plan.device_peaks[device.name]
+        short = "" if peak <= device.free else ", too little"
+        output.result(
+            f"{device.name:<12} {_size(peak)} of {_size(device.free)} free for {len(device.layers)} layers{short}"
+        )
+    if plan.device_peak is not None and found.budget.device is not None and not found.budget.devices:
         output.result(f"{found.device:<12} {_size(plan.device_peak)} of {_size(found.budget.device)} free")
     if plan.scratch:
         output.result(f"files        {_size(plan.scratch)} in temporary files meanwhile ($TMPDIR)")

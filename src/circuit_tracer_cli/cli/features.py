@@ -117,6 +117,7 @@ def build(
     seed: SeedOpt = 0,
     dtype: own.DTypeOpt = "float32",
     device: own.DeviceOpt = "auto",
+    device_map: own.DeviceMapOpt = None,
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
     backend: own.BackendOpt = "transformerlens",
@@ -133,6 +134,7 @@ def build(
     says otherwise). An interrupted build goes on when the same command is run again.
     """
     output = Output(quiet=quiet)
+    own.check_places(device, device_map)
     set_manners(output, verbose=verbose, offline=offline)
     from circuit_tracer_cli.features.documents import TextSource
     from circuit_tracer_cli.features.settings import BuildSettings
@@ -144,7 +146,8 @@ def build(
     )  # fmt: skip
     request = TraceRequest(
         prompt="a", transcoder_set=transcoder_set, model=model, dtype=own.long_dtype(dtype), device=device,
-        lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend, offline=offline, max_n_logits=1,
+        device_map=device_map, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend,
+        offline=offline, max_n_logits=1,
     )  # fmt: skip
     with judged_by_files():
         _check(request, settings, Path(output_dir), output)

@@ -33,6 +33,9 @@ def intervene(
     prompt: own.PromptOpt = None,
     transcoder_set: own.TranscoderSetOpt = None,
     model: shared.ModelOpt = None,
+    chat: shared.ChatOpt = False,
+    system: shared.SystemOpt = None,
+    prefill: shared.PrefillOpt = None,
     edit: own.EditOpt = None,
     plan: own.PlanOpt = None,
     save_plan: own.SavePlanOpt = None,
@@ -47,6 +50,8 @@ def intervene(
     top_k: own.TopKOpt = 5,
     dtype: shared.DTypeOpt = "float32",
     device: shared.DeviceOpt = "auto",
+    device_map: shared.DeviceMapOpt = None,
+    backend: shared.BackendOpt = "transformerlens",
     offline: shared.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -57,11 +62,13 @@ def intervene(
     """
     output = Output(quiet=quiet)
     _check_combination(prompt, edit, plan, graph, supernode)
+    _check_chat(prompt, chat=chat, parts=(system, prefill))
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
+    shared.check_places(device, device_map)
     set_manners(output, offline=offline)
     from circuit_tracer_cli.interventions.spec import parse_intervention
     from circuit_tracer_cli.interventions.supernodes import parse_factor
-    from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode
+    from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode, with_whole_prompt
 
     edits = tuple(parse_intervention(text) for text in edit or ())
     parse_factor(factor)
@@ -72,9 +79,12 @@ def intervene(
             raise _no_prompt()
         request = TraceRequest(
             prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
-            dtype=shared.long_dtype(dtype), device=device, offline=offline,
+            dtype=shared.long_dtype(dtype), device=device, device_map=device_map, backend=backend, offline=offline,
+            chat=chat, system=system, prefill=prefill,
         )  # fmt: skip
         check(request)
+        request = with_whole_prompt(request)
+        wanted = replace(wanted, prompt=request.prompt)
         _check_edits(request, wanted)
         from circuit_tracer_cli.interventions.generate import Sampling
 
@@ -110,6 +120,17 @@ def _check_combination(
         raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
     if plan is None and graph is None and not (prompt or "").strip():
         raise _no_prompt()
+
+
+def _check_chat(prompt: str | None, *, chat: bool, parts: tuple[str | None, str | None]) -> None:
+    """Raise UsageError where a conversation isn't one: parts without --chat, or a prompt that is in its template already."""
+    if not chat and any(part is not None for part in parts):
+        raise UsageError("--system and --prefill are parts of a conversation", "add --chat")
+    if chat and prompt is None:
+        raise UsageError(
+            "--chat needs --prompt: the prompt of a plan or graph is in its template already",
+            "leave --chat out",
+        )
 
 
 def _no_prompt() -> UsageError:

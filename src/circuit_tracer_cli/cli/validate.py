@@ -60,6 +60,8 @@ def validate(
     seed: SeedOpt = 0,
     dtype: DTypeOpt = None,
     device: shared.DeviceOpt = "auto",
+    device_map: shared.DeviceMapOpt = None,
+    backend: shared.BackendOpt = "transformerlens",
     offline: shared.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     save: SaveOpt = None,
@@ -74,6 +76,7 @@ def validate(
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     check_graph_destination(output_path)
     _check_suffix(save)
+    shared.check_places(device, device_map)
     set_manners(output, offline=offline)
     loaded = read_graph(graph)
     from circuit_tracer_cli.export.report import check_report_file
@@ -85,7 +88,8 @@ def validate(
 
     effort = Effort(samples=samples, perturbations=perturbations, seed=seed)
     with judged_by_files(), offline_mode(offline):
-        request = _request(loaded, transcoder_set, model, dtype, device, offline=offline)
+        request = _request(loaded, transcoder_set, model, dtype, offline=offline)
+        request = replace(request, device=device, device_map=device_map, backend=backend)
         report = _measure(loaded, request, effort, output)
     _write(loaded, report, output_path, save, output)
     if json_:
@@ -126,7 +130,6 @@ def _request(
     transcoder_set: str | None,
     model: str | None,
     dtype: str | None,
-    device: str,
     *,
     offline: bool,
 ) -> TraceRequest:
@@ -145,7 +148,6 @@ def _request(
         transcoder_set=chosen,
         model=model or (None if transcoder_set else named_model),
         dtype=shared.long_dtype(dtype or str(known)),
-        device=device,
         offline=offline,
     )
 

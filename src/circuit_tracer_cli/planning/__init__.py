@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from circuit_tracer_cli.planning.memory import MemoryPlan, plan_memory
-from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
+from circuit_tracer_cli.planning.sizes import Budget, Choices, DeviceBudget, TraceSizes
 from circuit_tracer_cli.planning.work import Rates, plan_time
 
-__all__ = ["Budget", "Choices", "MemoryPlan", "Rates", "TraceSizes", "plan_memory", "plan_time"]
+__all__ = [
+    "Budget",
+    "Choices",
+    "DeviceBudget",
+    "MemoryPlan",
+    "Rates",
+    "TraceSizes",
+    "plan_memory",
+    "plan_time",
+]

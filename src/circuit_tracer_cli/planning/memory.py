@@ -6,7 +6,7 @@ What is held through a phase adds up; what a phase needs for a moment counts in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
@@ -40,6 +40,7 @@ class MemoryPlan:
     device_peak: int | None  # None where the device is the host
     scratch: int = 0  # bytes that go to temporary files, because memory isn't there for them
     fits: bool = True
+    device_peaks: dict[str, int] = field(default_factory=dict)  # by device, where layers lie on several
 
     @property
     def peak(self) -> int:
@@ -51,7 +52,7 @@ def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
     """Bytes of everything that is held for more than one phase."""
     e, P, L, d = sizes.compute_bytes, sizes.n_pos, sizes.n_layers, sizes.d_model
     folded = L * d * (sizes.attention_width + sizes.value_width) + L * sizes.n_heads * P * P
-    images = P * P * d if P * P * d <= LARGEST_IMAGES else 0
+    images = token_images(sizes)
     return {
         "model": sizes.model_params * sizes.dtype_bytes,
         "encoders": 0 if choices.lazy_encoder else sizes.encoder_bytes,
@@ -70,6 +71,12 @@ def _vectors(sizes: TraceSizes, choices: Choices) -> float:
     P, L = sizes.n_pos, sizes.n_layers
     errors = P * L if sizes.kind == "plt" else P * L * (L + 1) // 2
     return (sizes.decoder_entries + errors) * (PADDING if choices.on_gpu else 1) + (L + 1) * P
+
+
+def token_images(sizes: TraceSizes) -> int:
+    """Elements of the tokens' images under the first attention, where the engine keeps them."""
+    images = sizes.n_pos**2 * sizes.d_model
+    return images if images <= LARGEST_IMAGES else 0
 
 
 def _edges(sizes: TraceSizes) -> int:
@@ -115,7 +122,7 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
     }
 
 
-def _moves(choices: Choices) -> bool:
+def moves(choices: Choices) -> bool:
     """Whether offloading takes anything off the device that computes."""
     return choices.offload == "disk" or (choices.offload == "cpu" and choices.on_gpu)
 
@@ -133,12 +140,12 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
     program = PROGRAM_ON_GPU if choices.on_gpu else PROGRAM
     sofar = program + base
     phases = {"loading": sofar, "forward pass": sofar + held["forward pass"] + moment["forward pass"]}
-    away = sizes.resting_bytes if _moves(choices) else 0
+    away = sizes.resting_bytes if moves(choices) else 0
     sofar += held["forward pass"] - away
     phases["active features"] = sofar + moment["active features"]
     sofar += held["source vectors"] + held["folded weights"]
     phases["source vectors"] = sofar + moment["source vectors"]
-    if _moves(choices):
+    if moves(choices):
         away += held["encoders"] + held["decoders"]
         sofar -= held["encoders"] + held["decoders"]
     used = (away if choices.offload == "cpu" else 0) if choices.on_gpu else sofar - program
@@ -183,7 +190,7 @@ def plan_memory(
     start = Choices(work=work, on_gpu=on_gpu)
     plan = None
     for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
-        plan = predict(sizes, choices, budget.host)
+        plan = _spread(predict(sizes, choices, budget.host), sizes, budget)
         if _fits(plan, budget):
             return plan
     assert plan is not None
@@ -218,7 +225,20 @@ def _ways(
     return ways
 
 
+def _spread(plan: MemoryPlan, sizes: TraceSizes, budget: Budget) -> MemoryPlan:
+    """The plan with a peak for each device, if there are several; layers on the CPU are held by the host."""
+    if not budget.devices:
+        return plan
+    from circuit_tracer_cli.planning.spread import device_peaks
+
+    peaks = device_peaks(sizes, plan.choices, budget.devices)
+    host = plan.host_peak + peaks.get("cpu", 0)
+    return replace(plan, device_peaks=peaks, device_peak=max(peaks.values()), host_peak=host)
+
+
 def _fits(plan: MemoryPlan, budget: Budget) -> bool:
-    return plan.host_peak <= budget.host and (
-        budget.device is None or plan.device_peak is None or plan.device_peak <= budget.device
-    )
+    if plan.host_peak > budget.host:
+        return False
+    if budget.devices:
+        return all(plan.device_peaks[device.name] <= device.free for device in budget.devices)
+    return budget.device is None or plan.device_peak is None or plan.device_peak <= budget.device

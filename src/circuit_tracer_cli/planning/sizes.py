@@ -102,8 +102,18 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceBudget:
+    """One of several devices that share the layers."""
+
+    name: str
+    free: int
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Memory that there is, in bytes."""
 
     host: int
     device: int | None = None  # None where the device is the host
+    devices: tuple[DeviceBudget, ...] = ()  # by first layer, where layers lie on several

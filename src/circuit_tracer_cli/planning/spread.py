@@ -1,0 +1,57 @@
+"""Peak memory of each device where layers lie on several.
+
+Everything of a layer is on its device. What layers share is at the ends:
+the embedding, the first attention's images and the rows with layer 0, the unembedding and the logits with the last layer.
+"""
+
+from __future__ import annotations
+
+from circuit_tracer_cli.planning.memory import (
+    PROGRAM,
+    PROGRAM_ON_GPU,
+    held_parts,
+    momentary_parts,
+    moves,
+    token_images,
+)
+from circuit_tracer_cli.planning.sizes import Choices, DeviceBudget, TraceSizes
+
+
+def device_peaks(sizes: TraceSizes, choices: Choices, devices: tuple[DeviceBudget, ...]) -> dict[str, int]:
+    """The peak on each device, in bytes, by its name; of a CPU among them what its layers take of the host."""
+    peaks: dict[str, int] = {}
+    for number, device in enumerate(devices):
+        first, last = number == 0, number == len(devices) - 1
+        peaks[device.name] = _peak(sizes, choices, device, first=first, last=last)
+    return peaks
+
+
+def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: bool, last: bool) -> int:
+    held, moment = held_parts(sizes, choices), momentary_parts(sizes, choices)
+    share = len(device.layers) / sizes.n_layers
+    embedding = sizes.d_vocab * sizes.d_model * sizes.dtype_bytes
+    ends = embedding * (first + last)
+    logits = 2 * sizes.d_vocab * sizes.compute_bytes
+    model = share * max(0, held["model"] - 2 * embedding) + ends
+    weights = share * (held["encoders"] + held["decoders"])
+    program = PROGRAM_ON_GPU if device.name.startswith("cuda") else PROGRAM
+    sofar = program + model + weights + share * held["forward pass"]
+    phases = [sofar + moment["forward pass"] - (0 if last else logits)]
+    if moves(choices):
+        sofar -= share * max(0, sizes.resting_bytes - 2 * embedding) + ends
+    phases.append(sofar + moment["active features"])
+    images = token_images(sizes) * sizes.compute_bytes
+    sofar += _share_of_vectors(sizes, device) * held["source vectors"]
+    sofar += share * (held["folded weights"] - images) + first * images
+    phases.append(sofar + moment["source vectors"])
+    if moves(choices):
+        sofar -= weights
+    phases.append(sofar + first * held["encoder rows"] + moment["rows"])
+    return round(max(phases))
+
+
+def _share_of_vectors(sizes: TraceSizes, device: DeviceBudget) -> float:
+    """The share of the vectors that write to a device's layers; across layers a late layer is written to by all before it."""
+    if sizes.kind == "plt":
+        return len(device.layers) / sizes.n_layers
+    return sum(layer + 1 for layer in device.layers) / (sizes.n_layers * (sizes.n_layers + 1) / 2)
