@@ -18,7 +18,8 @@ help: ## List the targets
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
-	touch $(STAMP)
+	@touch $(STAMP)
+	@echo "installed into $(VENV); put circuit-tracer on this shell's path with: . $(BIN)/activate"
 
 setup: $(STAMP) ## Make .venv and install the package in it, with everything pinned
 

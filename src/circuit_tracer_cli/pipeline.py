@@ -97,6 +97,7 @@ def check(request: TraceRequest) -> None:
     from circuit_tracer_cli.backends.model_config import check_agreement, model_shape, read_config
     from circuit_tracer_cli.backends.points import feature_points
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+    from circuit_tracer_cli.transcoders.references import EMBEDDED
 
     backend_class(request.backend)
     described = inspect_transcoders(request.transcoder_set)
@@ -104,6 +105,11 @@ def check(request: TraceRequest) -> None:
     hooks = described.config.feature_input_hook, described.config.feature_output_hook
     folder = model_folder(request.model or described.config.model_name)
     if folder is None:
+        if request.transcoder_set in EMBEDDED:
+            raise InvalidValue(
+                f"the embedded transcoders belong to the embedded model, not to {request.model}",
+                hint="name the model's own with --transcoder-set, for example user/repo or a folder",
+            )
         return
     config = read_config(folder)
     family_for(config)

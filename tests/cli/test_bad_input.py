@@ -147,6 +147,11 @@ BAD_TRACES = {
     "several tokens as a target": (["-p", PROMPT, "--target", "3 4"], 1, "3 4"),
     "unknown id as a target": (["-p", PROMPT, "--target", "id:48"], 1, "48"),
     "more logits than tokens": (["-p", PROMPT, "--max-n-logits", "49"], 1, "48"),
+    "a model of the hub without its transcoders": (
+        ["-p", PROMPT, "-m", "google/gemma-2-2b", "-t", "demo"],
+        1,
+        "gemma",
+    ),
     "unknown model folder": (["-p", PROMPT, "-m", "./no-model"], 1, "no-model"),
     "unknown transcoder folder": (["-p", PROMPT, "-t", "./no-set"], 1, "no-set"),
 }
@@ -244,6 +249,27 @@ def test_a_bad_graph_file(
 @pytest.mark.parametrize("command", ["show", "prune", "export"])
 def test_no_such_graph_file(run: Run, here: Path, command: str) -> None:
     assert_refused(run(command, "no.safetensors"), 1, here, "no.safetensors")
+
+
+def test_a_mistyped_example_is_guessed(run: Run, here: Path) -> None:
+    done = run("demo", "--prompt-id", "dalas")
+    assert_refused(done, 2, here, "'dalas'")
+    assert "did you mean dallas?" in done.stderr
+
+
+def test_a_folder_is_no_graph_file(run: Run, here: Path, tmp_path: Path, raw_graph: Path) -> None:
+    done = run("show", raw_graph.parent)
+    assert_refused(done, 1, here, "is a folder")
+    assert f"such as {raw_graph}" in done.stderr
+    (tmp_path / "empty").mkdir()
+    assert "attribute -o" in run("show", tmp_path / "empty").stderr
+
+
+def test_the_other_kind_of_graph_file_is_named(run: Run, here: Path, raw_graph: Path, tmp_path: Path) -> None:
+    run("export", raw_graph, "--slug", "x", "--graph-file-dir", tmp_path / "files", "-q")
+    assert_refused(run("show", tmp_path / "files" / "x.json"), 1, here, "JSON, such as the viewer reads")
+    edits = ["--graph", raw_graph, "--supernode", "Texas"]
+    assert_refused(run("intervene", *edits), 1, here, "is a raw graph")
 
 
 def test_other_thresholds_on_a_pruned_graph(run: Run, here: Path, raw_graph: Path, tmp_path: Path) -> None:

@@ -205,6 +205,8 @@ def test_foreign_files() -> None:
         load_graph(io.BytesIO(weights))
     with pytest.raises(BadGraphFile, match="no graph file"):
         load_graph(io.BytesIO(b"hello, world: this is text"))
+    with pytest.raises(BadGraphFile, match="JSON"):
+        load_graph(io.BytesIO(b'{"metadata": {}, "nodes": []}'))
     with pytest.raises(BadGraphFile, match="empty"):
         load_graph(io.BytesIO(b""))
 

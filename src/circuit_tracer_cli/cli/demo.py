@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import shlex
 import sys
@@ -123,7 +124,13 @@ def _chosen(prompt_id: str) -> DemoPrompt:
     for number, entry in enumerate(prompts(), 1):
         if prompt_id in {entry["id"], str(number)}:
             return entry
-    raise InvalidValue(f"there is no example prompt {prompt_id!r}", "circuit-tracer demo --list")
+    near = difflib.get_close_matches(prompt_id, [entry["id"] for entry in prompts()], n=1)
+    hint = (
+        f"did you mean {near[0]}? circuit-tracer demo --list has all"
+        if near
+        else "circuit-tracer demo --list"
+    )
+    raise InvalidValue(f"there is no example prompt {prompt_id!r}", hint)
 
 
 def _trace(

@@ -184,6 +184,7 @@ def print_next(
         output.note(f"  {one.command}")
         output.note(f"      {one.effect}")
     output.note("  circuit-tracer demo --check")
-    output.note("      the same for every state and country, counted")
+    same = "the same" if "place" in chosen else "places off and swapped"
+    output.note(f"      {same} for every state and country, counted")
     output.note("  circuit-tracer demo --list")
     output.note("")

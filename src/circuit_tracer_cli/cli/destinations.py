@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STREAM = "-"
 SUFFIXES = (".safetensors", ".pt")
+_MAKE_ONE = "make one with `circuit-tracer attribute -o graph.safetensors`"
 
 
 def read_graph(argument: str) -> Graph:
@@ -29,11 +30,11 @@ def read_graph(argument: str) -> Graph:
             "no graph: none is named and nothing is piped in", "name a graph file, or pipe one in"
         )
     path = Path(argument)
-    if argument != STREAM and (path.is_dir() or not path.exists()):
-        kind = "is a folder" if path.is_dir() else "doesn't exist"
-        raise MissingFile(
-            f"graph file {argument} {kind}", "make one with `circuit-tracer attribute -o graph.safetensors`"
-        )
+    if argument != STREAM and path.is_dir():
+        held = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        raise MissingFile(f"{argument} is a folder", f"name a file, such as {held[0]}" if held else _MAKE_ONE)
+    if argument != STREAM and not path.exists():
+        raise MissingFile(f"graph file {argument} doesn't exist", _MAKE_ONE)
     from circuit_tracer_cli.graph.store import load_graph
 
     return load_graph(sys.stdin.buffer if argument == STREAM else path, streaming=True)

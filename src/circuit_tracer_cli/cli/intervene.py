@@ -278,6 +278,16 @@ def _print(experiment: Experiment, output: Output) -> None:
             for f in shown
         ],
     )
+    idle = [f for f in experiment.features if f.before == f.after]
+    if idle:
+        output.note(
+            f"{len(idle)} of {len(experiment.features)} features have the value already that they are given"
+            + (
+                "; they aren't active here, and a factor of nothing is nothing"
+                if not any(f.after for f in idle)
+                else ""
+            )
+        )
     if len(shown) < len(experiment.features):
         output.result(f"… and {len(experiment.features) - len(shown)} more")
     output.result()

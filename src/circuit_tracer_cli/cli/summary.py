@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.graph.paths import Path as GraphPath
     from circuit_tracer_cli.graph.views import NodeView
+    from circuit_tracer_cli.types import LogitTarget
 
 VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
 """How the verdict of a check reads in a terminal."""
@@ -135,6 +136,8 @@ class GraphSummary:
             "strongest_paths": [
                 {
                     "nodes": [self.nodes[index].node_id for index in path.nodes],
+                    "names": [self.name(index) for index in path.nodes],
+                    "labels": [self.label(index) or None for index in path.nodes],
                     "weights": list(path.weights),
                     "strength": path.strength,
                     "share": self.share(path),
@@ -157,7 +160,7 @@ def headline(summary: GraphSummary) -> list[str]:
     state = f"pruned at {pruning.node_threshold:g} / {pruning.edge_threshold:g}" if pruning else "not pruned"
     replacement, completeness = summary.scores
     targets = [
-        f"{quoted(target.token_str, 24) if target.token_str else f'id:{target.vocab_idx}'} {number(p)}"
+        _target(target, p, graph.vocab_size)
         for target, p in zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
     ]
     return [
@@ -169,6 +172,12 @@ def headline(summary: GraphSummary) -> list[str]:
         f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
         *_validation_line(graph.metadata),
     ]
+
+
+def _target(target: LogitTarget, weight: float, d_vocab: int) -> str:
+    """A token with its probability, or a direction with its weight."""
+    name = quoted(target.token_str, 24) if target.token_str else f"id:{target.vocab_idx}"
+    return f"{name} {number(weight)}" if target.vocab_idx < d_vocab else f"{name}, of weight {number(weight)}"
 
 
 def _first(texts: list[str], count: int) -> str:

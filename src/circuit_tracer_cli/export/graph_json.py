@@ -56,6 +56,11 @@ def read_graph_json(content: bytes | str, source: str = "the graph file") -> Gra
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
+        if isinstance(content, bytes) and (content[:4] == b"PK\x03\x04" or content[8:9] == b"{"):
+            raise BadGraphFile(
+                f"{source} is a raw graph, not the JSON that the viewer reads",
+                f"make that with `circuit-tracer export {source}`",
+            ) from error
         raise BadGraphFile(f"{source} isn't valid JSON", "it may be truncated: export it again") from error
     try:
         return graph_file_from(values)

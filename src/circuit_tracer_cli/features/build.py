@@ -111,7 +111,11 @@ def scan_name(model: ReplacementModel) -> str:
 
 def model_label(model: ReplacementModel) -> str:
     """The model's name in the files: of a folder only its last part, which says nothing about this machine."""
+    from circuit_tracer_cli.demo import model_dir
+
     name = model.cfg.model_name
+    if Path(name).resolve() == model_dir().resolve():
+        return "demo"
     return Path(name).resolve().name if Path(name).expanduser().is_dir() else name
 
 

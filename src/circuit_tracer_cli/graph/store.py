@@ -136,6 +136,11 @@ def _load(path: Path, source: str, streaming: bool) -> Graph:
             raise BadGraphFile(
                 f"{source} is empty", "the command that should have written it may have failed"
             )
+        elif start.lstrip()[:1] == b"{":
+            raise BadGraphFile(
+                f"{source} is JSON, such as the viewer reads, and no raw graph",
+                "name the .safetensors or .pt file that `attribute -o` wrote",
+            )
         else:
             raise BadGraphFile(
                 f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them"

@@ -12,7 +12,8 @@ from circuit_tracer_cli.errors import BadTranscoders, MissingFile, UnknownRefere
 from circuit_tracer_cli.transcoders.known import ALIASES, KNOWN_SETS
 
 _DEMO_DATA = Path(__file__).parent.parent / "demo" / "data"
-_EMBEDDED = {"demo": "clt", "demo-clt": "clt", "demo-plt": "plt"}
+EMBEDDED = {"demo": "clt", "demo-clt": "clt", "demo-plt": "plt"}
+"""References of the sets that come with the program, and their folders."""
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_PATH = re.compile(rf"({_NAME}/{_NAME})((?:/[^/@?#\s]+)*)/?")
 _REVISION = re.compile(r"[\w][\w./-]*")
@@ -62,7 +63,7 @@ def resolve(reference: str | Path) -> LocalReference | HubReference:
         BadTranscoders: It is a file.
     """
     text = str(reference)
-    if text in _EMBEDDED:
+    if text in EMBEDDED:
         return LocalReference(_embedded(text), text)
     if not text.strip():
         raise UnknownReference("no transcoder set is named", hint="pass a folder with a config.yaml, or demo")
@@ -111,7 +112,7 @@ def hub_uri(text: str) -> HubReference:
 
 def nearest_known(text: str) -> str | None:
     """The known reference that a mistyped one most likely means."""
-    names = [*_EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
+    names = [*EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
     return near[0] if near else None
 
@@ -129,7 +130,7 @@ def _expand(text: str) -> Path:
 
 
 def _embedded(name: str) -> Path:
-    folder = _DEMO_DATA / _EMBEDDED[name]
+    folder = _DEMO_DATA / EMBEDDED[name]
     if not folder.is_dir():
         raise MissingFile(
             f"the embedded set {name!r} isn't in this installation", hint="reinstall circuit-tracer-cli"
