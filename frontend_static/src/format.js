@@ -39,6 +39,17 @@ export function percent(fraction) {
   return `${Number(value.toPrecision(value >= 10 ? 3 : 2))} %`;
 }
 
+/** A node's own share of all influence: `15.8 %`, or `≤ 0.3 %` where the file tells no more. */
+export function ownInfluence({ ownInfluence: share, influenceAtMost }) {
+  if (share === null || share === undefined) return "–";
+  return `${influenceAtMost ? "≤ " : ""}${percent(share)}`;
+}
+
+/** What a node's influence is, and its rank's cumulative score. */
+export function influenceTitle({ influence }) {
+  return `Own share of all influence on the outputs. Together with every more influential node: ${number(influence)} (cumulative influence)`;
+}
+
 /** A number with three significant digits and no exponent where that stays short. */
 export function number(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";

@@ -1,5 +1,6 @@
 /* From a graph file's JSON to an immutable, indexed model. Pure: no DOM, no fetch. */
 
+import { ownShares } from "./influence.js";
 import { indexLinks } from "./links.js";
 
 const EMBEDDING_LAYER = -1;
@@ -28,8 +29,9 @@ function assemble(json, raw, linksOf, attributes = null) {
     (top, node) => (isLogit(node) ? top : Math.max(top, layerOf(node))),
     EMBEDDING_LAYER,
   );
+  const own = ownShares(raw.map((node) => finiteOrNull(node.influence)));
   const nodes = Object.freeze(
-    raw.map((node, index) => parseNode(node, index, topLayer + 1, metadata, tokens)),
+    raw.map((node, index) => parseNode(node, index, topLayer + 1, metadata, tokens, own[index])),
   );
   const indexById = new Map();
   let duplicates = 0;
@@ -60,7 +62,7 @@ export function graphWithLinks(graph, links) {
   });
 }
 
-function parseNode(raw, index, logitLayer, metadata, tokens) {
+function parseNode(raw, index, logitLayer, metadata, tokens, own) {
   const kind = kindOf(raw);
   const layer = kind === "logit" ? logitLayer : layerOf(raw);
   const position = Number(raw.ctx_idx) || 0;
@@ -78,6 +80,8 @@ function parseNode(raw, index, logitLayer, metadata, tokens) {
     logitToken: kind === "logit" ? outputToken(clerp) : null,
     probability: kind === "logit" ? Number(raw.token_prob) || 0 : null,
     influence: finiteOrNull(raw.influence),
+    ownInfluence: own?.share ?? null,
+    influenceAtMost: own?.atMost ?? false,
     activation: finiteOrNull(raw.activation),
   });
 }

@@ -8,7 +8,7 @@ export const RANGES = Object.freeze([
   { name: "layer", title: "Layer", value: (node) => node.layer },
   { name: "position", title: "Position", value: (node) => node.position },
   { name: "activation", title: "Activation", value: (node) => node.activation },
-  { name: "influence", title: "Influence", value: (node) => node.influence },
+  { name: "influence", title: "Influence (%)", value: (node) => (node.ownInfluence === null ? null : node.ownInfluence * 100) },
 ]);
 
 const last = (value, fallback) => (value === null ? fallback : value);

@@ -4,6 +4,7 @@ const KNOWN = Object.freeze({
   layer: "Layer",
   position: "Position",
   activation: "Activation",
+  ownInfluence: "Influence",
   influence: "Cumulative influence",
   probability: "Output probability",
   feature: "Feature index",

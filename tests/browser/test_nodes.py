@@ -18,7 +18,7 @@ def test_filters_by_number_narrow_the_list_and_pin_it(viewer: Viewer) -> None:
     viewer.page.get_by_label("Layer from").fill("2")
     viewer.page.get_by_label("Layer to").fill("2")
     expect(rows).to_have_text(["Texas", "say a capital", "Feature 22"])
-    viewer.page.get_by_label("Influence to", exact=True).fill("0.75")
+    viewer.page.get_by_label("Influence (%) from", exact=True).fill("8")
     expect(rows).to_have_text(["Texas", "say a capital"])
     expect(viewer.page.get_by_role("button", name="Filters · 2")).to_be_visible()
     viewer.page.get_by_role("button", name="Pin 2").click()

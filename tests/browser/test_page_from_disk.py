@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from circuit_tracer_cli.cli.summary import GraphSummary
 from circuit_tracer_cli.demo import transcoder_dir
 from circuit_tracer_cli.export.html import export
 from circuit_tracer_cli.pipeline import TraceRequest, trace
@@ -15,12 +16,18 @@ from circuit_tracer_cli.types import SilentProgress
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+    from circuit_tracer_cli.graph.graph import Graph
+
 PROMPT = "Fact: the capital of the state containing Dallas is"
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    graph = trace(TraceRequest(prompt=PROMPT), SilentProgress())
+def graph() -> Graph:
+    return trace(TraceRequest(prompt=PROMPT), SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def page_file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     (path,) = export(graph, slug="dallas", directory=folder, features_dir=transcoder_dir("clt") / "features")
     return path
@@ -52,6 +59,31 @@ def test_it_reads_edits_and_remembers(browser: Browser, page_file: Path) -> None
     assert page.locator(".panel-subgraph .box").count() == pinned
     context.close()
     assert complaints == []
+
+
+def test_influence_is_what_show_says(browser: Browser, page_file: Path, graph: Graph) -> None:
+    shown = {node["node_id"]: node["influence"] for node in GraphSummary(graph).to_dict()["strongest_nodes"]}
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.get_by_role("tab", name="Nodes").click()
+    found = 0
+    for node_id, share in shown.items():
+        row = page.locator(f'.panel-nodes [data-node="{node_id}"] .node-amount')
+        if not row.count():
+            continue
+        amount = float(row.inner_text().removeprefix("≤ ").removesuffix(" %"))
+        assert amount == pytest.approx(share * 100, rel=0.01 if share >= 0.1 else 0.06)
+        assert "cumulative influence" in (row.get_attribute("title") or "")
+        found += 1
+    assert found >= 8
+    row = page.locator(".panel-nodes .node-row:has(.glyph-feature)").first
+    listed = row.locator(".node-amount").inner_text()
+    row.click()
+    fact = page.locator(".panel-feature .facts div", has_text="Influence").locator("dd")
+    fact.wait_for()
+    assert fact.inner_text() == listed
+    context.close()
 
 
 def test_it_shows_examples(browser: Browser, page_file: Path) -> None:

@@ -236,6 +236,7 @@ def test_show_fits_eighty_columns(run: Run, raw_graph: Path) -> None:
     text = run("show", raw_graph).text
     assert "Strongest nodes" in text
     assert "Strongest paths" in text
+    assert "path (share of the whole graph)" in text
     tables = text[text.index("Strongest nodes") :].splitlines()
     assert max(map(len, tables)) <= 80
     assert all(line == line.rstrip() for line in tables)

@@ -34,7 +34,7 @@ test("kinds, pins and notes", () => {
 
 test("ranges hold both ends, are open where nothing is given, and leave out nodes without a value", () => {
   assert.deepEqual(ids({ layer: [1, 1] }), ["1_-1_2", "1_7_2"]);
-  assert.deepEqual(ids({ influence: [null, 0.6] }), ["0_5_1", "1_-1_2"]);
+  assert.deepEqual(ids({ influence: [15, null] }), ["0_5_1", "1_-1_2"]);
   assert.deepEqual(ids({ activation: [0, null] }), ["0_5_1"]);
   assert.equal(ids({ layer: [null, null] }).length, graph.nodes.length);
   assert.equal(activeFilters({ layer: [1, null], position: [null, null], kind: "feature" }), 1);
@@ -49,7 +49,7 @@ test("orders", () => {
 
 test("attributes are the numbers that differ between nodes", () => {
   const names = attributes(graph).map(({ name }) => name);
-  assert.deepEqual(names.slice(0, 3), ["layer", "position", "influence"]);
+  assert.deepEqual(names.slice(0, 3), ["layer", "position", "ownInfluence"]);
   assert.ok(!names.includes("index"));
   assert.ok(!names.includes("activation"), "only one node has an activation");
   const { values } = attributes(graph).find(({ name }) => name === "inputs");

@@ -2,7 +2,7 @@
 
 import { select, selectedIndices, togglePin } from "../actions.js";
 import { glyph, h, icon, replaceKeepingFocus } from "../dom.js";
-import { layerLabel, nodeLabel, nodePlace, number } from "../format.js";
+import { layerLabel, nodeLabel, nodePlace, number, ownInfluence } from "../format.js";
 import { groupConnections } from "../supernodes.js";
 import { nodeRow } from "./node-row.js";
 
@@ -105,7 +105,7 @@ function header(store, node, group) {
     nodePlace(node),
     node.feature !== null && `feature ${node.feature}`,
     node.activation !== null && `activation ${number(node.activation)}`,
-    node.influence !== null && `influence ${number(node.influence)}`,
+    node.influence !== null && `influence ${ownInfluence(node)}`,
     group && `in “${group[0]}”`,
   ].filter(Boolean);
   return h(

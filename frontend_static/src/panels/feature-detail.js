@@ -3,7 +3,7 @@
 import { select, setLabel, togglePin } from "../actions.js";
 import { raise } from "../arrangement.js";
 import { editInPlace, glyph, h } from "../dom.js";
-import { nodeLabel, nodePlace, number, percent, percentile, showToken, tokenLabel } from "../format.js";
+import { influenceTitle, nodeLabel, nodePlace, number, ownInfluence, percent, percentile, showToken, tokenLabel } from "../format.js";
 import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
@@ -225,11 +225,11 @@ function statistics(node, record) {
     facts.push(["Percentile", String(percentile(record.quantile_values, node.activation))]);
   if (Number.isFinite(record.activation_frequency))
     facts.push(["Active on", `${percent(record.activation_frequency)} of tokens`]);
-  if (node.influence !== null) facts.push(["Influence", number(node.influence)]);
+  if (node.influence !== null) facts.push(["Influence", ownInfluence(node), influenceTitle(node)]);
   return h(
     "dl",
     { class: "facts" },
-    ...facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    ...facts.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { attributeTable } from "./attribute-table.js";
-import { nodeLabel, nodePlace, number, showToken, signedPercent, tokenLabel } from "../format.js";
+import { nodeLabel, nodePlace, number, ownInfluence, showToken, signedPercent, tokenLabel } from "../format.js";
 import { clamp } from "../scales.js";
 import { fontSize } from "../theme.js";
 
@@ -101,7 +101,7 @@ export function showTooltip(tooltip, scene, store, size) {
   const [x, y] = scene.project(scene.layout.x[node.index], scene.layout.y[node.index]);
   const facts = [
     node.activation !== null && `activation ${number(node.activation)}`,
-    node.influence !== null && `cumulative influence ${number(node.influence)}`,
+    node.influence !== null && `influence ${ownInfluence(node)}, cumulative ${number(node.influence)}`,
     ...linkFacts(scene, node),
   ].filter(Boolean);
   tooltip.replaceChildren(

@@ -2,7 +2,7 @@
 
 import { click, hover } from "../actions.js";
 import { glyph, h } from "../dom.js";
-import { nodeLabel, nodePlace, signed, signedPercent } from "../format.js";
+import { influenceTitle, nodeLabel, nodePlace, ownInfluence, signed, signedPercent } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { palette } from "../theme.js";
 
@@ -30,7 +30,7 @@ export function nodeRow(store, node, link = null) {
     h("span", { class: "node-place" }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
     link
       ? amount(link)
-      : h("span", { class: "node-amount" }, node.influence === null ? "" : node.influence.toFixed(3)),
+      : h("span", { class: "node-amount", title: influenceTitle(node) }, node.influence === null ? "" : ownInfluence(node)),
   );
 }
 

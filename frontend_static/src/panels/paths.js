@@ -6,11 +6,19 @@ import { nodeLabel, nodePlace, percent } from "../format.js";
 import { strongestPaths } from "../paths.js";
 
 const COUNT = 12;
+const SHARES =
+  "A path's share of the outputs: its links' shares of what enters their targets, multiplied, times the output's probability. " +
+  "They are shares of this file's graph. circuit-tracer show gives smaller ones for the whole graph, where more enters each target.";
+
+function noteOf(count, total) {
+  return `${count === 1 ? "this path carries" : `these ${count} carry`} ${percent(total)} of what reaches the outputs in the shown graph`;
+}
 
 export function paths(element, store) {
   const list = h("div", { class: "paths scroll", role: "list" });
   const scope = h("div", { class: "path-scope segments", role: "group", "aria-label": "Which paths" });
-  element.append(h("div", { class: "path-head" }, scope, h("span", { class: "muted path-note" })), list);
+  const note = h("span", { class: "muted path-note", title: SHARES });
+  element.append(h("div", { class: "path-head" }, scope, note), list);
   let chosen = "all";
 
   function through() {
@@ -43,7 +51,7 @@ export function paths(element, store) {
       ),
     );
     const total = found.reduce((sum, path) => sum + path.strength, 0);
-    element.querySelector(".path-note").textContent = found.length ? `${percent(total)} of the outputs together` : "";
+    note.textContent = found.length ? noteOf(found.length, total) : "";
     list.replaceChildren(
       ...(found.length
         ? found.map((path) => row(store, graph, path))
@@ -78,7 +86,7 @@ function row(store, graph, path) {
       "span",
       {
         class: `path-strength ${path.sign > 0 ? "positive" : "negative"}`,
-        title: path.sign > 0 ? "raises the output" : "lowers the output",
+        title: `${path.sign > 0 ? "raises" : "lowers"} the output: ${percent(path.strength)} of what reaches the outputs in the shown graph`,
       },
       `${path.sign > 0 ? "" : "−"}${percent(path.strength)}`,
     ),

@@ -236,4 +236,5 @@ def print_strongest(summary: GraphSummary, output: Output) -> None:
         lines = [
             (f"{summary.share(path):.2%}", summary.path_in_words(path)) for path in summary.strongest_paths
         ]
-        output.table("Strongest paths", ("share#", "path"), lines)
+        whole = "whole" if summary.graph.pruning is None else "pruned"
+        output.table("Strongest paths", ("share#", f"path (share of the {whole} graph)"), lines)
