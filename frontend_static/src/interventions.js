@@ -29,6 +29,16 @@ export function showValue(value) {
   return value.startsWith("x") ? value.replace("x", "×").replace("-", "−") : `= ${value}`;
 }
 
+/** What a value may look like. */
+export const VALUES = "off, x2 for twice its activation, or an activation such as 4.5";
+
+/** `{error, hint}` about the first row whose value can't be read, or null. */
+export function unreadable(rows) {
+  const row = rows.find(({ wrong }) => (wrong ?? null) !== null);
+  if (!row) return null;
+  return { error: `“${row.wrong}” is no value for ${row.label}, so nothing was run.`, hint: `A value is ${VALUES}.` };
+}
+
 /** Whether a node can be edited: features alone. */
 export const editable = (node) => node?.kind === "feature" && node.feature !== null;
 
@@ -77,6 +87,8 @@ export function runRequest(graph, rows, settings, watch) {
     freeze_attention,
     constrained_layers,
     generate: settings.generate,
+    temperature: settings.temperature ?? 0,
+    seed: settings.seed ?? 0,
   };
 }
 
@@ -88,6 +100,8 @@ export function commandLine(request) {
   if (request.constrained_layers) words.push("--constrained-layers", ":");
   else if (!request.freeze_attention) words.push("--no-freeze-attention");
   if (request.generate > 0) words.push("--generate", String(request.generate));
+  if (request.generate > 0 && request.temperature > 0)
+    words.push("--temperature", String(request.temperature), "--seed", String(request.seed));
   return words.map(quoted).join(" ");
 }
 

@@ -95,12 +95,16 @@ def test_values_rows_and_settings(page: Page) -> None:
     field.fill("nonsense")
     field.press("Tab")
     assert field.get_attribute("aria-invalid") == "true"
+    assert field.input_value() == "nonsense"
+    page.click(f"{PANEL} .run")
+    page.wait_for_selector(f"{PANEL} .run-results .warn")
+    assert "“nonsense” is no value" in page.inner_text(f"{PANEL} .run-results")
+    assert field.input_value() == "nonsense"
+    assert page.locator(f"{PANEL} .token-table").count() == 0
     page.locator(f"{PANEL} .value-field").fill("3.5")
-    page.locator(f"{PANEL} .value-field").press("Tab")
     page.check(f"{PANEL} .edit-row input[type=checkbox]")
     page.select_option(f"{PANEL} .small-select", "direct")
-    page.fill(f"{PANEL} .count-field", "0")
-    page.press(f"{PANEL} .count-field", "Tab")
+    page.get_by_label("continue by").fill("0")
     page.click(f"{PANEL} .run")
     page.wait_for_selector(f"{PANEL} .run-results .command")
     command = page.inner_text(f"{PANEL} .run-results .command")
@@ -110,6 +114,41 @@ def test_values_rows_and_settings(page: Page) -> None:
     page.click(f"{PANEL} .edit-row button")
     assert page.locator(f"{PANEL} .edit-row").count() == 0
     assert page.is_disabled(f"{PANEL} .run")
+
+
+def test_a_drawn_continuation_can_be_repeated_in_a_terminal(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    select_strongest(page)
+    page.click(f"{PANEL} .edit-add >> text=off")
+    seed = page.get_by_label("seed")
+    assert seed.is_disabled()
+    page.get_by_label("temperature").fill("0.7")
+    page.get_by_label("temperature").press("Tab")
+    seed.fill("5")
+    page.get_by_label("continue by").fill("3")
+    page.click(f"{PANEL} .run")
+    page.wait_for_selector(f"{PANEL} .run-results .command")
+    page.get_by_role("button", name="Copy", exact=True).click()
+    page.get_by_role("button", name="Copied").wait_for()
+    copied = page.evaluate("() => navigator.clipboard.readText()")
+    assert copied == page.inner_text(f"{PANEL} .run-results .command")
+    assert copied.endswith(" --generate 3 --temperature 0.7 --seed 5")
+
+
+def test_a_refusal_without_a_hint_says_no_more(browser: Browser, graphs: Path) -> None:
+    with serve(graphs, port=0) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.route(
+            "**/api/model",
+            lambda route: route.fulfill(json={"state": "failed", "error": {"error": "no", "hint": None}}),
+        )
+        page.goto(f"{server.url}?slug=dallas")
+        page.wait_for_selector(".plot-labels .token-label")
+        page.click(TAB)
+        page.wait_for_selector(f"{PANEL} .run-status .warn")
+        assert page.inner_text(f"{PANEL} .run-status") == "no"
+        context.close()
 
 
 def test_another_set_is_refused_in_words(page: Page) -> None:

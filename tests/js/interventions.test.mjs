@@ -14,6 +14,7 @@ import {
   runRequest,
   runStatus,
   serveCommand,
+  unreadable,
   showValue,
   withRow,
 } from "../../frontend_static/src/interventions.js";
@@ -97,4 +98,18 @@ test("the answer that an edit takes away stays in the table", () => {
   assert.equal(shown.length, 8);
   assert.equal(shown[0].text, "new 0");
   assert.equal(shown.at(-1).text, "old");
+});
+
+test("a value that can't be read is named, and the text that was typed with it", () => {
+  assert.equal(unreadable([{ label: "Texas", value: "off" }]), null);
+  const found = unreadable([{ label: "a", value: "off", wrong: null }, { label: "Texas", value: "off", wrong: "banana" }]);
+  assert.match(found.error, /“banana” is no value for Texas/);
+  assert.match(found.hint, /x2/);
+});
+
+test("drawing is part of the request, and of the command where something is drawn", () => {
+  const request = runRequest(graph, [row("0_5_1")], { spread: "free", generate: 3, temperature: 0.5, seed: 7 }, []);
+  assert.deepEqual([request.temperature, request.seed], [0.5, 7]);
+  assert.match(commandLine(request), / --generate 3 --temperature 0\.5 --seed 7$/);
+  assert.doesNotMatch(commandLine({ ...request, temperature: 0 }), /seed/);
 });

@@ -1,30 +1,17 @@
 /* Edits on the running model: which features, to what, and what that changes. */
 
-import { selectedIndices } from "../actions.js";
-import { h, icon } from "../dom.js";
-import { nodeLabel, nodePlace, number, percent, showToken } from "../format.js";
-import {
-  PRESETS,
-  SPREADS,
-  commandLine,
-  editable,
-  likelyTokens,
-  makeRow,
-  nodeChanges,
-  readValue,
-  runRequest,
-  runStatus,
-  serveCommand,
-  showValue,
-  withRow,
-} from "../interventions.js";
+import { h } from "../dom.js";
+import { number, percent, showToken } from "../format.js";
+import { commandLine, likelyTokens, nodeChanges, runRequest, serveCommand, unreadable } from "../interventions.js";
+import { commandBlock } from "./command-block.js";
+import { editRows } from "./intervention-form.js";
 import { nodeRow } from "./node-row.js";
 
 const POLL = 250;
 const LOADING_POLL = 1000;
 
 export function interventions(element, store, { runs }) {
-  const form = { rows: [], settings: { spread: "frozen", generate: 8 }, model: null, run: null, failure: null };
+  const form = { rows: [], settings: { spread: "frozen", generate: 8, temperature: 0, seed: 0 }, model: null, run: null, failure: null };
   const status = h("div", { class: "run-status", role: "status" });
   const editor = h("div", { class: "edit-rows" });
   const results = h("div", { class: "run-results" });
@@ -38,6 +25,9 @@ export function interventions(element, store, { runs }) {
     render();
   }
 
+  /** What is typed is kept without drawing the form anew, so that a click on Run, which ends the typing, meets the button. */
+  const keep = (patch) => Object.assign(form, patch);
+
   function render() {
     const graph = store.get("graph");
     if (!graph) return body.replaceChildren();
@@ -45,7 +35,7 @@ export function interventions(element, store, { runs }) {
     status.replaceChildren(...modelLine(form.model, graph));
     editor.hidden = !ready;
     if (ready && !editor.contains(document.activeElement?.closest(".value-field")))
-      editor.replaceChildren(...editRows(store, graph, form, { set, start, cancel }));
+      editor.replaceChildren(...editRows(store, graph, form, { set, keep, start, cancel }));
     results.replaceChildren(...(ready ? runResults(store, graph, form) : []));
     if (!body.isConnected || body.children.length === 0) body.replaceChildren(status, editor, results);
   }
@@ -64,6 +54,12 @@ export function interventions(element, store, { runs }) {
 
   async function start() {
     const graph = store.get("graph");
+    const wrong = unreadable(form.rows);
+    if (wrong) {
+      set({ run: null, failure: wrong });
+      editor.querySelector('.value-field[aria-invalid="true"]')?.focus();
+      return;
+    }
     const request = runRequest(graph, form.rows, form.settings, [...watched(store, graph)]);
     const mine = (latest += 1);
     set({ failure: null, run: { state: "queued", ahead: 0, request, graph } });
@@ -113,121 +109,21 @@ function modelLine(model, graph) {
   if (model.state === "none")
     return [
       h("p", {}, "This page was started without a model, so nothing can be tested here. Start it with one:"),
-      h("pre", { class: "command" }, serveCommand(graph)),
+      commandBlock(serveCommand(graph)),
     ];
   if (model.state === "failed" || model.state === "away")
-    return [h("p", { class: "warn" }, model.error?.error ?? "The model can't be used."), hintLine(model.error)];
+    return [h("p", { class: "warn" }, model.error?.error ?? "The model can't be used."), hintLine(model.error)].filter(Boolean);
   if (model.state === "loading") return [h("span", { class: "muted" }, `Model: ${model.phase || "waiting"} …`)];
   const other = graph.metadata.scan && model.scan && graph.metadata.scan !== model.scan;
   return other
     ? [
         h("p", { class: "warn" }, `This graph was made with ${graph.metadata.scan}; the server runs ${model.scan}. To test it:`),
-        h("pre", { class: "command" }, serveCommand(graph)),
+        commandBlock(serveCommand(graph)),
       ]
     : [];
 }
 
 const hintLine = (error) => (error?.hint ? h("p", { class: "muted" }, error.hint) : null);
-
-function editRows(store, graph, form, { set, start, cancel }) {
-  const chosen = selectedIndices(store).map((index) => graph.nodes[index]);
-  const group = store.get("wholeGroup") && store.get("supernodes").find(([, ...ids]) => ids.includes(store.get("selected")));
-  const label = group ? group[0] : chosen.length === 1 ? labelOf(store, chosen[0]) : "";
-  const addition = makeRow(chosen, label);
-  const pinned = store.get("pinned").map((id) => graph.node(id)).filter(editable);
-  const add = (value) => set({ rows: withRow(form.rows, { ...addition, value }) });
-  const busy = ["queued", "running"].includes(form.run?.state);
-  return [
-    h(
-      "div",
-      { class: "edit-add" },
-      h("span", { class: "edit-subject", dir: "auto" }, addition ? label : "Select a feature or a supernode"),
-      ...PRESETS.map((value) =>
-        h("button", { class: "small", type: "button", disabled: !addition, onclick: () => add(value) }, showValue(value)),
-      ),
-      h(
-        "button",
-        {
-          class: "small",
-          type: "button",
-          disabled: pinned.length === 0,
-          title: "One row for each pinned feature",
-          onclick: () => set({ rows: pinned.reduce((rows, node) => withRow(rows, makeRow([node], labelOf(store, node))), form.rows) }),
-        },
-        "All pinned",
-      ),
-    ),
-    ...form.rows.map((row) => editRow(graph, row, form, set)),
-    settingsLine(form, set),
-    h(
-      "div",
-      { class: "edit-add" },
-      h("button", { class: "small run", type: "button", disabled: busy || form.rows.length === 0, onclick: start }, "Run"),
-      busy && h("button", { class: "small", type: "button", onclick: cancel }, "Cancel"),
-      h("span", { class: "muted" }, busy ? runStatus(form.run) : form.run?.state === "cancelled" ? "Cancelled" : ""),
-    ),
-  ].filter(Boolean);
-}
-
-const labelOf = (store, node) => nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
-
-function editRow(graph, row, form, set) {
-  const replace = (patch) => set({ rows: form.rows.map((other) => (other === row ? { ...row, ...patch } : other)) });
-  const field = h("input", {
-    class: "value-field",
-    value: row.value,
-    "aria-label": `New value of ${row.label}`,
-    title: "off, x2 for twice its activation, or an activation such as 4.5",
-    onchange: () => {
-      const value = readValue(field.value);
-      field.setAttribute("aria-invalid", String(value === null));
-      if (value === null) return;
-      field.blur();
-      replace({ value });
-    },
-    onkeydown: (event) => event.stopPropagation(),
-  });
-  const onward = h("input", { type: "checkbox", onchange: () => replace({ onward: onward.checked }) });
-  onward.checked = row.onward;
-  const place = row.ids.length === 1 ? nodePlace(graph.node(row.ids[0])) : `${row.ids.length} features`;
-  return h(
-    "div",
-    { class: "edit-row" },
-    h("span", { class: "node-name", dir: "auto", title: row.label }, row.label),
-    h("span", { class: "muted edit-place" }, place, row.left > 0 && `, ${row.left} others stay`),
-    field,
-    h("label", { class: "muted", title: "Also at every later position, generated tokens included" }, onward, " onward"),
-    h(
-      "button",
-      { class: "small quiet", type: "button", "aria-label": `Don't edit ${row.label}`, onclick: () => set({ rows: form.rows.filter((other) => other !== row) }) },
-      icon("cross"),
-    ),
-  );
-}
-
-function settingsLine(form, set) {
-  const change = (patch) => set({ settings: { ...form.settings, ...patch } });
-  const spread = h(
-    "select",
-    { class: "small-select", "aria-label": "How effects spread", onchange: () => change({ spread: spread.value }) },
-    ...Object.entries(SPREADS).map(([name, { title }]) => h("option", { value: name, selected: name === form.settings.spread }, title)),
-  );
-  const generate = h("input", {
-    class: "count-field",
-    type: "number",
-    min: "0",
-    max: "64",
-    value: String(form.settings.generate),
-    onchange: () => change({ generate: Math.max(0, Math.min(64, Math.round(Number(generate.value) || 0))) }),
-    onkeydown: (event) => event.stopPropagation(),
-  });
-  return h(
-    "div",
-    { class: "edit-add" },
-    h("label", {}, h("span", { class: "muted" }, "effects "), spread),
-    h("label", {}, h("span", { class: "muted" }, "continue by "), generate, h("span", { class: "muted" }, " tokens")),
-  );
-}
 
 function runResults(store, graph, form) {
   const failure = form.failure ?? (form.run?.state === "failed" ? form.run.error : null);
@@ -245,7 +141,7 @@ function runResults(store, graph, form) {
       : h("p", { class: "muted" }, "Pin nodes to see what the edits do to them."),
     ...(result.continuation_after === null ? [] : continuations(result)),
     h("h3", {}, "The same in a terminal"),
-    h("pre", { class: "command" }, commandLine(request)),
+    commandBlock(commandLine(request)),
   ];
 }
 
