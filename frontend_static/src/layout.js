@@ -1,11 +1,12 @@
 /* Where the nodes of the link graph stand: tokens are columns, layers are rows. Pure. */
 
 const MIN_SPACING = 20;
+const COLUMN_FLOOR = 30;
 
 /**
  * Positions of all visible nodes in a plot of `width` × `height`, y downwards.
  *
- * A column's width is proportional to the largest number of nodes in any of its rows. Within a column and row, nodes stand
+ * Every column has a least width, and beyond that one proportional to the largest number of nodes in any of its rows. Within a column and row, nodes stand
  * from right to left: logits by probability, others by influence.
  *
  * Returns `{x, y, columns, rows}`; x and y are NaN for nodes that aren't visible.
@@ -61,9 +62,11 @@ function layoutColumns(groups, tokenCount, width) {
     counts[at] = Math.max(counts[at], group.members.length);
   }
   const total = counts.reduce((sum, count) => sum + count, 0);
+  const floor = Math.min(COLUMN_FLOOR, width / (2 * counts.length));
+  const rest = width - floor * counts.length;
   let x = 0;
   return counts.map((count, i) => {
-    const column = { position: first + i, count, x, width: (width * count) / total };
+    const column = { position: first + i, count, x, width: floor + (rest * count) / total };
     x += column.width;
     return column;
   });

@@ -148,6 +148,7 @@ def test_holding_g_groups(viewer: Viewer) -> None:
     for label in ("Texas", "say a capital"):
         viewer.page.locator(".box", has_text=label).click()
     viewer.page.keyboard.up("g")
+    viewer.page.keyboard.press("Escape")
     assert viewer.page.locator(".box.group .box-name").all_inner_texts() == ["Texas"]
     viewer.page.locator(".box.group .box-name").dblclick()
     viewer.page.locator(".edit-field").fill("state & capital")

@@ -11,7 +11,7 @@ const laid = (json = graphJson(), width = 600, height = 400) => {
   return { graph, ...layoutGraph(graph, visibleNodes(graph, null), width, height) };
 };
 
-test("columns begin at the first position with nodes and fill the width in proportion to their fullest row", () => {
+test("columns begin at the first position with nodes and fill the width, by their fullest row beyond a least width", () => {
   const { columns } = laid();
   assert.deepEqual(
     columns.map((column) => column.position),
@@ -21,9 +21,18 @@ test("columns begin at the first position with nodes and fill the width in propo
     columns.map((column) => column.count),
     [1, 2],
   );
-  assert.equal(columns[0].width, 200);
-  assert.equal(columns[1].x, 200);
-  assert.equal(columns[1].width, 400);
+  assert.equal(columns[0].width, 30 + 540 / 3);
+  assert.equal(columns[1].x, 210);
+  assert.equal(columns[1].width, 30 + (2 * 540) / 3);
+});
+
+test("many columns share the width, none of them wider for the floor than half of its part", () => {
+  const nodes = Array.from({ length: 100 }, (_, i) => ({ ...graphJson().nodes[0], node_id: `n${i}`, ctx_idx: i < 40 ? i : 7 }));
+  const { columns } = laid(graphJson({ nodes, links: [] }), 400, 100);
+  assert.ok(columns.every(({ width }) => width >= 5 - 1e-9));
+  assert.ok(columns[7].width > 100);
+  const last = columns.at(-1);
+  assert.ok(Math.abs(last.x + last.width - 400) < 1e-6);
 });
 
 test("rows go from the embedding below to the logits on top", () => {
@@ -39,13 +48,13 @@ test("rows go from the embedding below to the logits on top", () => {
 
 test("within a cell the likeliest logit stands on the right, as the layout rule says", () => {
   const { graph, x } = laid();
-  const [padding, width, count] = [8, 400, 2];
+  const [padding, width, count] = [8, 390, 2];
   const spacing = Math.min(
-    Math.max(20, Math.min((200 - padding) / 1, (width - padding) / 2)),
+    Math.max(20, Math.min((210 - padding) / 1, (width - padding) / 2)),
     (width - padding) / count,
   );
-  assert.equal(x[graph.index("3_43_2")], 200 + width - padding - padding / 2);
-  assert.equal(x[graph.index("3_42_2")], 200 + width - padding - (padding / 2 + spacing));
+  assert.equal(x[graph.index("3_43_2")], 210 + width - padding - padding / 2);
+  assert.equal(x[graph.index("3_42_2")], 210 + width - padding - (padding / 2 + spacing));
 });
 
 test("no two nodes of a cell coincide and all stay in their column", () => {

@@ -127,11 +127,10 @@ function header(store, node, group) {
       {
         class: "small",
         type: "button",
-        "aria-pressed": String(pinned),
-        title: "Pin to the subgraph (p)",
+        title: pinned ? "Take out of the subgraph (p)" : "Pin to the subgraph (p)",
         onclick: () => togglePin(store, node.id),
       },
-      pinned ? "Pinned" : "Pin",
+      pinned ? "Unpin" : "Pin",
     ),
     clearButton(store),
   );

@@ -18,11 +18,17 @@ export function exampleGroups(record) {
       h(
         "section",
         {},
-        h("h3", {}, group.quantile_name || "Examples"),
+        h("h3", {}, nameOf(group, groups)),
         ...group.examples.map((example) => exampleLine(example, range)),
       ),
     ),
   );
+}
+
+/** One group of all percentiles has nothing to be told apart from but the strongest. */
+function nameOf({ quantile_name: name }, groups) {
+  const percentiles = groups.filter((group) => /^percentile/i.test(group.quantile_name ?? ""));
+  return percentiles.length === 1 && /\b0\D+100\b/.test(name ?? "") ? "Of any strength" : name || "Examples";
 }
 
 /** A click on the line folds the whole text out. */

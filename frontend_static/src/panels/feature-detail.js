@@ -133,10 +133,10 @@ function heading(store, node) {
         {
           class: "small",
           type: "button",
-          "aria-pressed": String(store.get("pinned").includes(node.id)),
+          title: store.get("pinned").includes(node.id) ? "Take out of the subgraph (p)" : "Pin to the subgraph (p)",
           onclick: () => togglePin(store, node.id),
         },
-        store.get("pinned").includes(node.id) ? "Pinned" : "Pin",
+        store.get("pinned").includes(node.id) ? "Unpin" : "Pin",
       ),
       store.get("selected") !== node.id &&
         h(

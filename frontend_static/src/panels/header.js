@@ -111,10 +111,18 @@ function pruneButton(store, commands) {
     if (graph === null) return;
     const texts = [shown(store.get("threshold"), maxThreshold(graph)), shown(store.get("edgeThreshold"), 1)];
     values.textContent = texts.every((text) => text === "all") ? "nothing" : texts.join(" · ");
-    values.title = `nodes ${texts[0]}, links ${texts[1]}`;
+    element.title = `Prune nodes and links (r). Now: nodes ${texts[0]}, links ${texts[1]}. ${limitOf(graph)}`;
   };
   render();
   return { element, dispose: store.subscribe(["graph", "threshold", "edgeThreshold", "pruningOpen"], render) };
+}
+
+/** Where the sliders end, and how to get a file that holds more. */
+function limitOf(graph) {
+  const limit = maxThreshold(graph);
+  if (limit >= 1) return "The file holds the whole graph.";
+  const higher = Math.min(1, Number((limit + 0.15).toFixed(2)));
+  return `The file was pruned at ${number(limit)}: circuit-tracer export GRAPH --node-threshold ${higher} writes one that holds more.`;
 }
 
 function historyButtons(store) {

@@ -7,6 +7,7 @@ import { clamp } from "../scales.js";
 import { fontSize } from "../theme.js";
 
 const LABEL_LENGTH = 14;
+const BESIDE = 16;
 
 /** Room around the plot in pixels at the page's font size; slanted labels need as much as their text. */
 export function margins(graph, slantedColumns = []) {
@@ -53,14 +54,17 @@ function rowLabels({ layout, project, plot }) {
 function tokenLabels({ graph, layout, project, plot }) {
   const y = plot.y + plot.height + 8;
   let free = -Infinity;
-  return layout.columns.flatMap((column) => {
-    const text = graph.tokens[column.position];
+  const shown = layout.columns.map((column) => {
     const [left] = project(column.x, 0);
     const [right] = project(column.x + column.width, 0);
-    const x = (left + right) / 2;
-    if (text === undefined || x < plot.x || x > plot.x + plot.width || x - free < 13) return [];
+    return { ...column, width: right - left, middle: (left + right) / 2 };
+  });
+  const seen = shown.filter(({ middle }) => middle >= plot.x && middle <= plot.x + plot.width);
+  const flat = areFlat(graph, seen);
+  return seen.flatMap((column) => {
+    const [text, x] = [graph.tokens[column.position], column.middle];
+    if (text === undefined || x - free < 13) return [];
     free = x;
-    const flat = isFlat({ tokens: graph.tokens }, column, right - left);
     const place = `Token ${column.position}: ${text}`;
     return [
       placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : LABEL_LENGTH), place),
@@ -68,9 +72,10 @@ function tokenLabels({ graph, layout, project, plot }) {
   });
 }
 
-/** Whether a column's token can be written level. */
-export function isFlat({ tokens }, column, width) {
-  return width > 7.6 * Array.from(showToken(tokens[column.position] ?? "")).length + 8;
+/** Whether all columns are wide enough for their tokens to be written level; else all of them are slanted. */
+export function areFlat({ tokens }, columns) {
+  const widest = 0.585 * fontSize();
+  return columns.every(({ position, width }) => width > widest * Array.from(showToken(tokens[position] ?? "")).length + 8);
 }
 
 function logitLabels({ graph, layout, visible, project, plot }) {
@@ -110,10 +115,16 @@ export function showTooltip(tooltip, scene, store, size) {
     ...facts.map((fact) => h("span", { class: "fact" }, fact)),
     ...(store.get("everyAttribute") ? [attributeTable(store, node) ?? h("span", {}, "Reading …")] : []),
   );
-  const onRight = x > size.width * 0.62;
-  tooltip.style.left = onRight ? "" : `${x + 14}px`;
-  tooltip.style.right = onRight ? `${size.width - x + 14}px` : "";
-  tooltip.style.top = `${clamp(y - 12, 4, Math.max(4, size.height - tooltip.offsetHeight - 6))}px`;
+  place(tooltip, x, y, size);
+}
+
+/** Above the node, or below it where there is no room, so that its row stays in sight and with it, for most, the tokens' names. */
+function place(tooltip, x, y, { width, height }) {
+  tooltip.style.left = "0";
+  const [w, h] = [tooltip.offsetWidth, tooltip.offsetHeight];
+  const above = y - h - BESIDE;
+  tooltip.style.left = `${clamp(x - w / 2, 4, Math.max(4, width - w - 4))}px`;
+  tooltip.style.top = `${above >= 4 ? above : clamp(y + BESIDE, 4, Math.max(4, height - h - 4))}px`;
 }
 
 function linkFacts({ graph, selected }, node) {

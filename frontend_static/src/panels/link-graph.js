@@ -9,7 +9,7 @@ import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
 import { drawGraph, drawHover, planScene, prepare } from "./link-graph-draw.js";
 import { createGl } from "./link-graph-gl.js";
-import { axisLabels, isFlat, margins, showTooltip } from "./link-graph-labels.js";
+import { areFlat, axisLabels, margins, showTooltip } from "./link-graph-labels.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
 
 const REACH = 30;
@@ -178,12 +178,7 @@ function frameFor(graph, visible, { width, height }) {
     height: height - margin.top - margin.bottom,
   });
   const { columns } = layoutGraph(graph, visible, inside(margins(graph)).width, 1);
-  return inside(
-    margins(
-      graph,
-      columns.filter((column) => !isFlat(graph, column, column.width)),
-    ),
-  );
+  return inside(margins(graph, areFlat(graph, columns) ? [] : columns));
 }
 
 /** Everything that the drawing functions need, as plain values. */

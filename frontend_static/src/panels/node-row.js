@@ -27,7 +27,7 @@ export function nodeRow(store, node, link = null) {
     link && bar(link),
     glyph(node.kind),
     h("span", { class: "node-name", dir: "auto", title: label }, label),
-    h("span", { class: "node-place" }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
+    h("span", { class: "node-place", title: nodePlace(node) }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
     link
       ? amount(link)
       : h("span", { class: "node-amount", title: influenceTitle(node) }, node.influence === null ? "" : ownInfluence(node)),

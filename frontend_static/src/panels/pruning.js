@@ -147,5 +147,6 @@ export function aboutFile(metadata) {
   if (nodes === 1 && edges === 1) return "The file holds the whole graph: these are the numbers of “prune” and “show”.";
   const known = [Number.isFinite(nodes) && `${nodes} for nodes`, Number.isFinite(edges) && `${edges} for links`].filter(Boolean);
   const cut = known.length > 0 ? `The file was pruned with ${known.join(" and ")}` : "The file may have been pruned before";
-  return `${cut}: scores and shares are about what it holds. Nodes keep the rank that they had before.`;
+  const more = nodes < 1 ? " circuit-tracer export GRAPH --node-threshold 1 writes a file that holds more." : "";
+  return `${cut}: scores and shares are about what it holds. Nodes keep the rank that they had before.${more}`;
 }

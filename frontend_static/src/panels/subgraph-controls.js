@@ -13,7 +13,10 @@ export function subgraphControls(store) {
   group.addEventListener("click", () =>
     store.get("grouping") ? finishGrouping(store) : beginGrouping(store),
   );
+  const hint = h("span", { class: "muted count grouping-hint", role: "status" });
   store.subscribe(["grouping"], () => {
+    hint.textContent = store.get("grouping") ? "Click nodes, then let go of g, or press it again" : "";
+    hint.title = hint.textContent;
     group.textContent = store.get("grouping") ? `Merge ${store.get("grouping").length}` : "Group";
     group.setAttribute("aria-pressed", String(store.get("grouping") !== null));
   });
@@ -36,6 +39,7 @@ export function subgraphControls(store) {
     sticky.checked = store.get("sticky");
   });
   return [
+    hint,
     layouts,
     h("label", { class: "check", title: "Boxes stay where they are dragged; off frees all of them" }, sticky, "sticky"),
     h(

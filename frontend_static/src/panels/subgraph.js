@@ -45,11 +45,10 @@ export function subgraph(element, store, { figures }) {
 function makeParts() {
   const edges = svg("svg", { class: "flows", "aria-hidden": "true" });
   const layer = h("div", { class: "boxes", role: "group", "aria-label": "Pinned nodes" });
-  const note = h("div", { class: "subgraph-note muted", role: "status" });
   const empty = emptyState();
   const drawing = h("div", { class: "drawing" }, edges, layer);
-  const plot = h("div", { class: "plot subgraph-plot" }, drawing, note, empty);
-  return { edges, layer, drawing, note, empty, plot };
+  const plot = h("div", { class: "plot subgraph-plot" }, drawing, empty);
+  return { edges, layer, drawing, empty, plot };
 }
 
 function emptyState() {
@@ -106,9 +105,6 @@ function createPicture(store, parts) {
 
   function mark() {
     markBoxes(store, boxes, parts.layer);
-    parts.note.textContent = store.get("grouping")
-      ? "Click nodes to group, then release g, or press it again."
-      : "";
     const graph = store.get("graph");
     const chosen = new Set(graph ? selectedIndices(store) : []);
     const own = boxes.map(({ members }) => members.some((node) => chosen.has(node.index)));

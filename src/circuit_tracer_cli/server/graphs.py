@@ -62,7 +62,10 @@ class GraphFolder:
         self._guard = threading.Lock()
 
     def listing(self) -> Listing:
-        """All graphs, those of `graph-metadata.json` first and in its order, then the others by name."""
+        """All graphs, those of `graph-metadata.json` first and in its order, then the others by name.
+
+        An entry of that list without a file is left out.
+        """
         entries = self._entries()
         names = {path.stem: path for path in self._graph_files()}
         found = Listing()
@@ -73,8 +76,6 @@ class GraphFolder:
                 found.errors.append({"slug": slug, "error": error.message})
                 continue
             found.graphs.append({**entries.get(slug, {}), **metadata, "slug": slug})
-        missing = [slug for slug in entries if slug not in names]
-        found.errors.extend({"slug": slug, "error": f"{slug}.json doesn't exist"} for slug in missing)
         return found
 
     def read(self, slug: str) -> Body:
