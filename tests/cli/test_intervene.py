@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from circuit_tracer_cli.graph import load_graph
+from circuit_tracer_cli.interventions import generate as generation
 from circuit_tracer_cli.pipeline import TraceRequest, load_model
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Finished, Run, Tiny
@@ -201,3 +202,26 @@ def test_both_backends_answer_alike(intervene: Run) -> None:
 def test_layers_may_be_named_one_by_one(intervene: Run) -> None:
     given = ("-p", PROMPT, "-e", "1/4@3=30", "--json")
     assert as_json(intervene(*given, "--device-map", "0-1:cpu,2:cpu")) == as_json(intervene(*given))
+
+
+def test_ctrl_c_in_a_generation_leaves_nothing(
+    run: Run, tiny: Tiny, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = []
+    choose = generation.choose
+
+    def interrupted(*given: Any) -> int:
+        chosen.append(1)
+        if len(chosen) == 4:
+            raise KeyboardInterrupt
+        return choose(*given)
+
+    monkeypatch.setattr(generation, "choose", interrupted)
+    done = run(
+        "intervene", *tiny.options, "-p", "3 41 7", "-e", "1/4@2:=30", "--generate", 20, "--save-plan", "plan.json"
+    )  # fmt: skip
+    assert (done.code, done.stdout) == (130, b"")
+    assert "Traceback" not in done.stderr
+    assert list(here.iterdir()) == []
+    monkeypatch.setattr(generation, "choose", choose)
+    assert run("intervene", *tiny.options, "-p", "3 41 7", "-e", "1/4@2:=30").code == 0

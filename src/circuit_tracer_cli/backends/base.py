@@ -99,6 +99,7 @@ class FrozenLayer:
     feature_output: Tensor  # (pos, d_model), at the transcoders' write point
     ln1_post_scale: Tensor | None = None  # (pos)
     ln2_post_scale: Tensor | None = None  # (pos)
+    residual: Tensor | None = None  # (pos, d_model), what the block begins with, if it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,23 @@ class Hooks:
     by_name: Mapping[str, Sequence[Edit]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a pass that is run.
+
+    Attributes:
+        first: The first block that is run.
+        residual: What it begins with `(pos, d_model)`; None runs everything.
+        outputs_of_block: How many outputs the family's blocks give, 0 for a bare tensor.
+        last_logits: The logits of the last position alone.
+    """
+
+    first: int = 0
+    residual: Tensor | None = None
+    outputs_of_block: int = 0
+    last_logits: bool = False
+
+
 class Backend(Protocol):
     """A loaded model, as the rest of the program sees it."""
 
@@ -188,8 +206,17 @@ class Backend(Protocol):
     def freeze_names(self, feature_input_hook: str, feature_output_hook: str) -> FreezeNames:
         """The hooks at which this model can be read, pinned and changed."""
 
-    def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
-        """One forward pass on `tokens (pos)`, without gradient."""
+    def frozen_pass(
+        self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, residuals: bool = False
+    ) -> FrozenPass:
+        """One forward pass on `tokens (pos)`, without gradient; with what every block begins with if that's wanted."""
+
+    @property
+    def outputs_of_block(self) -> int | None:
+        """What `Part` wants to know; None where the backend can't run a part, or hasn't made a pass with residuals yet."""
+
+    def run_part(self, tokens: Tensor, hooks: Hooks, part: Part) -> Tensor:
+        """Logits `(pos, vocab)`, or `(1, vocab)`, of a part of a pass."""
 
     def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
         """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -23,11 +23,13 @@ from circuit_tracer_cli.backends.base import (
     ModelPart,
     ModelShape,
     NormWeights,
+    Part,
 )
 from circuit_tracer_cli.backends.families import family_for
 from circuit_tracer_cli.backends.frozen_run import FreezeNames, run_frozen
 from circuit_tracer_cli.backends.model_config import model_shape, unified_config
 from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
+from circuit_tracer_cli.backends.partial import outputs_seen, partial_run
 from circuit_tracer_cli.backends.points import (
     READ_HOOKS,
     WRITE_HOOKS,
@@ -53,6 +55,8 @@ class HookedBackend:
     """
 
     name = ""
+    runs_parts = False
+    """Whether blocks may be left out of a run."""
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str) -> None:
         config = hf_model.config.to_dict()
@@ -67,6 +71,7 @@ class HookedBackend:
         self.layer_devices: tuple[torch.device, ...] = self.parts.layer_devices
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
         self.config = unified_config(config, name, dtype_name(self.dtype))
+        self._outputs_seen: list[int] = []
 
     @classmethod
     def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> Any:
@@ -159,13 +164,27 @@ class HookedBackend:
         )
         return points if shape.parts.ln2_post is not None else FeaturePoints(points.read, "mlp_out")
 
+    @property
+    def outputs_of_block(self) -> int | None:
+        """How many outputs blocks give, 0 for a bare tensor; None if no pass with residuals has told it, or none can."""
+        return self._outputs_seen[0] if self._outputs_seen else None
+
     @torch.no_grad()
-    def frozen_pass(self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str) -> FrozenPass:
+    def run_part(self, tokens: Tensor, hooks: Hooks, part: Part) -> Tensor:
+        """Logits `(pos, vocab)`, or `(1, vocab)`, of a part of a pass over `tokens (pos)`."""
+        with partial_run(self.parts, part):
+            return self.run(tokens, hooks)[0]
+
+    @torch.no_grad()
+    def frozen_pass(
+        self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, residuals: bool = False
+    ) -> FrozenPass:
         """One forward pass on `tokens (pos)`; see FrozenPass for what is kept."""
         points = self.feature_points(feature_input_hook, feature_output_hook)
         read, write = self.read_hook(feature_input_hook), self.write_hook(feature_output_hook)
         norms = [part for part in NORM_PARTS if self.parts.has(part)]
         at_layer = {"attn.hook_pattern", read, write, *(f"{part}.hook_in" for part in norms)}
+        at_layer |= {"hook_in"} if residuals else set()
         names = [f"blocks.{layer}.{part}" for layer in range(self.shape.n_layers) for part in at_layer]
         seen: dict[str, Tensor] = {}
 
@@ -174,7 +193,9 @@ class HookedBackend:
             return lambda value: seen.__setitem__(name, value[0].detach().to(device))
 
         names += [self.start_hook, "ln_final.hook_in"]
-        with self.parts.only_last_logits():
+        with ExitStack() as stack, self.parts.only_last_logits():
+            if residuals and self.runs_parts and not self._outputs_seen:
+                stack.callback(outputs_seen(self.parts.blocks[0], self._outputs_seen))
             logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
         layers = [
             self._frozen_layer(
@@ -215,6 +236,7 @@ class HookedBackend:
             feature_output=at[write],
             ln1_post_scale=scales.get("ln1_post"),
             ln2_post_scale=scales.get("ln2_post"),
+            residual=at.get("hook_in"),
         )
 
     @torch.no_grad()

@@ -67,8 +67,8 @@ class ModelParts:
     def __init__(self, model: Any, shape: ModelShape) -> None:
         self.model, self.shape, self.parts = model, shape, shape.parts
         parts = self.parts
-        blocks: list[Any] = list(self.module(parts.layers))
-        self.n_layers = len(blocks)
+        self.blocks: list[Any] = list(self.module(parts.layers))
+        self.n_layers = len(self.blocks)
         paths = {getattr(parts, part) for part in NORM_PARTS} - {None} | {
             parts.v,
             parts.o,
@@ -76,7 +76,7 @@ class ModelParts:
             parts.mlp,
         }
         # Found once, before anything wraps the model.
-        self.of_block = [{path: self.module(path, block) for path in paths} for block in blocks]
+        self.of_block = [{path: self.module(path, block) for path in paths} for block in self.blocks]
         self.embed, self.unembed = self.module(parts.embed), model.get_output_embeddings()
         self.final_norm = self.module(parts.ln_final)
 

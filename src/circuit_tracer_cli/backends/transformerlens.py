@@ -32,6 +32,7 @@ class TransformerLensBackend(HookedBackend):
     """A Hugging Face model behind a TransformerBridge; see HookedBackend for the arguments."""
 
     name = "transformerlens"
+    runs_parts = True
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str) -> None:
         super().__init__(hf_model, tokenizer, name)

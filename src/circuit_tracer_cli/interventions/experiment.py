@@ -99,7 +99,7 @@ def run_experiment(
     before = model.unmodified(tokens)
     features = _edited_features(before, cells)
     progress.phase("edited run")
-    after = model.run(tokens, edits, constraints, Recording(cells=watched))
+    after = model.run(tokens, edits, constraints, Recording(cells=watched), last_logits=True)
     texts: list[str | None] = [None, None]
     if sampling is not None:
         texts = [_continuation(model, tokens, some, constraints, sampling, progress) for some in ((), edits)]

@@ -124,7 +124,7 @@ def generate_steps(
         )
     open_ended = [edit for edit in edits if edit.open_ended]
     resolve([Intervention(e.layer, 0, e.feature, e.value) for e in open_ended], 1, model.transcoders)
-    result = model.run(tokens, edits, constraints, recording)
+    result = model.run(tokens, edits, constraints, recording, with_cache=True)
     ids, generator = tokens.ids, sampling.generator(tokens.ids.device)
     for count in range(1, sampling.max_new_tokens + 1):
         token = choose(result.logits[-1], ids, sampling, generator)

@@ -125,7 +125,23 @@ class EditedPass:
         self.site, self.edits, self.pins, self.original = site, edits, pins, original
         self.zeroed, self.recording, self.pushes = list(zeroed), recording, pushes
         self.constrained = pins is not None and len(pins.layers) > 0
+        self.first = 0
         self.state = PassState()
+
+    @property
+    def first_changed(self) -> int:
+        """The first layer in which anything differs from the unmodified run; the number of layers if nothing does."""
+        pushed = [0 if push.layer is None else push.layer for push in self.pushes]
+        return min([*self.edits, *pushed], default=self.site.n_layers)
+
+    def begin_at(self, first: int, frozen: FrozenPass) -> None:
+        """Leave out the layers before `first`, in which all is as in the unmodified run, recorded activations too."""
+        self.first = first
+        for layer in range(first):
+            if self.recording is not None and self.recording.of_layer(layer):
+                x = frozen.layers[layer].feature_input
+                acts = self._encoded(layer, x, self.recording.apply_activation_function)
+                self.state.recorded[layer] = self.recording.kept(layer, acts)
 
     def hooks(self) -> Hooks:
         """The hooks of the pass; where two stand at one point, a pin comes before what reads or writes there."""
@@ -133,13 +149,13 @@ class EditedPass:
         names = self.site.names
         self._hook_start(hooks)
         if self.pins is not None and self.pins.patterns:
-            for name, frozen in zip(names.patterns, self.pins.frozen.layers, strict=True):
-                hooks[name] = [_replaced_by(frozen.pattern)]
+            for layer in range(self.first, self.site.n_layers):
+                hooks[names.patterns[layer]] = [_replaced_by(self.pins.frozen.layers[layer].pattern)]
         if self.pins is not None and self.pins.scales:
             for prefix, norm in names.norms:
                 hooks[f"{prefix}.hook_in"] = [self._keep_norm_input(prefix)]
                 hooks[f"{prefix}.hook_out"] = [self._pinned_norm(prefix, norm)]
-        for layer in range(self.site.n_layers):
+        for layer in range(self.first, self.site.n_layers):
             if self._reads(layer):
                 hooks.setdefault(names.read[layer], []).append(self._read(layer))
             if self._writes(layer):

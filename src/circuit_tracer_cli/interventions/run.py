@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import Backend, FrozenPass
+from circuit_tracer_cli.backends.base import Backend, FrozenPass, Part
 from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, resolve
 from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push, Recording, Site
@@ -41,9 +41,9 @@ class Constraints:
 class PassResult:
     """What a pass gave."""
 
-    logits: Tensor  # (pos, vocab)
+    logits: Tensor  # (pos, vocab), or (1, vocab) where only the last position's were wanted
     activations: Tensor | None  # (layer, pos, feature)
-    cache: Any  # the backend's key-value cache
+    cache: Any  # the backend's key-value cache, or None
     cells: dict[int, Tensor] = field(default_factory=dict)  # layer → (n), where single cells were recorded
 
 
@@ -90,15 +90,26 @@ class Interventions:
 
     def unmodified(self, tokens: Tokens) -> Unmodified:
         """The unmodified run of a prompt, computed unless it's one of the last two prompts."""
-        key = (*tokens.zero_positions, -1, *tokens.ids.tolist())
+        key = _key(tokens)
         if key not in self._kept:
             hooks = self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
-            frozen = self.backend.frozen_pass(tokens.ids, *hooks)
+            frozen = self.backend.frozen_pass(tokens.ids, *hooks, True)
             self._kept[key] = Unmodified(frozen, self.transcoders, tokens.zero_positions)
         self._kept.move_to_end(key)
         while len(self._kept) > PROMPTS_KEPT:
             self._kept.popitem(last=False)
         return self._kept[key]
+
+    def _begin_late(self, edited: EditedPass, tokens: Tokens, last_logits: bool) -> Part | None:
+        """The part of a pass that edits can change, if the unmodified run is there to give what comes before."""
+        kept, outputs = self._kept.get(_key(tokens)), self.backend.outputs_of_block
+        if kept is None or outputs is None:
+            return None
+        first = min(edited.first_changed, self.site.n_layers - 1)
+        edited.begin_at(first, kept.frozen)
+        # What is pushed at the embedding comes before the first block.
+        residual = kept.frozen.layers[first].residual if first else None
+        return Part(first, residual, outputs, last_logits)
 
     def forget(self) -> None:
         """Let go of the unmodified runs, after the model or its transcoders were changed."""
@@ -135,21 +146,36 @@ class Interventions:
         constraints: Constraints,
         recording: Recording | None = None,
         pushes: Sequence[Push] = (),
+        *,
+        last_logits: bool = False,
+        with_cache: bool = False,
     ) -> PassResult:
-        """One pass over a prompt with edits, and with vectors added to the stream."""
+        """One pass over a prompt with edits, and with vectors added to the stream.
+
+        Layers before the first edit aren't run where the unmodified run is kept.
+
+        Args:
+            tokens: The prompt.
+            edits: In order.
+            constraints: What stays as in the unmodified run.
+            recording: What is kept of the features.
+            pushes: Vectors to add.
+            last_logits: The logits of the last position may be all that is computed.
+            with_cache: The key-value cache is wanted, so every layer is run.
+        """
         cells = resolve(edits, len(tokens), self.transcoders)
         pins = self.pins(tokens, constraints) if edits or pushes else None
         original = self.unmodified(tokens).at if _needs_original(cells, pins) else None
         edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes)
-        return self.finish(edited, tokens.ids)
+        part = None if with_cache else self._begin_late(edited, tokens, last_logits)
+        if part is None:
+            return self.finish(edited, tokens.ids)
+        return _result(edited, self.backend.run_part(tokens.ids, edited.hooks(), part), None)
 
     @torch.no_grad()
     def finish(self, edited: EditedPass, ids: Tensor, past: Any = None) -> PassResult:
         """Run a pass that is set up over `ids (pos)`, after what is in the cache."""
-        logits, cache = self.backend.run(ids, edited.hooks(), past)
-        if edited.recording is not None and edited.recording.cells is not None:
-            return PassResult(logits, None, cache, edited.state.recorded)
-        return PassResult(logits, _stacked(edited), cache)
+        return _result(edited, *self.backend.run(ids, edited.hooks(), past))
 
     def pins(self, tokens: Tokens, constraints: Constraints) -> Pins | None:
         """What an edited pass takes from the unmodified run, or None if it's free."""
@@ -160,6 +186,17 @@ class Interventions:
         return Pins(
             self.unmodified(tokens).frozen, patterns=True, layers=layers or frozenset(), scales=everything
         )
+
+
+def _key(tokens: Tokens) -> tuple[int, ...]:
+    return (*tokens.zero_positions, -1, *tokens.ids.tolist())
+
+
+def _result(edited: EditedPass, logits: Tensor, cache: Any) -> PassResult:
+    """What a pass that has run gave."""
+    if edited.recording is not None and edited.recording.cells is not None:
+        return PassResult(logits, None, cache, edited.state.recorded)
+    return PassResult(logits, _stacked(edited), cache)
 
 
 def _needs_original(cells: Edits, pins: Pins | None) -> bool:

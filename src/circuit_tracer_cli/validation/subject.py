@@ -120,8 +120,10 @@ class Subject:
         recording: Recording | None = None,
         pushes: Sequence[Push] = (),
     ) -> PassResult:
-        """One pass over the graph's prompt."""
-        return self.model.interventions.run(self.tokens, edits, constraints, recording, pushes)
+        """One pass over the graph's prompt; of its logits the last position's."""
+        return self.model.interventions.run(
+            self.tokens, edits, constraints, recording, pushes, last_logits=True
+        )
 
     def at_features(self, values: Tensor) -> Tensor:
         """The entries `(m)` of `values (layer, pos, feature)` at the graph's features, in float64 on the CPU."""
