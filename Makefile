@@ -10,7 +10,7 @@ PYTEST ?= $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers test-js test-long wheel bench demo-model docs screenshot
+.PHONY: help setup demo test check format lint types layers test-js test-long wheel bench demo-model demo-graphs docs screenshot
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ bench: $(STAMP) ## Measure the engine against the floor of this machine
 
 demo-model: $(STAMP) ## Train the embedded model and its transcoders again, from their seed
 	$(BIN)/python -m circuit_tracer_cli.demo.build
+
+demo-graphs: $(STAMP) ## Make the annotated graphs in demos/graphs again
+	$(BIN)/python scripts/demo_graphs.py
 
 docs: $(STAMP) ## Write docs/cli.md and the stored help texts again
 	$(BIN)/python scripts/write_cli_docs.py

@@ -55,6 +55,7 @@ def test_a_notebook_is_in_order(path: Path) -> None:
     assert len({cell["id"] for cell in cells}) == len(cells)
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert (code[0]["id"], code[0]["metadata"]["tags"]) == ("model", ["parameters"])
     # One cell names model and transcoders, and nothing else depends on which.
     assert [source for source in code_of(path) if '"demo"' in source] == [code_of(path)[0]]
     assert "gemma" in code_of(path)[0]
@@ -63,7 +64,13 @@ def test_a_notebook_is_in_order(path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_notebook_runs(
+    path: Path,
+    names: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(DEMOS)  # as Jupyter does
     for source in code_of(path):
         run_cell(source, names)
     shown = capsys.readouterr().out
