@@ -59,13 +59,13 @@ export function painted(...paints) {
   return context.elements();
 }
 
-/** The labels around a plot, made for the page, as SVG texts. */
+/** The labels around a plot as SVG texts. */
 export function labelElements(labels) {
   const { family, mono, size } = pageFonts();
   const muted = css(palette().text);
-  return labels.map((label) => {
-    const [x, y] = [Number.parseFloat(label.style.left), Number.parseFloat(label.style.top)];
-    const has = (name) => label.classList.contains(name);
+  return labels.map(({ className, x: left, y: top, text }) => {
+    const [x, y] = [left, top].map((value) => Number(value.toFixed(1)));
+    const has = (name) => className.split(" ").includes(name);
     const font = { "font-size": (size * 0.88).toFixed(1), "font-family": has("row-label") ? family : mono };
     const turned = { transform: `rotate(-45 ${x} ${y})` };
     const place = has("row-label")
@@ -75,7 +75,7 @@ export function labelElements(labels) {
         : has("flat")
           ? { "text-anchor": "middle", "dominant-baseline": "text-before-edge" }
           : { "text-anchor": "end", "dominant-baseline": "central", ...turned };
-    return textElement(label.textContent, x, y, { ...font, fill: hex(muted), ...place });
+    return textElement(text, x, y, { ...font, fill: hex(muted), ...place });
   });
 }
 

@@ -5,12 +5,15 @@ import { css, mix, signedColour, strokeWidth } from "../scales.js";
 const FULL_TURN = 2 * Math.PI;
 const BACKGROUND_LINKS = 600;
 
-/** A canvas context whose unit is a CSS pixel, cleared. */
-export function prepare(canvas, width, height) {
+/**
+ * A canvas context whose unit is a CSS pixel, cleared. One with `many` shapes is painted by the processor: sent to a graphics driver that is
+ * itself software, 10,000 of them take seconds.
+ */
+export function prepare(canvas, width, height, { many = false } = {}) {
   const density = window.devicePixelRatio || 1;
   const [w, h] = [Math.round(width * density), Math.round(height * density)];
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: many });
   context.setTransform(density, 0, 0, density, 0, 0);
   context.clearRect(0, 0, width, height);
   return context;

@@ -5,8 +5,8 @@ import { link, LINK_SHADERS, NODE_SHADERS } from "./link-graph-shaders.js";
 import { bandBoxes, nodeMarks } from "./link-graph-draw.js";
 
 const KINDS = Object.freeze({ feature: 0, token: 1, logit: 1, error: 2 });
-const SEGMENTS = 28;
-const LINK_FLOATS = 6;
+const LINK_WORDS = 8;
+const LINKS_PER_ROW = 512;
 const MARK_FLOATS = 8;
 /** The canvas covers what is behind it, so that the browser needn't blend it: that costs as much as the drawing in software. */
 const CONTEXT = Object.freeze({ alpha: false, antialias: false, depth: false, powerPreference: "high-performance" });
@@ -15,116 +15,107 @@ const CONTEXT = Object.freeze({ alpha: false, antialias: false, depth: false, po
 export function createGl(canvas) {
   const gl = canvas.getContext("webgl2", CONTEXT);
   if (!gl) return null;
-  const links = buffered(gl, LINK_SHADERS, LINK_FLOATS, 1, [
-    ["ends", 4, gl.FLOAT, 0],
-    ["width", 1, gl.FLOAT, 16],
-    ["colour", 4, gl.UNSIGNED_BYTE, 20],
-  ]);
-  const marks = buffered(gl, NODE_SHADERS, MARK_FLOATS, 0, [
-    ["place", 2, gl.FLOAT, 0],
-    ["kind", 1, gl.FLOAT, 8],
-    ["size", 2, gl.FLOAT, 12],
-    ["stroke", 1, gl.FLOAT, 20],
-    ["fill", 4, gl.UNSIGNED_BYTE, 24],
-    ["line", 4, gl.UNSIGNED_BYTE, 28],
-  ]);
+  const links = linkProgram(gl);
+  const marks = markProgram(gl);
   gl.enable(gl.BLEND);
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
 
   /** Takes what a plan of `planScene` shows. */
   function upload(scene, plan) {
-    links.fill(plan.links.numbers.length, (floats, bytes) => packLinks(floats, bytes, scene, plan.links));
-    const wanted = nodeMarks(scene, plan);
-    marks.fill(wanted.length, (floats, bytes) => packMarks(floats, bytes, wanted));
+    links.upload(scene, plan.links);
+    marks.upload(nodeMarks(scene, plan));
   }
 
-  /** Draws what was uploaded as the viewport is now; of the links at most the `most` strongest. */
-  function draw(scene, size, most) {
+  /** Draws what was uploaded as the viewport is now; of the links at most the `most` strongest, each as `segments` straight pieces. */
+  function draw(scene, size, { most, segments }) {
     const density = window.devicePixelRatio || 1;
     const [width, height] = [Math.round(size.width * density), Math.round(size.height * density)];
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
     gl.viewport(0, 0, width, height);
-    drawBands(scene, density, height);
+    drawBands(gl, scene, density, height);
     const { x, y, width: w, height: h } = scene.plot;
     gl.scissor(x * density, height - (y + h + 6) * density, (w + 6) * density, (h + 12) * density);
     const [left, top] = scene.project(0, 0);
     const view = { size: [size.width, size.height], shift: [left, top], zoom: scene.zoom, density, radius: scene.radius };
-    const skipped = Math.max(0, links.count() - most);
-    links.use(view, skipped);
-    if (links.count() > 0) gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 2 * (SEGMENTS + 1), links.count() - skipped);
-    marks.use(view, 0);
-    if (marks.count() > 0) gl.drawArrays(gl.POINTS, 0, marks.count());
-  }
-
-  /** Rectangles are cleared, not drawn: nothing is cheaper. */
-  function drawBands(scene, density, height) {
-    const clear = ([r, g, b]) => {
-      gl.clearColor(r / 255, g / 255, b / 255, 1);
-      gl.clear(gl.COLOR_BUFFER_BIT);
-    };
-    gl.disable(gl.SCISSOR_TEST);
-    clear(scene.palette.surface);
-    gl.enable(gl.SCISSOR_TEST);
-    for (const { x0, y0, x1, y1, colour } of bandBoxes(scene)) {
-      const [left, right] = [Math.round(x0 * density), Math.round(x1 * density)];
-      const [top, bottom] = [Math.round(y0 * density), Math.round(y1 * density)];
-      if (right <= left || bottom <= top) continue;
-      gl.scissor(left, height - bottom, right - left, bottom - top);
-      clear(colour);
-    }
+    links.draw(view, most, segments);
+    marks.draw(view);
   }
 
   return { upload, draw };
 }
 
-/** One program and the buffer that it reads: per vertex with divisor 0, per instance with 1. */
-function buffered(gl, shaders, floats, divisor, attributes) {
-  const program = link(gl, shaders);
-  const array = gl.createVertexArray();
-  const buffer = gl.createBuffer();
-  const stride = 4 * floats;
-  const uniform = Object.fromEntries(
-    ["size2", "shift", "zoom", "density", "radius"].map((name) => [name, gl.getUniformLocation(program, name)]),
-  );
-  const places = attributes.map(([name, ...format]) => [gl.getAttribLocation(program, name), ...format]);
-  let count = 0;
-
-  function point(from) {
-    for (const [at, size, type, offset] of places) {
-      gl.enableVertexAttribArray(at);
-      gl.vertexAttribPointer(at, size, type, type === gl.UNSIGNED_BYTE, stride, offset + from * stride);
-      gl.vertexAttribDivisor(at, divisor);
-    }
-  }
-
-  return {
-    count: () => count,
-    fill(amount, pack) {
-      const content = new ArrayBuffer(amount * stride);
-      pack(new Float32Array(content), new Uint8Array(content));
-      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-      gl.bufferData(gl.ARRAY_BUFFER, content, gl.DYNAMIC_DRAW);
-      count = amount;
-    },
-    /** Makes all ready to draw from an entry of the buffer on. */
-    use(view, from) {
-      gl.useProgram(program);
-      gl.bindVertexArray(array);
-      gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
-      point(from);
-      gl.uniform2fv(uniform.size2, view.size);
-      gl.uniform2fv(uniform.shift, view.shift);
-      gl.uniform1f(uniform.zoom, view.zoom);
-      gl.uniform1f(uniform.density, view.density);
-      gl.uniform1f(uniform.radius, view.radius);
-    },
+/** Rectangles are cleared, not drawn: nothing is cheaper. */
+function drawBands(gl, scene, density, height) {
+  const clear = ([r, g, b]) => {
+    gl.clearColor(r / 255, g / 255, b / 255, 1);
+    gl.clear(gl.COLOR_BUFFER_BIT);
   };
+  gl.disable(gl.SCISSOR_TEST);
+  clear(scene.palette.surface);
+  gl.enable(gl.SCISSOR_TEST);
+  for (const { x0, y0, x1, y1, colour } of bandBoxes(scene)) {
+    const [left, right] = [Math.round(x0 * density), Math.round(x1 * density)];
+    const [top, bottom] = [Math.round(y0 * density), Math.round(y1 * density)];
+    if (right <= left || bottom <= top) continue;
+    gl.scissor(left, height - bottom, right - left, bottom - top);
+    clear(colour);
+  }
 }
 
-function packLinks(floats, bytes, { graph, layout, palette }, { numbers, focus }) {
+/** A program and the function that makes it current, with the numbers of the view. */
+function program(gl, shaders, more = []) {
+  const linked = link(gl, shaders);
+  const names = ["size2", "shift", "zoom", "density", "radius", ...more];
+  const at = Object.fromEntries(names.map((name) => [name, gl.getUniformLocation(linked, name)]));
+  const use = (view) => {
+    gl.useProgram(linked);
+    gl.uniform2fv(at.size2, view.size);
+    gl.uniform2fv(at.shift, view.shift);
+    gl.uniform1f(at.zoom, view.zoom);
+    gl.uniform1f(at.density, view.density);
+    gl.uniform1f(at.radius, view.radius);
+  };
+  return { linked, at, use };
+}
+
+/** Links lie in a texture, two texels each, the weakest first. */
+function linkProgram(gl) {
+  const { at, use } = program(gl, LINK_SHADERS, ["links", "skipped", "segments"]);
+  const texture = gl.createTexture();
+  const nothing = gl.createVertexArray();
+  let count = 0;
+
+  function upload(scene, links) {
+    count = links.numbers.length;
+    const rows = Math.max(1, Math.ceil(count / LINKS_PER_ROW));
+    const words = new Uint32Array(rows * LINKS_PER_ROW * LINK_WORDS);
+    packLinks(words, scene, links);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32UI, 2 * LINKS_PER_ROW, rows, 0, gl.RGBA_INTEGER, gl.UNSIGNED_INT, words);
+  }
+
+  function draw(view, most, segments) {
+    const shown = Math.min(count, most);
+    if (shown === 0) return;
+    use(view);
+    gl.bindVertexArray(nothing);
+    gl.bindTexture(gl.TEXTURE_2D, texture);
+    gl.uniform1i(at.links, 0);
+    gl.uniform1i(at.skipped, count - shown);
+    gl.uniform1i(at.segments, segments);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, shown * (2 * segments + 4));
+  }
+
+  return { upload, draw };
+}
+
+function packLinks(words, { graph, layout, palette }, { numbers, focus }) {
   const { source, target, share } = graph.links;
+  const [floats, bytes] = [new Float32Array(words.buffer), new Uint8Array(words.buffer)];
   numbers.forEach((k, i) => {
-    const at = i * LINK_FLOATS;
+    const at = i * LINK_WORDS;
     floats[at] = layout.x[source[k]];
     floats[at + 1] = layout.y[source[k]];
     floats[at + 2] = layout.x[target[k]];
@@ -133,6 +124,45 @@ function packLinks(floats, bytes, { graph, layout, palette }, { numbers, focus }
     const alpha = focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2);
     putColour(bytes, 4 * (at + 5), signedColour(share[k], palette), alpha);
   });
+}
+
+/** Glyphs are points in a buffer, in the order of painting. */
+function markProgram(gl) {
+  const { linked, use } = program(gl, NODE_SHADERS);
+  const array = gl.createVertexArray();
+  const buffer = gl.createBuffer();
+  let count = 0;
+  gl.bindVertexArray(array);
+  gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+  for (const [name, size, type, offset] of [
+    ["place", 2, gl.FLOAT, 0],
+    ["kind", 1, gl.FLOAT, 8],
+    ["size", 2, gl.FLOAT, 12],
+    ["stroke", 1, gl.FLOAT, 20],
+    ["fill", 4, gl.UNSIGNED_BYTE, 24],
+    ["line", 4, gl.UNSIGNED_BYTE, 28],
+  ]) {
+    const at = gl.getAttribLocation(linked, name);
+    gl.enableVertexAttribArray(at);
+    gl.vertexAttribPointer(at, size, type, type === gl.UNSIGNED_BYTE, 4 * MARK_FLOATS, offset);
+  }
+
+  function upload(marks) {
+    count = marks.length;
+    const content = new ArrayBuffer(4 * MARK_FLOATS * count);
+    packMarks(new Float32Array(content), new Uint8Array(content), marks);
+    gl.bindBuffer(gl.ARRAY_BUFFER, buffer);
+    gl.bufferData(gl.ARRAY_BUFFER, content, gl.DYNAMIC_DRAW);
+  }
+
+  function draw(view) {
+    if (count === 0) return;
+    use(view);
+    gl.bindVertexArray(array);
+    gl.drawArrays(gl.POINTS, 0, count);
+  }
+
+  return { upload, draw };
 }
 
 const NO_FILL = Object.freeze([0, 0, 0]);

@@ -28,17 +28,26 @@ export function margins(graph, slantedColumns = []) {
   };
 }
 
-/** Elements for a scene. */
+/** What is written around a scene: `{className, x, y, text, title}`. */
 export function axisLabels(scene) {
   return [...rowLabels(scene), ...tokenLabels(scene), ...logitLabels(scene)];
 }
 
 function placed(className, x, y, text, title) {
-  return h(
-    "span",
-    { class: className, style: { left: `${x.toFixed(1)}px`, top: `${y.toFixed(1)}px` }, title },
-    text,
-  );
+  return { className, x, y, text, title };
+}
+
+/** Puts labels into an element. What is there already is moved rather than made again: it happens in every frame of a movement. */
+export function placeLabels(element, labels) {
+  labels.forEach(({ className, x, y, text, title }, i) => {
+    const span = element.children[i] ?? element.appendChild(h("span"));
+    if (span.className !== className) span.className = className;
+    if (span.textContent !== text) span.textContent = text;
+    if (span.title !== (title ?? "")) span.title = title ?? "";
+    span.style.left = `${x.toFixed(1)}px`;
+    span.style.top = `${y.toFixed(1)}px`;
+  });
+  while (element.children.length > labels.length) element.lastChild.remove();
 }
 
 function rowLabels({ layout, project, plot }) {
@@ -130,8 +139,8 @@ function place(tooltip, x, y, { width, height }) {
 function linkFacts({ graph, selected }, node) {
   if (selected < 0 || selected === node.index) return [];
   const { source, target, share } = graph.links;
-  const into = [...graph.inputs(selected)].find((k) => source[k] === node.index);
-  const out = [...graph.outputs(selected)].find((k) => target[k] === node.index);
+  const into = graph.inputs(selected).find((k) => source[k] === node.index);
+  const out = graph.outputs(selected).find((k) => target[k] === node.index);
   return [
     into !== undefined && `${signedPercent(share[into])} of the selection's input`,
     out !== undefined && `gets ${signedPercent(share[out])} of its input from the selection`,

@@ -10,30 +10,41 @@ uniform float radius;
 vec4 onPage(vec2 p) { return vec4(2.0 * p.x / size2.x - 1.0, 1.0 - 2.0 * p.y / size2.y, 0.0, 1.0); }
 `;
 
-/** A ribbon along the cubic that leaves and arrives upright, half a pixel wider than the line for its soft edge. */
+/**
+ * A ribbon along the cubic that leaves and arrives upright, half a pixel wider than the line for its soft edge. All ribbons are one strip,
+ * whose vertices look up their link by their number: two texels of `links`, of which the first holds the ends, the second the width and the
+ * colour. See `NODE_SHADERS` for why they aren't instances.
+ */
 export const LINK_SHADERS = Object.freeze([
   `${VIEW}
-in vec4 ends;
-in float width;
-in vec4 colour;
+precision highp usampler2D;
+uniform usampler2D links;
+uniform int skipped;
+uniform int segments;
 out vec4 paint;
 out float across;
 out float halfWidth;
 void main() {
+  int perLink = 2 * segments + 4;
+  int number = 2 * (skipped + gl_VertexID / perLink);
+  int corner = clamp(gl_VertexID % perLink - 1, 0, 2 * segments + 1);
+  int row = textureSize(links, 0).x;
+  vec4 ends = uintBitsToFloat(texelFetch(links, ivec2(number % row, number / row), 0));
+  uvec4 look = texelFetch(links, ivec2((number + 1) % row, (number + 1) / row), 0);
   vec2 a = ends.xy * zoom + shift;
   vec2 b = ends.zw * zoom + shift;
   float bend = (a.y - b.y) * 0.42;
   vec2 c = a - vec2(0.0, bend);
   vec2 d = b + vec2(0.0, bend);
-  float t = float(gl_VertexID / 2) / 28.0;
+  float t = float(corner / 2) / float(segments);
   float s = 1.0 - t;
   vec2 p = s * s * s * a + 3.0 * s * s * t * c + 3.0 * s * t * t * d + t * t * t * b;
   vec2 along = s * s * (c - a) + 2.0 * s * t * (d - c) + t * t * (b - d);
   float length2 = dot(along, along);
   vec2 normal = length2 > 0.0 ? vec2(-along.y, along.x) * inversesqrt(length2) : vec2(1.0, 0.0);
-  halfWidth = 0.5 * width;
-  across = (gl_VertexID % 2 == 0 ? 1.0 : -1.0) * (halfWidth + 0.75 / density);
-  paint = colour;
+  halfWidth = 0.5 * uintBitsToFloat(look.x);
+  across = (corner % 2 == 0 ? 1.0 : -1.0) * (halfWidth + 0.75 / density);
+  paint = vec4(uvec4(look.y, look.y >> 8u, look.y >> 16u, look.y >> 24u) & 255u) / 255.0;
   gl_Position = onPage(p + normal * across);
 }`,
   `#version 300 es

@@ -7,15 +7,13 @@ import { layoutGraph, nearestLookup } from "../layout.js";
 import { fontSize, palette } from "../theme.js";
 import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
-import { drawGraph, drawHover, planScene, prepare } from "./link-graph-draw.js";
-import { createGl } from "./link-graph-gl.js";
-import { areFlat, axisLabels, margins, showTooltip } from "./link-graph-labels.js";
+import { drawGraph } from "./link-graph-draw.js";
+import { areFlat, axisLabels, margins, placeLabels, showTooltip } from "./link-graph-labels.js";
+import { createPainter } from "./link-graph-painter.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
 
 const REACH = 30;
 const MANY_NODES = 1200;
-const GL_BACKGROUND = 3000;
-const LINKS_WHILE_MOVING = { gl: 400, canvas: 120 };
 const STILL_AFTER = 140;
 const DRAWN_FROM = ["selected", "path", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
 
@@ -52,10 +50,7 @@ function createPicture(store, parts, viewport) {
   let size = { width: 0, height: 0 };
   let [layout, arranged] = [null, null];
   let nearest = () => -1;
-  let pending = 0;
-  let plan = null;
-  let moving = false;
-  let rest = 0;
+  let [pending, moving, rest] = [0, false, 0];
   const painter = createPainter(parts, () => draw());
 
   function arrange() {
@@ -74,11 +69,11 @@ function createPicture(store, parts, viewport) {
 
   /** After a change of what is shown. */
   function draw() {
-    plan = null;
+    painter.forget();
     request();
   }
 
-  /** After a change of the viewport: fewer links until it rests. */
+  /** After a change of the viewport: less is drawn, and nothing beside the drawing, until it rests. */
   function move() {
     moving = true;
     window.clearTimeout(rest);
@@ -94,35 +89,20 @@ function createPicture(store, parts, viewport) {
     pending = requestAnimationFrame(() => {
       if (!layout || !store.get("graph")) return;
       const scene = sceneOf(store, layout, viewport);
-      paint(scene);
-      showHover(scene);
-      parts.labels.replaceChildren(...axisLabels(scene));
+      painter.paint(scene, size, moving);
+      placeLabels(parts.labels, axisLabels(scene));
+      showHovered(scene);
     });
   }
 
-  function paint(scene) {
-    const gl = painter.current();
-    const background = gl ? GL_BACKGROUND : undefined;
-    if (plan === null || plan.gl !== gl) {
-      plan = { ...planScene(scene, background), gl };
-      gl?.upload(scene, plan);
-    }
-    const most = moving ? LINKS_WHILE_MOVING[gl ? "gl" : "canvas"] : Infinity;
-    if (gl) gl.draw(scene, size, most);
-    else drawGraph(prepare(parts.base, size.width, size.height), scene, plan, most);
-  }
-
   function drawHovered() {
-    if (!layout || !store.get("graph")) return;
-    const scene = sceneOf(store, layout, viewport);
-    showHover(scene);
-    showTooltip(parts.tooltip, scene, store, size);
+    if (layout && store.get("graph")) showHovered(sceneOf(store, layout, viewport));
   }
 
-  /** Every canvas that is shown costs each frame of the page, so that this one is there for a hovered node alone. */
-  function showHover(scene) {
-    parts.top.hidden = scene.hovered < 0;
-    if (!parts.top.hidden) drawHover(prepare(parts.top, size.width, size.height), scene);
+  function showHovered(scene) {
+    painter.hover(moving ? null : scene, size);
+    if (moving) parts.tooltip.hidden = true;
+    else showTooltip(parts.tooltip, scene, store, size);
   }
 
   function nodeAt(x, y) {
@@ -140,37 +120,8 @@ function createPicture(store, parts, viewport) {
   return { arrange, draw, move, drawHovered, nodeAt, figure };
 }
 
-/** WebGL where it works. Without it, after its context is lost, or where it fails, all is painted in two dimensions. */
-function createPainter({ base, glass }, redraw) {
-  let gl = null;
-  const use = (found) => {
-    gl = found;
-    glass.dataset.painter = gl ? "webgl" : "canvas";
-    glass.hidden = !gl;
-    base.hidden = Boolean(gl);
-  };
-  const begin = () => {
-    try {
-      use(createGl(glass));
-    } catch {
-      use(null);
-    }
-  };
-  glass.addEventListener("webglcontextlost", (event) => {
-    event.preventDefault();
-    use(null);
-    redraw();
-  });
-  glass.addEventListener("webglcontextrestored", () => {
-    begin();
-    redraw();
-  });
-  begin();
-  return { current: () => gl };
-}
-
 /** The plot without the room for its labels, which depends on whether the columns are wide enough for level text. */
-function frameFor(graph, visible, { width, height }) {
+export function frameFor(graph, visible, { width, height }) {
   const inside = (margin) => ({
     x: margin.left,
     y: margin.top,
