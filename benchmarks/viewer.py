@@ -1,9 +1,9 @@
 """`python -m benchmarks.viewer`: how fast the viewer is with a large graph, in headless Chromium with software rendering.
 
 Makes a synthetic graph, serves it on loopback from a process of its own, opens it and prints the time to the first picture and to
-all links as the page sees them (from the navigation's start to the second frame after the picture), frames per second while panning
-with the processor time that they took, and milliseconds per hover. Needs playwright and Chromium. On a machine that does other work
-at the same time the processor time and the best of the repetitions say more than the median.
+all links as the page sees them (from the navigation's start to the second frame after the picture), frames per second while
+panning with the processor time that they took, and milliseconds per hover. Needs playwright and Chromium. On a machine that does
+other work at the same time the processor time and the best of the repetitions say more than the median.
 """
 
 from __future__ import annotations

@@ -84,14 +84,18 @@ def viewer(browser: Browser, tmp_path: Path) -> Iterator[Viewer]:
     page.set_default_timeout(20_000)
     with serve(graphs, features_dir=features, port=0, labels_dir=tmp_path / "labels") as server:
         shown = Viewer(page, server, graphs)
-        page.on("pageerror", lambda error: shown.complaints.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))
-        page.on(
-            "request", lambda request: _own(request.url, server.url) or shown.complaints.append(request.url)
-        )
+        watch(shown)
         yield shown
         context.close()
     assert shown.complaints == []
+
+
+def watch(viewer: Viewer) -> None:
+    """Notes every error that the page logs, and every address that isn't its own server's."""
+    page, noted = viewer.page, viewer.complaints
+    page.on("pageerror", lambda error: noted.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and noted.append(line.text))
+    page.on("request", lambda request: _own(request.url, viewer.server.url) or noted.append(request.url))
 
 
 def _own(url: str, base: str) -> bool:
