@@ -38,8 +38,9 @@ function sections(graph) {
       ["Links", graph.links.count.toLocaleString("en")],
     ]),
     section("Model and transcoders", [
+      ["Model", info.model],
       ["Transcoders", info.transcoder_set ?? metadata.scan],
-      ["Set", metadata.scan],
+      ["Set", metadata.scan === info.transcoder_set ? null : metadata.scan],
       ...(metadata.transcoder_list ?? []).map((name, layer) => [`Layer ${layer}`, name]),
       ["Neuronpedia set", metadata.feature_details?.neuronpedia_source_set],
     ]),

@@ -26,6 +26,14 @@ class DemoPrompt(TypedDict):
     held_out: bool
 
 
+def model_label(name: str) -> str:
+    """A model's name for files that others read: of a folder only the last part, which says nothing about this machine."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return name
+    return "demo" if folder.resolve() == model_dir().resolve() else folder.resolve().name
+
+
 def model_dir() -> Path:
     """The Hugging Face folder of the demo model."""
     return DATA / "model"

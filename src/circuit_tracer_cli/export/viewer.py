@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import circuit_tracer_cli
+from circuit_tracer_cli.demo import model_label
 from circuit_tracer_cli.errors import InvalidValue, OutputError
 from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_annotations
 from circuit_tracer_cli.export.graph_json import write_graph_json
@@ -169,6 +170,8 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         "transcoder_set": scan,
     }
     report, predictions = report_of(graph.metadata), predictions_of(graph.metadata)
+    if isinstance(graph.metadata.get("model"), str):
+        info["model"] = model_label(graph.metadata["model"])
     created = graph.metadata.get("create_time_ms")
     if isinstance(created, int):
         info["create_time_ms"] = created

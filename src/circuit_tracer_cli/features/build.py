@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from circuit_tracer_cli.demo import model_label
 from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, MissingFile
 from circuit_tracer_cli.features.batches import (
     BATCH_DOCUMENTS,
@@ -109,16 +110,6 @@ def scan_name(model: ReplacementModel) -> str:
     return scan if isinstance(scan, str) else ",".join(scan or ["custom"])
 
 
-def model_label(model: ReplacementModel) -> str:
-    """The model's name in the files: of a folder only its last part, which says nothing about this machine."""
-    from circuit_tracer_cli.demo import model_dir
-
-    name = model.cfg.model_name
-    if Path(name).resolve() == model_dir().resolve():
-        return "demo"
-    return Path(name).resolve().name if Path(name).expanduser().is_dir() else name
-
-
 def weights_digest(model: ReplacementModel, layers: range) -> str:
     """A hash of a few rows of every layer, by which a retrained set is told from the one a build began with."""
     digest = hashlib.sha256()
@@ -181,7 +172,7 @@ class _Builder:
         return {
             "format_version": _VERSION,
             "transcoders": self.name,
-            "model": model_label(self.model),
+            "model": model_label(str(self.model.cfg.model_name)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "weights": weights_digest(self.model, self.layers),
             "settings": _jsonable(self.settings.that_decide()),

@@ -25,6 +25,7 @@ _SHARE, _LIFT, _MOST = 0.04, 3.0, 0.5
 _COVERED = 0.4
 _RELATED, _STANDS_OUT, _ALONE = 0.1, 3.5, 8.0
 _MANY = 0.5
+_FIRST_SEEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,13 @@ class Evidence:
     def centres(self) -> list[str]:
         """The tokens of the peaks and of the examples."""
         return [token for token, _ in self.peaks] + [e.tokens[e.train_token_ind] for e in self.examples]
+
+    def highest(self) -> str | None:
+        """The word at which most of the strongest examples are centred, those that people see first; None if they differ."""
+        by_height = sorted(self.examples, key=lambda e: -e.tokens_acts_list[e.train_token_ind])
+        centres = [key_of(e.tokens[e.train_token_ind]) for e in by_height[:_FIRST_SEEN]]
+        word, count = Counter(centres).most_common(1)[0]
+        return word if 2 * count > _FIRST_SEEN else None
 
     def following(self) -> list[str]:
         """The tokens right after the examples' peaks."""
@@ -127,6 +135,9 @@ def peak_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
     coverage = sum(counts[key] for key in chosen) / n
     if coverage < _COVERED:
         return Finding()
+    highest = evidence.highest()
+    if highest is not None and highest not in chosen[:2]:
+        chosen = [highest, *(key for key in chosen if key != highest)]
     words = tuple(whole_word(surface[key], evidence.examples) for key in chosen)
     precise = coverage * evidence.active >= _MOST * sum(corpus.count(key) for key in chosen)
     return Finding(words, coverage, more=len(chosen) > 3 or coverage < 0.8, enough=precise)
