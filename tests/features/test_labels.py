@@ -98,6 +98,14 @@ def test_weak_activations_do_not_count() -> None:
     assert label(evidence([*on({"Dallas"}), *weak])) == "Dallas"
 
 
+def test_what_the_first_examples_show_is_named_first() -> None:
+    """Four examples are much stronger than the rest, on a word that the rest outnumber."""
+    rare = [example(["<bos>", " Bangor"], 1, 3.0) for _ in range(4)]
+    often = on({"Dallas", "Houston"}, 2.0) + on({"Galveston"}, 2.0)
+    assert propose(evidence(often + rare), CORPUS).text.startswith("Bangor · ")  # type: ignore[union-attr]
+    assert "Bangor" not in propose(evidence(often + rare[:1]), CORPUS).text  # type: ignore[union-attr]
+
+
 def test_kinds_of_words() -> None:
     rng = random.Random(0)
     tokens = [["a", f" {rng.randrange(10**6)}", " b"] for _ in range(40)]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from circuit_tracer_cli.features.records import Example, Label
 from circuit_tracer_cli.features.words import CorpusWords, key_of, shown, whole_word, word_class
@@ -86,7 +86,8 @@ def propose(evidence: Evidence, corpus: CorpusWords) -> Label | None:
         return None
     strong = evidence.strong()
     peaks = peak_words(strong, corpus)
-    peaks = peaks if peaks.words else common_class(strong, corpus)
+    named_by_words = bool(peaks.words)
+    peaks = peaks if named_by_words else common_class(strong, corpus)
     context = Finding() if peaks.enough else context_words(strong, corpus)
     following = Finding() if peaks.enough else next_words(strong, corpus)
     promoted = promoted_tokens(strong, corpus)
@@ -96,6 +97,8 @@ def propose(evidence: Evidence, corpus: CorpusWords) -> Label | None:
             if peaks.coverage >= 0.6 and not peaks.more
             else Finding()
         )
+    elif named_by_words:
+        peaks = led_by_what_is_seen(peaks, strong)
     if following.coverage > context.coverage and following.words:
         context = Finding() if following.coverage >= 0.8 else context
     named = {"peak tokens": peaks, "context": context, "next tokens": following, "promoted tokens": promoted}
@@ -135,12 +138,20 @@ def peak_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
     coverage = sum(counts[key] for key in chosen) / n
     if coverage < _COVERED:
         return Finding()
-    highest = evidence.highest()
-    if highest is not None and highest not in chosen[:2]:
-        chosen = [highest, *(key for key in chosen if key != highest)]
     words = tuple(whole_word(surface[key], evidence.examples) for key in chosen)
     precise = coverage * evidence.active >= _MOST * sum(corpus.count(key) for key in chosen)
     return Finding(words, coverage, more=len(chosen) > 3 or coverage < 0.8, enough=precise)
+
+
+def led_by_what_is_seen(peaks: Finding, evidence: Evidence) -> Finding:
+    """The same with the word of the strongest examples in front, if it isn't among the first."""
+    seen = evidence.highest()
+    if seen is None:
+        return peaks
+    first = whole_word(_surfaces(evidence.centres())[seen], evidence.examples)
+    if first in peaks.words[:2]:
+        return peaks
+    return replace(peaks, words=(first, *(word for word in peaks.words if word != first)))
 
 
 def context_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
