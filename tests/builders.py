@@ -97,6 +97,16 @@ FAMILIES |= {
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
         },
     ),
+    "phi": (
+        "PhiConfig",
+        {
+            **_PLAIN,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "smollm3": ("SmolLM3Config", {**_PLAIN, "no_rope_layer_interval": 2}),
     "olmo2": ("Olmo2Config", _PLAIN),
     "mixtral": ("MixtralConfig", {**_LLAMA_LIKE, **_MOE}),
     "qwen3_moe": (
@@ -154,18 +164,33 @@ def randomise(model: torch.nn.Module, seed: int) -> None:
 READS = ("hook_resid_mid", "ln2.hook_normalized", "mlp.hook_in")
 
 
+def diagonal(cases: list[Any]) -> list[Any]:
+    """The cases, all but one of each family left to the long suite; which one goes round as the families do."""
+    found = []
+    for number, family in enumerate(FAMILIES):
+        own = [case for case in cases if case[0] == family]
+        fast = number // 2 % len(own)
+        found += [
+            pytest.param(*case, marks=[] if i == fast else [pytest.mark.long]) for i, case in enumerate(own)
+        ]
+    return found
+
+
 def on_both_backends(cases: list[Any]) -> list[Any]:
-    """Every case on every backend; those with a skip connection on nnsight are left to the long suite."""
-    return [
-        pytest.param(name, *case, marks=[pytest.mark.long] if name == "nnsight" and True in case else [])
-        for name in BACKEND_NAMES
-        for case in cases
-    ]
+    """Every case on every backend, those of the diagonal in the fast suite, families on one backend and the other in turn."""
+    order = list(FAMILIES)
+    found = []
+    for name in BACKEND_NAMES:
+        for case in diagonal(cases):
+            here = BACKEND_NAMES[order.index(case.values[0]) % 2] == name
+            marks = case.marks if here else [pytest.mark.long]
+            found.append(pytest.param(name, *case.values, marks=marks))
+    return found
 
 
 def readable(family: str) -> tuple[str, ...]:
     """The read points that a family has, as a user would write them."""
-    if family in ("gpt_neox", "gptj"):
+    if family in ("gpt_neox", "gptj", "phi"):
         return READS[1:]
     return ("hook_resid_mid", "mlp.hook_in") if family == "olmo2" else READS
 
@@ -212,12 +237,13 @@ def transcoders(
     write: str = "hook_mlp_out",
     n_layers: int = 3,
     n_features: int = 36,
+    d_model: int = D_MODEL,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> TranscoderSet | CrossLayerTranscoder:
     """A tiny random set in memory."""
     g = torch.Generator().manual_seed(seed)
-    d = D_MODEL
+    d = d_model
     enc = [_normal(g, dtype, n_features, d, scale=d**-0.5) for _ in range(n_layers)]
     b_enc = [_normal(g, dtype, n_features, scale=0.3) for _ in range(n_layers)]
     b_dec = [_normal(g, dtype, d, scale=0.3) for _ in range(n_layers)]

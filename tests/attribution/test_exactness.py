@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, on_both_backends, readable, replacement
+from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, diagonal, on_both_backends, readable, replacement
 from tests.oracle.replay import Replay, Written, double, oracle_row, written
 from torch import Tensor
 
@@ -140,7 +140,8 @@ def test_both_engines_agree(
 
 
 @pytest.mark.parametrize(
-    ("family", "kind", "activation", "skip", "read", "write"), [case for case in cases() if not case[3]]
+    ("family", "kind", "activation", "skip", "read", "write"),
+    diagonal([case for case in cases() if not case[3]]),
 )
 def test_both_backends_agree(
     family: str, kind: str, activation: str, skip: bool, read: str, write: str

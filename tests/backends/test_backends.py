@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.builders import BACKEND_NAMES, D_MODEL, FAMILIES, PROMPT, backend, new_model
+from tests.builders import BACKEND_NAMES, D_MODEL, FAMILIES, PROMPT, backend, new_model, on_both_backends
 
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
 
 
-@pytest.mark.parametrize("name", BACKEND_NAMES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("name", "family"), on_both_backends([(family,) for family in FAMILIES]))
 def test_logits_and_patterns_equal_hugging_faces(family: str, name: str) -> None:
     model = backend(family, name=name)
     tokens = torch.tensor(PROMPT)
@@ -26,8 +25,7 @@ def test_logits_and_patterns_equal_hugging_faces(family: str, name: str) -> None
         torch.testing.assert_close(layer.pattern, attention[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", BACKEND_NAMES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("name", "family"), on_both_backends([(family,) for family in FAMILIES]))
 def test_a_frozen_pass_unembeds_the_last_position_alone(
     family: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,8 +48,7 @@ def test_a_frozen_pass_unembeds_the_last_position_alone(
     torch.testing.assert_close(logits[-1], frozen.logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", BACKEND_NAMES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("name", "family"), on_both_backends([(family,) for family in FAMILIES]))
 def test_a_run_in_steps_with_the_cache_equals_one_run(family: str, name: str) -> None:
     model = backend(family, name=name)
     tokens = torch.tensor(PROMPT)

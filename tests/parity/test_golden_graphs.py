@@ -54,9 +54,7 @@ def targets_of(given: dict[str, Any] | None, model: ReplacementModel) -> Any:
 
 
 @functools.cache
-def traced(
-    case: str, backend: str = "transformerlens"
-) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
+def traced(case: str, backend: str) -> tuple[Graph, dict[str, Any], dict[str, torch.Tensor]]:
     """Our graph and the reference's answer."""
     folder = GOLDEN / "cases" / case
     inputs = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
@@ -86,18 +84,20 @@ def test_nodes_and_edges(case: str, backend: str) -> None:
     torch.testing.assert_close(graph.adjacency_matrix, want["adjacency_matrix"], atol=5e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
-def test_targets(case: str) -> None:
-    graph, facts, want = traced(case)
+def test_targets(case: str, backend: str) -> None:
+    graph, facts, want = traced(case, backend)
     assert [target._asdict() for target in graph.logit_targets] == facts["logit_targets"]
     assert graph.logit_token_ids.tolist() == want["logit_vocab_indices"].tolist()
     assert graph.vocab_size == facts["vocab_size"]
     torch.testing.assert_close(graph.logit_probabilities, want["logit_probabilities"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES)
-def test_influence_pruning_and_scores(case: str) -> None:
-    graph, facts, want = traced(case)
+def test_influence_pruning_and_scores(case: str, backend: str) -> None:
+    graph, facts, want = traced(case, backend)
     influence = compute_node_influence(graph.adjacency_matrix, graph.logit_weights)
     torch.testing.assert_close(influence.float(), want["node_influence"], atol=1e-5, rtol=1e-4)
     for name, thresholds in (("prune_default", (0.8, 0.98)), ("prune_tight", (0.5, 0.9))):

@@ -16,7 +16,9 @@ FAMILY_MODULES: tuple[str, ...] = (
     "llama",
     "qwen",
     "gemma",
+    "phi",
     "phi3",
+    "smollm3",
     "olmo2",
     "gpt_oss",
 )
