@@ -45,7 +45,7 @@ ALLOWED = {
     "interventions": _MODEL,
     "planning": _MODEL,
     "replacement": _MODEL | {"interventions"},
-    "attribution": _WORK,
+    "attribution": _WORK | {"planning"},
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
     "export": _ROOT | {"graph", "features", "viewer_files"},

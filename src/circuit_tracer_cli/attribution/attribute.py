@@ -15,6 +15,7 @@ from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.origin import origin
 from circuit_tracer_cli.attribution.packaging import Packager, packed
+from circuit_tracer_cli.attribution.places import choose_places
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
 from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
 from circuit_tracer_cli.attribution.sources import build_sources
@@ -97,7 +98,8 @@ def attribute(
         batch_size: With `update_interval`, how many features are chosen between two rankings.
         max_feature_nodes: Most features that become nodes; None or 0 for all.
         offload: Where weights wait that the trace no longer needs: `cpu`, `disk`, or None for where they are. MLPs, embeddings,
-            encoders and decoders are back when the call ends. `auto` is for the command line, whose memory plan decides.
+            encoders and decoders are back when the call ends. `auto` decides by the memory that is free now, and plans the
+            compute block by it, as the command line does.
         verbose: Show progress on the terminal.
         update_interval: Batches between two rankings.
         engine: `auto`, `closed-form` or `vector-jacobian`.
@@ -121,9 +123,18 @@ def attribute(
         raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
+    place = OFFLOADS[offload]
+    if offload == "auto":
+        choices = choose_places(
+            model,
+            len(model.tokenize(prompt).ids),
+            n_targets=max_n_logits,
+            max_feature_nodes=max_feature_nodes or 0,
+        )
+        place, compute_block = choices.offload, compute_block or choices.work
     size = BlockSize(compute_block) if compute_block else None
     run = Attribution(model, settings, engine, progress, on_partial, size)
-    with Offload(OFFLOADS[offload], model.model.forget_weights) as run.offload:
+    with Offload(place, model.model.forget_weights) as run.offload:
         return run.run(prompt, attribution_targets)
 
 

@@ -194,6 +194,10 @@ class Backend(Protocol):
     def has_closed_form(self) -> bool:
         """Whether `weights` isn't None. Builds nothing."""
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the model holds, tied ones once."""
+
     def forget_weights(self) -> None:
         """Drop the record of linear weights; it is made anew when it is asked for."""
 

@@ -130,6 +130,11 @@ class HookedBackend:
         """Whether the family has linear weights."""
         return self.family.closed_form
 
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that the model holds, tied ones once."""
+        return sum(parameter.numel() for parameter in self.hf_model.parameters())
+
     def forget_weights(self) -> None:
         """Drop the record of linear weights, whose views would keep moved parameters in memory."""
         self.__dict__.pop("weights", None)

@@ -7,7 +7,9 @@ FAMILY = Family(
     architectures={
         "SmolLM3ForCausalLM": Architecture("SmolLM3", Parts(), "no rotary positions in every fourth layer")
     },
-    pattern=frozenset({"no_rope_layers", "no_rope_layer_interval", "use_sliding_window", "max_window_layers"}),
+    pattern=frozenset(
+        {"no_rope_layers", "no_rope_layer_interval", "use_sliding_window", "max_window_layers"}
+    ),
     mlp=frozenset({"hidden_act", "mlp_bias"}),
     linear=frozenset({"attention_bias"}),
 )
