@@ -94,3 +94,29 @@ def test_a_graph_whose_file_is_gone_leaves_the_list(viewer: Viewer) -> None:
     expect(options.filter(has_text="demo").first).to_be_attached()
     expect(options.filter(has_text="gone")).to_have_count(0)
     expect(options.filter(has_text="broken")).to_have_count(1)
+
+
+def test_an_output_shows_what_the_model_predicts_and_its_strongest_inputs(viewer: Viewer) -> None:
+    document = demo()
+    document["metadata"] |= {
+        "slug": "predicted",
+        "top_predictions": [
+            {"token": " Austin", "id": 50, "probability": 0.6},
+            {"token": " Houston", "id": 9, "probability": 0.2},
+        ],
+    }
+    add(viewer, document, "predicted")
+    viewer.open("predicted", clickedId="4_50_2")
+    panel = viewer.page.locator(".panel-feature")
+    expect(panel.locator(".next-tokens tr td:first-child")).to_have_text(["Austin", "Houston", "Dallas"])
+    expect(panel.locator(".next-tokens tr").nth(1)).to_contain_text("20 %")
+    expect(panel.locator(".next-tokens tr").nth(1)).to_contain_text("not in the graph")
+    expect(panel.locator(".summary .node-name")).to_have_text(
+        ["Texas", "say a capital", "Error · is", "Feature 22"]
+    )
+    panel.locator(".summary .node-row").first.hover()
+    expect(panel.locator(".detail-label")).to_have_text("Austin")
+    panel.get_by_role("button", name="Dallas", exact=True).click()
+    assert viewer.selected() == "4_51_2"
+    viewer.open("predicted", clickedId="E_7_1")
+    expect(panel.locator(".summary h3")).to_have_text("Strongest outputs")

@@ -8,6 +8,7 @@ import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
 import { histogram } from "./histogram.js";
+import { nodeSummary } from "./node-summary.js";
 
 const HOVER_DELAY = 180;
 
@@ -39,7 +40,7 @@ export function featureDetail(element, store, { features, attributes }) {
     shown = node;
     if (!node) return body.replaceChildren(emptyState());
     const head = heading(store, node);
-    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), all(node));
+    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...nodeSummary(store, node), all(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
     body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])), all(node));
@@ -65,6 +66,7 @@ export function featureDetail(element, store, { features, attributes }) {
   const disposers = [
     store.subscribe(["selected", "hovered", "graph"], update),
     store.subscribe(["labels", "theme", "pinned", "notes"], () => show(shown, true)),
+    store.subscribe(["pruned", "visible", "featureLabels"], () => shown && shown.kind !== "feature" && show(shown, true)),
     store.subscribe(["editing"], editLabel),
   ];
   show(null, true);

@@ -1,20 +1,13 @@
 /* The subgraph as a picture: boxes with their whole names, and what flows between them. */
 
 import { pageFonts } from "../figures.js";
+import { flowCurves } from "../flow-route.js";
 import { clamp, css, signedColour } from "../scales.js";
 import { element, paint, textElement } from "../svg-context.js";
 import { palette } from "../theme.js";
 import { boxName, boxPlace } from "./subgraph-box.js";
 
 const WIDEST = 15;
-
-/** The line from one box's upper or lower edge to another's. */
-export function flowCurve(source, target, { height }) {
-  const side = target.y <= source.y ? -1 : 1;
-  const [y0, y1] = [source.y + (side * height) / 2, target.y - (side * height) / 2];
-  const bend = side * Math.max(18, Math.abs(y0 - y1) * 0.45);
-  return `M${source.x},${y0} C${source.x},${y0 + bend} ${target.x},${y1 - bend} ${target.x},${y1}`;
-}
 
 /** A flow's width in pixels. */
 export function flowWidth(weight) {
@@ -24,11 +17,11 @@ export function flowWidth(weight) {
 /** `{width, height, elements}` for `saveFigure`. */
 export function subgraphFigure({ store, boxes, places, flows, size, extent }) {
   const colours = palette();
-  const lines = flows.map(({ from, to, weight }) => {
+  const curves = flowCurves(flows, places, extent, size.width);
+  const lines = flows.map(({ weight }, i) => {
     const stroke = paint("stroke", css(signedColour(weight, colours)), 0.85);
     const width = flowWidth(weight);
-    const d = flowCurve(places[from], places[to], extent);
-    return element({ tag: "path", attributes: { d, fill: "none", ...stroke, "stroke-width": width.toFixed(2) } });
+    return element({ tag: "path", attributes: { d: curves[i], fill: "none", ...stroke, "stroke-width": width.toFixed(2) } });
   });
   const drawn = boxes.flatMap((box, i) => boxElements(store, box, places[i], extent, colours));
   return { ...size, elements: [...lines.reverse(), ...drawn] };

@@ -5,12 +5,13 @@ import { raise } from "../arrangement.js";
 import { arrangeBoxes, boxSize, drawingSize, unitPosition } from "../box-layout.js";
 import { editInPlace, h, replaceKeepingFocus, svg, watchSize } from "../dom.js";
 import { saveFigure } from "../figures.js";
+import { flowCurves } from "../flow-route.js";
 import { signedPercent } from "../format.js";
 import { clamp, css, signedColour } from "../scales.js";
 import { boxEdges, makeBoxes } from "../supernodes.js";
 import { fontSize, palette } from "../theme.js";
 import { boxElement, boxName, markBoxes } from "./subgraph-box.js";
-import { flowCurve, flowWidth, subgraphFigure } from "./subgraph-figure.js";
+import { flowWidth, subgraphFigure } from "./subgraph-figure.js";
 
 const FAINT = 0.003;
 const LONG_NAME = 17;
@@ -117,7 +118,8 @@ function createPicture(store, parts) {
 
   function drawFlows() {
     parts.edges.setAttribute("viewBox", `0 0 ${size.width} ${size.height}`);
-    const paths = flows.map((flow) => flowPath(flow, places, extent));
+    const curves = flowCurves(flows, places, extent, size.width);
+    const paths = flows.map((flow, i) => flowPath(flow, curves[i]));
     parts.edges.replaceChildren(...paths.reverse());
   }
 
@@ -189,10 +191,10 @@ function createPicture(store, parts) {
   return { build, mark, figure, editName, nameNew };
 }
 
-function flowPath({ from, to, weight }, places, extent) {
+function flowPath({ from, to, weight }, curve) {
   const path = svg(
     "path",
-    { d: flowCurve(places[from], places[to], extent), class: "flow", "data-from": from, "data-to": to },
+    { d: curve, class: "flow", "data-from": from, "data-to": to },
     svg("title", {}, `${signedPercent(weight)} of the target's input`),
   );
   path.style.stroke = css(signedColour(weight, palette()));
