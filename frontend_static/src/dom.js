@@ -5,7 +5,7 @@ export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   setAttributes(element, attributes);
   element.append(
-    ...children.flat().filter((child) => child !== null && child !== undefined && child !== false),
+    ...children.flat(2).filter((child) => child !== null && child !== undefined && child !== false),
   );
   return element;
 }

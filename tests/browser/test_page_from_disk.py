@@ -86,6 +86,27 @@ def test_influence_is_what_show_says(browser: Browser, page_file: Path, graph: G
     context.close()
 
 
+def test_a_proposed_label_leads_to_how_labels_are_made(browser: Browser, page_file: Path) -> None:
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(page_file.as_uri())
+    page.click("#tab-nodes")
+    page.click(".panel-nodes .node-row:has(.glyph-feature)")
+    page.get_by_role("button", name="proposed label").click()
+    assert page.locator("dialog.help").is_visible()
+    heading = page.get_by_role("heading", name="How labels are made").bounding_box()
+    assert heading is not None
+    assert 0 <= heading["y"] < 900
+    page.keyboard.press("Escape")
+    page.keyboard.press("e")
+    page.locator(".panel-feature .edit-field").fill("mine")
+    page.keyboard.press("Enter")
+    page.locator(".panel-feature .detail-label", has_text="mine").wait_for()
+    assert page.get_by_role("button", name="proposed label").count() == 0
+    context.close()
+
+
 def test_it_shows_examples(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
     page = context.new_page()

@@ -7,6 +7,7 @@ import { influenceTitle, nodeLabel, nodePlace, number, ownInfluence, percent, pe
 import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
+import { showHelp } from "./help.js";
 import { histogram } from "./histogram.js";
 import { nodeSummary } from "./node-summary.js";
 
@@ -99,7 +100,7 @@ function heading(store, node) {
     "div",
     { class: "detail-head" },
     h("div", { class: "detail-title" }, glyph(node.kind), title),
-    h("div", { class: "muted detail-place" }, place),
+    h("div", { class: "muted detail-place" }, place, isProposed(store, node) && [" · ", proposedMark()]),
     note && h("p", { class: "detail-note", dir: "auto" }, note),
     h(
       "div",
@@ -148,6 +149,18 @@ function heading(store, node) {
         ),
     ),
   );
+}
+
+/** Whether the label that is shown was made from examples, and nobody has given another. */
+function isProposed(store, node) {
+  const given = store.get("labels")[node.code] || node.clerp;
+  const origin = store.get("labelOrigins")[node.code]?.provenance;
+  return node.kind === "feature" && !given && Boolean(store.get("featureLabels")[node.code]) && !["user", "imported"].includes(origin);
+}
+
+function proposedMark() {
+  const title = "Made from examples and promoted tokens. How to read it";
+  return h("button", { class: "link-button", type: "button", title, onclick: () => showHelp("help-labels") }, "proposed label");
 }
 
 function explanation(node) {

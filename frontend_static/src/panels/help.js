@@ -23,12 +23,28 @@ const ENTRIES = [
   ["on a box", "Enter selects, Shift with an arrow moves, Delete unpins or dissolves"],
 ];
 
+const LABELS = [
+  ["Dallas · Houston …", "active on these words; … means also on others"],
+  ["is, after Dallas · Houston", "active on “is” where one of these words came before"],
+  ["before Austin", "active where this is the next word"],
+  ["Dallas · Houston → Texas", "active on these words, and raises the token after the arrow"],
+];
+
+const definitions = (pairs) => h("dl", {}, ...pairs.flatMap(([term, meaning]) => [h("dt", {}, term), h("dd", {}, meaning)]));
+
+/** Opens the help at one of its parts: `help-labels`. */
+export function showHelp(part) {
+  const dialog = document.querySelector("dialog.help");
+  if (!dialog.open) dialog.showModal();
+  document.getElementById(part)?.scrollIntoView({ block: "start" });
+}
+
 export function helpDialog() {
   const dialog = h(
     "dialog",
     { class: "help sheet", "aria-label": "Help" },
     h("h2", {}, "Keys and gestures"),
-    h("dl", {}, ...ENTRIES.flatMap(([keys, meaning]) => [h("dt", {}, keys), h("dd", {}, meaning)])),
+    definitions(ENTRIES),
     h("h3", {}, "How to read the graph"),
     h(
       "p",
@@ -45,6 +61,18 @@ export function helpDialog() {
       {},
       "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output.",
     ),
+    h(
+      "p",
+      {},
+      "A node's influence is its own share of all influence on the outputs, over all paths. The cumulative influence adds that of every more influential node; files are pruned by it. “≤” stands where the file tells no more than that.",
+    ),
+    h("h3", { id: "help-labels" }, "How labels are made"),
+    h(
+      "p",
+      {},
+      "A proposed label is counted, not guessed: words that stand out where the feature is strongly active, and tokens that it raises. It says when a feature is active, not what it means. Your own label, by e or a double click, takes its place everywhere.",
+    ),
+    definitions(LABELS),
     h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")),
   );
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
