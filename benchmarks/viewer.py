@@ -2,7 +2,8 @@
 
 Makes a synthetic graph, serves it on loopback from a process of its own, opens it and prints the time to the first picture and to
 all links as the page sees them (from the navigation's start to the second frame after the picture), frames per second while
-panning with the processor time that they took, and milliseconds per hover. Needs playwright and Chromium. On a machine that does
+panning with the processor time that they took, milliseconds per hover, and while the links' threshold is dragged the slowest frame
+and how long it takes after the last move until the right links are shown. Needs playwright and Chromium. On a machine that does
 other work at the same time the processor time and the best of the repetitions say more than the median.
 """
 
@@ -141,6 +142,31 @@ def processor_seconds() -> float:
     return total if spent else float("nan")
 
 
+_PRUNE = """async (steps) => {
+  const [, slider] = document.querySelectorAll('#prune input');
+  const links = () => document.querySelector('[data-fact="links"]').textContent;
+  let last = performance.now(), worst = 0;
+  const frame = async () => {
+    await new Promise(requestAnimationFrame);
+    worst = Math.max(worst, performance.now() - last);
+    last = performance.now();
+  };
+  for (let i = 1; i <= steps; i += 1) {
+    slider.value = 1 - i / (4 * steps);
+    slider.dispatchEvent(new Event('input', {bubbles: true}));
+    await frame();
+  }
+  const end = performance.now();
+  let settled = 0;
+  for (let text = links(), still = 0; still < 60; still += 1) {
+    await frame();
+    if (links() === text) continue;
+    [text, still, settled] = [links(), 0, performance.now() - end];
+  }
+  return {worst, settled};
+}"""
+
+
 def measure(page: Any, url: str) -> dict[str, float]:
     """Opens the graph and measures."""
     page.goto(f"{url}healthz")
@@ -154,6 +180,9 @@ def measure(page: Any, url: str) -> dict[str, float]:
     pan = page.evaluate(_PAN, 3)
     spent = processor_seconds() - before
     page.wait_for_timeout(500)
+    page.keyboard.press("r")
+    page.wait_for_selector(".curve-dot", state="attached", timeout=60_000)
+    prune = page.evaluate(_PRUNE, 40)
     return {
         "first picture s": times["first"] / 1000,
         "all links s": times["all"] / 1000,
@@ -162,6 +191,8 @@ def measure(page: Any, url: str) -> dict[str, float]:
         "pan slowest frame ms": pan["worst"],
         "hover median ms": statistics.median(hover),
         "hover slowest ms": max(hover),
+        "prune slowest frame ms": prune["worst"],
+        "prune settled ms": prune["settled"],
     }
 
 

@@ -31,7 +31,7 @@ import { followPruning } from "./src/pruning-follow.js";
 import { withDifference } from "./src/difference.js";
 import { createStore, initialState } from "./src/state.js";
 import { labelCommands } from "./src/share-labels.js";
-import { makeBoxes } from "./src/supernodes.js";
+import { completePositions, makeBoxes } from "./src/supernodes.js";
 import { clamp } from "./src/scales.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
@@ -123,6 +123,8 @@ function takeAnnotations(text, name) {
 function view() {
   const keys = [...ADDRESSED, "pinned", "hidden", "supernodes", "labels"];
   const state = Object.fromEntries(keys.map((key) => [key, store.get(key)]));
+  const [graph, positions] = [store.get("graph"), store.get("positions")];
+  if (graph) state.positions = completePositions(graph, { ...state, positions });
   const wide = store.get("shape") === "wide";
   return { ...state, layoutText: wide && !isDefault(store) ? encodeLayout(store.get("layout")) : null };
 }

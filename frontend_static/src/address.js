@@ -1,9 +1,11 @@
 /* The page's address: which graph and which view of it. Annotations are in the graph's file, and in an address only to hand them on. Pure. */
 
+import { writePositions } from "./annotations.js";
+
 /** Longer addresses are cut by chat programs, mail readers and proxies. */
 export const LONGEST = 2000;
 
-const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps"];
+const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "sg_pos"];
 const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "edgeThreshold", "logitDiff"];
 
 /** View state by its parameter: the store's key and what isn't worth telling. */
@@ -53,6 +55,7 @@ export function addressOf(state, everything = false) {
     if (state.hidden?.length > 0) address.set("hiddenIds", state.hidden.join(","));
     if (state.supernodes.length > 0) address.set("supernodes", JSON.stringify(state.supernodes));
     if (Object.keys(state.labels).length > 0) address.set("clerps", JSON.stringify(Object.entries(state.labels)));
+    if (Object.keys(state.positions ?? {}).length > 0) address.set("sg_pos", writePositions(state.positions));
   }
   return address.toString();
 }

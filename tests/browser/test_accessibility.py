@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from .conftest import Viewer
+from .graphs import demo
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
 expect.set_options(timeout=20_000)
@@ -51,6 +55,41 @@ def test_axe_finds_nothing_serious_in_dialogs_and_menus(viewer: Viewer, theme: s
     viewer.page.keyboard.press("Escape")
     viewer.page.get_by_role("button", name="Graph menu").click()
     viewer.page.get_by_role("menuitem", name="About this graph").click()
+    assert findings(viewer) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious_while_pruning_comparing_and_importing(
+    viewer: Viewer, tmp_path: Path, theme: str
+) -> None:
+    document = demo()
+    checks = [
+        {"name": word, "label": word, "value": 0.5, "verdict": word}
+        for word in ("pass", "warn", "fail", "info")
+    ]
+    document["metadata"] |= {"slug": "checked", "validation": {"version": 1, "date": None, "checks": checks}}
+    (viewer.folder / "checked.json").write_text(json.dumps(document))
+    viewer.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+    viewer.open("checked", pinnedIds=PINS, logitDiff="Austin__vs__Dallas")
+    viewer.page.keyboard.press("r")
+    viewer.page.get_by_label("Link threshold").fill("0.9")
+    viewer.page.locator(".all-attributes summary").click()
+    viewer.page.locator(".all-attributes .attributes").wait_for()
+    assert findings(viewer) == []
+    viewer.page.locator(".validation-badge").click()
+    viewer.page.locator(".validation tbody tr").first.wait_for()
+    assert findings(viewer) == []
+    viewer.page.keyboard.press("Escape")
+    viewer.page.evaluate(
+        "() => fetch('api/graphs/checked/labels/shared', {method: 'POST', body: '{\"labels\": {\"76\": \"mine\"}}'})"
+    )
+    theirs = tmp_path / "labels.json"
+    theirs.write_text('{"labels": {"76": "theirs", "x": "?"}, "set": "another"}')
+    viewer.page.get_by_role("button", name="Graph menu").click()
+    with viewer.page.expect_file_chooser() as chooser:
+        viewer.page.get_by_role("menuitem", name="Import shared labels").click()
+    chooser.value.set_files(theirs)
+    viewer.page.locator(".label-import tbody tr").wait_for()
     assert findings(viewer) == []
 
 

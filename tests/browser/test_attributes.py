@@ -67,7 +67,7 @@ def test_the_copied_link_has_every_part_of_the_view(viewer: Viewer) -> None:
         clickedId="null", pinnedIds="1_10_1,2_20_2", linkType="input", hiddenIds="2_22_1", logitDiff="Austin__vs__Dallas",
         pruningThreshold="0.7", edgeThreshold="0.95", sign="positive", boxes="layers", panel="scatter",
         feature_scatter_x="layer", feature_scatter_y="influence", clerps='[["76","a label"]]',
-        supernodes='[["both","1_10_1","2_20_2"]]', gridsnap="link-graph00000816_connections08000616",
+        supernodes='[["both","1_10_1","2_20_2"]]', sg_pos="250 750", gridsnap="link-graph00000816_connections08000616",
     )  # fmt: skip
     viewer.page.get_by_role("button", name="Copy a link").click()
     expect(viewer.page.locator(".notice")).to_contain_text("Link copied")
@@ -81,6 +81,7 @@ def test_the_copied_link_has_every_part_of_the_view(viewer: Viewer) -> None:
     assert found["hiddenIds"] == "2_22_1"
     assert json.loads(found["supernodes"]) == [["both", "1_10_1", "2_20_2"]]
     assert json.loads(found["clerps"]) == [["76", "a label"]]
+    assert found["sg_pos"] == "250 750"
     assert (found["sign"], found["boxes"], found["panel"]) == ("positive", "layers", "scatter")
     assert (found["feature_scatter_x"], found["feature_scatter_y"]) == ("layer", "influence")
     viewer.page.goto(link)

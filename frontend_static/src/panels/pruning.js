@@ -96,7 +96,7 @@ function axisPart(store, { name, key, title, label, limit }) {
     const fresh = left && left.nodeThreshold === store.get("threshold") && left.edgeThreshold === store.get("edgeThreshold");
     drawChart(chart, {
       width: Math.max(120, input.clientWidth),
-      height: Math.max(40, chart.clientHeight),
+      height: Math.max(20, chart.clientHeight),
       limit: most,
       points: store.get("curves")[name],
       current: store.get(key),
@@ -134,10 +134,14 @@ function factRows(store) {
     nodes: `${nodes.toLocaleString("en")} of ${graph.nodes.length.toLocaleString("en")}`,
     links: `${pruned.links.count.toLocaleString("en")} of ${graph.links.count.toLocaleString("en")}`,
   };
-  return CURVES.flatMap(({ name, title }) => [
-    h("dt", { title: MEANING[name] }, svg("svg", { class: "swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, svg("path", { class: `curve curve-${name}`, d: "M0 3H18" })), title),
-    h("dd", { "data-fact": name }, texts[name]),
-  ]);
+  return CURVES.map(({ name, title }) =>
+    h("div", {}, h("dt", { title: MEANING[name] }, swatch(name), title), h("dd", { "data-fact": name }, texts[name])),
+  );
+}
+
+function swatch(name) {
+  const line = svg("path", { class: `curve curve-${name}`, d: "M0 3H18" });
+  return svg("svg", { class: "swatch", viewBox: "0 0 18 6", "aria-hidden": "true" }, line);
 }
 
 /** Whether the numbers are about the model's whole graph, or about what an earlier pruning left in the file. */
