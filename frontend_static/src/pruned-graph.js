@@ -36,25 +36,33 @@ export function prunedGraph(graph, { kept, alive }, visible, pinned = []) {
   return withLinks(graph, bytes);
 }
 
+/** One pass over all links, and the rest over those that are left. */
 function withLinks(graph, bytes) {
   const { links } = graph;
-  const strongest = links.strongest.filter((k) => bytes[k]);
-  const [byTarget, targetStart] = filtered(links.byTarget, links.targetStart, bytes);
-  const [bySource, sourceStart] = filtered(links.bySource, links.sourceStart, bytes);
-  return graphWithLinks(graph, { ...links, count: strongest.length, strongest, byTarget, targetStart, bySource, sourceStart });
+  const found = new Uint32Array(links.strongest.length);
+  let count = 0;
+  for (let i = 0; i < found.length; i += 1) {
+    const k = links.strongest[i];
+    found[count] = k;
+    count += bytes[k];
+  }
+  const strongest = found.slice(0, count);
+  const [byTarget, targetStart] = bucket(strongest, links.target, graph.nodes.length);
+  const [bySource, sourceStart] = bucket(strongest, links.source, graph.nodes.length);
+  return graphWithLinks(graph, { ...links, count, strongest, byTarget, targetStart, bySource, sourceStart });
 }
 
-function filtered(order, start, bytes) {
-  const kept = new Uint32Array(order.length);
-  const starts = new Uint32Array(start.length);
-  let at = 0;
-  for (let node = 0; node + 1 < start.length; node += 1) {
-    for (let i = start[node]; i < start[node + 1]; i += 1) {
-      if (!bytes[order[i]]) continue;
-      kept[at] = order[i];
-      at += 1;
-    }
-    starts[node + 1] = at;
+/** The links of `order` by the node at one end, in the same order within each. */
+function bucket(order, end, nodeCount) {
+  const start = new Uint32Array(nodeCount + 1);
+  for (let i = 0; i < order.length; i += 1) start[end[order[i]] + 1] += 1;
+  for (let node = 0; node < nodeCount; node += 1) start[node + 1] += start[node];
+  const next = start.slice(0, nodeCount);
+  const sorted = new Uint32Array(order.length);
+  for (let i = 0; i < order.length; i += 1) {
+    const node = end[order[i]];
+    sorted[next[node]] = order[i];
+    next[node] += 1;
   }
-  return [kept.subarray(0, at), starts];
+  return [sorted, start];
 }

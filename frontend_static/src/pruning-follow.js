@@ -10,10 +10,10 @@ const ALL = Object.freeze({ kept: null, alive: null });
 
 /** Follows the store until the returned function is called. */
 export function followPruning(store) {
-  let [loaded, result, timer] = [null, ALL, 0];
+  let [loaded, sent, result, timer] = [null, null, ALL, 0];
   const client = pruningClient({
     onPruned(reply) {
-      if (reply.nodes !== store.get("threshold") || reply.links !== store.get("edgeThreshold")) return;
+      if (sent !== loaded.links || reply.nodes !== store.get("threshold") || reply.links !== store.get("edgeThreshold")) return;
       result = isPruned(store) ? reply : ALL;
       apply({ left: Object.freeze({ ...reply.point, nodeThreshold: reply.nodes, edgeThreshold: reply.links }) });
     },
@@ -29,11 +29,17 @@ export function followPruning(store) {
     if (!same) {
       result = ALL;
       store.set({ pruningProblem: null, curves: Object.freeze({ nodes: [], links: [] }) });
-      client.load(base);
     }
     apply({});
     run();
     trace();
+  }
+
+  /** The links are handed over when a pruning is wanted for the first time. */
+  function ready() {
+    if (sent === loaded.links) return;
+    sent = loaded.links;
+    client.load(loaded);
   }
 
   /** At the ends of both sliders nothing is cut, and the numbers of the whole are only told where somebody looks. */
@@ -43,7 +49,9 @@ export function followPruning(store) {
       result = ALL;
       apply({ left: null });
     }
-    if (isPruned(store) || store.get("pruningOpen")) client.prune(store.get("threshold"), store.get("edgeThreshold"));
+    if (!isPruned(store) && !store.get("pruningOpen")) return;
+    ready();
+    client.prune(store.get("threshold"), store.get("edgeThreshold"));
   }
 
   function apply(more) {

@@ -49,7 +49,7 @@ export function pruningStrip(store) {
     reset.disabled = !isPruned(store);
   }
 
-  const disposers = [store.subscribe(WATCHED, render), ...axes.map(({ input }) => watchSize(input, render))];
+  const disposers = [store.subscribe(WATCHED, render), ...axes.map((axis) => watchSize(axis.chart, axis.measure))];
   return { element, dispose: () => disposers.forEach((dispose) => dispose()) };
 }
 
@@ -84,6 +84,12 @@ function axisPart(store, { name, key, title, label, limit }) {
     const finer = event.shiftKey ? step / 10 : step;
     store.set({ [key]: Math.min(most, Math.max(0, Math.round((store.get(key) + finer) * 1000) / 1000)) });
   });
+  /** Asked for when it changes alone: asking while the panels are being filled makes the browser lay the page out again. */
+  let size = { width: 0, height: 0 };
+  const measure = () => {
+    size = { width: chart.clientWidth, height: chart.clientHeight };
+    if (store.get("graph") && size.width > 0) render();
+  };
   const render = () => {
     const graph = store.get("graph");
     const most = limit(graph);
@@ -94,9 +100,9 @@ function axisPart(store, { name, key, title, label, limit }) {
     input.setAttribute("aria-valuetext", value.textContent);
     const left = store.get("left");
     const fresh = left && left.nodeThreshold === store.get("threshold") && left.edgeThreshold === store.get("edgeThreshold");
+    if (size.width === 0) return;
     drawChart(chart, {
-      width: Math.max(120, input.clientWidth),
-      height: Math.max(20, chart.clientHeight),
+      ...size,
       limit: most,
       points: store.get("curves")[name],
       current: store.get(key),
@@ -111,7 +117,7 @@ function axisPart(store, { name, key, title, label, limit }) {
     chart,
     input,
   );
-  return { element, input, render };
+  return { element, chart, measure, render };
 }
 
 /** A threshold as it is written: at its end everything is shown. */
@@ -126,7 +132,7 @@ function wholeOf(graph) {
 
 function factRows(store) {
   const [graph, left, pruned] = [store.get("graph"), store.get("left"), store.get("pruned")];
-  const nodes = store.get("visible").reduce((sum, byte) => sum + byte, 0);
+  const nodes = countOf(store.get("visible"));
   const texts = {
     replacement: left ? number(left.replacement) : "–",
     completeness: left ? number(left.completeness) : "–",
@@ -137,6 +143,12 @@ function factRows(store) {
   return CURVES.map(({ name, title }) =>
     h("div", {}, h("dt", { title: MEANING[name] }, swatch(name), title), h("dd", { "data-fact": name }, texts[name])),
   );
+}
+
+function countOf(bytes) {
+  let count = 0;
+  for (let i = 0; i < bytes.length; i += 1) count += bytes[i];
+  return count;
 }
 
 function swatch(name) {
