@@ -79,6 +79,10 @@ def photograph_parts(browser: Browser, address: str) -> None:
         page.wait_for_timeout(500)
         area = page.locator(f'.panel[data-names~="{panel}"]')
         area.screenshot(path=REFERENCES / f"{panel}.png")
+    page.goto(f"{address}&pruningThreshold=0.7&edgeThreshold=0.9", wait_until="networkidle")
+    page.keyboard.press("r")
+    page.wait_for_timeout(1500)
+    page.locator(".prune").screenshot(path=REFERENCES / "prune.png")
     for name, (width, height, theme) in WINDOWS.items():
         scheme: Literal["dark", "light"] = "dark" if theme == "dark" else "light"
         window = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

@@ -59,10 +59,10 @@ function key(bits, shift) {
   return 65_535 - (((bits & 0x7fff_ffff) >>> shift) & 65_535);
 }
 
-/** Stable counting sort of link numbers by the node that `end` gives. */
-function bucket(order, end, nodeCount) {
+/** Stable counting sort of the link numbers in `order` by the node that `end` gives: the numbers, and where each node's begin. */
+export function bucket(order, end, nodeCount) {
   const start = new Uint32Array(nodeCount + 1);
-  for (let k = 0; k < end.length; k += 1) start[end[k] + 1] += 1;
+  for (let i = 0; i < order.length; i += 1) start[end[order[i]] + 1] += 1;
   for (let i = 0; i < nodeCount; i += 1) start[i + 1] += start[i];
   const next = start.slice(0, nodeCount);
   const sorted = new Uint32Array(order.length);

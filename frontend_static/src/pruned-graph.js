@@ -1,6 +1,7 @@
 /* What pruning leaves of a graph: which nodes are seen, and the graph with the kept links alone in its indexes. Pure. */
 
 import { graphWithLinks } from "./graph.js";
+import { bucket } from "./links.js";
 
 /**
  * Which nodes are shown, as one byte per node: those of `alive` (null for all), without the hidden, with the pinned. A node that isn't in the
@@ -50,19 +51,4 @@ function withLinks(graph, bytes) {
   const [byTarget, targetStart] = bucket(strongest, links.target, graph.nodes.length);
   const [bySource, sourceStart] = bucket(strongest, links.source, graph.nodes.length);
   return graphWithLinks(graph, { ...links, count, strongest, byTarget, targetStart, bySource, sourceStart });
-}
-
-/** The links of `order` by the node at one end, in the same order within each. */
-function bucket(order, end, nodeCount) {
-  const start = new Uint32Array(nodeCount + 1);
-  for (let i = 0; i < order.length; i += 1) start[end[order[i]] + 1] += 1;
-  for (let node = 0; node < nodeCount; node += 1) start[node + 1] += start[node];
-  const next = start.slice(0, nodeCount);
-  const sorted = new Uint32Array(order.length);
-  for (let i = 0; i < order.length; i += 1) {
-    const node = end[order[i]];
-    sorted[next[node]] = order[i];
-    next[node] += 1;
-  }
-  return [sorted, start];
 }

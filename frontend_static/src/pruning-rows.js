@@ -1,11 +1,13 @@
 /* The links of a graph as rows of absolute weights, one per target, the last targets first: one pass in that order follows every path. Pure. */
 
+import { bucket } from "./links.js";
+
 /**
  * `{node, start, source, size, link, sums}`: row r holds the links into `node[r]` at `start[r]` to `start[r + 1]`, with their sources, absolute
  * weights and numbers; no row reads a node whose own row came before. `sums` are each node's absolute inputs. Throws on a cycle.
  */
 export function topologicalRows(source, target, weight, nodeCount) {
-  const [byTarget, first] = bucket(target, nodeCount);
+  const [byTarget, first] = bucket(Uint32Array.from(target.keys()), target, nodeCount);
   const order = outputsFirst(source, byTarget, first, nodeCount);
   const node = order.filter((i) => first[i + 1] > first[i]);
   const rows = {
@@ -29,19 +31,6 @@ export function topologicalRows(source, target, weight, nodeCount) {
   });
   rows.start[node.length] = at;
   return rows;
-}
-
-function bucket(end, nodeCount) {
-  const start = new Uint32Array(nodeCount + 1);
-  for (let k = 0; k < end.length; k += 1) start[end[k] + 1] += 1;
-  for (let i = 0; i < nodeCount; i += 1) start[i + 1] += start[i];
-  const next = start.slice(0, nodeCount);
-  const sorted = new Uint32Array(end.length);
-  for (let k = 0; k < end.length; k += 1) {
-    sorted[next[end[k]]] = k;
-    next[end[k]] += 1;
-  }
-  return [sorted, start];
 }
 
 /** Every node after all that it feeds. */

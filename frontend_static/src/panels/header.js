@@ -100,8 +100,7 @@ function pruneButton(store, commands) {
       title: "Prune nodes and links (r)",
       onclick: commands.prune,
     },
-    h("span", { class: "muted" }, "prune"),
-    " ",
+    "Prune",
     values,
   );
   const render = () => {
@@ -110,7 +109,7 @@ function pruneButton(store, commands) {
     element.setAttribute("aria-expanded", String(store.get("pruningOpen")));
     if (graph === null) return;
     const texts = [shown(store.get("threshold"), maxThreshold(graph)), shown(store.get("edgeThreshold"), 1)];
-    values.textContent = texts.every((text) => text === "all") ? "nothing" : texts.join(" · ");
+    values.textContent = texts.every((text) => text === "all") ? "" : ` ${texts.join(" · ")}`;
     element.title = `Prune nodes and links (r). Now: nodes ${texts[0]}, links ${texts[1]}. ${limitOf(graph)}`;
   };
   render();
