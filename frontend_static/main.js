@@ -1,5 +1,6 @@
 /* Puts the page together: the store, the server, the panels, the keys. */
 
+import { setDifference } from "./src/actions.js";
 import { addressOf, addressToShare, readAddress } from "./src/address.js";
 import { fromParams, readPositions } from "./src/annotations.js";
 import { arrange, isDefault, raise } from "./src/arrangement.js";
@@ -34,6 +35,7 @@ import { labelCommands } from "./src/share-labels.js";
 import { completePositions, makeBoxes } from "./src/supernodes.js";
 import { clamp } from "./src/scales.js";
 import { applyTheme, preferredTheme } from "./src/theme.js";
+import { canFollow, followWindows } from "./src/windows.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
 
 const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "linkType", "sign", "scatter", "tab", "boxLayout"];
@@ -245,6 +247,13 @@ function takeMetadata({ metadata, etag }) {
   if (store.get("saving").kind === "conflict") autosave.overwrite(etag);
 }
 
+/** What is seen in another window. */
+function takeView({ difference, ...patch }) {
+  if (difference !== undefined && difference !== store.get("difference")) setDifference(store, difference);
+  const { selected } = patch;
+  if (selected === undefined || selected === null || store.get("graph").index(selected) >= 0) store.set(patch);
+}
+
 const strip = progressStrip({ onShow: () => showPartial(latest) });
 let latest = null;
 let following = false;
@@ -359,6 +368,7 @@ mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(strip.element, pruningStrip(store).element);
 document.body.append(help, info.dialog, labels.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
+if (canFollow()) followWindows(store, takeView);
 useAttributeKey(store, attributes.ask);
 store.subscribe(["selected"], showConnections);
 store.subscribe([...ADDRESSED, "edits", "layout"], updateAddress);

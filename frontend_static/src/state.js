@@ -101,6 +101,7 @@ export function initialState() {
     difference: null,
     attributes: null,
     everyAttribute: false,
+    following: false,
     query: "",
     pinned: [],
     supernodes: [],

@@ -390,3 +390,22 @@ def test_graphs_that_appear_are_listed_and_the_first_one_is_opened(viewer: Viewe
     other["metadata"]["slug"] = "other"
     (viewer.folder / "other.json").write_text(json.dumps(other))
     expect(viewer.page.locator(".picker option")).to_have_count(2)
+
+
+def test_two_windows_follow_each_other_if_both_want_to(viewer: Viewer) -> None:
+    viewer.open()
+    second = viewer.page.context.new_page()
+    second.goto(f"{viewer.server.url}?slug=demo&clickedId=1_10_1")
+    second.wait_for_selector(".plot-labels .token-label")
+    for page in (viewer.page, second):
+        page.get_by_role("button", name="Graph menu").click()
+        page.get_by_role("menuitemcheckbox", name="Follow other windows").click()
+    viewer.page.keyboard.press("ArrowDown")
+    expect(second.locator(".selection-title strong")).to_have_text("Texas")
+    second.keyboard.press("r")
+    second.get_by_label("Link threshold").fill("0.9")
+    expect(viewer.page.locator(".prune-toggle")).to_contain_text("0.90")
+    second.keyboard.press("Escape")
+    second.get_by_role("button", name="A − B").click()
+    expect(viewer.page.locator(".selection-title strong")).to_have_text("Austin − Dallas")
+    second.close()

@@ -6,6 +6,7 @@ import { number, showToken } from "../format.js";
 import { maxThreshold } from "../graph.js";
 import { listEntries } from "../graph-list.js";
 import { applyTheme } from "../theme.js";
+import { canFollow } from "../windows.js";
 import { shown } from "./pruning.js";
 import { validationBadge } from "./validation-report.js";
 
@@ -233,6 +234,9 @@ function tools(store, commands) {
       onclick: () =>
         openMenu(menu, [
           { label: "About this graph", run: commands.info },
+          ...(canFollow()
+            ? [{ label: "Follow other windows", checked: store.get("following"), run: () => store.set({ following: !store.get("following") }) }]
+            : []),
           null,
           { label: "Export annotations", run: commands.exportAnnotations },
           { label: "Import annotations …", run: commands.importAnnotations },
