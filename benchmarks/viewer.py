@@ -3,8 +3,8 @@
 Makes a synthetic graph, serves it on loopback from a process of its own, opens it and prints the time to the first picture and to
 all links as the page sees them (from the navigation's start to the second frame after the picture), frames per second while
 panning with the processor time that they took, milliseconds per hover, and while the links' threshold is dragged the slowest
-frame and how long it takes after the last move until the right links are shown. Needs playwright and Chromium. On a machine that does
-other work at the same time the processor time and the best of the repetitions say more than the median.
+frame and how long it takes after the last move until the right links are shown. Needs playwright and Chromium. On a machine
+that does other work at the same time the processor time and the best of the repetitions say more than the median.
 """
 
 from __future__ import annotations
