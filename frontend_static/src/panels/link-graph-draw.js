@@ -39,9 +39,15 @@ export function drawGraph(context, scene, plan = planScene(scene), most = Infini
   context.restore();
 }
 
-function clipToPlot(context, { plot }) {
+/** How far glyphs may reach out of the plot: at its border only when all of it is seen, else they would be parts of others. */
+export function overhang({ zoom }) {
+  return zoom > 1 ? 0 : 6;
+}
+
+function clipToPlot(context, scene) {
+  const [{ plot }, room] = [scene, overhang(scene)];
   context.beginPath();
-  context.rect(plot.x, plot.y - 6, plot.width + 6, plot.height + 12);
+  context.rect(plot.x, plot.y - room, plot.width + room, plot.height + 2 * room);
   context.clip();
 }
 
@@ -53,8 +59,9 @@ function paintBands(context, scene) {
 }
 
 /** The rectangles behind links and nodes, in the plot's part that is seen: a band per layer, then the gaps between columns. */
-export function bandBoxes({ layout, project, palette, plot }) {
-  const [low, high] = [plot.y - 6, plot.y + plot.height + 6];
+export function bandBoxes(scene) {
+  const { layout, project, palette, plot } = scene;
+  const [low, high] = [plot.y - overhang(scene), plot.y + plot.height + overhang(scene)];
   const bands = layout.rows.map((row) => {
     const [, top] = project(0, row.top);
     const [, bottom] = project(0, row.top + row.height);
@@ -115,7 +122,7 @@ function signMatches(share, sign) {
 }
 
 function drawLinks(context, scene, { numbers, focus }) {
-  const { graph, layout, project, palette } = scene;
+  const { graph, layout, project, palette, scale } = scene;
   const { source, target, share } = graph.links;
   context.lineCap = "round";
   for (const k of numbers) {
@@ -123,7 +130,7 @@ function drawLinks(context, scene, { numbers, focus }) {
     const [x1, y1] = project(layout.x[target[k]], layout.y[target[k]]);
     const colour = signedColour(share[k], palette);
     context.strokeStyle = css(colour, focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2));
-    context.lineWidth = strokeWidth(share[k], focus ? 4 : 2.2);
+    context.lineWidth = scale * strokeWidth(share[k], focus ? 4 : 2.2);
     context.beginPath();
     context.moveTo(x0, y0);
     const bend = (y0 - y1) * 0.42;
@@ -153,7 +160,7 @@ function drawNodes(context, scene, plan) {
  * The glyphs of the visible nodes and the rings around some, in the order of painting: `{x, y, kind, factor, add, fill, line, width, alpha}`
  * in the plot's own lengths. A radius is `factor` times the scene's plus `add`; a ring has no fill.
  */
-export function nodeMarks({ graph, layout, visible, palette, selection, pinned, marked, limit }, { dimmed, colours }) {
+export function nodeMarks({ graph, layout, visible, palette, selection, pinned, marked, limit, scale }, { dimmed, colours }) {
   const marks = [[], [], [], []];
   for (const node of graph.nodes) {
     const i = node.index;
@@ -164,12 +171,12 @@ export function nodeMarks({ graph, layout, visible, palette, selection, pinned, 
     const fill = colours.get(i) ?? restingColour(node, palette, limit);
     const alpha = dimmed && !special ? 0.32 : 1;
     const layer = marks[rank];
-    layer.push({ x, y, kind, factor: special ? 1.25 : 1, add: 0, fill, line: palette.outline, width: 0.9, alpha });
+    layer.push({ x, y, kind, factor: special ? 1.25 : 1, add: 0, fill, line: palette.outline, width: 0.9 * scale, alpha });
     if (!special) continue;
     const ring = { x, y, kind, factor: 1, add: 0, fill: null, alpha: 1 };
-    if (pinned.has(i)) layer.push({ ...ring, factor: 1.25, line: palette.text, width: 2 });
-    if (marked.has(i)) layer.push({ ...ring, add: 4, line: palette.group, width: 2.5 });
-    if (selection.has(i)) layer.push({ ...ring, add: 3.5, line: palette.accent, width: 2.5 });
+    if (pinned.has(i)) layer.push({ ...ring, factor: 1.25, line: palette.text, width: 2 * scale });
+    if (marked.has(i)) layer.push({ ...ring, add: 4 * scale, line: palette.group, width: 2.5 * scale });
+    if (selection.has(i)) layer.push({ ...ring, add: 3.5 * scale, line: palette.accent, width: 2.5 * scale });
   }
   return marks.flat();
 }
@@ -223,19 +230,21 @@ function ring(context, kind, x, y, radius, colour, width) {
 export function drawHover(context, scene) {
   const node = scene.graph.nodes[scene.hovered];
   if (!node) return;
+  const { x: left, y: top, width, height } = scene.plot;
   const alike = (other) => other.index === node.index || (node.code !== null && other.code === node.code);
   for (const other of scene.graph.nodes) {
     if (!scene.visible[other.index] || !alike(other)) continue;
     const [x, y] = scene.project(scene.layout.x[other.index], scene.layout.y[other.index]);
+    if (x < left - 1 || x > left + width + 1 || y < top - 1 || y > top + height + 1) continue;
     context.setLineDash(other.index === node.index ? [] : [2, 2]);
     ring(
       context,
       other.kind,
       x,
       y,
-      scene.radius + 3.5,
+      scene.radius + 3.5 * scene.scale,
       scene.palette.accent,
-      other.index === node.index ? 1.8 : 1.2,
+      (other.index === node.index ? 1.8 : 1.2) * scene.scale,
     );
   }
   context.setLineDash([]);

@@ -2,7 +2,7 @@
 
 import { signedColour, strokeWidth } from "../scales.js";
 import { link, LINK_SHADERS, NODE_SHADERS } from "./link-graph-shaders.js";
-import { bandBoxes, nodeMarks } from "./link-graph-draw.js";
+import { bandBoxes, nodeMarks, overhang } from "./link-graph-draw.js";
 
 const KINDS = Object.freeze({ feature: 0, token: 1, logit: 1, error: 2 });
 const LINK_WORDS = 8;
@@ -34,7 +34,8 @@ export function createGl(canvas) {
     gl.viewport(0, 0, width, height);
     drawBands(gl, scene, density, height);
     const { x, y, width: w, height: h } = scene.plot;
-    gl.scissor(x * density, height - (y + h + 6) * density, (w + 6) * density, (h + 12) * density);
+    const room = overhang(scene);
+    gl.scissor(x * density, height - (y + h + room) * density, (w + room) * density, (h + 2 * room) * density);
     const [left, top] = scene.project(0, 0);
     const view = { size: [size.width, size.height], shift: [left, top], zoom: scene.zoom, density, radius: scene.radius };
     links.draw(view, most, segments);
@@ -111,7 +112,7 @@ function linkProgram(gl) {
   return { upload, draw };
 }
 
-function packLinks(words, { graph, layout, palette }, { numbers, focus }) {
+function packLinks(words, { graph, layout, palette, scale }, { numbers, focus }) {
   const { source, target, share } = graph.links;
   const [floats, bytes] = [new Float32Array(words.buffer), new Uint8Array(words.buffer)];
   numbers.forEach((k, i) => {
@@ -120,7 +121,7 @@ function packLinks(words, { graph, layout, palette }, { numbers, focus }) {
     floats[at + 1] = layout.y[source[k]];
     floats[at + 2] = layout.x[target[k]];
     floats[at + 3] = layout.y[target[k]];
-    floats[at + 4] = strokeWidth(share[k], focus ? 4 : 2.2);
+    floats[at + 4] = scale * strokeWidth(share[k], focus ? 4 : 2.2);
     const alpha = focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2);
     putColour(bytes, 4 * (at + 5), signedColour(share[k], palette), alpha);
   });

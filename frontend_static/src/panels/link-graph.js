@@ -138,6 +138,7 @@ function sceneOf(store, layout, viewport) {
   const visible = store.get("visible");
   const indices = (ids) => new Set((ids ?? []).map(graph.index).filter((index) => index >= 0));
   const crowded = visible.reduce((sum, byte) => sum + byte, 0) > MANY_NODES;
+  const scale = fontSize() / 13;
   const grown = Math.min(1.8, Math.sqrt(viewport.zoom()));
   return {
     graph,
@@ -156,6 +157,7 @@ function sceneOf(store, layout, viewport) {
     sign: store.get("sign"),
     path: store.get("path"),
     limit: maxThreshold(graph) ?? 1,
-    radius: ((crowded ? 2.6 : 4) * grown * fontSize()) / 13,
+    scale,
+    radius: (crowded ? 2.6 : 4) * grown * scale,
   };
 }
