@@ -76,6 +76,23 @@ def assert_refused(done: Finished, code: int, here: Path, *words: str) -> None:
         assert word in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["--device", "cpu", "--device-map", "0-2:cpu"], 2, "--device and --device-map"),
+        (["--device-map", "0-2:tpu"], 2, "unknown device 'tpu'"),
+        (["--device-map", "0-1:cpu"], 1, "leaves out layer 2"),
+        (["--device-map", "0-9:cpu"], 1, "names layer 3, but the model has layers 0 to 2"),
+    ],
+)
+@pytest.mark.parametrize("command", [["attribute", "-p", "3", *OUT], ["serve", "."]])
+def test_device_maps_that_nothing_can_follow(
+    run: Run, tiny: Tiny, here: Path, command: list[str], words: list[str], code: int, part: str
+) -> None:
+    done = run(*command, "-t", tiny.transcoders, *words)
+    assert_refused(done, code, here, part)
+
+
 @pytest.fixture
 def no_heavy_import(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking the pipeline for anything fails the test."""

@@ -16,6 +16,7 @@ from circuit_tracer_cli.cli.viewing import Viewer
 from circuit_tracer_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.pipeline import TraceRequest
     from circuit_tracer_cli.server.model import ModelRunner
 
 DirectoryArg = Annotated[
@@ -64,6 +65,8 @@ def serve(
     model: ServedModelOpt = None,
     dtype: shared.DTypeOpt = "float32",
     device: shared.DeviceOpt = "auto",
+    device_map: shared.DeviceMapOpt = None,
+    backend: shared.BackendOpt = "transformerlens",
     offline: shared.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
@@ -77,8 +80,16 @@ def serve(
     output = Output(quiet=quiet)
     runner = None
     if transcoder_set is not None:
+        from circuit_tracer_cli.pipeline import TraceRequest
+
         set_manners(output, offline=offline)
-        runner = _runner(transcoder_set, model, shared.long_dtype(dtype), device, offline=offline)
+        shared.check_places(device, device_map)
+        runner = _runner(
+            TraceRequest(
+                prompt="", transcoder_set=transcoder_set, model=model, dtype=shared.long_dtype(dtype), device=device,
+                device_map=device_map, backend=backend, offline=offline,
+            )
+        )  # fmt: skip
     elif model is not None:
         raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
     viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path)
@@ -87,18 +98,17 @@ def serve(
         server.wait()
 
 
-def _runner(transcoder_set: str, model: str | None, dtype: str, device: str, *, offline: bool) -> ModelRunner:
+def _runner(request: TraceRequest) -> ModelRunner:
     """What loads the model in the background. Raises for a set or a model that isn't there, before the page is up."""
+    from circuit_tracer_cli.backends import backend_class
     from circuit_tracer_cli.backends.devices import pick_device
-    from circuit_tracer_cli.pipeline import TraceRequest, model_folder, offline_mode
+    from circuit_tracer_cli.pipeline import layer_devices, model_folder, offline_mode
     from circuit_tracer_cli.server.model import ModelRunner
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
-    pick_device(device)
-    with judged_by_files(), offline_mode(offline):
-        model_folder(model or inspect_transcoders(transcoder_set).config.model_name)
-    return ModelRunner(
-        TraceRequest(
-            prompt="", transcoder_set=transcoder_set, model=model, dtype=dtype, device=device, offline=offline
-        )
-    )
+    pick_device(request.device)
+    backend_class(request.backend).require()
+    with judged_by_files(), offline_mode(request.offline):
+        model_folder(request.model or inspect_transcoders(request.transcoder_set).config.model_name)
+        layer_devices(request)
+    return ModelRunner(request)
