@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from circuit_tracer_cli.cli.graph_files import GraphFiles
-from circuit_tracer_cli.cli.live import Both, PartialGraphs, told
+from circuit_tracer_cli.cli.live import told
 from circuit_tracer_cli.errors import BadPrompt
 from circuit_tracer_cli.graph.store import load_graph
 from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.partial import Both, PartialGraphs
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Tiny
 from tests.cli.test_processes import started, wait_for
@@ -28,6 +28,7 @@ WATCHED = """
 import time
 from circuit_tracer_cli.attribution import attribute, rows
 from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.partial import Both, PartialGraphs
 rows.CPU_WORK = 300
 traces = []
 create, publish = LiveTrace.__init__, LiveTrace.publish
@@ -127,7 +128,7 @@ def test_previews_take_a_tenth_of_the_time_and_none_without_a_page(
     raw_graph: Path, tmp_path: Path, clock: Clock
 ) -> None:
     live, graph = LiveTrace("mine", PROMPT, clock), load_graph(raw_graph)
-    show = PartialGraphs(live, GraphFiles(slug="mine", directory=str(tmp_path)), clock)
+    show = PartialGraphs(live, tmp_path, clock=clock)
     made = 0
 
     def make() -> Any:
@@ -156,7 +157,7 @@ def test_a_preview_that_fails_is_the_last_and_harms_nothing(
 ) -> None:
     live = LiveTrace("mine", PROMPT, clock)
     live.status()
-    show = PartialGraphs(live, GraphFiles(slug="mine", directory=str(tmp_path)), clock)
+    show = PartialGraphs(live, tmp_path, clock=clock)
 
     def make() -> Any:
         raise ZeroDivisionError

@@ -93,7 +93,12 @@ def test_only_a_page_that_asks_watches(live: LiveTrace, clock: Clock) -> None:
 
 def test_a_failure_waits_for_the_page_and_for_nobody_else(live: LiveTrace) -> None:
     live.status()
-    failing = threading.Thread(target=live.fail, args=("no memory", "buy some"), daemon=True)
+
+    def fail() -> None:
+        live.fail("no memory", "buy some")
+        live.farewell()
+
+    failing = threading.Thread(target=fail, daemon=True)
     failing.start()
     while (status := live.status())["state"] == "running":
         pass
@@ -102,7 +107,18 @@ def test_a_failure_waits_for_the_page_and_for_nobody_else(live: LiveTrace) -> No
     assert (status["state"], status["error"], status["hint"]) == ("failed", "no memory", "buy some")
     unwatched = LiveTrace("growing", " a", clock=lambda: 0.0)
     unwatched.fail("no memory", None)
+    unwatched.farewell()
     assert unwatched.status()["hint"] is None
+
+
+def test_a_cancelled_trace_and_the_run_that_it_is(data_dir: Path, clock: Clock) -> None:
+    live = LiveTrace("growing", " a", clock, run="r1")
+    client = make_client(data_dir, live=live)
+    live.publish(b"{}")
+    assert client.get("/api/live").json()["run"] == "r1"
+    live.cancel()
+    assert client.get("/api/live").json()["state"] == "cancelled"
+    assert client.get("/api/live/graph").status_code == 404
 
 
 def test_strangers_learn_nothing_of_it(data_dir: Path, live: LiveTrace) -> None:

@@ -142,20 +142,20 @@ def _run_in_view(
     request: TraceRequest, files: GraphFiles, viewer: Viewer, output: Output, *, bars: bool
 ) -> None:
     """The same with the page open from the start, which shows the graph as it grows; stays up until Ctrl-C."""
-    from circuit_tracer_cli.cli.live import Both, PartialGraphs, told
+    from circuit_tracer_cli.cli.live import told
     from circuit_tracer_cli.pipeline import trace
     from circuit_tracer_cli.server.live import LiveTrace
+    from circuit_tracer_cli.server.partial import Both, PartialGraphs
 
     live, loaded = LiveTrace(files.slug or "", request.prompt), list["ReplacementModel"]()
+    partial = PartialGraphs(live, viewer.directory, files.node_threshold, files.edge_threshold)
     with viewer.start(live) as server:
         viewer.announce(server, output)
         with told(live):
             with progress_on(output, bars=bars) as progress:
-                graph = trace(
-                    request, Both(progress, live), PartialGraphs(live, files), on_model=loaded.append
-                )
+                graph = trace(request, Both(progress, live), partial, on_model=loaded.append)
             if viewer.runner is not None:
-                viewer.runner.adopt(loaded[0])
+                viewer.runner.adopt(loaded[0], str(graph.metadata["offload"]))
             written = files.write(graph)
         _say_what_came_out(graph, files, written, output, served=True)
         server.wait()

@@ -13,9 +13,8 @@ from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.graph_files import aside_note
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
-from circuit_tracer_cli.cli.slugs import invent_slug
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.slugs import check_slug, invent_slug
 from circuit_tracer_cli.features.folders import examples_folder
 
 FormatOpt = Annotated[

@@ -13,9 +13,8 @@ from circuit_tracer_cli.cli.destinations import (
     write_graph,
 )
 from circuit_tracer_cli.cli.options import DEFAULT_DIRECTORY
-from circuit_tracer_cli.cli.slugs import invent_slug
 from circuit_tracer_cli.errors import UsageError
-from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.slugs import check_slug, invent_slug
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.export.records import QParams

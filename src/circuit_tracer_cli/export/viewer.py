@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,17 @@ def export(
     edge_threshold: float | None = None,
     features_dir: Path | None = None,
     annotations: QParams | None = None,
+    command: str | None = None,
 ) -> list[Path]:
     """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain.
 
     Where some can't be kept, the file as it was stays beside the new one, and its name is returned too (`keep_aside`).
-    `annotations` are what a file begins with that has none yet.
+    `annotations` are what a file begins with that has none yet; `command` is a command line that would write the same.
     """
     parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
+    if command:
+        extra = {**parts.metadata.extra, "command": command}
+        parts = replace(parts, metadata=replace(parts.metadata, extra=extra))
     target = make_folder(directory) / f"{slug}.json"
     with locked_folder(directory):
         read_graph_list(directory)  # a damaged list is found before anything is written

@@ -33,7 +33,8 @@ from circuit_tracer_cli.server.compact_cache import Compact, CompactCache, compa
 from circuit_tracer_cli.server.feature_routes import FeatureRoutes
 from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_cache
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
-from circuit_tracer_cli.server.live import LiveTrace, live_routes
+from circuit_tracer_cli.server.live import LiveStage, LiveTrace, live_routes
+from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.paths import contained, graph_path
 from circuit_tracer_cli.server.prefix import BelowPrefix
 from circuit_tracer_cli.server.replies import (
@@ -48,6 +49,8 @@ from circuit_tracer_cli.server.run_routes import RunRoutes
 from circuit_tracer_cli.server.runs import RunQueue
 from circuit_tracer_cli.server.security import AccessRules, Gatekeeper
 from circuit_tracer_cli.server.shared_labels import SharedLabels, changed_labels
+from circuit_tracer_cli.server.trace_routes import TraceRoutes
+from circuit_tracer_cli.server.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 _STATUS: tuple[tuple[type[CircuitTracerError], int], ...] = (
@@ -99,12 +102,13 @@ class Routes:
         self._settings = settings
         self._graphs = GraphFolder(settings.data_dir)
         self._page = BodyCache(16 << 20)
+        self._stage = LiveStage(settings.live)
         self._forms = CompactCache(settings.compact_cache or compact_folder())
         self._features = FeatureRoutes(
             self._graphs,
             FeatureSources(settings.features_dir, settings.feature_cache or feature_cache()),
             None if settings.labels_dir is None else SharedLabels(settings.labels_dir),
-            settings.live,
+            self._stage,
             settings.max_body,
             self._codes,
         )
@@ -113,20 +117,26 @@ class Routes:
         """All routes, first match wins."""
         return [
             Route("/healthz", self.health),
-            *live_routes(self._settings.live),
+            *live_routes(self._stage),
             Route("/api/graphs", self.list_graphs),
             Route("/api/graphs/{slug}", self.graph),
             Route("/api/graphs/{slug}/compact", self.compact),
             Route("/api/graphs/{slug}/view", self.view),
             Route("/api/graphs/{slug}/nodes", self.nodes),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
-            *RunRoutes(self._settings.runs, partial(json_body, limit=self._settings.max_body)).table(),
+            *self._run_routes(),
             *self._features.table(),
             Route("/data/{relative:path}", self.data_file),
             Route("/graph_data/{relative:path}", self.data_file),
             Route("/save_graph/{relative:path}", self.save_graph, methods=["POST"]),
             Route("/{relative:path}", self.static_file),
         ]
+
+    def _run_routes(self) -> list[Route]:
+        runs, read = self._settings.runs, partial(json_body, limit=self._settings.max_body)
+        runner = None if runs is None else runs.runner
+        tracing = Tracing(runner, self._graphs, self._stage) if isinstance(runner, ModelRunner) else None
+        return [*RunRoutes(runs, read).table(), *TraceRoutes(runs, tracing, read).table()]
 
     def health(self, _request: Request) -> Response:
         """GET /healthz: the server answers."""

@@ -16,7 +16,7 @@ from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.server.feature_sources import FeatureSources
 from circuit_tracer_cli.server.features import FeatureFolder, feature_codes, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder
-from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.live import LiveStage
 from circuit_tracer_cli.server.paths import contained
 from circuit_tracer_cli.server.replies import file_reply
 from circuit_tracer_cli.server.requests import json_body
@@ -34,11 +34,11 @@ class FeatureRoutes:
         graphs: GraphFolder,
         sources: FeatureSources,
         shared: SharedLabels | None,
-        live: LiveTrace | None,
+        stage: LiveStage,
         max_body: int,
         codes: Callable[[str], set[int] | None],
     ) -> None:
-        self._graphs, self._sources, self._shared, self._live = graphs, sources, shared, live
+        self._graphs, self._sources, self._shared, self._stage = graphs, sources, shared, stage
         self._max_body, self._codes = max_body, codes
 
     def table(self) -> list[Route]:
@@ -72,7 +72,7 @@ class FeatureRoutes:
             shared = {} if self._shared is None else self._shared.of(scan)
             codes = self._feature_codes(slug) if folder is not None or shared else set()
         except MissingFile:
-            if self._live is None or self._live.slug != slug:
+            if self._stage.trace is None or self._stage.trace.slug != slug:
                 raise
             return JSONResponse({"labels": {}}, headers=_FRESH)
         labels: dict[str, Any] = {}
@@ -160,5 +160,5 @@ class FeatureRoutes:
         return dict(read_top_level(partial.decode(), frozenset(["metadata"])).values["metadata"])
 
     def _partial(self, slug: str) -> bytes | None:
-        body = self._live.graph() if self._live is not None and self._live.slug == slug else None
+        body = self._stage.graph_of(slug)
         return None if body is None else body.content

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from circuit_tracer_cli.server.bodies import Body, body_of
 from circuit_tracer_cli.server.replies import body_reply, json_error
 
-State = Literal["running", "done", "failed"]
+State = Literal["running", "done", "failed", "cancelled"]
 _NOTES_KEPT = 20
 _WATCHED_SECONDS = 5.0
 _FAREWELL_SECONDS = 2.0
@@ -30,10 +30,13 @@ class LiveTrace:
         slug: Name that the finished graph will have.
         prompt: What is traced.
         clock: Seconds, for tests.
+        run: Id of the run that it is, if a page started it.
     """
 
-    def __init__(self, slug: str, prompt: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.slug, self._prompt, self._clock = slug, prompt, clock
+    def __init__(
+        self, slug: str, prompt: str, clock: Callable[[], float] = time.monotonic, run: str | None = None
+    ) -> None:
+        self.slug, self._prompt, self._clock, self._run = slug, prompt, clock, run
         self._started = clock()
         self._state: State = "running"
         self._phase, self._done, self._total = "starting", 0, None
@@ -74,10 +77,17 @@ class LiveTrace:
         self._end("done")
 
     def fail(self, error: str, hint: str | None) -> None:
-        """There will be no graph. Returns when a page that follows has been told, or soon anyway."""
+        """There will be no graph."""
         with self._lock:
             self._failure = {"error": error, "hint": hint}
         self._end("failed")
+
+    def cancel(self) -> None:
+        """There will be no graph, for nobody wants it any more."""
+        self._end("cancelled")
+
+    def farewell(self) -> None:
+        """Returns when a page that follows has been told of a failure, or soon anyway: before the program ends."""
         if self.is_watched():
             self._told.wait(_FAREWELL_SECONDS)
 
@@ -101,7 +111,7 @@ class LiveTrace:
             return {
                 "state": self._state, "slug": self.slug, "prompt": self._prompt, "phase": self._phase, "done": self._done,
                 "total": self._total, "seconds": round(until - self._started, 1), "version": self._version,
-                "notes": list(self._notes), **self._failure,
+                "notes": list(self._notes), **({"run": self._run} if self._run else {}), **self._failure,
             }  # fmt: skip
 
     def graph(self) -> Body | None:
@@ -110,15 +120,33 @@ class LiveTrace:
             return self._graph
 
 
-def live_routes(live: LiveTrace | None) -> list[Route]:
+class LiveStage:
+    """The trace that pages follow: the one that began last, also after its end.
+
+    Args:
+        trace: One that is under way when the server starts.
+    """
+
+    def __init__(self, trace: LiveTrace | None = None) -> None:
+        self.trace = trace
+
+    def graph_of(self, slug: str) -> Body | None:
+        """The latest partial graph of a slug."""
+        trace = self.trace
+        return trace.graph() if trace is not None and trace.slug == slug else None
+
+
+def live_routes(stage: LiveStage) -> list[Route]:
     """`/api/live`, the progress, and `/api/live/graph`, the graph so far. Without a trace the state is `none`."""
 
     def progress(_request: Request) -> Response:
-        status = {"state": "none"} if live is None else live.status()
+        trace = stage.trace
+        status = {"state": "none"} if trace is None else trace.status()
         return JSONResponse(status, headers={"Cache-Control": "no-store"})
 
     def graph(request: Request) -> Response:
-        body = None if live is None else live.graph()
+        trace = stage.trace
+        body = None if trace is None else trace.graph()
         if body is None:
             return json_error(404, "there is no partial graph", "GET /api/live says how far the trace is")
         return body_reply(request, body)

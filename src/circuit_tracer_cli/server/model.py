@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue, ModelMismatch
+from circuit_tracer_cli.server.fields import flag, number, record, text, texts, whole
 from circuit_tracer_cli.server.runs import Work
 from circuit_tracer_cli.types import Progress
 
@@ -55,27 +56,19 @@ class RunRequest:
     @classmethod
     def from_json(cls, body: object) -> RunRequest:
         """The request that a body means. Raises InvalidType or InvalidValue naming the part that is wrong."""
-        if not isinstance(body, dict):
-            raise InvalidType(
-                "the body must be an object", 'for example {"prompt": "…", "edits": ["3/120@-1=off"]}'
-            )
-        unknown = sorted(set(body) - set(cls.__dataclass_fields__))
-        if unknown:
-            known = ", ".join(cls.__dataclass_fields__)
-            raise InvalidValue(f"the body has an unknown part {unknown[0]!r}", f"known are {known}")
-        given = {key: value for key, value in body.items() if value is not None}
+        given = record(body, cls.__dataclass_fields__, '{"prompt": "…", "edits": ["3/120@-1=off"]}')
         return cls(
-            prompt=_text(given, "prompt") or "",
-            edits=_texts(given, "edits", MOST_EDITS) or (),
-            watch=_texts(given, "watch", MOST_WATCHED) or (),
-            prompt_tokens=_texts(given, "prompt_tokens", 1 << 20),
-            scan=_text(given, "scan"),
+            prompt=text(given, "prompt") or "",
+            edits=texts(given, "edits", MOST_EDITS) or (),
+            watch=texts(given, "watch", MOST_WATCHED) or (),
+            prompt_tokens=texts(given, "prompt_tokens", 1 << 20),
+            scan=text(given, "scan"),
             constrained_layers=_layers(given.get("constrained_layers")),
-            freeze_attention=_flag(given, "freeze_attention", True),
-            generate=_whole(given, "generate", 0, 0, MOST_NEW_TOKENS),
-            temperature=_temperature(given.get("temperature", 0.0)),
-            seed=_whole(given, "seed", 0, 0, 1 << 62),
-            top_k=_whole(given, "top_k", 6, 1, MOST_TOKENS),
+            freeze_attention=flag(given, "freeze_attention", True),
+            generate=whole(given, "generate", 0, 0, MOST_NEW_TOKENS),
+            temperature=number(given, "temperature", 0.0, 0, 100),
+            seed=whole(given, "seed", 0, 0, 1 << 62),
+            top_k=whole(given, "top_k", 6, 1, MOST_TOKENS),
         )
 
 
@@ -86,6 +79,9 @@ class ModelRunner:
         request: What to load; its prompt isn't read.
         model: The same, if it is loaded already.
         is_busy: Don't load it; somebody uses one now and hands it over with `adopt`.
+
+    Attributes:
+        offload: Where weights wait in a trace, as the plan for this machine has it.
     """
 
     def __init__(
@@ -96,14 +92,25 @@ class ModelRunner:
         is_busy: bool = False,
     ) -> None:
         self._request, self._model = request, model
+        self.offload = "none"
         self._free = threading.Event()
         if not is_busy:
             self._free.set()
 
-    def adopt(self, model: ReplacementModel) -> None:
+    def adopt(self, model: ReplacementModel, offload: str = "none") -> None:
         """Takes a model that was loaded elsewhere, and that nobody else uses from now on."""
-        self._model = model
+        self._model, self.offload = model, offload
         self._free.set()
+
+    @property
+    def request(self) -> TraceRequest | None:
+        """What it was loaded from, if it wasn't given."""
+        return self._request
+
+    @property
+    def model(self) -> ReplacementModel | None:
+        """The model; None until it's loaded."""
+        return self._model
 
     def describe(self) -> dict[str, Any]:
         """See Runner."""
@@ -111,7 +118,7 @@ class ModelRunner:
         return {
             "model": model.cfg.model_name if model is not None else request and request.model,
             "transcoder_set": request.transcoder_set if request is not None else None,
-            "scan": None if model is None else _scan_name(model),
+            "scan": None if model is None else scan_name(model),
             "device": None if model is None else str(model.device),
         }
 
@@ -121,11 +128,13 @@ class ModelRunner:
         while not self._free.wait(_LOOK_SECONDS):
             progress.advance(0)
         if self._model is None:
-            from circuit_tracer_cli.pipeline import load_model, offline_mode
+            from circuit_tracer_cli.pipeline import load_model, offline_mode, planned
 
             assert self._request is not None
             with offline_mode(self._request.offline):
-                self._model = load_model(self._request, progress)
+                plan = planned(self._request)[1]
+                self._model = load_model(self._request, progress, plan)
+            self.offload = plan.choices.offload
 
     def plan(self, body: object) -> Work:
         """See Runner."""
@@ -150,9 +159,9 @@ class ModelRunner:
 
         model = self._model
         assert model is not None
-        if wanted.scan is not None and wanted.scan != _scan_name(model):
+        if wanted.scan is not None and wanted.scan != scan_name(model):
             raise ModelMismatch(
-                f"the graph was made with {wanted.scan}, this server runs {_scan_name(model)}",
+                f"the graph was made with {wanted.scan}, this server runs {scan_name(model)}",
                 hint=f"circuit-tracer serve DIR --transcoder-set {wanted.scan}",
             )
         tokens = model.tokenize(wanted.prompt)
@@ -185,7 +194,8 @@ class ModelRunner:
         }
 
 
-def _scan_name(model: ReplacementModel) -> str:
+def scan_name(model: ReplacementModel) -> str:
+    """What graphs call the model's transcoders."""
     from circuit_tracer_cli.export.viewer import scan_names
 
     return scan_names(model.scan)[0]
@@ -220,48 +230,6 @@ def _node_changes(
     for node_id, token in logits.items():
         found[node_id] = {"kind": "logit", "before": tokens[token].before, "after": tokens[token].after}
     return found
-
-
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    value = given.get(name)
-    if value is not None and not isinstance(value, str):
-        raise InvalidType(f"{name} must be a text")
-    return value
-
-
-def _texts(given: Mapping[str, Any], name: str, most: int) -> tuple[str, ...] | None:
-    value = given.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InvalidType(f"{name} must be an array of texts")
-    if len(value) > most:
-        raise InvalidValue(f"{name} has {len(value)} parts, at most {most} are taken")
-    return tuple(value)
-
-
-def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = given.get(name, default)
-    if not isinstance(value, bool):
-        raise InvalidType(f"{name} must be true or false")
-    return value
-
-
-def _whole(given: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidType(f"{name} must be a whole number")
-    if not least <= value <= most:
-        raise InvalidValue(f"{name} is {value}, but must lie between {least} and {most}")
-    return value
-
-
-def _temperature(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidType("temperature must be a number")
-    if not 0 <= value <= 100:
-        raise InvalidValue(f"temperature is {value}, but must lie between 0 and 100")
-    return float(value)
 
 
 def _layers(value: object) -> tuple[int, int | None] | None:

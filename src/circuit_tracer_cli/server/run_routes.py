@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from circuit_tracer_cli.server.replies import json_error
-from circuit_tracer_cli.server.runs import QueueFull, RunQueue
+from circuit_tracer_cli.server.runs import QueueFull, Run, RunQueue
 
 NO_STORE = {"Cache-Control": "no-store"}
 
@@ -45,12 +46,7 @@ class RunRoutes:
         if self._runs is None:
             return _without_model()
         body = await self._read_json(request)
-        try:
-            run = await run_in_threadpool(self._runs.submit, body)
-        except QueueFull as error:
-            return json_error(503, error.message, error.hint, {"Retry-After": "5"})
-        headers = {**NO_STORE, "Location": f"api/runs/{run.id}"}
-        return JSONResponse(self._runs.status(run), 202, headers)
+        return await queued(self._runs, partial(self._runs.submit, body))
 
     def run(self, request: Request) -> Response:
         """GET /api/runs/{id}: how far it is, and its result when it's done."""
@@ -65,6 +61,16 @@ class RunRoutes:
             return _without_model()
         found = self._runs.cancel(request.path_params["run_id"])
         return JSONResponse(self._runs.status(found), headers=NO_STORE)
+
+
+async def queued(runs: RunQueue, start: Callable[[], Run]) -> Response:
+    """The reply to a request that puts a run into the queue, once it's there."""
+    try:
+        run = await run_in_threadpool(start)
+    except QueueFull as error:
+        return json_error(503, error.message, error.hint, {"Retry-After": "5"})
+    headers = {**NO_STORE, "Location": f"api/runs/{run.id}"}
+    return JSONResponse(runs.status(run), 202, headers)
 
 
 def _without_model() -> Response:

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 MOST_WAITING = 32
 MOST_KEPT = 64
 ENDED = frozenset({"done", "failed", "cancelled"})
-Work = Callable[[Progress], dict[str, Any]]
+Work = Callable[["Run"], dict[str, Any]]
 
 
 @runtime_checkable
@@ -113,8 +113,12 @@ class RunQueue:
             self._change.notify_all()
 
     def submit(self, body: object) -> Run:
-        """Puts a run at the end of the queue. Raises UsageError for a bad body, QueueFull."""
-        run = Run(self.runner.plan(body))
+        """Puts a run of edits at the end of the queue. Raises UsageError for a bad body, QueueFull."""
+        return self.add(self.runner.plan(body))
+
+    def add(self, work: Work) -> Run:
+        """Puts any work at the end of the queue; the model is loaded when it's called. Raises QueueFull."""
+        run = Run(work)
         with self._change:
             if len(self._waiting) >= MOST_WAITING:
                 raise QueueFull("too many runs are waiting", "wait for some of them, or cancel them")

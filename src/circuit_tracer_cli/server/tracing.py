@@ -1,0 +1,308 @@
+"""Traces of new prompts on the server's model: what a prompt would become, and the work that makes its graph.
+
+Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from circuit_tracer_cli.errors import (
+    BadGraphFile,
+    BadPrompt,
+    BadTarget,
+    CircuitTracerError,
+    InvalidValue,
+    MissingFile,
+    OutOfMemory,
+)
+from circuit_tracer_cli.export.slugs import check_slug, invent_slug
+from circuit_tracer_cli.pipeline import TraceRequest, check_values, model_folder, prompt_text
+from circuit_tracer_cli.server.graphs import GraphFolder
+from circuit_tracer_cli.server.live import LiveStage, LiveTrace
+from circuit_tracer_cli.server.model import ModelRunner, scan_name
+from circuit_tracer_cli.server.runs import Cancelled, Run, Work
+from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.tokens import Tokens
+
+_LONGEST_SEARCH = 1000
+
+
+class SlugTaken(InvalidValue):
+    """The name belongs to another graph."""
+
+    def __init__(self, slug: str, proposal: str) -> None:
+        super().__init__(
+            f"{slug!r} is the graph of another prompt or set", f"take another name, for example {proposal}"
+        )
+        self.proposal = proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that a loaded model could trace."""
+
+    body: TraceBody
+    request: TraceRequest
+    tokens: Tokens
+    slug: str
+
+
+class Tracing:
+    """Traces new prompts into a folder.
+
+    Args:
+        runner: The model.
+        graphs: The folder.
+        stage: Where pages see the trace that is under way.
+    """
+
+    def __init__(self, runner: ModelRunner, graphs: GraphFolder, stage: LiveStage) -> None:
+        self._runner, self._graphs, self._stage = runner, graphs, stage
+        self._reading = threading.Lock()
+
+    def describe(self) -> dict[str, Any]:
+        """What a page must know to ask: settings by default; a loaded model's longest prompt, and if it has a chat template."""
+        model = self._runner.model
+        known = None if model is None else model.model.shape
+        return {
+            "defaults": defaults(),
+            "chat": model is not None and bool(getattr(model.tokenizer, "chat_template", None)),
+            "n_ctx": known and known.n_ctx,
+        }
+
+    def draft(self, body: object) -> dict[str, Any]:
+        """What a request would become, as plain values: tokens, name, command, and the first thing that is wrong with it.
+
+        Raises InvalidType or InvalidValue for a body that can't be meant.
+        """
+        wanted = TraceBody.from_json(body)
+        model = self._runner.model
+        found: dict[str, Any] = {
+            "tokens": None, "zeroed": 0, "notes": [], "slug": None, "replaces": False, "command": None, "problem": None,
+        }  # fmt: skip
+        if model is None or not wanted.prompt.strip():
+            return found
+        with self._reading:
+            try:
+                request = self._request(wanted, model)
+                tokens = self._tokens(request, model)
+            except CircuitTracerError as error:
+                part = "prompt" if isinstance(error, BadPrompt) else "settings"
+                return {**found, "problem": _problem(part, error)}
+            found["tokens"] = [
+                {"id": token, "text": text}
+                for token, text in zip(tokens.ids.tolist(), tokens.strings, strict=True)
+            ]
+            found |= {"zeroed": len(tokens.zero_positions), "notes": list(tokens.notes)}
+            for part, judge in (("targets", self._check_targets), ("settings", self._check_values)):
+                try:
+                    judge(request, model)
+                except CircuitTracerError as error:
+                    found["problem"] = _problem(part, error)
+                    break
+        try:
+            found["slug"] = self._slug(wanted, tokens, model)
+            found["replaces"] = (self._graphs.root / f"{found['slug']}.json").exists()
+        except InvalidValue as error:
+            found["problem"] = found["problem"] or _problem("slug", error)
+        if found["problem"] is None:
+            found["command"] = self._command(request, wanted, str(found["slug"]))
+        return found
+
+    def trace(self, body: object) -> Work:
+        """The work that traces a request. Raises UsageError for one that can't be meant, as far as that is known by now."""
+        wanted = TraceBody.from_json(body)
+        if not wanted.prompt.strip():
+            raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+        if self._runner.model is not None:
+            self._prepared(wanted, self._runner.model)
+        return lambda run: self._trace(wanted, run)
+
+    def predictions(self, body: object) -> Work:
+        """The work that finds the likeliest next tokens of a request's prompt. Raises as `trace`."""
+        wanted = TraceBody.from_json(body)
+        if not wanted.prompt.strip():
+            raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+        return lambda run: self._predictions(wanted, run)
+
+    def _predictions(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
+        import torch
+
+        from circuit_tracer_cli.attribution.targets import TokenReader
+        from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_predictions
+
+        model = self._runner.model
+        assert model is not None
+        with memory_in_words(), torch.no_grad():
+            tokens = self._tokens(self._request(wanted, model), model)
+            run.phase("forward pass")
+            logits = model.frozen_pass(tokens.ids).logits
+        reader = TokenReader(model.tokenizer, len(logits))
+        return {TOP_PREDICTIONS: top_predictions(logits, reader.decode)}
+
+    def _trace(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
+        from circuit_tracer_cli.export.viewer import export
+        from circuit_tracer_cli.pipeline import trace_with
+        from circuit_tracer_cli.server.partial import Both, PartialGraphs
+
+        model = self._runner.model
+        assert model is not None
+        ready = self._prepared(wanted, model)
+        request, folder = ready.request, self._graphs.root
+        live = LiveTrace(ready.slug, ready.tokens.text, run=run.id)
+        self._stage.trace = live
+        partial = PartialGraphs(live, folder, wanted.node_threshold, wanted.edge_threshold)
+        with ended(live), memory_in_words():
+            graph = trace_with(model, request, Both(run, live), partial)
+            run.phase("writing the graph")
+            slug = self._slug(wanted, ready.tokens, model, insist=False)
+            command = self._command(request, wanted, slug)
+            graph.metadata["command"] = command or ""
+            export(
+                graph,
+                slug=slug,
+                directory=folder,
+                node_threshold=wanted.node_threshold,
+                edge_threshold=wanted.edge_threshold,
+                command=command,
+            )
+        return {"slug": slug, "command": command}
+
+    def _prepared(self, wanted: TraceBody, model: ReplacementModel) -> Prepared:
+        """Everything that can be judged before the work. Raises BadPrompt, BadTarget, InvalidValue."""
+        request = self._request(wanted, model)
+        with self._reading:
+            tokens = self._tokens(request, model)
+            self._check_targets(request, model)
+        self._check_values(request, model)
+        return Prepared(wanted, request, tokens, self._slug(wanted, tokens, model))
+
+    def _request(self, wanted: TraceBody, model: ReplacementModel) -> TraceRequest:
+        base = self._runner.request or _request_of(model)
+        request = wanted.request(base)
+        return replace(request, offload=self._runner.offload) if request.offload == "auto" else request
+
+    def _tokens(self, request: TraceRequest, model: ReplacementModel) -> Tokens:
+        return model.tokenize(prompt_text(request, model.tokenizer))
+
+    def _check_targets(self, request: TraceRequest, model: ReplacementModel) -> None:
+        from circuit_tracer_cli.attribution.targets import TokenReader
+
+        if len({" - " in target for target in request.targets}) > 1:
+            raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+        TokenReader(model.tokenizer, model.model.shape.d_vocab).check(request.targets)
+
+    def _check_values(self, request: TraceRequest, model: ReplacementModel) -> None:
+        check_values(request)
+        vocabulary = model.model.shape.d_vocab
+        if request.max_n_logits > vocabulary:
+            raise InvalidValue(
+                f"max_n_logits is {request.max_n_logits}, but the vocabulary has {vocabulary} tokens",
+                f"{vocabulary} at most",
+            )
+
+    def _slug(
+        self, wanted: TraceBody, tokens: Tokens, model: ReplacementModel, *, insist: bool = True
+    ) -> str:
+        """The file's name: the one asked for, or one from the prompt that no other graph has.
+
+        Raises InvalidValue for a bad one, SlugTaken if `insist` is set and it belongs to another graph.
+        """
+        slug = invent_slug(wanted.prompt) if wanted.slug is None else check_slug(wanted.slug)
+        ours = tokens.text, scan_name(model)
+        if not self._is_of_another(slug, ours):
+            return slug
+        numbered = (f"{slug}-{number}" for number in range(2, _LONGEST_SEARCH))
+        free = next(
+            (name for name in numbered if not self._is_of_another(name, ours)),
+            f"{slug}-{secrets.token_hex(3)}",
+        )
+        if wanted.slug is not None and insist:
+            raise SlugTaken(slug, free)
+        return free
+
+    def _is_of_another(self, slug: str, ours: tuple[str, str]) -> bool:
+        try:
+            metadata = self._graphs.metadata(slug)
+        except MissingFile:
+            return False
+        except BadGraphFile:
+            return True
+        return (metadata.get("prompt"), metadata.get("scan")) != ours
+
+    def _command(self, request: TraceRequest, wanted: TraceBody, slug: str) -> str | None:
+        """The command that makes the same file; None where the transcoders can't be named in one."""
+        if not request.transcoder_set:
+            return None
+        base = self._runner.request
+        given = replace(request, offload="auto" if base is None else base.offload)
+        return command_line(given, wanted, slug, self._graphs.root)
+
+
+@contextmanager
+def ended(live: LiveTrace) -> Iterator[None]:
+    """Around the work: pages learn how it ended."""
+    try:
+        yield
+    except Cancelled:
+        live.cancel()
+        raise
+    except CircuitTracerError as error:
+        live.fail(error.message, error.hint)
+        raise
+    except Exception as error:
+        live.fail(f"the trace failed: {type(error).__name__}", "the server's log has the details")
+        raise
+    live.finish()
+
+
+@contextmanager
+def memory_in_words() -> Iterator[None]:
+    """Around work on the model: raises OutOfMemory for what Python and torch raise when there is no memory left."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        from circuit_tracer_cli.attribution.backoff import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            "there is not enough memory for this prompt",
+            "shorten it, or lower the number of feature nodes; circuit-tracer estimate says what a trace needs",
+        ) from error
+
+
+def _problem(part: str, error: CircuitTracerError) -> dict[str, Any]:
+    proposal = error.proposal if isinstance(error, SlugTaken) else None
+    return {"part": part, "error": error.message, "hint": error.hint, "proposal": proposal}
+
+
+def _request_of(model: ReplacementModel) -> TraceRequest:
+    """A request that would load a model that was given loaded; its set is empty where no name of it is known."""
+    from circuit_tracer_cli.backends.devices import default_device
+    from circuit_tracer_cli.transcoders.references import resolve
+
+    reference = scan_name(model).replace("//", "/", 1)
+    try:
+        resolve(reference)
+    except CircuitTracerError:
+        reference = ""
+    name = model.cfg.model_name
+    device = "auto" if model.device == default_device() else str(model.device)
+    return TraceRequest(
+        prompt="",
+        transcoder_set=reference,
+        model=None if name == str(model_folder("demo")) else name,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=device,
+        backend=model.backend,
+    )

@@ -1,0 +1,398 @@
+"""Traces of new prompts over HTTP, on the embedded model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from circuit_tracer_cli import pipeline
+from circuit_tracer_cli.errors import InvalidType, InvalidValue
+from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD
+from circuit_tracer_cli.pipeline import TraceRequest
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.server import runs
+from circuit_tracer_cli.server.model import ModelRunner
+from circuit_tracer_cli.server.runs import RunQueue
+from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
+
+from .builders import make_client, write_graph
+
+PROMPT = "Fact: the capital of the state containing Dallas is"
+OTHER = "The opposite of small is"
+LIMIT = 120.0
+
+
+@pytest.fixture(scope="module")
+def model() -> ReplacementModel:
+    return ReplacementModel.from_pretrained("demo", "demo", device="cpu")
+
+
+@pytest.fixture
+def queue(model: ReplacementModel) -> Iterator[RunQueue]:
+    queue = RunQueue(ModelRunner(model=model))
+    queue.start()
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def folder(data_dir: Path) -> Path:
+    return data_dir
+
+
+@pytest.fixture
+def client(folder: Path, queue: RunQueue) -> TestClient:
+    return make_client(folder, runs=queue)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < limit, "it took too long"
+        time.sleep(0.005)
+
+
+def started(client: TestClient, body: dict[str, Any], route: str = "/api/traces") -> str:
+    reply = client.post(route, json=body)
+    assert reply.status_code == 202, reply.text
+    return str(reply.headers["location"])
+
+
+def ended(client: TestClient, address: str) -> dict[str, Any]:
+    until(lambda: client.get(address).json()["state"] in runs.ENDED)
+    found: dict[str, Any] = client.get(address).json()
+    return found
+
+
+def draft(client: TestClient, **body: Any) -> dict[str, Any]:
+    reply = client.post("/api/traces/draft", content=json.dumps({"prompt": PROMPT, **body}))
+    assert reply.status_code == 200, reply.text
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+class Held:
+    """A model's first trace that waits after its logit rows until it's let go; what pages see meanwhile."""
+
+    def __init__(self, client: TestClient, monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]) -> None:
+        real = pipeline.trace_with
+
+        def trace_with(model: Any, request: Any, progress: Any, on_partial: Any, plan: Any = None) -> Any:
+            def look(make: Any) -> None:
+                on_partial(make)
+                if not self.seen:
+                    self.seen = [client.get(path).json() for path in ("/api/live", "/api/live/graph")]
+                    end()
+
+            client.get("/api/live")  # a page watches
+            return real(model, request, progress, look, plan)
+
+        self.seen: list[Any] = []
+        monkeypatch.setattr(pipeline, "trace_with", trace_with)
+
+
+def test_a_second_prompt_is_traced_and_a_third_on_the_same_model(client: TestClient, folder: Path) -> None:
+    for prompt, slug in ((PROMPT, "dallas"), (OTHER, None)):
+        found = ended(client, started(client, {"prompt": prompt, "slug": slug, "max_feature_nodes": 20}))
+        assert found["state"] == "done", found["error"]
+        name = found["result"]["slug"]
+        assert name == (slug or "the-opposite-of-small-is")
+        graph = client.get(f"/api/graphs/{name}").json()
+        assert graph["metadata"]["prompt"] == f"<bos>{prompt}"
+        assert graph["metadata"]["generation_settings"]["max_feature_nodes"] == 20
+        assert graph["metadata"]["command"] == found["result"]["command"]
+        assert len(graph["metadata"]["top_predictions"]) == 10
+        assert client.get("/api/live").json()["state"] == "done"
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
+        "demo.json", "dallas.json", "the-opposite-of-small-is.json", "graph-metadata.json"
+    }  # fmt: skip
+
+
+def test_the_file_is_the_one_that_the_command_would_write(
+    client: TestClient, folder: Path, tmp_path: Path
+) -> None:
+    from circuit_tracer_cli.cli.app import run
+
+    body = {"prompt": PROMPT, "slug": "same", "targets": [" Austin", "Texas"], "node_threshold": 0.5}
+    command = ended(client, started(client, body))["result"]["command"]
+    ours = json.loads((folder / "same.json").read_bytes())
+    words = shlex.split(command)
+    assert words[:2] == ["circuit-tracer", "attribute"]
+    words[words.index("--graph-file-dir") + 1] = str(tmp_path / "there")
+    assert run(words[1:]) == 0
+    theirs = json.loads((tmp_path / "there" / "same.json").read_bytes())
+    for file in (ours, theirs):
+        file["metadata"].pop("command", None)
+        file["metadata"]["info"].pop("create_time_ms")
+    assert ours == theirs
+
+
+def test_a_page_sees_the_graph_grow(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(client, monkeypatch, lambda: None)
+    address = started(client, {"prompt": PROMPT, "slug": "growing", "max_feature_nodes": 30, "batch_size": 2})
+    assert ended(client, address)["state"] == "done"
+    status, partial = held.seen
+    assert (status["state"], status["slug"], status["run"]) == (
+        "running",
+        "growing",
+        address.rpartition("/")[2],
+    )
+    assert partial["metadata"]["partial"] is True
+
+
+def test_a_cancelled_trace_leaves_nothing(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    address = ""
+    Held(client, monkeypatch, lambda: client.delete(address) and None)
+    body = {"prompt": PROMPT, "slug": "unwanted", "max_feature_nodes": 30, "batch_size": 1}
+    with pytest.MonkeyPatch.context() as patch:  # the run begins when its address is known
+        patch.setattr(runs.RunQueue, "add", _adding_late(lambda run: _set(run.id)))
+
+        def _set(run_id: str) -> None:
+            nonlocal address
+            address = f"/api/runs/{run_id}"
+
+        started(client, body)
+    assert ended(client, address)["state"] == "cancelled"
+    assert client.get("/api/live").json()["state"] == "cancelled"
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert ended(client, started(client, {**body, "max_feature_nodes": 5}))["state"] == "done"
+
+
+def _adding_late(tell: Callable[[Any], None]) -> Any:
+    real = runs.RunQueue.add
+
+    def add(self: RunQueue, work: Any) -> Any:
+        def told(run: Any) -> Any:
+            tell(run)
+            return work(run)
+
+        return real(self, told)
+
+    return add
+
+
+def test_running_out_of_memory_is_one_line_and_the_next_trace_runs(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nmuch more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "trace_with", broken)
+        found = ended(client, started(client, {"prompt": PROMPT, "slug": "huge"}))
+    assert found["state"] == "failed"
+    assert found["error"]["error"] == "there is not enough memory for this prompt"
+    assert "shorten it" in found["error"]["hint"]
+    assert client.get("/api/live").json()["error"] == found["error"]["error"]
+    assert not (folder / "huge.json").exists()
+    assert ended(client, started(client, {"prompt": PROMPT, "max_feature_nodes": 5}))["state"] == "done"
+
+
+def test_traces_and_edits_wait_in_one_queue(client: TestClient) -> None:
+    first = started(client, {"prompt": PROMPT, "max_feature_nodes": 10})
+    second = started(client, {"prompt": PROMPT, "edits": ["0/1@1=off"]}, "/api/runs")
+    third = started(client, {"prompt": OTHER}, "/api/predictions")
+    assert [ended(client, address)["state"] for address in (first, second, third)] == ["done"] * 3
+
+
+def test_the_likeliest_next_tokens(client: TestClient, model: ReplacementModel) -> None:
+    found = ended(client, started(client, {"prompt": PROMPT}, "/api/predictions"))["result"][
+        "top_predictions"
+    ]
+    assert (found[0]["token"], len(found)) == (" Austin", 10)
+    logits, _ = model.feature_intervention(PROMPT, [])
+    assert found[0]["probability"] == pytest.approx(float(logits[0, -1].double().softmax(-1).max()), rel=1e-5)
+
+
+def test_a_draft_shows_tokens_name_and_command(client: TestClient) -> None:
+    found = draft(client)
+    assert [token["text"] for token in found["tokens"]][:3] == ["<bos>", "Fact", ":"]
+    assert found["tokens"][0]["id"] == 0
+    assert (found["zeroed"], found["problem"], found["replaces"]) == (1, None, False)
+    assert found["slug"] == "fact-the-capital-of-the-state-containing-dallas-is"
+    assert shlex.split(found["command"])[:6] == [
+        "circuit-tracer",
+        "attribute",
+        "-p",
+        PROMPT,
+        "-t",
+        "demo-clt",
+    ]
+    assert "-m" not in shlex.split(found["command"])
+    assert draft(client, prompt=" ")["tokens"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "part", "words"),
+    [
+        ({"prompt": "a " * 100}, "prompt", "at most 64"),
+        ({"prompt": "half \ud800"}, "prompt", "half a character"),
+        ({"chat": True}, "prompt", "no chat template"),
+        ({"targets": ["no such word"]}, "targets", "no such word"),
+        ({"targets": [" Austin", " Austin - Texas"]}, "targets", "mixed"),
+        ({"targets": [" Austin - Austin"]}, "targets", "minus itself"),
+        ({"max_n_logits": 5000}, "settings", "1170"),
+        ({"desired_logit_prob": 0}, "settings", "desired_logit_prob"),
+        ({"slug": "../x"}, "slug", "can't name"),
+        ({"slug": "demo"}, "slug", "another prompt"),
+    ],
+)
+def test_what_is_wrong_is_told_before_and_refused(
+    client: TestClient, folder: Path, body: dict[str, Any], part: str, words: str
+) -> None:
+    problem = draft(client, **body)["problem"]
+    assert problem["part"] == part
+    assert words in problem["error"]
+    content = json.dumps({"prompt": PROMPT, **body})
+    reply = client.post("/api/traces", content=content)
+    assert reply.status_code == 422
+    assert reply.json() == {"error": problem["error"], "hint": problem["hint"]}
+    assert [path.name for path in folder.iterdir()] == ["demo.json"]
+
+
+def test_a_taken_name_gets_a_proposal(client: TestClient, folder: Path) -> None:
+    write_graph(folder, "demo-2")
+    assert draft(client, slug="demo")["problem"]["proposal"] == "demo-3"
+    write_graph(folder, "the-opposite-of-small-is")
+    (folder / "the-opposite-of-small-is-2.json").write_text("damaged")
+    assert draft(client, prompt=OTHER)["slug"] == "the-opposite-of-small-is-3"
+
+
+def test_the_same_prompt_may_be_traced_again_and_keeps_its_annotations(client: TestClient) -> None:
+    body = {"prompt": OTHER, "slug": "again", "max_feature_nodes": 10}
+    ended(client, started(client, body))
+    reply = client.get("/api/graphs/again")
+    pinned = reply.json()["nodes"][0]["node_id"]
+    saved = client.put(
+        "/api/graphs/again/annotations",
+        json={"pinnedIds": [pinned]},
+        headers={"If-Match": reply.headers["etag"]},
+    )
+    assert saved.status_code == 200
+    assert draft(client, prompt=OTHER, slug="again")["replaces"] is True
+    assert ended(client, started(client, body))["state"] == "done"
+    assert client.get("/api/graphs/again").json()["qParams"]["pinnedIds"] == [pinned]
+
+
+def test_a_name_taken_in_the_meantime_is_not_overwritten(
+    client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Held(client, monkeypatch, lambda: write_graph(folder, "mine") and None)
+    found = ended(client, started(client, {"prompt": PROMPT, "slug": "mine", "max_feature_nodes": 5}))
+    assert found["result"]["slug"] == "mine-2"
+    assert json.loads((folder / "mine.json").read_text())["metadata"]["prompt"] == " a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {"prompt": 3},
+        {"prompt": PROMPT, "steps": 3},
+        {"prompt": PROMPT, "targets": " Austin"},
+        {"prompt": PROMPT, "targets": ["a"] * 300},
+        {"prompt": PROMPT, "chat": 1},
+        {"prompt": PROMPT, "max_n_logits": 0},
+        {"prompt": PROMPT, "batch_size": 1.5},
+        {"prompt": PROMPT, "max_feature_nodes": -1},
+        {"prompt": PROMPT, "node_threshold": 1.5},
+        {"prompt": PROMPT, "desired_logit_prob": "0.9"},
+    ],
+)
+def test_a_body_that_cannot_be_meant_is_refused(client: TestClient, body: object) -> None:
+    for route in ("/api/traces", "/api/traces/draft", "/api/predictions"):
+        reply = client.post(route, json=body)
+        assert reply.status_code == 422
+        assert set(reply.json()) == {"error", "hint"}
+    with pytest.raises((InvalidType, InvalidValue)):
+        TraceBody.from_json(body)
+
+
+def test_an_empty_prompt_is_refused(client: TestClient) -> None:
+    for route in ("/api/traces", "/api/predictions"):
+        assert client.post(route, json={"prompt": " \n"}).json()["error"] == "the prompt is empty"
+
+
+def test_without_a_model_the_routes_say_what_to_type(folder: Path) -> None:
+    client = make_client(folder)
+    assert client.get("/api/traces").json() == {"possible": False}
+    for route in ("/api/traces", "/api/traces/draft", "/api/predictions"):
+        reply = client.post(route, json={"prompt": PROMPT})
+        assert reply.status_code == 409
+        assert "--transcoder-set" in reply.json()["hint"]
+
+
+def test_other_pages_and_strangers_are_refused(folder: Path, queue: RunQueue) -> None:
+    client = make_client(folder, runs=queue, max_body=1000)
+    for route in ("/api/traces", "/api/traces/draft", "/api/predictions"):
+        body = {"prompt": PROMPT}
+        assert client.post(route, json=body, headers={"Origin": "https://evil.example"}).status_code == 403
+        assert client.post(route, json=body, headers={"Host": "evil.example"}).status_code == 403
+        assert client.post(route, json={"prompt": "a" * 2000}).status_code == 413
+        assert client.post(route, content="{").status_code == 400
+    stranger = make_client(
+        folder, runs=queue, host="0.0.0.0", base="http://192.168.1.5:8041", token="s3cret", peer="192.168.1.9"
+    )
+    assert stranger.post("/api/traces", json={"prompt": PROMPT}).status_code == 401
+
+
+def test_a_model_that_is_loading_takes_a_trace_and_traces_it_later(
+    folder: Path, model: ReplacementModel
+) -> None:
+    runner = ModelRunner(is_busy=True)
+    queue = RunQueue(runner)
+    queue.start()
+    client = make_client(folder, runs=queue)
+    try:
+        assert client.get("/api/traces").json()["n_ctx"] is None
+        assert draft(client)["tokens"] is None
+        late, bad = (
+            started(client, {"prompt": PROMPT, "slug": slug, "max_feature_nodes": 5})
+            for slug in ("late", "demo")
+        )
+        assert client.get(late).json()["state"] == "queued"
+        runner.adopt(model)
+        assert ended(client, late)["state"] == "done"
+        assert "another prompt" in ended(client, bad)["error"]["error"]
+        assert client.get("/api/traces").json()["n_ctx"] == 64
+    finally:
+        queue.close()
+
+
+def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> None:
+    base = TraceRequest(
+        prompt="", transcoder_set="some/set@v1", model="my/model", dtype="bfloat16", device="cuda:1", offload="cpu",
+        lazy_encoder=False, offline=True,
+    )  # fmt: skip
+    body = TraceBody(
+        prompt="it's", chat=True, system="be kind", prefill="Sure", targets=(" a - b",), max_n_logits=3,
+        desired_logit_prob=0.5, max_feature_nodes=0, batch_size=8, edge_threshold=0.9,
+    )  # fmt: skip
+    assert command_line(body.request(base), body, "x", folder) == (
+        """circuit-tracer attribute -p 'it'"'"'s' -t some/set@v1 -m my/model --system 'be kind' --prefill Sure """
+        "--max-n-logits 3 --desired-logit-prob 0.5 "
+        "--max-feature-nodes 0 --batch-size 8 --dtype bfloat16 --device cuda:1 --offload cpu --chat "
+        f"--target ' a - b' --no-lazy-encoder --offline --edge-threshold 0.9 --slug x --graph-file-dir {folder}"
+    )
+    assert (body.request(base).system, TraceBody(prompt="a", system="b").request(base).system) == (
+        "be kind",
+        None,
+    )
+
+
+def test_the_defaults_are_those_of_the_command_line() -> None:
+    assert (defaults()["node_threshold"], defaults()["edge_threshold"]) == (NODE_THRESHOLD, EDGE_THRESHOLD)
+    body, request = TraceBody(prompt="a"), TraceRequest(prompt="a")
+    assert body.request(TraceRequest(prompt="")) == request
+    assert all(getattr(body, name) == value for name, value in defaults().items())
