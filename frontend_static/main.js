@@ -9,11 +9,12 @@ import { createAttributes } from "./src/attributes.js";
 import { createAutosave } from "./src/autosave.js";
 import { h } from "./src/dom.js";
 import { embeddedApi } from "./src/embedded.js";
+import { createFollower } from "./src/follow.js";
 import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
 import { watchFile } from "./src/file-watch.js";
-import { cantor, fileGraph, maxThreshold, parseGraph, topLogit, withMetadata } from "./src/graph.js";
+import { cantor, fileGraph, maxThreshold, topLogit, withMetadata } from "./src/graph.js";
 import { watchList } from "./src/graph-list.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph, readAhead } from "./src/load.js";
@@ -22,8 +23,8 @@ import { noticeLine } from "./src/notice.js";
 import { useAttributeKey } from "./src/panels/attribute-table.js";
 import { labelDialog } from "./src/panels/label-dialog.js";
 import { graphInfo } from "./src/panels/graph-info.js";
-import { followTrace, mergedAnnotations, progressStrip } from "./src/live.js";
 import { header } from "./src/panels/header.js";
+import { newGraphDialog } from "./src/panels/new-graph.js";
 import { helpDialog } from "./src/panels/help.js";
 import { PANELS } from "./src/panels/index.js";
 import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
@@ -67,7 +68,7 @@ let opening = 0;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
-  open: (slug) => (slug === store.get("tracing")?.slug ? openTraced(slug) : open(slug)),
+  open: (slug) => (slug === store.get("tracing")?.slug ? follower.open(slug) : open(slug)),
   refreshList,
   reload: () => open(store.get("slug")),
   async keepMine() {
@@ -95,6 +96,7 @@ const commands = {
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
   ...(api.sharedLabels ? labelCommands(store, api, { ask: labels.ask, after: readProposedLabels }) : {}),
   info: info.open,
+  newGraph: () => store.get("canTrace") && newGraph.open(),
   help: () => help.showModal(),
   prune: () => togglePruning(store),
   attributes: attributes.ask,
@@ -254,60 +256,20 @@ function takeView({ difference, ...patch }) {
   if (selected === undefined || selected === null || store.get("graph").index(selected) >= 0) store.set(patch);
 }
 
-const strip = progressStrip({ onShow: () => showPartial(latest) });
-let latest = null;
-let following = false;
+const follower = createFollower(store, api, autosave, {
+  show,
+  renew,
+  open,
+  report,
+  refreshList,
+  readProposedLabels,
+  home: (slug) => (slug ? open(slug) : window.location.assign(window.location.pathname)),
+  hideMessage: () => (message.hidden = true),
+});
 
-function showPartial(json) {
-  latest = json;
-  const { slug } = json.metadata;
-  if (store.get("graph") && store.get("slug") === slug) renew(parseGraph(json), null);
-  else show(slug, parseGraph(json), null, json.qParams);
-  message.hidden = true;
-  readProposedLabels(slug);
-}
-
-/** The graph under way, once there is something of it. */
-function openTraced(slug) {
-  if (latest) return showPartial(latest);
-  store.set({ notice: "Its graph appears as soon as the first rows are traced.", tracing: { ...store.get("tracing"), slug } });
-}
-
-/** Follows a trace to its end. What was selected and edited on the partial graph stays. */
-function follow({ slug, prompt }) {
-  if (following) return;
-  following = true;
-  store.set({ tracing: Object.freeze({ slug, prompt }) });
-  const isShown = () => store.get("slug") === slug || store.get("graph") === null;
-  store.set({ slug: store.get("slug") ?? slug });
-  followTrace(api, {
-    onStatus: (now) => strip.update(now, { elsewhere: latest !== null && !isShown() }),
-    onGraph(json) {
-      if (isShown()) showPartial(json);
-      else latest = json;
-    },
-    async onEnd(now) {
-      strip.update(now);
-      store.set({ tracing: null });
-      await refreshList();
-      if (now.state === "done" && isShown()) await openFinished(slug);
-    },
-  });
-}
-
-async function openFinished(slug) {
-  if (store.get("edits") === 0) return open(slug, store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
-  try {
-    const { graph, params, etag } = await loadGraph(api, slug);
-    const { otherParams, ...theirs } = fromParams(params);
-    const ours = Object.fromEntries(["pinned", "supernodes", "labels", "notes"].map((key) => [key, store.get(key)]));
-    renew(graph, etag, { ...mergedAnnotations(ours, theirs), otherParams });
-    await autosave.flush();
-  } catch (error) {
-    return report(error);
-  }
-  await readProposedLabels(slug);
-}
+const newGraph = newGraphDialog(store, api, {
+  onStart: (run, asked) => follower.followRun(run, asked, (error) => newGraph.fail(error)),
+});
 
 function report(error) {
   message.replaceChildren(
@@ -341,32 +303,39 @@ function updateAddress() {
   }
 }
 
+/** Whether the server has a model for new prompts. */
+async function seeIfTraceable() {
+  const about = await api.traces?.describe().catch(() => null);
+  store.set({ canTrace: about?.possible === true });
+}
+
 async function start() {
   const { slug, params, view: seen, layout, annotated } = readAddress(window.location.search);
   brought = annotated;
   store.set({ addressLayout: layout, ...seen });
   message.hidden = true;
   const [live] = await Promise.all([api.liveTrace().catch(() => ({ state: "none" })), refreshList()]);
-  if (live.state !== "none") strip.update(live);
-  if (live.state === "running") follow(live);
+  if (live.state !== "none" && (live.state === "running" || !live.run)) follower.strip.update(live);
+  if (live.state === "running") follower.follow(live);
   if (live.state === "running" && (slug ?? live.slug) === live.slug) {
     ahead = null;
     return;
   }
   const slugs = store.get("graphs").map((graph) => graph.slug);
   if (slug || slugs.length > 0) return open(slug ?? slugs[0], slug ? params : {});
+  await traceable;
   if (message.hidden)
     report({
       message: "There are no graphs in this folder yet.",
-      hint: "circuit-tracer attribute --slug NAME writes one; this page opens it as soon as it is there.",
+      hint: `${store.get("canTrace") ? "New graph in the top bar traces one; or " : ""}circuit-tracer attribute --slug NAME writes one; this page opens it as soon as it is there.`,
     });
 }
 
 header(document.querySelector("#header"), store, commands);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
-document.querySelector("#header").after(strip.element, pruningStrip(store).element);
-document.body.append(help, info.dialog, labels.dialog, message, noticeLine(store));
+document.querySelector("#header").after(follower.strip.element, pruningStrip(store).element);
+document.body.append(help, info.dialog, newGraph.dialog, labels.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
 if (canFollow()) followWindows(store, takeView);
 useAttributeKey(store, attributes.ask);
@@ -382,4 +351,5 @@ if (api.readView) {
   const watch = watchFile(api, store, { onMetadata: takeMetadata });
   window.addEventListener("focus", watch.look);
 }
+const traceable = seeIfTraceable();
 start();

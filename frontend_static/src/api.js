@@ -23,6 +23,11 @@ export function createApi(base) {
     return reply;
   }
 
+  const post = async (body, ...parts) => {
+    const headers = { "Content-Type": "application/json" };
+    return (await request(address(...parts), { method: "POST", headers, body: JSON.stringify(body) })).json();
+  };
+
   return Object.freeze({
     /** `{graphs, errors}`: metadata of every graph in the folder, and files that can't be read. */
     listGraphs: async () => (await request(address("api", "graphs"))).json(),
@@ -94,16 +99,17 @@ export function createApi(base) {
     /** The server's model, `{state: "none"}` if it has none; and runs of edits on it. */
     runs: Object.freeze({
       model: async () => (await request(address("api", "model"))).json(),
-      start: async (body) =>
-        (
-          await request(address("api", "runs"), {
-            method: "POST",
-            headers: { "Content-Type": "application/json" },
-            body: JSON.stringify(body),
-          })
-        ).json(),
+      start: (body) => post(body, "api", "runs"),
       read: async (id) => (await request(address("api", "runs", id))).json(),
       cancel: async (id) => (await request(address("api", "runs", id), { method: "DELETE" })).json(),
+    }),
+
+    /** Graphs of new prompts: `{possible, defaults, chat, n_ctx}`, what a request would become, and runs: a trace, a look at the next tokens. */
+    traces: Object.freeze({
+      describe: async () => (await request(address("api", "traces"))).json(),
+      draft: (body) => post(body, "api", "traces", "draft"),
+      start: (body) => post(body, "api", "traces"),
+      predict: (body) => post(body, "api", "predictions"),
     }),
 
     /** `{record, reason, hint, set, link}` of one feature of a graph: its examples, or why there are none. */

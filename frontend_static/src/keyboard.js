@@ -12,7 +12,9 @@ import {
 } from "./actions.js";
 import { toggleTheme } from "./panels/header.js";
 
-/** `commands` are main's `search()`, `help()`, `prune()` and `attributes()`. Returns the function that ends listening. */
+const ALWAYS = new Set(["n", "?", "t"]);
+
+/** `commands` are main's `search()`, `help()`, `prune()`, `newGraph()` and `attributes()`. Returns the function that ends listening. */
 export function useKeyboard(store, commands) {
   const keys = {
     "/": commands.search,
@@ -33,6 +35,7 @@ export function useKeyboard(store, commands) {
       commands.attributes();
     },
     r: commands.prune,
+    n: commands.newGraph,
     t: () => toggleTheme(store),
     u: store.undo,
     U: store.redo,
@@ -49,7 +52,7 @@ export function useKeyboard(store, commands) {
     if (
       isTyping(event.target) ||
       event.altKey ||
-      store.get("graph") === null ||
+      (store.get("graph") === null && !ALWAYS.has(event.key)) ||
       document.querySelector("dialog[open]")
     )
       return;

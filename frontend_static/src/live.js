@@ -66,14 +66,15 @@ export function amount({ done, total, seconds }) {
   return `${count}${Math.round(seconds)} s`;
 }
 
-/** The strip: `update(status)`, `element`. It shows itself while a trace runs, and stays if one failed. */
-export function progressStrip({ onShow }) {
+/** The strip: `update(status)`, `element`. It shows itself while a trace runs, and stays if one failed. A run of the page's can be cancelled. */
+export function progressStrip({ onShow, onCancel }) {
   const phase = h("strong", {});
   const bar = h("progress", { "aria-label": "Progress of the phase" });
   const count = h("span", { class: "muted" });
   const words = h("span", { class: "live-words", dir: "auto" });
   const show = h("button", { class: "small", type: "button", onclick: onShow, hidden: true }, "Show its graph");
-  const element = h("div", { class: "live", hidden: true }, phase, bar, count, words, show);
+  const cancel = h("button", { class: "small", type: "button", onclick: onCancel, hidden: true }, "Cancel");
+  const element = h("div", { class: "live", hidden: true }, phase, bar, count, words, show, cancel);
   let said = "";
 
   function update(status, { elsewhere = false } = {}) {
@@ -82,6 +83,7 @@ export function progressStrip({ onShow }) {
     element.dataset.state = status.state;
     bar.hidden = !running;
     show.hidden = !(running && elsewhere);
+    cancel.hidden = !(running && status.run);
     const part = running ? portion(status) : null;
     if (part === null) bar.removeAttribute("value");
     else bar.value = part;

@@ -79,6 +79,7 @@ export function initialState() {
     graphs: [],
     problems: [],
     tracing: null,
+    canTrace: false,
     slug: null,
     graph: null,
     etag: null,

@@ -14,6 +14,7 @@ import torch
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli import pipeline
+from circuit_tracer_cli.attribution.targets import TokenReader
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
 from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.pipeline import TraceRequest
@@ -22,6 +23,7 @@ from circuit_tracer_cli.server import runs
 from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import RunQueue
 from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
+from circuit_tracer_cli.server.tracing import _as_target
 
 from .builders import make_client, write_graph
 
@@ -210,9 +212,38 @@ def test_the_likeliest_next_tokens(client: TestClient, model: ReplacementModel) 
     found = ended(client, started(client, {"prompt": PROMPT}, "/api/predictions"))["result"][
         "top_predictions"
     ]
-    assert (found[0]["token"], len(found)) == (" Austin", 10)
+    assert (found[0]["token"], found[0]["target"], len(found)) == (" Austin", " Austin", 10)
+    asked = {"prompt": PROMPT, "targets": [entry["target"] for entry in found], "max_feature_nodes": 5}
+    slug = ended(client, started(client, asked))["result"]["slug"]
+    nodes = client.get(f"/api/graphs/{slug}").json()["nodes"]
+    assert [node["feature"] for node in nodes if node["feature_type"] == "logit"] == [
+        entry["id"] for entry in found
+    ]
     logits, _ = model.feature_intervention(PROMPT, [])
     assert found[0]["probability"] == pytest.approx(float(logits[0, -1].double().softmax(-1).max()), rel=1e-5)
+
+
+def test_a_token_whose_text_means_another_is_named_by_number(model: ReplacementModel) -> None:
+    reader = TokenReader(model.tokenizer, model.model.shape.d_vocab)
+    (texas,) = model.tokenizer.encode(" Texas", add_special_tokens=False)
+    assert _as_target(reader, " Texas", texas) == " Texas"
+    assert _as_target(reader, " Texas", texas + 1) == f"id:{texas + 1}"
+    assert _as_target(reader, " - ", 5) == "id:5"
+    assert _as_target(reader, "\ufffd", 5) == "id:5"
+
+
+def test_a_conversation_is_put_into_the_template(
+    client: TestClient, model: ReplacementModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = (
+        "{% for m in messages %}{{ m.content }}: {% endfor %}{% if add_generation_prompt %} is{% endif %}"
+    )
+    monkeypatch.setattr(model.tokenizer, "chat_template", template)
+    assert client.get("/api/traces").json()["chat"] is True
+    found = draft(client, prompt="the capital", chat=True, system="Fact", prefill=" Texas")
+    assert "".join(token["text"] for token in found["tokens"]) == "<bos>Fact: the capital:  is Texas"
+    assert "--chat" in found["command"]
+    assert draft(client, prompt="Fact: the", system="Fact")["tokens"][-1]["text"] == " the"
 
 
 def test_a_draft_shows_tokens_name_and_command(client: TestClient) -> None:
@@ -357,6 +388,8 @@ def test_a_model_that_is_loading_takes_a_trace_and_traces_it_later(
     try:
         assert client.get("/api/traces").json()["n_ctx"] is None
         assert draft(client)["tokens"] is None
+        assert draft(client)["slug"] == "fact-the-capital-of-the-state-containing-dallas-is"
+        assert draft(client, slug="a/b")["problem"]["part"] == "slug"
         late, bad = (
             started(client, {"prompt": PROMPT, "slug": slug, "max_feature_nodes": 5})
             for slug in ("late", "demo")

@@ -34,6 +34,7 @@ function sections(graph) {
       ["Made by", info.creator_name],
       ["Made on", date(info.create_time_ms)],
       ["Program", [info.generator?.name, info.generator?.version].filter(Boolean).join(" ")],
+      ["In a terminal", metadata.command],
       ["Nodes", counts(graph)],
       ["Links", graph.links.count.toLocaleString("en")],
     ]),

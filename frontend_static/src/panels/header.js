@@ -14,6 +14,7 @@ import { validationBadge } from "./validation-report.js";
 export function header(element, store, commands) {
   const parts = [
     picker(store, commands),
+    newGraphButton(store, commands),
     promptText(store),
     scores(store, commands),
     pruneButton(store, commands),
@@ -41,6 +42,19 @@ function picker(store, commands) {
     list.value = store.get("slug") ?? "";
   };
   return { element: list, dispose: store.subscribe(["graphs", "slug", "problems", "tracing"], render) };
+}
+
+/** Traces a new prompt; there where the server has a model. */
+function newGraphButton(store, commands) {
+  const element = h(
+    "button",
+    { class: "small", type: "button", title: "Trace a new prompt (n)", hidden: true, onclick: commands.newGraph },
+    "New graph",
+  );
+  const render = () => {
+    element.hidden = !store.get("canTrace");
+  };
+  return { element, dispose: store.subscribe(["canTrace"], render) };
 }
 
 function promptText(store) {

@@ -17,6 +17,7 @@ const ENTRIES = [
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
   ["i, hold Meta", "everything that the file says about a node, in its tooltip"],
   ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
+  ["n", "trace a new prompt, where the server has a model"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
   ["⠿", "drag it to move a panel; arrow keys move, with Shift resize, Enter opens the menu: pictures, tabs, layout"],

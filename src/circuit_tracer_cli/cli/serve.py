@@ -30,7 +30,7 @@ ServedSetOpt = Annotated[
         "--transcoder-set",
         "-t",
         metavar="SET",
-        help="Load these transcoders and their model, so that edits can be run from the page.",
+        help="Load these transcoders and their model, to trace new prompts and run edits from the page.",
         rich_help_panel=TESTS,
     ),
 ]
@@ -72,7 +72,7 @@ def serve(
 ) -> None:
     """Open the viewer on a folder of graph files, until Ctrl-C. Graphs added later appear by themselves.
 
-    With -t the page can also run edits on the model. Also called start-server.
+    With -t the page can also trace new prompts and run edits. Also called start-server.
     """
     if directory is not None and graph_file_dir is not None:
         raise UsageError("the folder is named twice", "name it once: circuit-tracer serve DIR")

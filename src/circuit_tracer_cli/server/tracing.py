@@ -30,6 +30,7 @@ from circuit_tracer_cli.server.runs import Cancelled, Run, Work
 from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.attribution.targets import TokenReader
     from circuit_tracer_cli.replacement import ReplacementModel
     from circuit_tracer_cli.tokens import Tokens
 
@@ -89,8 +90,13 @@ class Tracing:
         found: dict[str, Any] = {
             "tokens": None, "zeroed": 0, "notes": [], "slug": None, "replaces": False, "command": None, "problem": None,
         }  # fmt: skip
-        if model is None or not wanted.prompt.strip():
+        if not wanted.prompt.strip():
             return found
+        if model is None:
+            try:
+                return {**found, "slug": _named(wanted)}
+            except InvalidValue as error:
+                return {**found, "problem": _problem("slug", error)}
         with self._reading:
             try:
                 request = self._request(wanted, model)
@@ -147,7 +153,10 @@ class Tracing:
             run.phase("forward pass")
             logits = model.frozen_pass(tokens.ids).logits
         reader = TokenReader(model.tokenizer, len(logits))
-        return {TOP_PREDICTIONS: top_predictions(logits, reader.decode)}
+        found = top_predictions(logits, reader.decode)
+        with self._reading:
+            said = [{**entry, "target": _as_target(reader, entry["token"], entry["id"])} for entry in found]
+        return {TOP_PREDICTIONS: said}
 
     def _trace(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
         from circuit_tracer_cli.export.viewer import export
@@ -217,7 +226,7 @@ class Tracing:
 
         Raises InvalidValue for a bad one, SlugTaken if `insist` is set and it belongs to another graph.
         """
-        slug = invent_slug(wanted.prompt) if wanted.slug is None else check_slug(wanted.slug)
+        slug = _named(wanted)
         ours = tokens.text, scan_name(model)
         if not self._is_of_another(slug, ours):
             return slug
@@ -279,6 +288,20 @@ def memory_in_words() -> Iterator[None]:
             "there is not enough memory for this prompt",
             "shorten it, or lower the number of feature nodes; circuit-tracer estimate says what a trace needs",
         ) from error
+
+
+def _named(wanted: TraceBody) -> str:
+    """The name asked for, or one made from the prompt. Raises InvalidValue."""
+    return invent_slug(wanted.prompt) if wanted.slug is None else check_slug(wanted.slug)
+
+
+def _as_target(reader: TokenReader, text: str, token: int) -> str:
+    """The text that means a token as a target: its own where that is read as this token, else its number."""
+    try:
+        is_read = " - " not in text and reader.single_token(text, lambda message: None) == token
+    except BadTarget:
+        is_read = False
+    return text if is_read else f"id:{token}"
 
 
 def _problem(part: str, error: CircuitTracerError) -> dict[str, Any]:

@@ -1,0 +1,95 @@
+/* Traces that the page follows: one that was under way when it was opened, and those that it has started, one after the other. */
+
+import { fromParams } from "./annotations.js";
+import { parseGraph } from "./graph.js";
+import { followTrace, mergedAnnotations, progressStrip } from "./live.js";
+import { loadGraph } from "./load.js";
+import { runFeed } from "./new-graph.js";
+
+/**
+ * `page` are main's `show`, `renew`, `open`, `report`, `refreshList`, `readProposedLabels`, `home()` and `hideMessage()`.
+ *
+ * `follow(live)` follows a trace that somebody else has started, `followRun(run, asked, onFailed)` one of this page: its graph is shown as
+ * soon as there is something of it, unless somebody has opened another meanwhile.
+ */
+export function createFollower(store, api, autosave, page) {
+  let latest = null;
+  let current = null;
+  const waiting = [];
+  const strip = progressStrip({
+    onShow: () => showPartial(latest),
+    onCancel: () => api.runs.cancel(current.run).catch(() => {}),
+  });
+
+  function showPartial(json) {
+    latest = json;
+    const { slug } = json.metadata;
+    if (store.get("graph") && store.get("slug") === slug) page.renew(parseGraph(json), null);
+    else page.show(slug, parseGraph(json), null, json.qParams);
+    page.hideMessage();
+    page.readProposedLabels(slug);
+  }
+
+  /** The graph under way, once there is something of it. */
+  function open(slug) {
+    if (latest) return showPartial(latest);
+    store.set({ notice: "Its graph appears as soon as the first rows are traced.", tracing: { ...store.get("tracing"), slug } });
+  }
+
+  /** Follows to the end. What was selected and edited on the partial graph stays. */
+  function follow(trace, source = api) {
+    if (current) return waiting.push([trace, source]);
+    const { slug, prompt } = trace;
+    current = trace;
+    latest = null;
+    let shown = null;
+    const before = store.get("slug");
+    store.set({ tracing: Object.freeze({ slug, prompt }), slug: before ?? slug });
+    const isShown = () => store.get("graph") === null || store.get("slug") === (shown ?? slug);
+    const isAwaited = () => trace.run && shown === null && store.get("slug") === before;
+    followTrace(source, {
+      onStatus: (now) => strip.update({ ...now, run: trace.run }, { elsewhere: latest !== null && !isShown() }),
+      async onGraph(json) {
+        const takesOver = !isShown() && isAwaited();
+        if (shown === null && autosave.dirty()) await autosave.flush();
+        if (current !== trace || !(takesOver || isShown())) return void (latest = json);
+        shown = json.metadata.slug;
+        showPartial(json);
+      },
+      async onEnd(now) {
+        strip.update(trace.onFailed && now.state === "failed" ? { ...now, state: "done" } : now);
+        const wanted = isShown() || isAwaited();
+        current = null;
+        store.set({ tracing: null });
+        await page.refreshList();
+        if (now.state === "done" && wanted) await openFinished(now.slug ?? slug, shown !== null);
+        if (now.state === "failed" && trace.onFailed) trace.onFailed(now);
+        if (trace.run && ["failed", "cancelled"].includes(now.state) && shown && store.get("slug") === shown) await page.home(before);
+        if (waiting.length > 0) follow(...waiting.shift());
+      },
+    });
+  }
+
+  async function openFinished(slug, wasShown) {
+    const goesOn = wasShown && store.get("slug") === slug;
+    if (!goesOn || store.get("edits") === 0)
+      return page.open(slug, goesOn && store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
+    try {
+      const { graph, params, etag } = await loadGraph(api, slug);
+      const { otherParams, ...theirs } = fromParams(params);
+      const ours = Object.fromEntries(["pinned", "supernodes", "labels", "notes"].map((key) => [key, store.get(key)]));
+      page.renew(graph, etag, { ...mergedAnnotations(ours, theirs), otherParams });
+      await autosave.flush();
+    } catch (error) {
+      return page.report(error);
+    }
+    await page.readProposedLabels(slug);
+  }
+
+  return Object.freeze({
+    strip,
+    open,
+    follow: (live) => follow(live, live.run ? runFeed(api, live.run) : api),
+    followRun: (run, asked, onFailed) => follow({ ...asked, run: run.id, onFailed }, runFeed(api, run.id)),
+  });
+}
