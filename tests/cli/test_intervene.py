@@ -26,7 +26,7 @@ def intervene(run: Run, tiny: Tiny) -> Run:
 def graph_file(here: Path) -> Path:
     """A graph file with supernodes, as the viewer saves it."""
     values = {
-        "metadata": {"slug": "s", "scan": "tiny", "prompt": PROMPT, "prompt_tokens": ["0"]},
+        "metadata": {"slug": "s", "scan": "tiny/plt", "prompt": PROMPT, "prompt_tokens": ["0"]},
         "qParams": {"supernodes": [["Texas", "1_4_3", "0_2_5", "E_3_1"]], "pinnedIds": []},
         "nodes": [],
         "links": [],
@@ -34,6 +34,26 @@ def graph_file(here: Path) -> Path:
     path = here / "g.json"
     path.write_text(json.dumps(values), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def bad_plans(here: Path, graph_file: Path) -> None:
+    """Plans that can't be run, and a graph of other transcoders."""
+    plan = {"format": "circuit-tracer-plan", "format_version": 1, "prompt": PROMPT}
+    cell = {"layer": 1, "position": 1, "feature": 4}
+    texts = {
+        "half.plan": '{"format":',
+        "void.plan": "",
+        "empty.plan": json.dumps(plan),
+        "later.plan": json.dumps({**plan, "format_version": 9}),
+        "nan.plan": json.dumps({**plan, "edits": [{**cell, "value": float("nan")}]}),
+        "clash.plan": json.dumps({**plan, "edits": ["1/4@1=2", "1/4@0:=3"]}),
+        "far.plan": json.dumps({**plan, "edits": ["1/999@1=2"]}),
+        "other.plan": json.dumps({**plan, "transcoder_set": "elsewhere", "edits": ["1/4@1=2"]}),
+        "other.json": graph_file.read_text(encoding="utf-8").replace("tiny/plt", "tiny/clt"),
+    }
+    for name, text in texts.items():
+        (here / name).write_text(text, encoding="utf-8")
 
 
 def as_json(done: Finished) -> dict[str, Any]:
@@ -107,7 +127,14 @@ def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
         (("-p", PROMPT, "-e", "9/4@3=1"), 1, "layer 9"),
         (("-p", PROMPT, "-e", "1/99@3=1"), 1, "feature 99"),
         (("-p", PROMPT, "-e", "1/4@30=1"), 1, "position 30"),
+        (("-p", PROMPT, "-e", "1/4@-30=1"), 1, "position -30"),
+        (("-p", PROMPT, "-e", "1/4@30:40=1"), 1, "no position of the"),
+        (("-p", PROMPT, "-e", "1/4@30:=1"), 1, "every edit begins after"),
+        (("-p", PROMPT, "-e", "1/4@::0=1"), 2, "step"),
+        (("-p", PROMPT, "-e", "a/4@3=1"), 2, "layer 'a'"),
         (("-p", PROMPT, "-e", "1/4@3=nan"), 2, "value 'nan'"),
+        (("-p", PROMPT, "-e", "1/4@3=x-inf"), 2, "value 'x-inf'"),
+        (("-p", PROMPT, "-e", "1/4@3=1e999"), 2, "value '1e999'"),
         (("-p", PROMPT, "-e", "1/4@3=1", "-e", "1/4@2:=off"), 1, "different values"),
         (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "2"), 2, "range of layers '2'"),
         (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "1:9"), 1, "layer 3"),
@@ -119,17 +146,29 @@ def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
         (("--graph", "none.json", "--supernode", "Texas"), 1, "none.json"),
         (("--plan", "none.json"), 1, "none.json"),
         (("--plan", "g.json"), 1, "no plan"),
+        (("--plan", "half.plan"), 1, "isn't valid JSON"),
+        (("--plan", "void.plan"), 1, "isn't valid JSON"),
+        (("--plan", "empty.plan"), 1, "names no edit"),
+        (("--plan", "later.plan"), 1, "format_version 9"),
+        (("--plan", "nan.plan"), 1, "edit '#0'"),
+        (("--plan", "clash.plan"), 1, "1/4@1=2.0 and 1/4@0:=3.0"),
+        (("--plan", "far.plan"), 1, "feature 999"),
+        (("--plan", "other.plan"), 1, "elsewhere"),
+        (("--graph", "other.json", "--supernode", "Texas"), 1, "features of tiny/clt"),
+        (("--graph", "half.plan", "--supernode", "Texas"), 1, "isn't valid JSON"),
         (("-p", PROMPT, "-e", "1/4@3=1", "--generate", "90"), 1, "more than the 64"),
     ],
 )
-@pytest.mark.usefixtures("graph_file")
+@pytest.mark.usefixtures("graph_file", "bad_plans")
 def test_faults_are_named_in_one_line(
     intervene: Run, arguments: tuple[str, ...], code: int, part: str
 ) -> None:
     done = intervene(*arguments, "--save-plan", "left.json", "-q")
     assert (done.code, done.stdout) == (code, b"")
     assert part in done.stderr
-    assert done.stderr.startswith("error: ")
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
     assert not Path("left.json").exists()
 
 

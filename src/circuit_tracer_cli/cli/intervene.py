@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import Intervention
     from circuit_tracer_cli.pipeline import TraceRequest
+EMBEDDED = ("demo-clt", "demo-plt")
+"""What graphs of the embedded transcoders call these, and `-t` too."""
 MOST_FEATURES = 20
 """Edited features that are listed; `--json` has them all."""
 
@@ -73,10 +75,14 @@ def intervene(
     edits = tuple(parse_intervention(text) for text in edit or ())
     parse_factor(factor)
     with judged_by_files(), offline_mode(offline):
-        wanted = _gathered(edits, plan, graph, supernode, factor, output)
+        wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
         wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
         if not wanted.prompt:
             raise _no_prompt()
+        if wanted.transcoder_set is None and scan in EMBEDDED:
+            wanted = replace(wanted, transcoder_set=scan)
+        if not wanted.edits:
+            raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
         request = TraceRequest(
             prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
             dtype=shared.long_dtype(dtype), device=device, device_map=device_map, backend=backend, offline=offline,
@@ -85,7 +91,7 @@ def intervene(
         check(request)
         request = with_whole_prompt(request)
         wanted = replace(wanted, prompt=request.prompt)
-        _check_edits(request, wanted)
+        _check_edits(request, wanted, scan, generates=generate > 0)
         from circuit_tracer_cli.interventions.generate import Sampling
 
         drawn = Sampling(max_new_tokens=generate, temperature=temperature, seed=seed) if generate else None
@@ -159,13 +165,16 @@ def _gathered(
     supernode: Sequence[str] | None,
     factor: str,
     output: Output,
-) -> Plan:
-    """All edits: those of the plan, of the command line, of supernodes. The graph's prompt is taken if there's no other."""
+) -> tuple[Plan, str | None]:
+    """All edits: those of the plan, of the command line, of supernodes; and the `scan` of the graph whose features they are.
+
+    The graph's prompt is taken if there's no other.
+    """
     from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
 
     gathered = Plan() if plan is None else plan_from_json(_content(plan, "plan"))
     edits = [*gathered.edits, *typed]
-    prompt = gathered.prompt
+    prompt, scan = gathered.prompt, None
     if graph is not None:
         from circuit_tracer_cli.export.graph_json import read_graph_json
         from circuit_tracer_cli.interventions.supernodes import supernode_edits
@@ -178,8 +187,8 @@ def _gathered(
                 output.note(
                     f"{len(others)} nodes of supernode {name!r} are no features and stay: {', '.join(others)}"
                 )
-        prompt = prompt or file.metadata.prompt
-    return replace(gathered, edits=tuple(edits), prompt=prompt)
+        prompt, scan = prompt or file.metadata.prompt, file.metadata.scan
+    return replace(gathered, edits=tuple(edits), prompt=prompt), scan
 
 
 def _content(path: str, what: str) -> bytes:
@@ -188,7 +197,11 @@ def _content(path: str, what: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise MissingFile(f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}") from None
+        made_by = {"plan": "`intervene --save-plan FILE`", "graph file": "`export GRAPH --slug NAME`"}[what]
+        raise MissingFile(
+            f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}",
+            f"check the path; {made_by} writes one",
+        ) from None
 
 
 def _overridden(
@@ -217,8 +230,11 @@ def _overridden(
     )
 
 
-def _check_edits(request: TraceRequest, plan: Plan) -> None:
-    """Raise BadIntervention for an edit that doesn't fit set or prompt, before any weight is read."""
+def _check_edits(request: TraceRequest, plan: Plan, scan: str | None, *, generates: bool) -> None:
+    """Raise BadIntervention for an edit that doesn't fit set or prompt, before any weight is read.
+
+    `scan` names the transcoders of the graph that features were taken from; of others they mean something else.
+    """
     from circuit_tracer_cli.backends.model_config import model_shape, read_config
     from circuit_tracer_cli.backends.tokenizers import load_tokenizer
     from circuit_tracer_cli.interventions.cells import resolve
@@ -227,13 +243,23 @@ def _check_edits(request: TraceRequest, plan: Plan) -> None:
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
     described = inspect_transcoders(request.transcoder_set)
+    known = described.config.scan
+    if scan is not None and isinstance(known, str) and known != scan:
+        raise BadIntervention(
+            f"the graph names features of {scan}, and {request.transcoder_set} is {known}",
+            "name the graph's own with --transcoder-set",
+        )
     folder = model_folder(request.model or described.config.model_name)
     if folder is not None:
         d_vocab = model_shape(read_config(folder)).d_vocab
         tokens = ensure_tokenized(
             request.prompt, load_tokenizer(str(folder)), model_name=str(folder), d_vocab=d_vocab
         )
-        resolve(plan.edits, len(tokens), described.shape)
+        if not resolve(plan.edits, len(tokens), described.shape) and not generates:
+            raise BadIntervention(
+                f"every edit begins after the prompt's {len(tokens)} tokens, and nothing is generated",
+                "add --generate 10",
+            )
 
 
 def _run(

@@ -90,7 +90,8 @@ def conflicts(
 def _layer(edit: Intervention, n_layers: int) -> int:
     if not 0 <= edit.layer < n_layers:
         raise BadIntervention(
-            f"edit {edit}: layer {edit.layer} doesn't exist, the model has layers 0 to {n_layers - 1}"
+            f"edit {edit}: layer {edit.layer} doesn't exist, the model has layers 0 to {n_layers - 1}",
+            hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )
     return edit.layer
 
@@ -125,7 +126,10 @@ def _positions(edit: Intervention, n_pos: int) -> int | range | Tensor:
     if isinstance(position, slice):
         found = range(*position.indices(n_pos))
         if not found and not edit.open_ended:
-            raise BadIntervention(f"edit {edit}: no position of the {n_pos} tokens lies in the slice")
+            raise BadIntervention(
+                f"edit {edit}: no position of the {n_pos} tokens lies in the slice",
+                hint=f"positions are 0 to {n_pos - 1}, and the end of a slice isn't in it",
+            )
         return found
     index = torch.as_tensor(position)
     outside = index[(index < -n_pos) | (index >= n_pos)]
@@ -143,7 +147,8 @@ def _features(edit: Intervention, d_transcoder: int) -> Tensor:
     outside = index[(index < 0) | (index >= d_transcoder)]
     if outside.numel():
         raise BadIntervention(
-            f"edit {edit}: feature {int(outside.flatten()[0])} doesn't exist, layers have features 0 to {d_transcoder - 1}"
+            f"edit {edit}: feature {int(outside.flatten()[0])} doesn't exist, layers have features 0 to {d_transcoder - 1}",
+            hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )
     return index
 

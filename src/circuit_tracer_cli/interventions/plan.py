@@ -77,12 +77,15 @@ def plan_from_json(content: str | bytes) -> Plan:
     try:
         values = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise BadIntervention(f"the plan isn't valid JSON: {error}") from None
+        raise BadIntervention(
+            f"the plan isn't valid JSON: {error}", hint="`intervene --save-plan FILE` writes one"
+        ) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise BadIntervention("the plan is no plan", hint=f'it is a JSON object with "format": "{FORMAT}"')
     if values.get("format_version") != FORMAT_VERSION:
         raise BadIntervention(
-            f"the plan has format_version {values.get('format_version')!r}, known is {FORMAT_VERSION}"
+            f"the plan has format_version {values.get('format_version')!r}, known is {FORMAT_VERSION}",
+            hint="upgrade circuit-tracer-cli to read it",
         )
     known = {"format", "format_version", *Plan.__dataclass_fields__}
     unknown = sorted(set(values) - known)

@@ -222,7 +222,8 @@ def _checked_layers(layers: Iterable[int] | None, n_layers: int) -> frozenset[in
     outside = sorted(layer for layer in found if not 0 <= layer < n_layers)
     if outside:
         raise BadIntervention(
-            f"constrained_layers names layer {outside[0]}, but the model has layers 0 to {n_layers - 1}"
+            f"constrained_layers names layer {outside[0]}, but the model has layers 0 to {n_layers - 1}",
+            hint=f"for example range(0, {n_layers}), or --constrained-layers : for all",
         )
     return found
 
