@@ -77,10 +77,10 @@ def intervene(
     with judged_by_files(), offline_mode(offline):
         wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
         wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
-        if not wanted.prompt:
-            raise _no_prompt()
         if wanted.transcoder_set is None and scan in EMBEDDED:
             wanted = replace(wanted, transcoder_set=scan)
+        if not wanted.prompt:
+            raise _no_prompt()
         if not wanted.edits:
             raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
         request = TraceRequest(
