@@ -26,6 +26,7 @@ import { graphInfo } from "./src/panels/graph-info.js";
 import { header } from "./src/panels/header.js";
 import { newGraphDialog } from "./src/panels/new-graph.js";
 import { helpDialog } from "./src/panels/help.js";
+import { pageCommands } from "./src/page-copies.js";
 import { PANELS } from "./src/panels/index.js";
 import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
 import { unpruned } from "./src/pruned-graph.js";
@@ -93,6 +94,7 @@ const commands = {
     const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "difference", "otherParams"].map((key) => [key, store.get(key)]));
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
+  ...pageCommands(store, api, { flush: () => autosave.flush() }),
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
   ...(api.sharedLabels ? labelCommands(store, api, { ask: labels.ask, after: readProposedLabels }) : {}),
   info: info.open,

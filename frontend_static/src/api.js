@@ -74,6 +74,9 @@ export function createApi(base) {
       return reply.headers.get("etag");
     },
 
+    /** One HTML page with the graph and its annotations in it, as a Blob. */
+    readPage: async (slug) => (await request(address("api", "graphs", slug, "page"))).blob(),
+
     /** How far a trace under way is, `{state, slug, phase, done, total, seconds, version, …}`; its state is `none` without one. */
     liveTrace: async () => (await request(address("api", "live"), { signal: AbortSignal.timeout(5000) })).json(),
 

@@ -7,6 +7,14 @@ import { completePositions, makeBoxes } from "./supernodes.js";
 const FORMAT = "circuit-tracer-annotations";
 const KNOWN = ["pinnedIds", "supernodes", "clerps", "notes", "hiddenIds", "sg_pos", "clickedId", "pruningThreshold"];
 
+const ANNOTATIONS = ["pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType", "selected", "threshold", "edgeThreshold", "otherParams"];
+
+/** The `qParams` of the graph that is shown; `get(key)` reads the store. */
+export function annotationsOf(get) {
+  const [graph, state] = [get("graph"), Object.fromEntries(ANNOTATIONS.map((key) => [key, get(key)]))];
+  return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
+}
+
 /** The annotations of the graph that is shown, as the text of a JSON file. */
 export function exportAnnotations(state) {
   const { graph } = state;

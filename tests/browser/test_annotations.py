@@ -166,3 +166,23 @@ def test_a_report_put_into_the_file_is_no_conflict(viewer: Viewer) -> None:
     assert written["metadata"]["validation"] == report
     assert written["qParams"]["pinnedIds"] == ["2_20_2"]
     viewer.expect_complaint("412")
+
+
+def test_the_served_page_is_downloaded_as_one_file(viewer: Viewer, tmp_path: Path) -> None:
+    viewer.open(clickedId="2_20_2")
+    viewer.page.keyboard.press("p")
+    viewer.page.get_by_role("button", name="Graph menu").click()
+    with viewer.page.expect_download() as download:
+        viewer.page.get_by_role("menuitem", name="Download as one page").click()
+    assert download.value.suggested_filename == "demo.html"
+    copy = tmp_path / "demo.html"
+    download.value.save_as(copy)
+    viewer.saved()
+    page = viewer.page.context.browser.new_context(offline=True).new_page()
+    page.set_default_timeout(20_000)
+    page.goto(copy.as_uri())
+    page.locator(".panel-subgraph .box", has_text="Texas").wait_for()
+    page.click("#tab-nodes")
+    page.locator('.panel-nodes [data-node="1_10_1"]').click()
+    page.locator(".panel-feature .example").first.wait_for()
+    page.context.close()

@@ -86,6 +86,48 @@ def test_influence_is_what_show_says(browser: Browser, page_file: Path, graph: G
     context.close()
 
 
+def test_a_copy_holds_the_annotations_and_nothing_that_the_viewer_drew(
+    browser: Browser, page_file: Path, tmp_path: Path
+) -> None:
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900}, offline=True, accept_downloads=True
+    )
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.locator(".plot-labels .token-label").first.wait_for()
+    page.keyboard.press("p")
+    state = page.locator('.save-state[data-kind="saved"]')
+    state.wait_for()
+    assert state.inner_text() == "Kept in this browser"
+    assert "Save a copy" in (state.get_attribute("title") or "")
+    page.click("#tab-notes")
+    page.get_by_label("Notes on this graph").fill("</script><b>mine</b>")
+    page.get_by_role("button", name="Graph menu").click()
+    with page.expect_download() as download:
+        page.get_by_role("menuitem", name="Save a copy with annotations").click()
+    copy = tmp_path / "copy.html"
+    download.value.save_as(copy)
+    context.close()
+    text = copy.read_text(encoding="utf-8")
+    assert "token-label" not in text.split('id="embedded-graph"')[0].split("</style>")[1]
+    assert "default-src 'none'" in text
+    assert "</script><b>" not in text
+    other = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
+    page = other.new_page()
+    page.set_default_timeout(20_000)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(copy.as_uri())
+    page.locator(".panel-subgraph .box").wait_for()
+    page.click("#tab-notes")
+    assert page.get_by_label("Notes on this graph").input_value() == "</script><b>mine</b>"
+    other.close()
+    assert complaints == []
+    assert abs(len(text) - len(page_file.read_text(encoding="utf-8"))) < 4000
+
+
 def test_a_proposed_label_leads_to_how_labels_are_made(browser: Browser, page_file: Path) -> None:
     context = browser.new_context(viewport={"width": 1440, "height": 900}, offline=True)
     page = context.new_page()

@@ -161,12 +161,14 @@ function historyButtons(store) {
   };
 }
 
+const ONLY_HERE = "The file stays as it is; this browser alone keeps the edits. “Save a copy with annotations” in the menu writes a file that holds them.";
+
 function saveState(store, commands) {
   const names = {
     idle: "",
     pending: "Editing …",
     saving: "Saving …",
-    saved: "Saved",
+    saved: commands.saveCopy ? "Kept in this browser" : "Saved",
     failed: "Not saved",
     conflict: "Changed elsewhere",
   };
@@ -174,7 +176,7 @@ function saveState(store, commands) {
   const render = () => {
     const { kind, message } = store.get("saving");
     element.dataset.kind = kind;
-    element.title = message;
+    element.title = message || (kind === "saved" && commands.saveCopy ? ONLY_HERE : "");
     const choices =
       kind !== "conflict"
         ? []
@@ -254,6 +256,10 @@ function tools(store, commands) {
           null,
           { label: "Export annotations", run: commands.exportAnnotations },
           { label: "Import annotations …", run: commands.importAnnotations },
+          null,
+          commands.saveCopy
+            ? { label: "Save a copy with annotations", run: commands.saveCopy }
+            : { label: "Download as one page (HTML)", run: commands.downloadPage },
           ...(commands.exportLabels
             ? [null, { label: "Export shared labels", run: commands.exportLabels }, { label: "Import shared labels …", run: commands.importLabels }]
             : []),

@@ -12,7 +12,7 @@ import io
 import json
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +67,21 @@ def export(
         parts.links(),
     )
     features, labels = _examples(parts.nodes, features_dir)
-    about = b'"features":%b,"labels":%b' % (encode_json(features), encode_json(labels))
-    carried = b'{"graph":%b,%b}' % (document.getvalue(), about)
+    content = carried(document.getvalue(), features, labels)
     target = make_folder(directory) / f"{slug}.html"
     with atomic_writer(target) as stream:
-        for piece in page(static_folder(), parts.metadata.prompt, carried):
+        for piece in page(static_folder(), parts.metadata.prompt, content):
             stream.write(piece)
     return [target]
 
 
-def page(folder: Path, title: str, carried: bytes) -> Iterator[bytes]:
+def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
     """The page's pieces in order.
 
     Args:
         folder: The viewer's static files.
         title: Text of the window's title.
-        carried: JSON with `graph`, `features` and `labels`.
+        content: What `carried` gives.
     """
     style = (folder / "style.css").read_text(encoding="utf-8")
     yield (
@@ -95,13 +94,13 @@ def page(folder: Path, title: str, carried: bytes) -> Iterator[bytes]:
     yield b'<script type="importmap">' + encode_json({"imports": _modules(folder)}) + b"</script>\n</head>\n"
     yield b'<body>\n<header id="header" class="topbar"></header>\n<main id="panels" class="panels"></main>\n'
     yield b"<noscript>This page needs JavaScript.</noscript>\n"
-    yield b'<script type="application/json" id="embedded-graph">' + _inert(carried) + b"</script>\n"
+    yield b'<script type="application/json" id="embedded-graph">' + _inert(content) + b"</script>\n"
     yield b'<script type="module">import "viewer/main.js";</script>\n</body>\n</html>\n'
 
 
-def _inert(carried: bytes) -> bytes:
+def _inert(content: bytes) -> bytes:
     """JSON that means the same and can't end the element that holds it."""
-    return carried.replace(b"<", b"\\u003c")
+    return content.replace(b"<", b"\\u003c")
 
 
 def _modules(folder: Path) -> dict[str, str]:
@@ -131,10 +130,39 @@ def _address(path: Path, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
+def carried(document: bytes, features: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bytes:
+    """What a page carries: the JSON of a graph file, and by Cantor code the records and labels of its features."""
+    about = b'"features":%b,"labels":%b' % (encode_json(features), encode_json(labels))
+    return b'{"graph":%b,%b}' % (document, about)
+
+
+def most_records(
+    shown: Mapping[int, tuple[int, int]], record: Callable[[int, int], dict[str, Any] | None]
+) -> dict[str, dict[str, Any]]:
+    """The records of features by Cantor code, up to a size.
+
+    Args:
+        shown: Layer and feature by code, those that matter most first.
+        record: Reads one; a feature that it has nothing of, or that can't be read, is left out.
+    """
+    records, size = {}, 0
+    for code, place in shown.items():
+        try:
+            found = record(*place)
+        except (MissingFile, BadFeatureFiles):
+            continue
+        if found is None:
+            continue
+        size += len(json.dumps(found))
+        if size <= _EXAMPLES_BYTES:
+            records[str(code)] = found
+    return records
+
+
 def _examples(
     nodes: list[Node], features_dir: Path | None
 ) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """Records and proposed labels of the features among the nodes by Cantor code, up to a size; None for no examples at all."""
+    """Records and proposed labels of the features among the nodes by Cantor code; None for no examples at all."""
     if features_dir is None:
         return None, {}
     if not (features_dir / INDEX).is_file():
@@ -148,16 +176,5 @@ def _examples(
         for node in sorted(nodes, key=lambda node: node.influence if node.influence is not None else 2.0)
         if node.feature_type == FEATURE_TYPE and node.feature is not None
     }
-    records, labels, size = {}, {}, 0
-    for code, (layer, feature) in shown.items():
-        label = files.label(layer, feature)
-        if label is not None:
-            labels[str(code)] = label
-        try:
-            record = files.feature(layer, feature)
-        except (MissingFile, BadFeatureFiles):
-            continue
-        size += len(json.dumps(record))
-        if size <= _EXAMPLES_BYTES:
-            records[str(code)] = record
-    return records, labels
+    labels = {str(code): label for code, place in shown.items() if (label := files.label(*place)) is not None}
+    return most_records(shown, files.feature), labels

@@ -35,6 +35,7 @@ from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_ca
 from circuit_tracer_cli.server.graphs import GraphFolder, StaleTag
 from circuit_tracer_cli.server.live import LiveStage, LiveTrace, live_routes
 from circuit_tracer_cli.server.model import ModelRunner
+from circuit_tracer_cli.server.page_routes import PageRoutes
 from circuit_tracer_cli.server.paths import contained, graph_path
 from circuit_tracer_cli.server.prefix import BelowPrefix
 from circuit_tracer_cli.server.replies import (
@@ -104,14 +105,16 @@ class Routes:
         self._page = BodyCache(16 << 20)
         self._stage = LiveStage(settings.live)
         self._forms = CompactCache(settings.compact_cache or compact_folder())
+        sources = FeatureSources(settings.features_dir, settings.feature_cache or feature_cache())
         self._features = FeatureRoutes(
             self._graphs,
-            FeatureSources(settings.features_dir, settings.feature_cache or feature_cache()),
+            sources,
             None if settings.labels_dir is None else SharedLabels(settings.labels_dir),
             self._stage,
             settings.max_body,
             self._codes,
         )
+        self._pages = PageRoutes(self._graphs, settings.static_dir, sources.folder, self._features.labels_of)
 
     def table(self) -> list[Route]:
         """All routes, first match wins."""
@@ -126,6 +129,7 @@ class Routes:
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             *self._run_routes(),
             *self._features.table(),
+            *self._pages.table(),
             Route("/data/{relative:path}", self.data_file),
             Route("/graph_data/{relative:path}", self.data_file),
             Route("/save_graph/{relative:path}", self.save_graph, methods=["POST"]),

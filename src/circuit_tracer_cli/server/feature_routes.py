@@ -65,7 +65,10 @@ class FeatureRoutes:
 
     def labels(self, request: Request) -> Response:
         """GET …/labels: labels of the graph's features by Cantor code; a person's come before those that files propose."""
-        slug = request.path_params["slug"]
+        return JSONResponse({"labels": self.labels_of(request.path_params["slug"])}, headers=_FRESH)
+
+    def labels_of(self, slug: str) -> dict[str, Any]:
+        """The labels of a graph's features by Cantor code."""
         try:
             scan = self._scan(slug)
             folder = self._sources.folder(scan)
@@ -74,12 +77,12 @@ class FeatureRoutes:
         except MissingFile:
             if self._stage.trace is None or self._stage.trace.slug != slug:
                 raise
-            return JSONResponse({"labels": {}}, headers=_FRESH)
+            return {}
         labels: dict[str, Any] = {}
         if folder is not None:
             labels = {str(code): label for code, label in folder.labels(map(uncantor, codes)).items()}
         labels |= {code: label for code, label in shared.items() if code in set(map(str, codes))}
-        return JSONResponse({"labels": labels}, headers=_FRESH)
+        return labels
 
     def _feature_codes(self, slug: str) -> set[int]:
         partial = self._partial(slug)

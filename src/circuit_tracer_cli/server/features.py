@@ -71,6 +71,14 @@ def feature_codes(content: bytes) -> set[int]:
     return {code for code in codes if isinstance(code, int) and code >= 0}
 
 
+def feature_node_codes(nodes: list[Any]) -> list[int]:
+    """The codes of the features among the nodes of a graph file, those of the smallest cumulative influence first."""
+    found = [node for node in nodes if _is_feature(node) and isinstance(node.get("feature"), int)]
+    rank = [node.get("influence") for node in found]
+    order = sorted(range(len(found)), key=lambda i: rank[i] if isinstance(rank[i], int | float) else 2.0)
+    return [code for i in order if (code := found[i]["feature"]) >= 0]
+
+
 def _is_feature(node: Any) -> bool:
     kind = node.get("feature_type") if isinstance(node, dict) else None
     return isinstance(kind, str) and kind not in ("embedding", "logit") and "error" not in kind
