@@ -39,7 +39,7 @@ def test_they_are_those_of_show(viewer: Viewer) -> None:
     expected = [[names[node] for node in path.nodes] for path in strongest_paths(graph, k=6)]
     open_paths(viewer, "traced")
     assert [steps(viewer, row) for row in range(6)] == expected
-    expect(viewer.page.locator(".path-note")).to_contain_text("in the shown graph")
+    expect(viewer.page.locator(".path-note")).to_contain_text("of the shown graph")
 
 
 def test_one_is_drawn_and_pinned(viewer: Viewer) -> None:

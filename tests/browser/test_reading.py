@@ -120,3 +120,18 @@ def test_an_output_shows_what_the_model_predicts_and_its_strongest_inputs(viewer
     assert viewer.selected() == "4_51_2"
     viewer.open("predicted", clickedId="E_7_1")
     expect(panel.locator(".summary h3")).to_have_text("Strongest outputs")
+
+
+def test_on_a_phone_inputs_stand_above_outputs(viewer: Viewer) -> None:
+    viewer.page.set_viewport_size({"width": 390, "height": 844})
+    viewer.open(clickedId="2_20_2")
+    inputs, outputs = (
+        viewer.page.locator(f'.panel-connections [data-direction="{name}"]').bounding_box()
+        for name in ("input", "output")
+    )
+    assert inputs is not None
+    assert outputs is not None
+    assert inputs["x"] == outputs["x"]
+    assert inputs["y"] + inputs["height"] <= outputs["y"] + 1
+    places = viewer.page.locator(".panel-connections .node-place").all()
+    assert all(place.evaluate("(e) => e.scrollWidth <= e.clientWidth") for place in places)

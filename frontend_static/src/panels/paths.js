@@ -10,9 +10,7 @@ const SHARES =
   "A path's share of the outputs: its links' shares of what enters their targets, multiplied, times the output's probability. " +
   "They are shares of this file's graph. circuit-tracer show gives smaller ones for the whole graph, where more enters each target.";
 
-function noteOf(count, total) {
-  return `${count === 1 ? "this path carries" : `these ${count} carry`} ${percent(total)} of what reaches the outputs in the shown graph`;
-}
+const noteOf = (total) => `${percent(total)} together, of the shown graph`;
 
 export function paths(element, store) {
   const list = h("div", { class: "paths scroll", role: "list" });
@@ -51,7 +49,7 @@ export function paths(element, store) {
       ),
     );
     const total = found.reduce((sum, path) => sum + path.strength, 0);
-    note.textContent = found.length ? noteOf(found.length, total) : "";
+    note.textContent = found.length ? noteOf(total) : "";
     list.replaceChildren(
       ...(found.length
         ? found.map((path) => row(store, graph, path))
@@ -86,7 +84,7 @@ function row(store, graph, path) {
       "span",
       {
         class: `path-strength ${path.sign > 0 ? "positive" : "negative"}`,
-        title: `${path.sign > 0 ? "raises" : "lowers"} the output: ${percent(path.strength)} of what reaches the outputs in the shown graph`,
+        title: `${path.sign > 0 ? "raises" : "lowers"} the output: ${percent(path.strength)} of what reaches the outputs, of the shown graph`,
       },
       `${path.sign > 0 ? "" : "−"}${percent(path.strength)}`,
     ),
