@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from circuit_tracer_cli.errors import BadGraphFile
-from circuit_tracer_cli.export.html import carried, most_records, page
+from circuit_tracer_cli.export.html_page import carried, most_records, page
 from circuit_tracer_cli.server.features import FeatureFolder, feature_node_codes, uncantor
 from circuit_tracer_cli.server.graphs import GraphFolder
 
