@@ -31,11 +31,17 @@ def checked_out(commit: str, folder: Path) -> Path:
 
 
 def run_once(tree: Path, options: list[str], result: Path) -> list[dict[str, Any]]:
-    """The benchmark's results with the package of a worktree."""
+    """The benchmark's results with the package of a worktree.
+
+    It runs in this checkout, whose benchmark would else be hidden by the worktree's own.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tree / "src"), str(ROOT)])}
     command = [sys.executable, "-m", "benchmarks.run", *options, "--json", str(result)]
-    subprocess.run(command, cwd=tree, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     results: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
+    foreign = {found["package"] for found in results} - {str(tree / "src" / "circuit_tracer_cli")}
+    if foreign:
+        raise RuntimeError(f"measured {foreign.pop()} instead of {tree}")
     return results
 
 
@@ -77,12 +83,13 @@ def main() -> None:
             for number in range(arguments.rounds):
                 for name in list(runs) if number % 2 == 0 else reversed(list(runs)):
                     runs[name].append(run_once(trees[name], options, Path(folder) / "result.json"))
+                    if arguments.json:
+                        record = {"old": arguments.old, "new": arguments.new, "options": options, **runs}
+                        arguments.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
         finally:
             for tree in trees.values():
                 subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=False)
     print(markdown(compared(runs)))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(runs, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

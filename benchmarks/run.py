@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+import circuit_tracer_cli
 from benchmarks.floor import call_floor, copy_rate, gemm_rate
 from benchmarks.shapes import SHAPES, Shape, random_model, random_prompt
 from benchmarks.tables import markdown
@@ -36,6 +37,16 @@ class Case:
     kind: str
     tokens: int
     rows: int
+
+
+def synchronised(device: torch.device) -> Callable[[], float]:
+    """Wall time once a device has done all that it was told to, so that no phase's work is counted in the next."""
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
 
 
 def measure(case: Case, model: ReplacementModel, clock: Callable[[], float]) -> dict[str, Any]:
@@ -60,6 +71,7 @@ def measure(case: Case, model: ReplacementModel, clock: Callable[[], float]) -> 
     }
     n_rows = len(graph.selected_features) + len(graph.logit_targets)
     return {
+        "package": str(Path(circuit_tracer_cli.__file__).parent),
         "model": case.model,
         "kind": case.kind,
         "tokens": case.tokens,
@@ -127,9 +139,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.tf32:
         torch.set_float32_matmul_precision("high")
-    clock = time.process_time if arguments.cpu_time else time.perf_counter
-    Stopwatch.clock = staticmethod(clock)
     device, results = torch.device(arguments.device), []
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    if device.type == "cuda":
+        clock = synchronised(device)
+    Stopwatch.clock = staticmethod(clock)
     for name in arguments.models:
         shape = SHAPES[name]
         if arguments.layers is not None and arguments.layers < shape.n_layers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, get_args
 
@@ -14,13 +14,14 @@ from circuit_tracer_cli.attribution.backoff import BlockSize
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.origin import origin
-from circuit_tracer_cli.attribution.packaging import Packager, packed
+from circuit_tracer_cli.attribution.packaging import packed
 from circuit_tracer_cli.attribution.places import choose_places
-from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
-from circuit_tracer_cli.attribution.rows import Engine, feature_rows, largest_work, logit_rows
+from circuit_tracer_cli.attribution.rows import Engine, largest_work, logit_rows
+from circuit_tracer_cli.attribution.settings import AttributionSettings
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.attribution.stopwatch import Stopwatch
 from circuit_tracer_cli.attribution.targets import AttributionTargets
+from circuit_tracer_cli.attribution.tracing import Packing, Tracing
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, ModelPart
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
@@ -35,38 +36,9 @@ from circuit_tracer_cli.types import Progress, SilentProgress
 
 PartialGraphs = Callable[[Callable[[], Graph]], None]
 """Called whenever more rows are known, with a function that makes the graph of those; it costs nothing unless that is called."""
-Packing = Callable[[], tuple[Tensor, Edges]]
 OFFLOADS: dict[str | None, Place] = {
     None: "none", "None": "none", "none": "none", "auto": "none", "cpu": "cpu", "disk": "disk",
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class AttributionSettings:
-    """The numbers that decide what a graph contains.
-
-    Args:
-        max_n_logits: Most logits to explain when targets are chosen by probability.
-        desired_logit_prob: Stop choosing logits when their probabilities sum to this.
-        batch_size: With `update_interval`, how many features are chosen between two rankings. Not the compute block.
-        max_feature_nodes: Most features that become nodes; None or 0 for all.
-        update_interval: Batches between two rankings.
-    """
-
-    max_n_logits: int = 10
-    desired_logit_prob: float = 0.95
-    batch_size: int = 512
-    max_feature_nodes: int | None = None
-    update_interval: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("max_n_logits", "batch_size", "update_interval"):
-            if getattr(self, name) < 1:
-                raise InvalidValue(f"{name} is {getattr(self, name)}, but must be at least 1")
-        if self.max_feature_nodes is not None and self.max_feature_nodes < 0:
-            raise InvalidValue(f"max_feature_nodes is {self.max_feature_nodes}, but must not be negative")
-        if not 0 < self.desired_logit_prob <= 1:
-            raise InvalidValue(f"desired_logit_prob is {self.desired_logit_prob}, but must lie in (0, 1]")
 
 
 def attribute(
@@ -189,8 +161,10 @@ class Attribution:
         if not self.size_given:
             self.size = BlockSize(largest_work(self.model.device, len(tokens.ids), self.model.cfg.d_model))
         with self.watch.phase("logit rows", len(targets)):
-            first = self.advancing(logit_rows(engine, targets.logit_vectors, len(tokens.ids), self.size))
-            first_rows = list(first)
+            first_rows = []
+            for block in logit_rows(engine, targets.logit_vectors, len(tokens.ids), self.size):
+                self.progress.advance(len(block.nodes))
+                first_rows.append(block)
         count = min(self.settings.max_feature_nodes or len(active), len(active))
         made_of = partial(self.graph, tokens, frozen, active, targets, engine)
 
@@ -199,8 +173,12 @@ class Attribution:
                 self.on_partial(lambda: made_of(*pack()))
 
         offer(lambda: packed(engine.columns, first_rows, len(targets)))
+        step = self.settings.update_interval * self.settings.batch_size
+        tracing = Tracing(
+            engine, self.model.transcoders, active, targets, first_rows, step, self.size, self.progress, offer
+        )
         with self.watch.phase("feature rows", count):
-            selected, packager = self.trace(engine, active, first_rows, targets, count, self.size, offer)
+            selected, packager = tracing.run(count)
         with self.watch.phase("packaging"):
             return made_of(selected, packager.edges())
 
@@ -259,74 +237,6 @@ class Attribution:
             hooks = transcoders.feature_input_hook, transcoders.feature_output_hook
             return VjpEngine(backend.frozen_graph(frozen.tokens, *hooks, skips), sources)
         return LinearEngine(weights, frozen, self.model.points, sources, skips)
-
-    def trace(
-        self,
-        engine: Engine,
-        active: ActiveFeatures,
-        first_rows: list[RowBlock],
-        targets: AttributionTargets,
-        count: int,
-        size: BlockSize,
-        offer: Callable[[Packing], None],
-    ) -> tuple[Tensor, Packager]:
-        """Rows of all features, or of the `count` most influential ones; the features, ascending, and the packed rows."""
-        transcoders = self.model.transcoders
-        if count == len(active):
-            selected = torch.arange(count)
-            packager = Packager(engine.columns, selected, len(targets))
-            blocks: Iterator[RowBlock] = self.advancing(
-                feature_rows(engine, transcoders, active, selected, size)
-            )
-        else:
-            kept = self.most_influential(engine, active, first_rows, targets, count, size, offer)
-            selected = torch.sort(torch.cat([block.nodes for block in kept])).values
-            packager = Packager(engine.columns, selected, len(targets))
-            blocks = (kept.pop() for _ in range(len(kept)))
-        for block in first_rows:
-            packager.add(block)
-        for block in blocks:
-            packager.add(block)
-            if count == len(active):
-                offer(lambda: (selected, packager.edges_so_far()))
-        return selected, packager
-
-    def most_influential(
-        self,
-        engine: Engine,
-        active: ActiveFeatures,
-        first_rows: list[RowBlock],
-        targets: AttributionTargets,
-        count: int,
-        size: BlockSize,
-        offer: Callable[[Packing], None],
-    ) -> list[RowBlock]:
-        """Rows of the features that matter most, ranked anew after every `update_interval * batch_size` of them (spec 2.6)."""
-        columns = engine.columns
-        influence = PartialInfluence(
-            columns.feature_column, columns.width, targets.logit_probabilities, engine.n_layers
-        )
-        influence.add(first_rows)
-        visited = torch.zeros(len(active), dtype=torch.bool)
-        step = self.settings.update_interval * self.settings.batch_size
-        kept: list[RowBlock] = []
-        shelf = RowShelf()
-        while (done := int(visited.sum())) < count:
-            chosen = next_features(influence.of_features(), visited, min(step, count - done))
-            visited[chosen] = True
-            computed = self.advancing(feature_rows(engine, self.model.transcoders, active, chosen, size))
-            blocks = [shelf.keep(block) for block in computed]
-            kept += blocks
-            if done + len(chosen) < count:
-                influence.add(blocks)
-                offer(partial(packed, columns, [*first_rows, *kept], len(targets)))
-        return kept
-
-    def advancing(self, blocks: Iterator[RowBlock]) -> Iterator[RowBlock]:
-        """The blocks, reported to the progress display as they come."""
-        for block in blocks:
-            self.progress.advance(len(block.nodes))
-            yield block
 
     def graph(
         self,

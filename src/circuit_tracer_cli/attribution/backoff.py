@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.linear import Targets
+from circuit_tracer_cli.attribution.transfer import OnTheWay, sent_to_host
 
 
 class RowEngine(Protocol):
@@ -44,8 +45,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def rows_in_parts(
     engine: RowEngine, targets: Targets, index: Tensor, size: BlockSize
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows of `targets.select(index)` on the host in float32, as `(part of index, rows)`, in the order of `index`.
+) -> Iterator[tuple[Tensor, OnTheWay]]:
+    """The rows of `targets.select(index)` on their way to the host, as `(part of index, rows)`, in the order of `index`.
 
     Args:
         engine: Computes them.
@@ -71,10 +72,10 @@ def rows_in_parts(
         yield part, rows
 
 
-def _attempt(engine: RowEngine, targets: Targets) -> Tensor | None:
-    """The rows, or None where they don't fit. What the attempt held is gone when it returns."""
+def _attempt(engine: RowEngine, targets: Targets) -> OnTheWay | None:
+    """The rows, begun to be copied, or None where they don't fit. What the attempt held is gone when it returns."""
     try:
-        return engine.rows(targets).to("cpu", torch.float32)
+        return sent_to_host(engine.rows(targets))
     except (MemoryError, RuntimeError) as error:
         if len(targets) == 1 or not is_out_of_memory(error):
             raise

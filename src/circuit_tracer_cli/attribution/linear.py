@@ -243,8 +243,8 @@ class LinearEngine:
         mlp = self._skip_cotangent(self.layers[0], G[:started])
         fresh = self._start_features(0, targets, started, reached)
         index = torch.arange(started, reached, device=self.device)
-        positions = targets.positions[started:reached].to(self.device)
-        n_pos = G.shape[1]
+        on_host = targets.positions[started:reached]
+        positions, n_pos = on_host.to(self.device), G.shape[1]
         images = self.token_images[:n_pos, :, :n_pos]
         flat = self.token_images[:n_pos].flatten(0, 1)[:, :n_pos]  # a view: many products are one
         if self.weights.parallel:
@@ -256,8 +256,8 @@ class LinearEngine:
         if not self.weights.parallel:
             tokens[:started] = G[:started].flatten(1) @ flat
             if fresh is not None:
-                for pos in torch.unique(positions).tolist():
-                    here = positions == pos
+                for pos in torch.unique(on_host).tolist():
+                    here = (on_host == pos).nonzero().squeeze(1).to(self.device)
                     tokens[index[here]] = fresh[here] @ images[pos]
 
     def _start_logits(self, targets: Targets, G: Tensor) -> int:

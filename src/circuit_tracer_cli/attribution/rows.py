@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from circuit_tracer_cli.attribution.blocks import plan_blocks
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.ranking import RowBlock
+from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
 
@@ -52,15 +54,24 @@ def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> 
     n_features = engine.columns.n_features
     layers = torch.full((len(vectors),), engine.n_layers)
     targets = Targets(layers, torch.full_like(layers, n_pos - 1), vectors)
-    for chunk in torch.arange(len(vectors)).split(max(1, size.work // n_pos)):
-        for index, rows in rows_in_parts(engine, targets, chunk, size):
-            yield RowBlock(index + n_features, layers[index], rows)
+    chunks = torch.arange(len(vectors)).split(max(1, size.work // n_pos))
+    parts = chain.from_iterable(rows_in_parts(engine, targets, chunk, size) for chunk in chunks)
+    for index, rows in arrived(parts):
+        yield RowBlock(index + n_features, layers[index], rows)
 
 
 def feature_rows(
     engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
 ) -> Iterator[RowBlock]:
     """Rows of the chosen active features (indices into `active`), in an order that suits the engine."""
+    for (nodes, layers), rows in arrived(_begun(engine, transcoders, active, chosen, size)):
+        yield RowBlock(nodes, layers, rows)
+
+
+def _begun(
+    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
+) -> Iterator[tuple[tuple[Tensor, Tensor], OnTheWay]]:
+    """The same as `((nodes, layers), rows)`, not waited for."""
     chosen = torch.sort(chosen).values
     by_position = chosen[
         torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)
@@ -73,7 +84,7 @@ def feature_rows(
         targets = Targets(layers, positions, vectors)
         for block in plan_blocks(layers, positions, size.work):
             for index, rows in rows_in_parts(engine, targets, block, size):
-                yield RowBlock(part[index], layers[index], rows)
+                yield (part[index], layers[index]), rows
 
 
 def encoder_rows(transcoders: Transcoders, layers: Tensor, features: Tensor) -> Tensor:

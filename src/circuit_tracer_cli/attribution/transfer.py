@@ -1,0 +1,69 @@
+"""Rows on their way to the host: from a CUDA device they are copied while the next block is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OnTheWay:
+    """Rows that are, or soon will be, on the host in float32.
+
+    Args:
+        wait: Returns them, once they are there. Called once.
+        ready: Whether there is nothing to wait for.
+    """
+
+    wait: Callable[[], Tensor]
+    ready: bool
+
+
+def sent_to_host(rows: Tensor) -> OnTheWay:
+    """Begin to copy rows to the host. On a CUDA device that happens beside what is computed next; elsewhere it is done now."""
+    if rows.device.type != "cuda":
+        there = rows.to("cpu", torch.float32)
+        return OnTheWay(lambda: there, True)
+    rows = rows.to(torch.float32)
+    pinned = torch.empty(rows.shape, dtype=torch.float32, pin_memory=True)
+    stream = _copying(rows.device)
+    stream.wait_stream(torch.cuda.current_stream(rows.device))
+    with torch.cuda.stream(stream):
+        pinned.copy_(rows, non_blocking=True)
+        rows.record_stream(stream)
+        copied = stream.record_event()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return pinned.clone()  # pinned memory is scarce, and used again by the next block
+
+    return OnTheWay(wait, False)
+
+
+_streams: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    """The stream on which a device's rows are copied."""
+    if device not in _streams:
+        _streams[device] = torch.cuda.Stream(device)
+    return _streams[device]
+
+
+def arrived(blocks: Iterator[tuple[T, OnTheWay]]) -> Iterator[tuple[T, Tensor]]:
+    """The blocks in order with their rows; one that is still on its way is waited for after the next has been begun."""
+    behind: tuple[T, OnTheWay] | None = None
+    for block in blocks:
+        if behind is not None:
+            yield behind[0], behind[1].wait()
+        behind = None if block[1].ready else block
+        if behind is None:
+            yield block[0], block[1].wait()
+    if behind is not None:
+        yield behind[0], behind[1].wait()
