@@ -164,6 +164,11 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
     return MemoryPlan(choices, held, phases, host, max(phases.values()), scratch)
 
 
+def usual_work(sizes: TraceSizes, on_gpu: bool) -> int:
+    """Rows times positions in one block of the engine where there is memory enough."""
+    return max(WORK[on_gpu], min(ROWS_AT_LEAST * sizes.n_pos, LARGEST_BLOCK // sizes.d_model))
+
+
 def plan_memory(
     sizes: TraceSizes,
     budget: Budget,
@@ -186,8 +191,7 @@ def plan_memory(
         offload: Where weights are to wait; None to decide.
     """
     on_gpu = budget.device is not None
-    work = max(WORK[on_gpu], min(ROWS_AT_LEAST * sizes.n_pos, LARGEST_BLOCK // sizes.d_model))
-    start = Choices(work=work, on_gpu=on_gpu)
+    start = Choices(work=usual_work(sizes, on_gpu), on_gpu=on_gpu)
     plan = None
     for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
         plan = _spread(predict(sizes, choices, budget.host), sizes, budget)
