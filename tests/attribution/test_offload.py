@@ -43,7 +43,7 @@ def test_a_tensor_on_the_disk_is_the_same(
     stored = on_disk(tensor)
     assert torch.equal(stored, tensor)
     assert stored.dtype is dtype
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("circuit-tracer-*")) == []
 
 
 @pytest.mark.parametrize("limit", [None, 12])
@@ -63,7 +63,7 @@ def test_the_graph_is_the_same_and_everything_is_back(
     assert all(torch.equal(after[name], value) for name, value in before.items())
     again = attribute(list(PROMPT), model, max_feature_nodes=limit)
     assert torch.equal(usual.adjacency_matrix, again.adjacency_matrix)
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("circuit-tracer-*")) == []
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
@@ -87,7 +87,7 @@ def test_everything_is_back_after_an_exception(
     for layer, weight in zip(model.transcoders.layers, weights, strict=True):
         assert torch.equal(layer.W_dec.full(), weight)
     assert model.model.weights.W_U.shape == model.W_U.T.shape
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("circuit-tracer-*")) == []
 
 
 def test_each_is_moved_once_and_lazy_ones_not_at_all() -> None:
@@ -147,4 +147,4 @@ def test_a_kill_leaves_no_file(temporary: Path) -> None:
         [sys.executable, "-c", KILLED], env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert list(temporary.iterdir()) == []
+    assert list(temporary.glob("circuit-tracer-*")) == []
