@@ -24,7 +24,7 @@ def plan_blocks(layers: Tensor, positions: Tensor, largest_work: int) -> list[Te
         largest_work: Most rows times positions in one block.
     """
     order = torch.argsort(positions, descending=True, stable=True)
-    wanted = (positions[order] + 1).tolist()
+    wanted = positions[order] + 1
     blocks: list[Tensor] = []
     start = 0
     while start < len(wanted):
@@ -35,14 +35,13 @@ def plan_blocks(layers: Tensor, positions: Tensor, largest_work: int) -> list[Te
     return blocks
 
 
-def _block_end(wanted: list[int], start: int, largest_work: int) -> int:
+def _block_end(wanted: Tensor, start: int, largest_work: int) -> int:
     """Where the block beginning at `start` ends; `wanted` are the positions that each target needs, descending."""
-    width, useful, end = wanted[start], 0, start
-    while end < len(wanted):
-        work, useful = (end + 1 - start) * width, useful + wanted[end]
-        full = work > largest_work and end > start
-        wasteful = work > SMALLEST_WORK and work > (1 + WASTE) * useful
-        if full or wasteful:
-            break
-        end += 1
-    return end
+    width = int(wanted[start])
+    window = wanted[start : start + largest_work // width + 2]
+    rows = torch.arange(1, len(window) + 1)
+    work, useful = rows * width, window.cumsum(0)
+    full = (work > largest_work) & (rows > 1)
+    wasteful = (work > SMALLEST_WORK) & (work > (1 + WASTE) * useful)
+    beyond = (full | wasteful).nonzero()
+    return start + (int(beyond[0]) if len(beyond) else len(window))

@@ -69,13 +69,12 @@ class LayerDecoders:
             for number, pos in enumerate(positions):
                 begins[pos] = total + number * width
             if bucketed:
-                places = [
-                    ranges[pos][0] + (slot if slot < counts[pos] else 0)
-                    for pos in positions
-                    for slot in range(width)
-                ]
+                slots = torch.arange(width).expand(len(positions), -1)
+                used = slots < torch.tensor([counts[pos] for pos in positions])[:, None]
+                starts = torch.tensor([ranges[pos][0] for pos in positions])
+                places = (starts[:, None] + slots * used).flatten()
                 index = torch.tensor(positions, device=rows_like.device)
-                at = torch.tensor(places, device=rows_like.device)
+                at = places.to(rows_like.device)
                 buckets.append(Bucket(tuple(positions), width, total, index, at))
             total += width * len(positions)
         rows = rows_like.new_empty(total, rows_like.shape[-1])
