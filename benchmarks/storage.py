@@ -126,8 +126,8 @@ def run_measured(command: list[str]) -> dict[str, Any]:
     }
 
 
-def measure(folder: Path, n_nodes: int, n_edges: int) -> list[dict[str, Any]]:
-    """The commands in the order in which a user runs them."""
+def measure(folder: Path, n_nodes: int, n_edges: int, only: list[str] | None = None) -> list[dict[str, Any]]:
+    """The commands in the order in which a user runs them; `only` some of them, by how their names begin."""
     raw, pruned = folder / "raw.safetensors", folder / "pruned.safetensors"
     made = os.fork()
     if made == 0:  # in a process of its own, so that its memory isn't inherited as anybody's peak
@@ -148,9 +148,11 @@ def measure(folder: Path, n_nodes: int, n_edges: int) -> list[dict[str, Any]]:
         commands[f"export {form} (pruned)"] = [*tool, "export", str(pruned), *target]
     results = []
     for name, command in commands.items():
+        if only and not any(name.startswith(wanted) for wanted in only):
+            continue
         results.append({"command": name, **run_measured(command)})
         print(markdown(results[-1:]).splitlines()[-1], flush=True)
-    sizes = {"raw": raw.stat().st_size, "pruned": pruned.stat().st_size}
+    sizes = {path.stem: path.stat().st_size for path in (raw, pruned) if path.exists()}
     print(f"\nfiles, MiB: { {name: round(size / 2**20) for name, size in sizes.items()} }\n")
     return results
 
@@ -163,11 +165,12 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the files go meanwhile (default: the system's temporary folder)"
     )
+    parser.add_argument("--only", nargs="+", help="commands to measure, such as prune (default: all)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="circuit-tracer-bench-", dir=arguments.folder))
     try:
-        results = measure(folder, arguments.nodes, arguments.edges)
+        results = measure(folder, arguments.nodes, arguments.edges, arguments.only)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(markdown(results))
