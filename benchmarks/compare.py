@@ -39,7 +39,7 @@ def run_once(tree: Path, options: list[str], result: Path) -> list[dict[str, Any
     command = [sys.executable, "-m", "benchmarks.run", *options, "--json", str(result)]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     results: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
-    foreign = {found["package"] for found in results} - {str(tree / "src" / "circuit_tracer_cli")}
+    foreign = {found.pop("package") for found in results} - {str(tree / "src" / "circuit_tracer_cli")}
     if foreign:
         raise RuntimeError(f"measured {foreign.pop()} instead of {tree}")
     return results

@@ -112,7 +112,10 @@ PHASES = ("forward pass", "active features", "source vectors", "rows", "packagin
 
 
 def table_row(r: dict[str, Any]) -> dict[str, Any]:
-    """A result for the table: of each phase the seconds, and the share of the machine's ceiling that it reached."""
+    """A result for the table: of each phase the seconds, and the share of the machine's ceiling that it reached.
+
+    `call/floor` holds the whole call against the floor of its rows alone, `of all floors` the floors of all phases against it.
+    """
     phases = {
         name: f"{r['seconds'][name]:.2f} ({min(9.99, r['floors'][name] / max(r['seconds'][name], 1e-9)):.0%})"
         for name in PHASES
@@ -124,7 +127,8 @@ def table_row(r: dict[str, Any]) -> dict[str, Any]:
         "rows/s": r["rows_per_s"],
         "rows/floor": r["rows_over_floor"],
         "call/floor": r["call_over_floor"],
-        "device GiB": r["device_gib"],
+        "of all floors": f"{sum(r['floors'].values()) / r['total_s']:.0%}",
+        **({"device GiB": r["device_gib"]} if r["device_gib"] else {}),
         "host GiB": r["host_gib"],
     }
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.sources import Sources
+from circuit_tracer_cli.attribution.transfer import sent_to_device
 from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 
@@ -45,7 +46,11 @@ class Targets:
 
     def select(self, index: Tensor) -> Targets:
         """Some of the targets, in the order of `index`."""
-        return Targets(self.layers[index], self.positions[index], self.vectors[index.to(self.vectors.device)])
+        return Targets(
+            self.layers[index],
+            self.positions[index],
+            self.vectors[sent_to_device(index, self.vectors.device)],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,8 @@ class LinearEngine:
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
         self.decoders = sources.decoders
+        starts = torch.tensor(self.columns.starts[1:])
+        self.token_columns = (starts - 1).to(self.device)
         self._rooms: dict[tuple[str, torch.device], Tensor] = {}
         self.token_images = self._token_images()
         if points.write == "mlp":
@@ -244,7 +251,7 @@ class LinearEngine:
         fresh = self._start_features(0, targets, started, reached)
         index = torch.arange(started, reached, device=self.device)
         on_host = targets.positions[started:reached]
-        positions, n_pos = on_host.to(self.device), G.shape[1]
+        positions, n_pos = sent_to_device(on_host, self.device), G.shape[1]
         images = self.token_images[:n_pos, :, :n_pos]
         flat = self.token_images[:n_pos].flatten(0, 1)[:, :n_pos]  # a view: many products are one
         if self.weights.parallel:
@@ -257,7 +264,7 @@ class LinearEngine:
             tokens[:started] = G[:started].flatten(1) @ flat
             if fresh is not None:
                 for pos in torch.unique(on_host).tolist():
-                    here = (on_host == pos).nonzero().squeeze(1).to(self.device)
+                    here = sent_to_device((on_host == pos).nonzero().squeeze(1), self.device)
                     tokens[index[here]] = fresh[here] @ images[pos]
 
     def _start_logits(self, targets: Targets, G: Tensor) -> int:
@@ -265,7 +272,7 @@ class LinearEngine:
         count = int((targets.layers == self.n_layers).sum())
         if count:
             scale = self.frozen.ln_final_scale
-            positions = targets.positions[:count].to(scale.device)
+            positions = sent_to_device(targets.positions[:count], scale.device)
             directions = targets.vectors[:count].to(scale.device, self.dtype)
             vectors = self.weights.ln_final.pull_back(directions, scale.to(self.dtype)[positions])
             G[torch.arange(count, device=G.device), positions.to(G.device)] = vectors.to(G)
@@ -280,7 +287,7 @@ class LinearEngine:
         values = self._attention_values(folded, G[:started])
         fresh = self._start_features(layer, targets, started, reached)
         if fresh is not None and not self.weights.parallel:
-            positions = targets.positions[started:reached].to(G.device)
+            positions = sent_to_device(targets.positions[started:reached], G.device)
             values = torch.cat([values, self._fresh_values(folded, fresh, positions, G.shape[1])])
         if len(values):
             flat = G[: len(values)].view(-1, G.shape[2])
@@ -289,7 +296,7 @@ class LinearEngine:
             G[:started] += mlp
         if fresh is not None:
             index = torch.arange(started, reached, device=G.device)
-            G[index, targets.positions[started:reached].to(G.device)] += fresh
+            G[index, sent_to_device(targets.positions[started:reached], G.device)] += fresh
 
     def _skip_cotangent(self, folded: FoldedLayer, G: Tensor) -> Tensor | None:
         """What flows from a layer's output to its input through the skip connection."""
@@ -301,7 +308,7 @@ class LinearEngine:
         """Encoder directions of the targets that begin at a layer, in the residual stream."""
         if started == reached:
             return None
-        positions = targets.positions[started:reached].to(self.devices[layer])
+        positions = sent_to_device(targets.positions[started:reached], self.devices[layer])
         scale = self.frozen.layers[layer].ln2_scale.to(self.dtype)[positions]
         vectors = targets.vectors[started:reached].to(scale)
         return pull_to_stream(vectors, self.points, self.weights.layers[layer].ln2, scale)
@@ -334,5 +341,5 @@ class LinearEngine:
     def _contract_tokens(self, G: Tensor, tokens: Tensor, out: Tensor) -> None:
         """Contract the cotangent at the embedding with the token vectors, and add what went through the first attention."""
         n_pos = G.shape[1]
-        columns = torch.tensor([self.columns.token_column(pos) for pos in range(n_pos)], device=self.device)
+        columns = self.token_columns[:n_pos]
         out[columns] = (torch.einsum("rpd,pd->rp", G, self.tokens[:n_pos]) + tokens).T

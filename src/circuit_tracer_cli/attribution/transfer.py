@@ -1,4 +1,8 @@
-"""Rows on their way to the host: from a CUDA device they are copied while the next block is computed."""
+"""Rows on their way to the host: from a CUDA device they are copied while the next block is computed.
+
+That only helps if starting a block doesn't wait for the one before it: indices go to the device by `sent_to_device`, never by a
+plain copy, for which torch waits until the device has done everything else.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,13 @@ class OnTheWay:
 
     wait: Callable[[], Tensor]
     ready: bool
+
+
+def sent_to_device(indices: Tensor, device: torch.device) -> Tensor:
+    """Indices of the host on a device, in turn with what it computes and without waiting for it."""
+    if device.type != "cuda" or indices.device.type != "cpu":
+        return indices.to(device)
+    return indices.pin_memory().to(device, non_blocking=True)
 
 
 def sent_to_host(rows: Tensor) -> OnTheWay:
