@@ -235,12 +235,13 @@ class LinearEngine:
         first = self.layers[0]
         n_kv, _, _, group = first.pattern.shape
         values = (self.tokens @ first.W_V.T).view(n_pos, n_kv, -1)
-        W_O = first.W_O.view(d_model, n_kv, group, -1)
-        images = torch.empty(n_pos, d_model, n_pos, dtype=self.dtype, device=self.device)
-        for key in range(n_pos):
-            through = torch.einsum("dvgh,vh->dvg", W_O, values[key])
-            images[:, :, key] = torch.einsum("dvg,vqg->qd", through, first.pattern[:, key])
-        return images
+        W_O = first.W_O.view(d_model, n_kv, group, -1).permute(1, 2, 0, 3).flatten(1, 2)
+        through = torch.bmm(W_O, values.permute(1, 2, 0)).view(
+            n_kv * group, d_model, n_pos
+        )  # (head, d_model, key)
+        pattern = first.pattern.permute(1, 2, 0, 3).flatten(2)  # (key, query, head)
+        images = torch.bmm(pattern, through.permute(2, 0, 1))  # (key, query, d_model)
+        return images.permute(1, 2, 0).contiguous()
 
     def _pull_first_block(
         self, targets: Targets, G: Tensor, started: int, reached: int, tokens: Tensor
