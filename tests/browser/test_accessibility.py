@@ -72,7 +72,7 @@ def test_axe_finds_nothing_serious_while_pruning_comparing_and_importing(
     viewer.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     viewer.open("checked", pinnedIds=PINS, logitDiff="Austin__vs__Dallas")
     viewer.page.keyboard.press("r")
-    viewer.page.get_by_label("Link threshold").fill("0.9")
+    viewer.page.get_by_role("slider", name="Link threshold").fill("0.9")
     viewer.page.locator(".all-attributes summary").click()
     viewer.page.locator(".all-attributes .attributes").wait_for()
     assert findings(viewer) == []

@@ -97,7 +97,10 @@ def test_sliders_prune_with_curves_and_the_address_keeps_both(viewer: Viewer) ->
     viewer.open("whole")
     viewer.page.keyboard.press("r")
     strip = viewer.page.locator(".prune")
-    nodes, links = strip.get_by_label("Node threshold"), strip.get_by_label("Link threshold")
+    nodes, links = (
+        strip.get_by_role("slider", name="Node threshold"),
+        strip.get_by_role("slider", name="Link threshold"),
+    )
     expect(nodes).to_be_focused()
     nodes.fill("0.8")
     links.fill("0.9")
@@ -145,7 +148,7 @@ def test_a_file_that_was_pruned_says_so_and_a_saved_threshold_comes_back(viewer:
     viewer.open()
     viewer.page.keyboard.press("r")
     expect(viewer.page.locator(".prune-about")).to_contain_text("The file was pruned with 0.8 for nodes")
-    viewer.page.get_by_label("Link threshold").fill("0.5")
+    viewer.page.get_by_role("slider", name="Link threshold").fill("0.5")
     viewer.page.locator(".panel-connections").get_by_role("button", name="Pin", exact=True).click()
     viewer.saved()
     assert json.loads((viewer.folder / "demo.json").read_text())["qParams"]["edgeThreshold"] == 0.5
@@ -161,7 +164,7 @@ def test_links_in_a_circle_are_shown_and_cannot_be_pruned(viewer: Viewer) -> Non
     viewer.open("circle")
     viewer.page.keyboard.press("r")
     expect(viewer.page.locator(".prune-about")).to_contain_text("form a circle")
-    expect(viewer.page.get_by_label("Link threshold")).to_be_disabled()
+    expect(viewer.page.get_by_role("slider", name="Link threshold")).to_be_disabled()
 
 
 def test_a_large_graph_is_pruned_in_a_worker(viewer: Viewer) -> None:

@@ -232,13 +232,13 @@ def test_paths_and_the_sliders(large: Viewer) -> None:
     assert 0.005 < ink(large) < 0.6
     large.page.get_by_role("tab", name="Connections").click()
     large.page.locator(".prune-toggle").click()
-    large.page.get_by_label("Node threshold").fill("0.3")
+    large.page.get_by_role("slider", name="Node threshold").fill("0.3")
     total = in_page(large, "graph.nodes.length")
     large.page.wait_for_function(
         "(total) => Number.parseInt(document.querySelector('.counts').textContent.replaceAll(',', ''), 10) < total",
         arg=total,
     )
-    large.page.get_by_label("Node threshold").fill("0.8")
+    large.page.get_by_role("slider", name="Node threshold").fill("0.8")
     large.page.wait_for_function(
         "(total) => Number.parseInt(document.querySelector('.counts').textContent.replaceAll(',', ''), 10) === total",
         arg=total,

@@ -132,11 +132,11 @@ def test_the_slider_prunes_and_shows_all_at_its_end(viewer: Viewer) -> None:
     viewer.page.get_by_role("tab", name="Nodes").click()
     assert len(names(viewer, ".panel-nodes")) == 9
     viewer.page.locator(".prune-toggle").click()
-    viewer.page.get_by_label("Node threshold").fill("0.5")
+    viewer.page.get_by_role("slider", name="Node threshold").fill("0.5")
     # Texas crosses the threshold and stays; what comes after it goes, tokens and outputs never do.
     expect(viewer.page.locator(".panel-nodes .node-row")).to_have_count(6)
     assert "say a capital" not in names(viewer, ".panel-nodes")
-    viewer.page.get_by_label("Node threshold").fill("0.8")
+    viewer.page.get_by_role("slider", name="Node threshold").fill("0.8")
     expect(viewer.page.locator(".panel-nodes .node-row")).to_have_count(9)
 
 
@@ -403,7 +403,7 @@ def test_two_windows_follow_each_other_if_both_want_to(viewer: Viewer) -> None:
     viewer.page.keyboard.press("ArrowDown")
     expect(second.locator(".selection-title strong")).to_have_text("Texas")
     second.keyboard.press("r")
-    second.get_by_label("Link threshold").fill("0.9")
+    second.get_by_role("slider", name="Link threshold").fill("0.9")
     expect(viewer.page.locator(".prune-toggle")).to_contain_text("0.90")
     second.keyboard.press("Escape")
     second.get_by_role("button", name="A − B").click()
