@@ -4,6 +4,7 @@ import { topologicalRows } from "./pruning-rows.js";
 import { leastKept } from "./pruning-threshold.js";
 
 const ROW_SUM_FLOOR = 1e-10;
+const TIE = 1e-6; // Python compares float32 sums; these are float64 over weights as the file has them.
 const KINDS = Object.freeze({ feature: 0, error: 1, token: 2, logit: 3 });
 
 /** What `createPruner` needs of a graph, as plain arrays that can be handed to a worker. */
@@ -30,7 +31,8 @@ export function pruningInput(graph) {
  *   those of `compute_graph_scores` on the kept links alone; `explained` is the share of the file's influence that still reaches the tokens,
  *   whatever was cut counted as unexplained.
  *
- * Nodes are ranked by their cumulative influence in the file, or by that over the links where the file has none.
+ * Nodes are ranked by their cumulative influence in the file, or by that over the links where the file has none. Whether
+ * two have the same influence is seen from the links.
  */
 export function createPruner({ source, target, weight, kinds, targets, cumulative }) {
   const rows = topologicalRows(source, target, weight, kinds.length);
@@ -38,12 +40,12 @@ export function createPruner({ source, target, weight, kinds, targets, cumulativ
   const whole = flow(rows, targets, everything, null);
   const total = sumOf(whole.influence, kinds, [KINDS.token, KINDS.error]);
   const ranks = cumulative ?? cumulativeShares(whole.influence, kinds);
-  const sorted = ranks.filter((value) => !Number.isNaN(value)).sort();
+  const lastRank = tiesTogether(ranks, whole.influence);
   let last = null;
 
   /** The edge scores among the nodes that a threshold leaves; kept while only the other threshold moves. */
   function scored(nodeThreshold) {
-    const limit = sorted.find((value) => value >= nodeThreshold) ?? Infinity;
+    const limit = lastRank(nodeThreshold);
     if (last?.limit === limit) return last;
     const mask = Uint8Array.from(kinds, (kind, i) =>
       kind === KINDS.token || kind === KINDS.logit || Number.isNaN(ranks[i]) || ranks[i] <= limit ? 1 : 0,
@@ -113,6 +115,18 @@ function flow({ node, start, source, size, sums }, targets, mask, keep) {
     }
   }
   return { influence, explained, factor };
+}
+
+/** By threshold the rank of the node that crosses it, or of the last that has as much influence as that one. */
+function tiesTogether(ranks, influence) {
+  const order = [...ranks.keys()].filter((i) => !Number.isNaN(ranks[i])).sort((a, b) => ranks[a] - ranks[b] || a - b);
+  return (threshold) => {
+    let at = order.findIndex((i) => ranks[i] >= threshold);
+    if (at < 0) return Infinity;
+    const crossing = influence[order[at]];
+    while (at + 1 < order.length && Math.abs(influence[order[at + 1]] - crossing) <= TIE * crossing) at += 1;
+    return ranks[order[at]];
+  };
 }
 
 function edgeScores({ node, start, source, size }, mask, factor) {

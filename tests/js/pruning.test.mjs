@@ -54,6 +54,34 @@ test("nodes are kept up to the one that crosses the threshold, tokens and output
   assert.deepEqual(alive(pruner.prune(0.5, 1)), ["f0", "t0", "t1", "y"]);
 });
 
+test("nodes with the influence of the one that crosses the threshold stay with it", () => {
+  const links = [
+    ["t0", "f0", 1],
+    ["t0", "f1", 1],
+    ["t0", "e00", 0],
+    ["f0", "y", 1],
+    ["f1", "y", 1],
+    ["e01", "y", 0.5],
+  ];
+  const place = (name) => NAMES.indexOf(name);
+  const tied = (cumulative) =>
+    createPruner(
+      example({
+        source: Int32Array.from(links, ([from]) => place(from)),
+        target: Int32Array.from(links, ([, to]) => place(to)),
+        weight: Float64Array.from(links, ([, , weight]) => weight),
+        cumulative,
+      }),
+    );
+  // t0 holds 4/9 of all influence, f0 and f1 2/9 each, e01 1/9.
+  const scores = Float64Array.from([6, 8, 9, 9, 9, 9, 4, 9, Number.NaN], (ninths) => ninths / 9);
+  for (const cumulative of [scores, null]) {
+    assert.deepEqual(alive(tied(cumulative).prune(0.6, 1)), ["f0", "f1", "t0", "t1", "y"]);
+    assert.deepEqual(alive(tied(cumulative).prune(0.4, 1)), ["t0", "t1", "y"]);
+    assert.deepEqual(alive(tied(cumulative).prune(0.95, 1)), ["f0", "f1", "e01", "t0", "t1", "y"]);
+  }
+});
+
 test("links are scored among the nodes that are left, and the share is kept", () => {
   const pruner = createPruner(example());
   const names = (edgeThreshold) => {
