@@ -4,8 +4,8 @@ const ROUNDING = 1e-6;
 
 /**
  * For each node `{share, atMost}`, null where there is no score. A score is the share of all influence held by the nodes up to this one, the
- * most influential first, so that a node's own share is the step from the one before it. Where the file leaves nodes out, which shows as a step
- * larger than the one before, the share is a bound: `atMost`.
+ * most influential first, so that a node's own share is the step from the one before it. Where the file leaves nodes out the share is a bound:
+ * `atMost` where that shows as a step larger than the one before. Left-out nodes in a smaller step can't be seen.
  */
 export function ownShares(cumulative) {
   const order = [...cumulative.keys()].filter((i) => cumulative[i] !== null);

@@ -24,6 +24,13 @@ test("a step that is larger than the one before has other nodes in it, so that i
   near(ownShares([0.3, 0.4, 0.55])[2], { share: 0.075, atMost: true });
 });
 
+test("left-out nodes in a smaller step can't be told: the share is still no less than the node's own", () => {
+  const own = 0.1; // 0.3, then two of 0.1 each of which the file holds the second alone
+  const [, second] = ownShares([0.3, 0.5]);
+  near(second, { share: 0.2, atMost: false });
+  assert.ok(second.share >= own);
+});
+
 test("nodes without influence have none", () => {
   near(ownShares([1, 0.6, 1])[2], { share: 0, atMost: false });
 });
