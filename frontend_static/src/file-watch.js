@@ -12,12 +12,15 @@ export function watchFile(api, store, { onMetadata, later = setTimeout, isSeen =
   let known = { slug: null, etag: null, params: null };
   let over = false;
 
+  const isSaving = () => store.get("saving").kind === "saving";
+
+  /** What is read while a save is under way is read again after it: the save may turn out to be refused because of it. */
   async function ask() {
     const [slug, etag] = [store.get("slug"), store.get("etag")];
-    if (!etag || !isSeen() || store.get("saving").kind === "saving") return;
+    if (!etag || !isSeen() || isSaving()) return;
     const isKnown = known.slug === slug && known.etag === etag;
     const view = await api.readView(slug, isKnown ? etag : null);
-    if (view === null || over || store.get("slug") !== slug || store.get("etag") !== etag) return;
+    if (view === null || over || isSaving() || store.get("slug") !== slug || store.get("etag") !== etag) return;
     const params = JSON.stringify(view.qParams);
     if (view.etag === etag) known = { slug, etag, params };
     else if (isKnown && params === known.params) {

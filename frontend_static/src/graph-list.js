@@ -33,11 +33,14 @@ export function watchList(api, store, { onFirst, later = setTimeout, isSeen = ()
     if (isSeen()) {
       const before = store.get("graphs").length;
       const found = await api.listGraphs().catch(() => null);
-      if (found && JSON.stringify(found.graphs) !== JSON.stringify(store.get("graphs")))
-        store.set({ graphs: found.graphs, problems: found.errors ?? [] });
+      if (found) take({ graphs: found.graphs, problems: found.errors ?? [] });
       if (before === 0 && store.get("graphs").length > 0) onFirst();
     }
     wait();
+  }
+
+  function take(found) {
+    if (Object.keys(found).some((key) => JSON.stringify(found[key]) !== JSON.stringify(store.get(key)))) store.set(found);
   }
 
   function wait() {

@@ -32,8 +32,11 @@ export function compareLabels(theirs, ours) {
   return found;
 }
 
+/** The furthest moment from 1970 that a date can be, in milliseconds. */
+const LAST_TIME = 8.64e15;
+
 /** Who gave a label and when, as far as that is known. */
 export function provenance({ author, time_ms: time }) {
-  const when = Number.isFinite(time) ? new Date(time).toISOString().slice(0, 10) : null;
+  const when = Number.isFinite(time) && Math.abs(time) <= LAST_TIME ? new Date(time).toISOString().slice(0, 10) : null;
   return [author, when].filter(Boolean).join(", ") || "unknown";
 }

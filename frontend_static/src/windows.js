@@ -20,8 +20,11 @@ export function followWindows(store, take, open = () => new BroadcastChannel(NAM
     if (data?.slug !== store.get("slug") || store.get("graph") === null) return;
     const patch = Object.fromEntries(Object.entries(data.state ?? {}).filter(([key]) => SHARED.includes(key)));
     taking = true;
-    take(patch);
-    taking = false;
+    try {
+      take(patch);
+    } finally {
+      taking = false;
+    }
   }
 
   function tell() {

@@ -70,3 +70,26 @@ test("silence and a hidden page are no change", async () => {
   assert.deepEqual((await heard([file("0", {}), new Error("away"), file("0", {})])).found, []);
   assert.deepEqual((await heard([file("0", {})], { isSeen: () => false })).asked, []);
 });
+
+test("metadata that arrive while a save is under way are read again after it", async () => {
+  const store = createStore({ ...initialState(), slug: "demo", etag: "0" });
+  const [asked, found] = [[], []];
+  let now = file("0", {});
+  let during = () => {};
+  const read = async (slug, etag) => {
+    asked.push(etag);
+    during();
+    return now.etag === etag ? null : now;
+  };
+  const watch = watchFile({ readView: read }, store, { onMetadata: (view) => found.push(view), isSeen: () => true, later() {} });
+  await new Promise(setImmediate);
+  now = file("1", {}, { validation: {} });
+  during = () => store.set({ saving: { kind: "saving", message: "" } });
+  await watch.look();
+  assert.deepEqual(found, []);
+  during = () => {};
+  store.set({ saving: { kind: "conflict", message: "" } });
+  await watch.look();
+  assert.deepEqual(found, [{ metadata: { validation: {} }, etag: "1" }]);
+  assert.deepEqual(asked, [null, "0", "0"]);
+});

@@ -42,3 +42,14 @@ test("the list is read again, changes alone are told, and the first graph is ann
   await waiting.shift().run();
   assert.equal(waiting.length, 0);
 });
+
+test("a broken file that comes or goes later is told too", async () => {
+  const store = createStore({ graphs: [{ slug: "a" }], problems: [] });
+  const graphs = [{ slug: "a" }];
+  const broken = [{ slug: "x", error: "truncated" }];
+  const [answers, heard, waiting] = [[{ graphs, errors: broken }, { graphs, errors: broken }, { graphs }], [], []];
+  store.subscribe(["problems"], ({ problems }) => heard.push(problems));
+  watchList({ listGraphs: async () => answers.shift() }, store, { onFirst() {}, later: (run) => waiting.push(run), isSeen: () => true });
+  for (let i = 0; i < 3; i += 1) await waiting.shift()();
+  assert.deepEqual(heard, [broken, []]);
+});

@@ -26,4 +26,6 @@ test("what taking them in would do", () => {
 test("who and when", () => {
   assert.equal(provenance({ author: "ada", time_ms: Date.UTC(2026, 0, 31) }), "ada, 2026-01-31");
   assert.equal(provenance({}), "unknown");
+  assert.equal(provenance({ author: "ada", time_ms: 1e300 }), "ada");
+  assert.equal(provenance({ time_ms: 8.64e15 }), "+275760-09"); // The last moment that a date can be.
 });

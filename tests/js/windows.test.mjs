@@ -46,3 +46,16 @@ test("only what is seen is taken, never an edit", () => {
   channels().postMessage(null);
   one.end();
 });
+
+test("a view that can't be taken doesn't silence the window", () => {
+  const channels = exchange();
+  const [one, other] = [page(channels), createStore({ slug: "a", graph: {}, following: true, selected: null })];
+  const refuse = () => {
+    throw new Error("no such node");
+  };
+  followWindows(other, refuse, channels);
+  one.store.set({ following: true });
+  assert.throws(() => one.store.set({ selected: "x" }), /no such node/);
+  other.set({ selected: "y" });
+  assert.equal(one.store.get("selected"), "y");
+});
