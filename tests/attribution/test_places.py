@@ -7,8 +7,15 @@ import torch
 from tests.builders import PROMPT, replacement
 
 from circuit_tracer_cli.attribution.attribute import attribute
-from circuit_tracer_cli.attribution.places import choose_places, sizes_of
-from circuit_tracer_cli.planning.memory import PROGRAM
+from circuit_tracer_cli.attribution.places import (
+    choose_places,
+    sizes_of,
+    target_count,
+    with_what_is_held,
+)
+from circuit_tracer_cli.planning import Budget, DeviceBudget, TraceSizes, plan_memory
+from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
+from circuit_tracer_cli.planning.sizes import usual_l0
 from circuit_tracer_cli.replacement import ReplacementModel
 
 
@@ -48,6 +55,45 @@ def test_memory_that_is_held_already_counts_as_there(
     """What must be free is what the trace itself needs, neither the program nor the weights once more."""
     free_memory(monkeypatch, PROGRAM // 2)
     assert choose_places(model, 7, n_targets=10, max_feature_nodes=0).offload == "none"
+
+
+def test_a_loaded_model_over_gpu_and_cpu_is_planned_as_before_it_was_loaded() -> None:
+    """A 2.6B model, half of its layers on the CPU of a host of 15.5 GiB."""
+    sizes = TraceSizes(
+        n_layers=26, d_model=2304, n_heads=8, n_kv_heads=4, d_head=256, d_mlp=9216, d_vocab=256_000, kind="plt",
+        d_transcoder=16384, n_pos=64, model_params=2_600_000_000, encoder_bytes=26 * 16384 * 2304 * 4,
+        decoder_bytes=26 * 16384 * 2304 * 4, max_feature_nodes=7500,
+    )  # fmt: skip
+    gib = 2**30
+    layers = tuple(range(13)), tuple(range(13, 26))
+
+    def budget(host: int, gpu: int) -> Budget:
+        return Budget(
+            host, gpu + host, (DeviceBudget("cuda:0", gpu, layers[0]), DeviceBudget("cpu", host, layers[1]))
+        )
+
+    before = budget(31 * gib // 2, 80 * gib)
+    plan = plan_memory(sizes, before)
+    assert (plan.fits, plan.choices.offload, plan.choices.lazy_encoder) == (True, "none", False)
+    half = (2_600_000_000 * 4 + sizes.encoder_bytes) // 2
+    after = budget(before.host - PROGRAM - half, 80 * gib - PROGRAM_ON_GPU - half)
+    again = plan_memory(
+        sizes, with_what_is_held(after, sizes, sizes.encoder_bytes), lazy_encoder=False, lazy_decoder=True
+    )
+    assert (again.fits, again.choices) == (True, plan.choices)
+
+
+def test_an_expected_number_of_active_features_is_that_of_the_command_line(model: ReplacementModel) -> None:
+    sizes = sizes_of(model, 7, n_targets=10, max_feature_nodes=0)
+    assert model.transcoders.expected_l0 is None
+    assert sizes.active_per_position == usual_l0(36) < 1
+
+
+def test_targets_that_are_given_are_counted() -> None:
+    assert target_count(None, 10) == 10
+    assert target_count(" Austin", 10) == 1
+    assert target_count([" Austin", " Texas"], 10) == 2
+    assert target_count(torch.arange(40), 10) == 40
 
 
 @pytest.mark.parametrize(("n_bytes", "place"), [(64 * 2**30, "none"), (0, "disk")])

@@ -9,7 +9,7 @@ import torch
 
 from circuit_tracer_cli.planning import Budget, Choices, DeviceBudget, TraceSizes, plan_memory
 from circuit_tracer_cli.planning.free import UNKNOWN, memory_budget
-from circuit_tracer_cli.planning.memory import predict
+from circuit_tracer_cli.planning.memory import PROGRAM, predict
 from circuit_tracer_cli.planning.spread import device_peaks
 
 GIB = 2**30
@@ -60,7 +60,8 @@ def test_layers_on_the_cpu_count_for_the_host() -> None:
         DeviceBudget("cpu", 900 * GIB, tuple(range(13, 26))),
     )
     plan = plan_memory(SIZES, Budget(900 * GIB, 80 * GIB, shared))
-    assert plan.host_peak > predict(SIZES, plan.choices).host_peak + plan.device_peaks["cpu"] // 2
+    alone = predict(SIZES, plan.choices).host_peak
+    assert plan.host_peak == alone + plan.device_peaks["cpu"] - PROGRAM
 
 
 def test_the_budget_is_what_is_free_on_each_device() -> None:
@@ -71,5 +72,9 @@ def test_the_budget_is_what_is_free_on_each_device() -> None:
     budget = memory_budget(two, 9 * GIB, free)
     assert budget.devices == (DeviceBudget("cuda:0", GIB, (0, 1)), DeviceBudget("cuda:1", 2 * GIB, (2,)))
     assert budget.host == 9 * GIB
+    full = memory_budget(two, 9 * GIB, lambda device: 0)
+    assert [device.free for device in full.devices] == [0, 0]
+    unknown = memory_budget(two, 9 * GIB, lambda device: None)
+    assert [device.free for device in unknown.devices] == [UNKNOWN, UNKNOWN]
     assert memory_budget(two[:1], None, free) == Budget(UNKNOWN, GIB)
     assert memory_budget([torch.device("cpu")] * 2, 9 * GIB, free) == Budget(9 * GIB)

@@ -15,7 +15,7 @@ from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.origin import origin
 from circuit_tracer_cli.attribution.packaging import packed
-from circuit_tracer_cli.attribution.places import choose_places
+from circuit_tracer_cli.attribution.places import choose_places, target_count
 from circuit_tracer_cli.attribution.rows import Engine, largest_work, logit_rows
 from circuit_tracer_cli.attribution.settings import AttributionSettings
 from circuit_tracer_cli.attribution.sources import build_sources
@@ -100,7 +100,7 @@ def attribute(
         choices = choose_places(
             model,
             len(model.tokenize(prompt).ids),
-            n_targets=max_n_logits,
+            n_targets=target_count(attribution_targets, max_n_logits),
             max_feature_nodes=max_feature_nodes or 0,
         )
         place, compute_block = choices.offload, compute_block or choices.work

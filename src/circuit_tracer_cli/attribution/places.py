@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -11,7 +12,8 @@ from circuit_tracer_cli.graph.edges import available_memory
 from circuit_tracer_cli.planning import Budget, Choices, TraceSizes, plan_memory
 from circuit_tracer_cli.planning.free import memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
-from circuit_tracer_cli.planning.sizes import DEFAULT_L0
+from circuit_tracer_cli.planning.sizes import usual_l0
+from circuit_tracer_cli.planning.spread import held_bytes
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.rows import WeightSource
 
@@ -20,13 +22,24 @@ def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_fe
     """How to trace a prompt of `n_pos` tokens in the memory that is free now, beside what the model and its set hold already."""
     sizes = sizes_of(model, n_pos, n_targets=n_targets, max_feature_nodes=max_feature_nodes)
     encoders, decoders = _weights(model)
+    now = memory_budget(model.model.layer_devices, available_memory(torch.device("cpu")), available_memory)
+    in_memory = _bytes([weights for weights in (*encoders, *decoders) if not weights.lazy])
     plan = plan_memory(
         sizes,
-        _with_what_is_held(model, sizes),
+        with_what_is_held(now, sizes, in_memory),
         lazy_encoder=all(weights.lazy for weights in encoders),
         lazy_decoder=all(weights.lazy for weights in decoders),
     )
     return plan.choices
+
+
+def target_count(attribution_targets: Any, most: int) -> int:
+    """How many logits are explained: those given, else `most` at most."""
+    if isinstance(attribution_targets, str):
+        return 1
+    if isinstance(attribution_targets, torch.Tensor):
+        return attribution_targets.numel()
+    return len(attribution_targets) if isinstance(attribution_targets, Sized) else most
 
 
 def sizes_of(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int) -> TraceSizes:
@@ -47,7 +60,7 @@ def sizes_of(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature
         n_pos=n_pos,
         n_targets=n_targets,
         max_feature_nodes=max_feature_nodes,
-        active_per_position=transcoders.expected_l0 or DEFAULT_L0,
+        active_per_position=transcoders.expected_l0 or usual_l0(transcoders.d_transcoder),
         model_params=model.model.n_parameters,
         dtype_bytes=model.dtype.itemsize,
         encoder_bytes=_bytes(encoders),
@@ -57,23 +70,22 @@ def sizes_of(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature
     )
 
 
-def _with_what_is_held(model: ReplacementModel, sizes: TraceSizes) -> Budget:
-    """The memory that is free now and what the program, the model and the set take of it, by device."""
-    now = memory_budget(model.model.layer_devices, available_memory(torch.device("cpu")), available_memory)
-    encoders, decoders = _weights(model)
-    held = sizes.model_params * sizes.dtype_bytes + _bytes(
-        [weights for weights in (*encoders, *decoders) if not weights.lazy]
-    )
+def with_what_is_held(now: Budget, sizes: TraceSizes, weights: int) -> Budget:
+    """The memory that is free now and what the program, the model and the set take of it already, by device.
+
+    Args:
+        now: What is free.
+        sizes: Of the trace.
+        weights: Bytes of the encoders and decoders that are in memory.
+    """
     if now.devices:
-        share = {device.name: len(device.layers) / sizes.n_layers for device in now.devices}
-        devices = tuple(
-            replace(device, free=device.free + PROGRAM_ON_GPU + round(share[device.name] * held))
-            for device in now.devices
-        )
-        return replace(now, host=now.host + PROGRAM, devices=devices)
+        held = held_bytes(sizes, weights, now.devices)
+        devices = tuple(replace(device, free=device.free + held[device.name]) for device in now.devices)
+        return replace(now, host=now.host + held.get("cpu", PROGRAM), devices=devices)
+    loaded = sizes.model_params * sizes.dtype_bytes + weights
     if now.device is None:
-        return replace(now, host=now.host + PROGRAM + held)
-    return replace(now, host=now.host + PROGRAM, device=now.device + PROGRAM_ON_GPU + held)
+        return replace(now, host=now.host + PROGRAM + loaded)
+    return replace(now, host=now.host + PROGRAM, device=now.device + PROGRAM_ON_GPU + loaded)
 
 
 def _weights(model: ReplacementModel) -> tuple[Sequence[WeightSource], Sequence[WeightSource]]:

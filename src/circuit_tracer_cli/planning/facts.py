@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_tracer_cli.errors import InvalidValue, UsageError
-from circuit_tracer_cli.planning.sizes import DEFAULT_L0, DEFAULT_TOKENS, USUAL_SHARE, TraceSizes
+from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, usual_l0
 
 _HEADER_LIMIT = 100_000_000
 _L0_IN_NAME = re.compile(r"(?:average_)?l0_(\d+(?:\.\d+)?)")
@@ -83,7 +83,7 @@ def _l0_of(reference: str, folder: Path, d_transcoder: int) -> float:
     """The mean number of active features that a published set's own path names, else the usual one of a set of its width."""
     names = [reference, *(path.name for path in sorted(folder.glob("*/*/*")) if path.is_dir())]
     found = [float(match[1]) for name in names if (match := _L0_IN_NAME.search(name))]
-    return sum(found) / len(found) if found else min(DEFAULT_L0, USUAL_SHARE * d_transcoder)
+    return sum(found) / len(found) if found else usual_l0(d_transcoder)
 
 
 def model_config(model: str | Path | None) -> dict[str, Any]:

@@ -27,10 +27,13 @@ def memory_budget(
     free, devices = UNKNOWN if host is None else host, list(dict.fromkeys(layers))
     if len(devices) == 1:
         return Budget(free, None if devices[0].type == "cpu" else available(devices[0]))
+
+    def at(device: torch.device) -> int:
+        known = available(device)
+        return UNKNOWN if known is None else known
+
     shared = tuple(
-        DeviceBudget(
-            str(device), available(device) or UNKNOWN, tuple(i for i, at in enumerate(layers) if at == device)
-        )
+        DeviceBudget(str(device), at(device), tuple(i for i, one in enumerate(layers) if one == device))
         for device in devices
     )
     return Budget(free, sum(device.free for device in shared), shared)

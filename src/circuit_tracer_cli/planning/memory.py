@@ -236,7 +236,7 @@ def _spread(plan: MemoryPlan, sizes: TraceSizes, budget: Budget) -> MemoryPlan:
     from circuit_tracer_cli.planning.spread import device_peaks
 
     peaks = device_peaks(sizes, plan.choices, budget.devices)
-    host = plan.host_peak + peaks.get("cpu", 0)
+    host = plan.host_peak + (peaks["cpu"] - PROGRAM if "cpu" in peaks else 0)  # the program is in both
     return replace(plan, device_peaks=peaks, device_peak=max(peaks.values()), host_peak=host)
 
 

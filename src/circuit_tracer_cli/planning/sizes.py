@@ -14,6 +14,11 @@ DEFAULT_TOKENS = 64
 """Tokens of a prompt that isn't known yet."""
 
 
+def usual_l0(d_transcoder: int) -> float:
+    """Active features per position and layer of a set that doesn't say how many it expects."""
+    return min(DEFAULT_L0, USUAL_SHARE * d_transcoder)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSizes:
     """Everything about a trace that decides what it costs. Bytes are as loaded, not as stored."""

@@ -32,10 +32,9 @@ def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: b
     embedding = sizes.d_vocab * sizes.d_model * sizes.dtype_bytes
     ends = embedding * (first + last)
     logits = 2 * sizes.d_vocab * sizes.compute_bytes
-    model = share * max(0, held["model"] - 2 * embedding) + ends
     weights = share * (held["encoders"] + held["decoders"])
-    program = PROGRAM_ON_GPU if device.name.startswith("cuda") else PROGRAM
-    sofar = program + model + weights + share * held["forward pass"]
+    sofar = program_on(device) + _model_on(sizes, device, first=first, last=last) + weights
+    sofar += share * held["forward pass"]
     phases = [sofar + moment["forward pass"] - (0 if last else logits)]
     if moves(choices):
         sofar -= share * max(0, sizes.resting_bytes - 2 * embedding) + ends
@@ -48,6 +47,35 @@ def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: b
         sofar -= weights
     phases.append(sofar + first * held["encoder rows"] + moment["rows"])
     return round(max(phases))
+
+
+def held_bytes(sizes: TraceSizes, weights: int, devices: tuple[DeviceBudget, ...]) -> dict[str, int]:
+    """What a loaded model and its set take of each device, as `device_peaks` counts them, the program's own included.
+
+    Args:
+        sizes: Of the trace.
+        weights: Bytes of the encoders and decoders that are in memory.
+        devices: By first layer.
+    """
+    return {
+        device.name: program_on(device)
+        + round(
+            _model_on(sizes, device, first=device is devices[0], last=device is devices[-1])
+            + len(device.layers) / sizes.n_layers * weights
+        )
+        for device in devices
+    }
+
+
+def program_on(device: DeviceBudget) -> int:
+    """What the program itself takes of a device."""
+    return PROGRAM_ON_GPU if device.name.startswith("cuda") else PROGRAM
+
+
+def _model_on(sizes: TraceSizes, device: DeviceBudget, *, first: bool, last: bool) -> float:
+    embedding = sizes.d_vocab * sizes.d_model * sizes.dtype_bytes
+    layers = max(0, sizes.model_params * sizes.dtype_bytes - 2 * embedding)
+    return len(device.layers) / sizes.n_layers * layers + embedding * (first + last)
 
 
 def _share_of_vectors(sizes: TraceSizes, device: DeviceBudget) -> float:
