@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ def test_a_graph_carries_its_validation(path: Path) -> None:
     assert set(verdicts.values()) <= {"pass", "info"}
 
 
-def test_the_folder_can_be_served() -> None:
-    client = make_client(FOLDER)
+def test_the_folder_can_be_served(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "graphs")
+    client = make_client(tmp_path / "graphs")
     listing = client.get("/api/graphs").json()
     assert {graph["slug"] for graph in listing["graphs"]} == EXPECTED
     assert listing["errors"] == []

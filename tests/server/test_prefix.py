@@ -67,3 +67,18 @@ def test_no_path_is_none(given: str) -> None:
 def test_what_is_no_path_is_refused(given: str) -> None:
     with pytest.raises(InvalidValue, match="is no path of a proxy"):
         check_root_path(given)
+
+
+def test_a_path_with_escaped_letters_is_met_as_it_comes(data_dir: Path) -> None:
+    """JupyterHub writes the `@` of a user's name as %40, and the server reads paths unescaped."""
+    settings = Settings(
+        data_dir=data_dir, static_dir=static_folder(), root_path="/user/me%40x.org/proxy/8041"
+    )
+    client = TestClient(create_app(settings), base_url="http://127.0.0.1:8041")
+    assert client.get("/user/me%40x.org/proxy/8041/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("given", ["/api", "/data/x", "features"])
+def test_a_path_that_hides_the_servers_own_is_refused(given: str) -> None:
+    with pytest.raises(InvalidValue, match="the server's own"):
+        check_root_path(given)

@@ -116,9 +116,17 @@ def check_device_map(text: str) -> None:
     """Raise InvalidValue for a text that no model could follow, whatever its layers."""
     if text.strip() in SPREADS:
         return
+    ranges = []
     for layers, device in _read(text)[0]:
-        _range(layers)
+        ranges.append(_range(layers))
         _device(device)
+    covered = 0
+    for named in sorted(ranges, key=lambda layers: layers.start):
+        if named.start < covered:
+            raise InvalidValue(f"the device map names layer {named.start} twice", hint=_EXAMPLE)
+        if named.start > covered:
+            raise InvalidValue(f"the device map leaves out layer {covered}", hint=_EXAMPLE)
+        covered = named.stop
 
 
 def _read(text: str) -> tuple[list[tuple[Any, Any]], list[torch.device]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from itertools import filterfalse
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,12 +93,23 @@ def attribute(
     examples = features_dir or examples_folder(transcoder_set)
     viewer = None
     if server:
-        from circuit_tracer_cli.server.model import ModelRunner
-
-        folder, origins = Path(files.directory or ""), tuple(allow_origin or ())
-        viewer = Viewer(folder, examples, host, port, origins, ModelRunner(request, is_busy=True), root_path)
+        viewer = Viewer(
+            Path(files.directory or ""), examples, host, port, tuple(allow_origin or ()), None, root_path
+        )
+        viewer = _checked(viewer, request)
     with judged_by_files():
         _run(request, files, viewer, output, bars=not no_progress)
+
+
+def _checked(viewer: Viewer, request: TraceRequest) -> Viewer:
+    """The viewer with the model behind it, what was typed about it checked. Raises InvalidValue."""
+    from circuit_tracer_cli.server.model import ModelRunner
+    from circuit_tracer_cli.server.prefix import check_root_path
+    from circuit_tracer_cli.server.security import check_origins
+
+    check_root_path(viewer.root_path)
+    check_origins(viewer.allow_origin)
+    return replace(viewer, runner=ModelRunner(request, is_busy=True))
 
 
 def _prompt_text(prompt: str, *, chat: bool, system: str | None, prefill: str | None) -> str:

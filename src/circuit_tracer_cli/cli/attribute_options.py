@@ -34,8 +34,12 @@ def _known_device(value: str) -> str:
 
 
 def check_places(device: str, device_map: str | None) -> None:
-    """Raise for a device map that no model could follow here, and where --device says something else."""
+    """Raise for a device that isn't here, a device map that no model could follow, and where the two exclude each other."""
     if device_map is None:
+        if device not in ("auto", "cpu"):
+            from circuit_tracer_cli.backends.devices import pick_device
+
+            pick_device(device)
         return
     if device != "auto":
         raise UsageError("--device and --device-map both say where layers lie", "leave one of them out")

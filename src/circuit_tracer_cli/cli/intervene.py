@@ -77,14 +77,9 @@ def intervene(
     with judged_by_files(), offline_mode(offline):
         wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
         wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
-        if wanted.transcoder_set is None and scan in EMBEDDED:
-            wanted = replace(wanted, transcoder_set=scan)
-        if not wanted.prompt:
-            raise _no_prompt()
-        if not wanted.edits:
-            raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
+        wanted = _complete(wanted, scan)
         request = TraceRequest(
-            prompt=wanted.prompt, transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
+            prompt=wanted.prompt or "", transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
             dtype=shared.long_dtype(dtype), device=device, device_map=device_map, backend=backend, offline=offline,
             chat=chat, system=system, prefill=prefill,
         )  # fmt: skip
@@ -98,10 +93,22 @@ def intervene(
         experiment = _run(request, wanted, output, top_k, drawn)
     if save_plan is not None:
         _save(wanted, save_plan)
-    if json_:
-        output.data(
-            {"prompt": wanted.prompt, "edits": [str(one) for one in wanted.edits], **experiment.to_dict()}
-        )
+    _tell(wanted, experiment, output, as_json=json_)
+
+
+def _complete(plan: Plan, scan: str | None) -> Plan:
+    """The plan with the embedded set that a graph was made with. Raises for one without a prompt or without edits."""
+    if not plan.prompt:
+        raise _no_prompt()
+    if not plan.edits:
+        raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
+    return replace(plan, transcoder_set=scan) if plan.transcoder_set is None and scan in EMBEDDED else plan
+
+
+def _tell(plan: Plan, experiment: Experiment, output: Output, *, as_json: bool) -> None:
+    if as_json:
+        edits = [str(one) for one in plan.edits]
+        output.data({"prompt": plan.prompt, "edits": edits, **experiment.to_dict()})
     else:
         _print(experiment, output)
 

@@ -29,7 +29,7 @@ class DemoPrompt(TypedDict):
 def model_label(name: str) -> str:
     """A model's name for files that others read: of a folder only the last part, which says nothing about this machine."""
     folder = Path(name).expanduser()
-    if not folder.is_dir():
+    if not (folder.is_dir() or folder.is_absolute() or name.startswith(".")):
         return name
     return "demo" if folder.resolve() == model_dir().resolve() else folder.resolve().name
 

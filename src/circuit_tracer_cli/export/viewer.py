@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,11 +86,12 @@ def export(
     """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain.
 
     Where some can't be kept, the file as it was stays beside the new one, and its name is returned too (`keep_aside`).
-    `annotations` are what a file begins with that has none yet; `command` is a command line that would write the same.
+    `annotations` are what a file begins with that has none yet; `command` is a command line that would write the same, kept
+    without the folders of this machine.
     """
     parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
     if command:
-        extra = {**parts.metadata.extra, "command": command}
+        extra = {**parts.metadata.extra, "command": _shareable(command)}
         parts = replace(parts, metadata=replace(parts.metadata, extra=extra))
     target = make_folder(directory) / f"{slug}.json"
     with locked_folder(directory):
@@ -102,6 +104,12 @@ def export(
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
         written = [target, add_to_graph_list(directory, parts.metadata)]
     return written if aside is None else [*written, aside]
+
+
+def _shareable(command: str) -> str:
+    """A command line with only the last parts of whole paths, which say nothing to others."""
+    words = (Path(word).name if Path(word).is_absolute() else word for word in shlex.split(command))
+    return shlex.join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,9 +79,10 @@ class FeatureRoutes:
                 raise
             return {}
         labels: dict[str, Any] = {}
+        here = set(map(str, codes))
         if folder is not None:
             labels = {str(code): label for code, label in folder.labels(map(uncantor, codes)).items()}
-        labels |= {code: label for code, label in shared.items() if code in set(map(str, codes))}
+        labels |= {code: label for code, label in shared.items() if code in here}
         return labels
 
     def _feature_codes(self, slug: str) -> set[int]:

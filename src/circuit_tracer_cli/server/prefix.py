@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, unquote
 
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from circuit_tracer_cli.errors import InvalidValue
 
+OWN_ROUTES = frozenset({"api", "data", "features", "graph_data", "save_graph", "src", "healthz"})
 _PATH = re.compile(r"(/[A-Za-z0-9._~@:+%-]+)+")
 
 
@@ -17,6 +19,10 @@ def check_root_path(path: str) -> str:
     bare = "/" + path.strip("/")
     if bare == "/":
         return ""
+    if bare.split("/")[1] in OWN_ROUTES:
+        raise InvalidValue(
+            f"{path!r} begins like an address of the server's own", "let the proxy use another path"
+        )
     if not _PATH.fullmatch(bare) or {".", ".."} & set(bare.split("/")):
         raise InvalidValue(f"{path!r} is no path of a proxy", "write it as /user/me/proxy/8041")
     return bare
@@ -31,14 +37,14 @@ class BelowPrefix:
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app
-        self._prefix = prefix
+        self._prefix = unquote(prefix)  # as paths are when they come here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._prefix:
             path: str = scope["path"]
             if path == self._prefix:
                 query = scope["query_string"].decode("latin-1")
-                here = self._prefix.rpartition("/")[2] + "/"
+                here = quote(self._prefix.rpartition("/")[2]) + "/"
                 reply = RedirectResponse(f"./{here}?{query}" if query else f"./{here}", 308)
                 await reply(scope, receive, send)
                 return
