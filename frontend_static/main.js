@@ -18,6 +18,7 @@ import { cantor, fileGraph, maxThreshold, topLogit, withMetadata } from "./src/g
 import { watchList } from "./src/graph-list.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph, readAhead } from "./src/load.js";
+import { createLeaving } from "./src/leaving.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
 import { useAttributeKey } from "./src/panels/attribute-table.js";
@@ -48,6 +49,7 @@ const store = createStore({ ...initialState(), theme });
 const api = embeddedApi() ?? createApi(document.baseURI);
 let ahead = askAhead(readAddress(window.location.search).slug);
 const autosave = createAutosave(store, api.saveAnnotations);
+const mayLeave = createLeaving(store, autosave);
 const features = createFeatureStore((layer, feature) => api.feature(store.get("slug"), layer, feature), {
   onRecord: rememberLabel,
   scope: () => JSON.stringify([store.get("graph")?.metadata.scan, store.get("graph")?.metadata.transcoder_list]),
@@ -69,7 +71,9 @@ let opening = 0;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
-  open: (slug) => (slug === store.get("tracing")?.slug ? follower.open(slug) : open(slug)),
+  async open(slug) {
+    if (await mayLeave(slug)) await (slug === store.get("tracing")?.slug ? follower.open(slug) : open(slug));
+  },
   refreshList,
   reload: () => open(store.get("slug")),
   async keepMine() {
@@ -265,6 +269,7 @@ const follower = createFollower(store, api, autosave, {
   report,
   refreshList,
   readProposedLabels,
+  mayLeave,
   home: (slug) => (slug ? open(slug) : window.location.assign(window.location.pathname)),
   hideMessage: () => (message.hidden = true),
 });

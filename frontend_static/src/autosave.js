@@ -11,11 +11,11 @@ const RETRY = 4000;
  * Watches the store and saves through `save(slug, etag, params, options) -> etag`.
  *
  * `saving` in the store is `{kind, message}`: `idle`, `pending`, `saving`, `saved`, `failed` (tried again by itself) or
- * `conflict` (waits for `overwrite`). Returns `{dispose, flush, overwrite, dirty}`.
+ * `conflict` (waits for `overwrite`). Returns `{dispose, flush, settle, overwrite, dirty}`.
  */
 export function createAutosave(store, save, { later = setTimeout, forget = clearTimeout } = {}) {
   let timer = null;
-  let running = false;
+  let running = null;
   let savedEdits = store.get("edits");
   let slug = store.get("slug");
 
@@ -51,7 +51,14 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
   async function flush(options = {}) {
     forget(timer);
     if (running || !dirty() || !store.get("etag") || store.get("saving").kind === "conflict") return;
-    running = true;
+    running = write(options);
+    await running;
+    running = null;
+    if (dirty() && store.get("saving").kind !== "conflict" && store.get("saving").kind !== "failed")
+      schedule(PAUSE);
+  }
+
+  async function write(options) {
     const [edits, target] = [store.get("edits"), store.get("slug")];
     report("saving");
     try {
@@ -62,11 +69,14 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
       }
     } catch (error) {
       if (store.get("slug") === target) refused(error);
-    } finally {
-      running = false;
     }
-    if (dirty() && store.get("saving").kind !== "conflict" && store.get("saving").kind !== "failed")
-      schedule(PAUSE);
+  }
+
+  /** Saves what isn't saved yet, after a save that is under way. Returns whether the file has every edit: after a conflict it hasn't. */
+  async function settle() {
+    await running;
+    await flush();
+    return !dirty();
   }
 
   function refused(error) {
@@ -91,5 +101,5 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
     schedule(PAUSE);
   });
 
-  return Object.freeze({ dispose, flush, overwrite, dirty });
+  return Object.freeze({ dispose, flush, settle, overwrite, dirty });
 }

@@ -7,32 +7,24 @@ import { loadGraph } from "./load.js";
 import { runFeed } from "./new-graph.js";
 
 /**
- * `page` are main's `show`, `renew`, `open`, `report`, `refreshList`, `readProposedLabels`, `home()` and `hideMessage()`.
+ * `page` are main's `show`, `renew`, `open`, `report`, `refreshList`, `readProposedLabels`, `mayLeave(slug)`, `home()` and `hideMessage()`.
  *
  * `follow(live)` follows a trace that somebody else has started, `followRun(run, asked, onFailed)` one of this page: its graph is shown as
- * soon as there is something of it, unless somebody has opened another meanwhile.
+ * soon as there is something of it, unless somebody has opened another meanwhile or what is shown has edits that can't be saved.
  */
-export function createFollower(store, api, autosave, page) {
+export function createFollower(store, api, autosave, page, clock = {}) {
   let latest = null;
   let current = null;
   const waiting = [];
+  const showing = createShowing(store, api, autosave, page);
   const strip = progressStrip({
-    onShow: () => showPartial(latest),
+    onShow: async () => (await page.mayLeave(latest.metadata.slug)) && showing.partial(latest),
     onCancel: () => api.runs.cancel(current.run).catch(() => {}),
   });
 
-  function showPartial(json) {
-    latest = json;
-    const { slug } = json.metadata;
-    if (store.get("graph") && store.get("slug") === slug) page.renew(parseGraph(json), null);
-    else page.show(slug, parseGraph(json), null, json.qParams);
-    page.hideMessage();
-    page.readProposedLabels(slug);
-  }
-
   /** The graph under way, once there is something of it. */
   function open(slug) {
-    if (latest) return showPartial(latest);
+    if (latest) return showing.partial(latest);
     store.set({ notice: "Its graph appears as soon as the first rows are traced.", tracing: { ...store.get("tracing"), slug } });
   }
 
@@ -47,30 +39,53 @@ export function createFollower(store, api, autosave, page) {
     store.set({ tracing: Object.freeze({ slug, prompt }), slug: before ?? slug });
     const isShown = () => store.get("graph") === null || store.get("slug") === (shown ?? slug);
     const isAwaited = () => trace.run && shown === null && store.get("slug") === before;
-    followTrace(source, {
-      onStatus: (now) => strip.update({ ...now, run: trace.run }, { elsewhere: latest !== null && !isShown() }),
-      async onGraph(json) {
-        const takesOver = !isShown() && isAwaited();
-        if (shown === null && autosave.dirty()) await autosave.flush();
-        if (current !== trace || !(takesOver || isShown())) return void (latest = json);
-        shown = json.metadata.slug;
-        showPartial(json);
-      },
-      async onEnd(now) {
-        strip.update(trace.onFailed && now.state === "failed" ? { ...now, state: "done" } : now);
-        const wanted = isShown() || isAwaited();
-        current = null;
-        store.set({ tracing: null });
-        await page.refreshList();
-        if (now.state === "done" && wanted) await openFinished(now.slug ?? slug, shown !== null);
-        if (now.state === "failed" && trace.onFailed) trace.onFailed(now);
-        if (trace.run && ["failed", "cancelled"].includes(now.state) && shown && store.get("slug") === shown) await page.home(before);
-        if (waiting.length > 0) follow(...waiting.shift());
-      },
-    });
+
+    async function onGraph(json) {
+      const settled = shown !== null || (await autosave.settle());
+      if (current !== trace) return;
+      latest = json;
+      if (!isShown() && !(isAwaited() && settled)) return;
+      shown = json.metadata.slug;
+      showing.partial(json);
+    }
+
+    async function onEnd(now) {
+      strip.update(trace.onFailed && now.state === "failed" ? { ...now, state: "done" } : now);
+      const wanted = isShown() || isAwaited();
+      current = null;
+      store.set({ tracing: null });
+      await page.refreshList();
+      if (now.state === "done" && wanted) await showing.finished(now.slug ?? slug, shown !== null);
+      if (now.state === "failed" && trace.onFailed) trace.onFailed(now);
+      if (trace.run && ["failed", "cancelled"].includes(now.state) && shown && store.get("slug") === shown) await page.home(before);
+      if (waiting.length > 0) follow(...waiting.shift());
+    }
+
+    const onStatus = (now) => strip.update({ ...now, run: trace.run }, { elsewhere: latest !== null && !isShown() });
+    followTrace(source, { onStatus, onGraph, onEnd, ...clock });
   }
 
-  async function openFinished(slug, wasShown) {
+  return Object.freeze({
+    strip,
+    open,
+    follow: (live) => follow(live, live.run ? runFeed(api, live.run) : api),
+    followRun: (run, asked, onFailed) => follow({ ...asked, run: run.id, onFailed }, runFeed(api, run.id)),
+  });
+}
+
+/** Puts what a trace has made on the page: `partial(json)` as it grows, `finished(slug, wasShown)` at its end. */
+function createShowing(store, api, autosave, page) {
+  function partial(json) {
+    const { slug } = json.metadata;
+    if (store.get("graph") && store.get("slug") === slug) page.renew(parseGraph(json), null);
+    else page.show(slug, parseGraph(json), null, json.qParams);
+    page.hideMessage();
+    page.readProposedLabels(slug);
+  }
+
+  async function finished(slug, wasShown) {
+    if (slug !== store.get("slug") && !(await autosave.settle()))
+      return store.set({ notice: `${slug} is traced: choose it at the top. The page stays here, as edits aren't saved yet.` });
     const goesOn = wasShown && store.get("slug") === slug;
     if (!goesOn || store.get("edits") === 0)
       return page.open(slug, goesOn && store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
@@ -86,10 +101,5 @@ export function createFollower(store, api, autosave, page) {
     await page.readProposedLabels(slug);
   }
 
-  return Object.freeze({
-    strip,
-    open,
-    follow: (live) => follow(live, live.run ? runFeed(api, live.run) : api),
-    followRun: (run, asked, onFailed) => follow({ ...asked, run: run.id, onFailed }, runFeed(api, run.id)),
-  });
+  return Object.freeze({ partial, finished });
 }

@@ -3,6 +3,7 @@ import { test } from "node:test";
 
 import { createAutosave } from "../../frontend_static/src/autosave.js";
 import { parseGraph } from "../../frontend_static/src/graph.js";
+import { createLeaving } from "../../frontend_static/src/leaving.js";
 import { createStore, initialState } from "../../frontend_static/src/state.js";
 import { graphJson } from "./builders.mjs";
 
@@ -91,4 +92,31 @@ test("another graph starts clean", async () => {
   assert.equal(autosave.dirty(), false);
   await autosave.flush();
   assert.equal(sent.length, 1);
+});
+
+test("settling waits for the save under way and saves what came after it", async () => {
+  const { store, sent, autosave } = scene();
+  store.edit({ pinned: ["a"] });
+  const first = autosave.flush();
+  store.edit({ pinned: ["a", "b"] });
+  assert.equal(await autosave.settle(), true);
+  await first;
+  assert.deepEqual(sent.map(({ pinned }) => pinned), [["a"], ["a", "b"]]);
+  assert.equal(await autosave.settle(), true);
+  assert.equal(sent.length, 2);
+});
+
+test("after a conflict nothing settles, and only then somebody is asked before another graph is shown", async () => {
+  const { store, autosave, tick } = scene([{ status: 412, message: "stale" }]);
+  const asked = [];
+  const mayLeave = createLeaving(store, autosave, (question) => asked.push(question) > 1);
+  assert.equal(await mayLeave("other"), true);
+  store.edit({ pinned: ["a"] });
+  await tick();
+  assert.equal(await autosave.settle(), false);
+  assert.equal(await mayLeave("demo"), true);
+  assert.deepEqual(asked, []);
+  assert.equal(await mayLeave("other"), false);
+  assert.equal(asked[0], "Edits of demo aren't saved. This graph was changed in another window. Show other and lose them?");
+  assert.equal(await mayLeave("other"), true);
 });

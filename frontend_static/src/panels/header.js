@@ -33,7 +33,10 @@ function picker(store, commands) {
   const list = h("select", {
     class: "picker",
     "aria-label": "Graph",
-    onchange: () => commands.open(list.value),
+    async onchange() {
+      await commands.open(list.value);
+      render();
+    },
     onfocus: commands.refreshList,
   });
   const render = () => {

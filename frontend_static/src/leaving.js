@@ -1,0 +1,11 @@
+/* Before another graph takes the place of the one that is shown: its edits are in its file, or somebody lets them go. */
+
+/** `mayLeave(slug)`: whether the graph `slug` may be shown now. Asks only where edits of another one can't be saved. */
+export function createLeaving(store, autosave, ask = (question) => window.confirm(question)) {
+  return async (slug) => slug === store.get("slug") || (await autosave.settle()) || ask(question(store, slug));
+}
+
+function question(store, slug) {
+  const reason = store.get("saving").message;
+  return `Edits of ${store.get("slug")} aren't saved${reason ? `. ${reason.replace(/\.$/, "")}` : ""}. Show ${slug} and lose them?`;
+}
