@@ -19,6 +19,7 @@ from circuit_tracer_cli.viewer_files import static_folder
 from tests.graph.builders import worked_example
 
 HOSTILE = '</script><script>alert("x")</script><!-- <script>'
+SHEETS = ("style.css", "panels.css", "dialogs.css")
 
 
 class Page(HTMLParser):
@@ -95,6 +96,17 @@ def test_every_module_is_in_the_map_and_imports_only_from_it(tmp_path: Path) -> 
         source = base64.b64decode(address.removeprefix("data:text/javascript;base64,")).decode()
         assert set(re.findall(r'^import [^"]*"([^"]+)";$', source, re.MULTILINE)) <= set(modules)
         assert not re.search(r'(from|import)\s*\(?\s*"\.', source)
+
+
+def test_every_style_sheet_is_in_the_page_in_the_order_of_the_viewer(tmp_path: Path) -> None:
+    graph = worked_example()
+    (path,) = export(graph, slug="g", directory=tmp_path)
+    text = path.read_text(encoding="utf-8")
+    places = [
+        text.index(sheet.read_text(encoding="utf-8")) for sheet in map(static_folder().joinpath, SHEETS)
+    ]
+    assert places == sorted(places)
+    assert {path.name for path in static_folder().glob("*.css")} == set(SHEETS)
 
 
 def test_examples_of_the_features_shown(tmp_path: Path) -> None:

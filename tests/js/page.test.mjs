@@ -23,6 +23,13 @@ test("every module is preloaded, so that a slow line isn't walked import by impo
   assert.deepEqual(preloaded.sort(), modules.map((path) => relative(ROOT, path)).sort());
 });
 
+test("the page loads every style sheet, and none grows too long to read", () => {
+  const loaded = [...read(join(ROOT, "index.html")).matchAll(/rel="stylesheet" href="([^"]+)"/g)].map(([, href]) => href);
+  const sheets = files(ROOT).filter((path) => path.endsWith(".css"));
+  assert.deepEqual(loaded.toSorted(), sheets.map((path) => relative(ROOT, path)).sort());
+  for (const path of sheets) assert.ok(read(path).split("\n").length <= 400, path);
+});
+
 test("no file names another host or holds inline script", () => {
   for (const path of files(ROOT).filter((name) => /\.(js|html|css)$/.test(name))) {
     if (path.endsWith("/neuronpedia.js")) continue; // An address to follow, never to fetch.

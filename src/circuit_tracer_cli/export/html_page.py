@@ -23,6 +23,7 @@ _POLICY = (
     "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'"
 )
 _IMPORT = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
+_STYLE_SHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)"')
 _EXAMPLES_BYTES = 12_000_000
 """Most bytes of feature examples; the features that matter most come first."""
 
@@ -35,7 +36,7 @@ def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
         title: Text of the window's title.
         content: What `carried` gives.
     """
-    style = (folder / "style.css").read_text(encoding="utf-8")
+    style = _style(folder)
     yield (
         '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
@@ -48,6 +49,12 @@ def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
     yield b"<noscript>This page needs JavaScript.</noscript>\n"
     yield b'<script type="application/json" id="embedded-graph">' + _inert(content) + b"</script>\n"
     yield b'<script type="module">import "viewer/main.js";</script>\n</body>\n</html>\n'
+
+
+def _style(folder: Path) -> str:
+    """The style sheets that the viewer's own page names, in its order."""
+    names = _STYLE_SHEET.findall((folder / "index.html").read_text(encoding="utf-8"))
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def _inert(content: bytes) -> bytes:
