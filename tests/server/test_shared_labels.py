@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
+from circuit_tracer_cli.server import shared_labels
 from circuit_tracer_cli.server.shared_labels import SharedLabels, changed_labels, labels_folder
 
 from .builders import make_client, make_graph, write_features, write_graph
@@ -158,6 +161,37 @@ def test_two_servers_lose_nothing_of_each_other(tmp_path: Path) -> None:
     assert {code: label["text"] for code, label in servers[0].of("set").items()} == {
         str(number): f"label {number}" for number in range(16)
     }
+
+
+def test_an_import_beside_a_save_overwrites_nothing_and_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person saves between the import's call and its turn; labels of three authors come in one write."""
+    shared, other = SharedLabels(tmp_path), SharedLabels(tmp_path)
+    shared.change("set", {"9": "first"})
+    writes: list[Path] = []
+    real_lock, real_write = shared_labels.locked_folder, shared_labels.write_bytes
+
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        monkeypatch.setattr(shared_labels, "locked_folder", real_lock)
+        other.change("set", {"1": "saved"})
+        writes.clear()
+        with real_lock(folder):
+            yield
+
+    def write(path: Path, content: bytes) -> None:
+        writes.append(path)
+        real_write(path, content)
+
+    monkeypatch.setattr(shared_labels, "locked_folder", late)
+    monkeypatch.setattr(shared_labels, "write_bytes", write)
+    texts = {str(code): {"text": f"theirs {code}", "author": f"author {code}"} for code in (1, 2, 3)}
+    assert shared.take_in("set", {"labels": texts}) == (2, 1)
+    assert len(writes) == 1
+    found = {code: (label["text"], label["author"]) for code, label in shared.of("set").items()}
+    assert found["1"][0] == "saved"
+    assert (found["2"], found["3"]) == (("theirs 2", "author 2"), ("theirs 3", "author 3"))
 
 
 def test_the_reasons_of_an_import(tmp_path: Path) -> None:

@@ -426,6 +426,19 @@ def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.8, "0.8"), (0.9999999, "0.9999999"), (1.0, "1"), (0.1 + 0.2, "0.30000000000000004"), (1e-7, "1e-07")],
+)
+def test_numbers_of_a_command_are_read_as_the_same(value: float, text: str, folder: Path) -> None:
+    body = TraceBody(prompt="a", desired_logit_prob=value, node_threshold=value, edge_threshold=value)
+    words = shlex.split(command_line(body.request(TraceRequest(prompt="")), body, "x", folder))
+    for option in ("--desired-logit-prob", "--edge-threshold"):
+        assert words[words.index(option) + 1] == text
+        assert float(text) == value
+    assert ("--node-threshold" in words) is (value != NODE_THRESHOLD)
+
+
 def test_the_defaults_are_those_of_the_command_line() -> None:
     assert (defaults()["node_threshold"], defaults()["edge_threshold"]) == (NODE_THRESHOLD, EDGE_THRESHOLD)
     body, request = TraceBody(prompt="a"), TraceRequest(prompt="a")

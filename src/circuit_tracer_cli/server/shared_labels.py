@@ -8,7 +8,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,7 +45,15 @@ class SharedLabels:
 
     def change(self, scan: str, texts: Mapping[str, str | None]) -> None:
         """Takes what a person has just written; None takes a label away. Raises OutputError."""
-        self._update(scan, {code: text or None for code, text in texts.items()}, "user", _user_name())
+        if not texts:
+            return
+        author = _user_name()
+        with self._changing(scan) as labels:
+            for code, text in texts.items():
+                if text:
+                    labels[code] = self._label(text, "user", author)
+                else:
+                    labels.pop(code, None)
 
     def take_in(self, scan: str, document: object, *, replace: bool = False) -> tuple[int, int]:
         """Takes an exported file's labels, or pairs. Without `replace`, those that are here stay.
@@ -57,42 +66,38 @@ class SharedLabels:
             OutputError: It can't be kept.
         """
         given = _labels_in(document)
-        present = self.of(scan)
-        wanted = {
-            code: label
-            for code, label in given.items()
-            if replace or present.get(code, {}).get("text", label["text"]) == label["text"]
-        }
-        new = {
-            code: label
-            for code, label in wanted.items()
-            if present.get(code, {}).get("text") != label["text"]
-        }
-        for author in {label.get("author") for label in new.values()}:
-            texts: dict[str, str | None] = {
-                code: label["text"] for code, label in new.items() if label.get("author") == author
+        if not given:
+            return 0, 0
+        with self._changing(scan) as labels:
+            others = {
+                code: label
+                for code, label in given.items()
+                if labels.get(code, {}).get("text") != label["text"]
             }
-            self._update(scan, texts, "imported", author)
-        return len(new), len(given) - len(wanted)
+            new = {code: label for code, label in others.items() if replace or code not in labels}
+            for code, label in new.items():
+                labels[code] = self._label(label["text"], "imported", label.get("author"))
+        return len(new), len(others) - len(new)
 
     def exported(self, scan: str) -> dict[str, Any]:
         """What `take_in` takes."""
         return {"format": FORMAT, "set": scan, "labels": self.of(scan)}
 
-    def _update(self, scan: str, texts: Mapping[str, str | None], source: Source, author: str | None) -> None:
-        if not texts:
-            return
+    @contextmanager
+    def _changing(self, scan: str) -> Iterator[dict[str, dict[str, Any]]]:
+        """The set's labels while nobody else changes them; what they have become is written at once."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        now = round(self._clock() * 1000)
         with self._lock, locked_folder(self._folder):
             labels = self.of(scan)
-            for code, text in texts.items():
-                if text is None:
-                    labels.pop(code, None)
-                else:
-                    labels[code] = {"text": text, "provenance": source, "author": author, "time_ms": now}
-            document = {"format": FORMAT, "set": scan, "labels": labels}
-            write_bytes(self._path(scan), json.dumps(document, ensure_ascii=True, indent=1).encode())
+            before = dict(labels)
+            yield labels
+            if labels != before:
+                document = {"format": FORMAT, "set": scan, "labels": labels}
+                write_bytes(self._path(scan), json.dumps(document, ensure_ascii=True, indent=1).encode())
+
+    def _label(self, text: str, source: Source, author: str | None) -> dict[str, Any]:
+        now = round(self._clock() * 1000)
+        return {"text": text, "provenance": source, "author": author, "time_ms": now}
 
     def _path(self, scan: str) -> Path:
         return self._folder / f"{hashlib.sha256(scan.encode('utf-8', 'replace')).hexdigest()[:24]}.json"

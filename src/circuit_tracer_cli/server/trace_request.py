@@ -97,7 +97,7 @@ def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path
     for name, option in _OPTIONS:
         value = getattr(request, name)
         if value != _DEFAULTS[name]:
-            words += [option, format(value, "g") if isinstance(value, float) else str(value)]
+            words += [option, _number(value) if isinstance(value, float) else str(value)]
     words += ["--chat"] if request.chat else []
     words += [word for target in request.targets for word in ("--target", target)]
     for wish, option in ((request.lazy_encoder, "lazy-encoder"), (request.lazy_decoder, "lazy-decoder")):
@@ -107,8 +107,13 @@ def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path
         (body.node_threshold, NODE_THRESHOLD, "--node-threshold"),
         (body.edge_threshold, EDGE_THRESHOLD, "--edge-threshold"),
     ):
-        words += [] if threshold == default else [option, format(threshold, "g")]
+        words += [] if threshold == default else [option, _number(threshold)]
     return shlex.join([*words, "--slug", slug, "--graph-file-dir", _shown(folder)])
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read as the same number."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _shown(folder: Path) -> str:
