@@ -2,7 +2,7 @@
 
 import { fromParams } from "./annotations.js";
 import { parseGraph } from "./graph.js";
-import { followTrace, mergedAnnotations, progressStrip } from "./live.js";
+import { capital, followTrace, mergedAnnotations, progressStrip } from "./live.js";
 import { loadGraph } from "./load.js";
 import { runFeed } from "./new-graph.js";
 
@@ -56,6 +56,7 @@ export function createFollower(store, api, autosave, page, clock = {}) {
       store.set({ tracing: null });
       await page.refreshList();
       if (now.state === "done" && wanted) await showing.finished(now.slug ?? slug, shown !== null);
+      if (now.note) store.set({ notice: capital(now.note) });
       if (now.state === "failed" && trace.onFailed) trace.onFailed(now);
       if (trace.run && ["failed", "cancelled"].includes(now.state) && shown && store.get("slug") === shown) await page.home(before);
       if (waiting.length > 0) follow(...waiting.shift());

@@ -104,6 +104,7 @@ function wordsOf({ state, version, error, hint }) {
   return version > 0 ? "Partial graph: it gains nodes and links as rows are traced." : "";
 }
 
-function capital(text = "") {
+/** The text with a capital at its beginning. */
+export function capital(text = "") {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -70,7 +70,7 @@ export function runAsTrace(run, seconds) {
 
 /**
  * The calls of the api that `followTrace` makes, for a run that this page has put into the queue. What `liveTrace` gives at the end
- * has the state `done` with the `slug`, `failed` with `error` and `hint`, or `cancelled`.
+ * has the state `done` with the `slug` and perhaps a `note`, `failed` with `error` and `hint`, or `cancelled`.
  */
 export function runFeed(api, id, clock = () => performance.now()) {
   const begun = clock();
@@ -78,7 +78,7 @@ export function runFeed(api, id, clock = () => performance.now()) {
   return Object.freeze({
     async liveTrace() {
       const run = await api.runs.read(id);
-      if (run.state === "done") return { state: "done", slug: run.result.slug };
+      if (run.state === "done") return { state: "done", slug: run.result.slug, note: run.result.note };
       if (run.state === "failed") return { state: "failed", ...run.error };
       if (run.state === "cancelled") return { state: "cancelled" };
       const live = run.state === "running" ? await api.liveTrace() : null;

@@ -2,15 +2,16 @@
 
 import { h } from "./dom.js";
 
-const SHOWN = 6000;
+const [SHOWN, PER_LETTER] = [6000, 90];
 
 export function noticeLine(store) {
   const element = h("div", { class: "notice", role: "status" });
   let timer = 0;
   store.subscribe(["notice"], () => {
     window.clearTimeout(timer);
-    element.textContent = store.get("notice") ?? "";
-    if (store.get("notice")) timer = window.setTimeout(() => store.set({ notice: null }), SHOWN);
+    const text = store.get("notice") ?? "";
+    element.textContent = text;
+    if (text) timer = window.setTimeout(() => store.set({ notice: null }), Math.max(SHOWN, PER_LETTER * text.length));
   });
   return element;
 }

@@ -78,15 +78,19 @@ def check_values(request: TraceRequest) -> None:
     probability = request.desired_logit_prob
     if not (math.isfinite(probability) and 0 < probability <= 1):
         raise InvalidValue(f"desired_logit_prob must lie in (0, 1], not {probability}")
-    differences = {" - " in target for target in request.targets}
-    if len(differences) > 1:
-        raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+    check_one_kind(request.targets)
     if request.device_map is not None and request.device != "auto":
         raise InvalidValue(
             "--device and --device-map both say where the model is", hint="leave one of them out"
         )
     if (request.system is not None or request.prefill is not None) and not request.chat:
         raise InvalidValue("--system and --prefill need --chat", hint="add --chat")
+
+
+def check_one_kind(targets: tuple[str, ...]) -> None:
+    """Raise BadTarget where tokens and differences are mixed."""
+    if len({" - " in target for target in targets}) > 1:
+        raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
 
 
 def check(request: TraceRequest) -> None:

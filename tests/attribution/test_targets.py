@@ -127,6 +127,8 @@ def test_custom_directions_are_taken_as_given(logits: torch.Tensor, W_U: torch.T
         (["id:x"], ValueError, "no number"),
         (["Rome"], ValueError, "no word that the tokenizer knows"),
         (["Austin -  Austin"], ValueError, "minus itself"),
+        (["\ud800"], ValueError, "holds half a character"),
+        ([" Austin - \udcff"], ValueError, "holds half a character"),
         (["id:100"], ValueError, "outside the vocabulary"),
         (["Austin", "Austin - Dallas"], ValueError, "mixed"),
         (["Austin", ("b", 1.0, torch.zeros(D_MODEL))], TypeError, "mixed"),

@@ -171,6 +171,23 @@ def test_targets_and_settings_reach_the_trace(page: Page, folder: Path) -> None:
     assert len([node for node in file["nodes"] if node["feature_type"] == "logit"]) == 2
 
 
+def test_a_trace_that_loses_pins_says_where_they_are_kept(page: Page, folder: Path) -> None:
+    path = folder / "dallas.json"
+    graph = json.loads(path.read_text())
+    graph["qParams"]["pinnedIds"] = [node["node_id"] for node in graph["nodes"]]
+    path.write_text(json.dumps(graph))
+    page.reload()
+    ask(page, DALLAS)
+    page.fill("#new-slug", "dallas")
+    expect(page.locator(".new-graph")).to_contain_text("stay as far as their nodes remain")
+    page.click("summary:has-text('Settings')")
+    page.fill(".setting-grid .count-field >> nth=4", "0.3")
+    trace(page)
+    expect(page.locator(".notice")).to_contain_text("it is kept as dallas.json.bak")
+    kept = json.loads((folder / "dallas.json.bak").read_text())
+    assert kept["qParams"]["pinnedIds"] == graph["qParams"]["pinnedIds"]
+
+
 def test_what_is_wrong_is_told_while_it_is_written(page: Page, folder: Path) -> None:
     before = files(folder)
     ask(page, "Dallas is " * 60)

@@ -58,7 +58,7 @@ test("a run is followed from the queue over its partial graphs to its end", asyn
     { id: "r", state: "running", ahead: 0, phase: "starting", done: 0, total: null },
     { id: "r", state: "running", ahead: 0, phase: "rows", done: 1, total: 4 },
     { id: "r", state: "running", ahead: 0, phase: "writing", done: 0, total: null },
-    { id: "r", state: "done", result: { slug: "x-2" } },
+    { id: "r", state: "done", result: { slug: "x-2", note: "kept" } },
     { id: "r", state: "failed", error: { error: "no", hint: "yes" } },
     { id: "r", state: "cancelled" },
   ];
@@ -71,7 +71,7 @@ test("a run is followed from the queue over its partial graphs to its end", asyn
     ["running", 0], ["running", 0], ["running", 3], ["running", 3], ["done", undefined], ["failed", undefined], ["cancelled", undefined],
   ]);
   assert.equal(heard[0].phase, "waiting, 1 before it");
-  assert.equal(heard[4].slug, "x-2");
+  assert.deepEqual([heard[4].slug, heard[4].note], ["x-2", "kept"]);
   assert.deepEqual([heard[5].error, heard[5].hint], ["no", "yes"]);
   assert.equal(feed.liveGraph(), "graph");
 });

@@ -14,10 +14,13 @@ import torch
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli import pipeline
+from circuit_tracer_cli.attribution import attribute
+from circuit_tracer_cli.attribution.offload import Offload
 from circuit_tracer_cli.attribution.targets import TokenReader
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
 from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.pipeline import TraceRequest
+from circuit_tracer_cli.planning import Choices
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.server import runs
 from circuit_tracer_cli.server.model import ModelRunner
@@ -275,6 +278,7 @@ def test_a_draft_shows_tokens_name_and_command(client: TestClient) -> None:
         ({"targets": ["no such word"]}, "targets", "no such word"),
         ({"targets": [" Austin", " Austin - Texas"]}, "targets", "mixed"),
         ({"targets": [" Austin - Austin"]}, "targets", "minus itself"),
+        ({"targets": ["\ud800"]}, "targets", "half a character"),
         ({"max_n_logits": 5000}, "settings", "1170"),
         ({"desired_logit_prob": 0}, "settings", "desired_logit_prob"),
         ({"slug": "../x"}, "slug", "can't name"),
@@ -314,8 +318,61 @@ def test_the_same_prompt_may_be_traced_again_and_keeps_its_annotations(client: T
     )
     assert saved.status_code == 200
     assert draft(client, prompt=OTHER, slug="again")["replaces"] is True
-    assert ended(client, started(client, body))["state"] == "done"
+    found = ended(client, started(client, body))
+    assert (found["state"], found["result"]["aside"], found["result"]["note"]) == ("done", None, None)
     assert client.get("/api/graphs/again").json()["qParams"]["pinnedIds"] == [pinned]
+
+
+def test_a_trace_that_loses_pins_says_where_they_are_kept(client: TestClient, folder: Path) -> None:
+    body = {"prompt": OTHER, "slug": "again", "max_feature_nodes": 40, "node_threshold": 0.9}
+    ended(client, started(client, body))
+    nodes = client.get("/api/graphs/again").json()["nodes"]
+    pins = [node["node_id"] for node in nodes]
+    headers = {"If-Match": "*"}
+    client.put("/api/graphs/again/annotations", json={"pinnedIds": pins}, headers=headers)
+    result = ended(client, started(client, {**body, "node_threshold": 0.3}))["result"]
+    left = client.get("/api/graphs/again").json()["qParams"]["pinnedIds"]
+    assert 0 < len(left) < len(pins)
+    assert result["aside"] == "again.json.bak"
+    assert result["aside"] in result["note"]
+    assert str(folder) not in result["note"]
+    assert json.loads((folder / result["aside"]).read_text())["qParams"]["pinnedIds"] == pins
+
+
+def test_every_prompt_is_planned_and_weights_are_back_before_the_next_run(
+    client: TestClient, model: ReplacementModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no memory is free, weights wait on the disk; nothing of that is in the command."""
+    planned: list[tuple[int, str]] = []
+    moved: list[int] = []
+    real_choose, real_restore = attribute.choose_places, Offload.restore
+
+    def choose(one: ReplacementModel, n_pos: int, **sizes: int) -> Choices:
+        found = real_choose(one, n_pos, **sizes)
+        planned.append((n_pos, found.offload))
+        return found
+
+    def restore(self: Offload) -> None:
+        moved.append(self.moved_bytes)
+        real_restore(self)
+
+    def size() -> int:
+        return sum(parameter.numel() for parameter in model.model.hf_model.parameters())  # type: ignore[attr-defined]
+
+    before = size()
+    monkeypatch.setattr(attribute, "choose_places", choose)
+    monkeypatch.setattr(Offload, "restore", restore)
+    monkeypatch.setattr("circuit_tracer_cli.attribution.places.available_memory", lambda device: 0)
+    for prompt in (PROMPT, OTHER):
+        found = ended(client, started(client, {"prompt": prompt, "max_feature_nodes": 5}))
+        assert found["state"] == "done", found["error"]
+        assert "--offload" not in found["result"]["command"]
+    edited = ended(client, started(client, {"prompt": PROMPT, "edits": ["0/1@1=off"]}, "/api/runs"))
+    assert edited["state"] == "done", edited["error"]
+    assert planned == [(len(model.tokenize(prompt)), "disk") for prompt in (PROMPT, OTHER)]
+    assert len(moved) == 2
+    assert min(moved) > 0
+    assert size() == before
 
 
 def test_a_name_taken_in_the_meantime_is_not_overwritten(

@@ -210,7 +210,7 @@ function createView(form, { change, start, close, copy }) {
     for (const [name, field] of fields) field.setDefault(about?.defaults[name]);
     const proposed = draft?.slug ?? draft?.problem?.proposal ?? "";
     slug.placeholder = proposed;
-    slugNote.textContent = draft?.replaces ? "replaces the graph of this prompt; pins and labels stay" : "";
+    slugNote.textContent = draft?.replaces ? "replaces the graph of this prompt; pins and labels stay as far as their nodes remain" : "";
     command.textContent = draft?.command ?? "";
     command.parentElement.hidden = !draft?.command;
     problem.replaceChildren(...problemLines(failure ?? draft?.problem, (name) => takeName(name)));

@@ -56,6 +56,12 @@ class TokenReader:
             return self._number(text)
         if self.tokenizer is None:
             raise BadTarget(f"target {text!r} needs a tokenizer", hint="give ids: id:123")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise BadTarget(
+                f"target {text!r} holds half a character (a lone surrogate)", hint="give whole text, or id:N"
+            ) from None
         tried = []
         for candidate in (text, " " + text):
             try:

@@ -13,7 +13,7 @@ from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM
 from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.graph_files import GraphFiles, aside_note
+from circuit_tracer_cli.cli.graph_files import GraphFiles
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.progress import progress_on
@@ -167,7 +167,7 @@ def _run_in_view(
             with progress_on(output, bars=bars) as progress:
                 graph = trace(request, Both(progress, live), partial, on_model=loaded.append)
             if viewer.runner is not None:
-                viewer.runner.adopt(loaded[0], str(graph.metadata["offload"]))
+                viewer.runner.adopt(loaded[0])
             written = files.write(graph)
         _say_what_came_out(graph, files, written, output, served=True)
         server.wait()
@@ -176,7 +176,7 @@ def _run_in_view(
 def _say_what_came_out(
     graph: Graph, files: GraphFiles, written: list[Path], output: Output, *, served: bool
 ) -> None:
-    from circuit_tracer_cli.export.annotations import is_aside
+    from circuit_tracer_cli.export.annotations import aside_note, is_aside
 
     for path in filter(is_aside, written):
         output.warn(aside_note(path))

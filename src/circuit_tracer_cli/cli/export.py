@@ -10,7 +10,6 @@ import typer
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
 from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.graph_files import aside_note
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import InvalidValue
@@ -50,7 +49,7 @@ def export(
     A raw graph is pruned first; a pruned one is taken as it is. Prints the paths of the files written.
     """
     from circuit_tracer_cli.export import FORMATS
-    from circuit_tracer_cli.export.annotations import is_aside
+    from circuit_tracer_cli.export.annotations import aside_note, is_aside
 
     output = Output(quiet=quiet)
     if format_ not in FORMATS:

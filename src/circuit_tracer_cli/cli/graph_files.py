@@ -88,8 +88,3 @@ class GraphFiles:
                 annotations=annotations,
             )
         return written
-
-
-def aside_note(path: Path) -> str:
-    """What to tell about a file that had annotations which the new one can't have."""
-    return f"the file in its place had annotations that don't fit this graph; it is kept as {path}"

@@ -64,6 +64,11 @@ def is_aside(path: Path) -> bool:
     return re.fullmatch(r"\.bak\d*", path.suffix) is not None
 
 
+def aside_note(path: Path) -> str:
+    """What to tell about a file that had annotations which the new one can't have."""
+    return f"the file in its place had annotations that don't fit this graph; it is kept as {path}"
+
+
 def _names(path: Path) -> Iterator[Path]:
     yield path.with_name(f"{path.name}.bak")
     yield from (path.with_name(f"{path.name}.bak{number}") for number in count(2))

@@ -81,7 +81,8 @@ class ModelRunner:
         is_busy: Don't load it; somebody uses one now and hands it over with `adopt`.
 
     Attributes:
-        offload: Where weights wait in a trace, as the plan for this machine has it.
+        reading: Held by who tokenises while the model may not be prepared yet. A fast tokenizer drops the padding and truncation
+            that its file asks for at its first call, which must not happen beside another; later calls change nothing.
     """
 
     def __init__(
@@ -92,14 +93,14 @@ class ModelRunner:
         is_busy: bool = False,
     ) -> None:
         self._request, self._model = request, model
-        self.offload = "none"
+        self.reading = threading.Lock()
         self._free = threading.Event()
         if not is_busy:
             self._free.set()
 
-    def adopt(self, model: ReplacementModel, offload: str = "none") -> None:
+    def adopt(self, model: ReplacementModel) -> None:
         """Takes a model that was loaded elsewhere, and that nobody else uses from now on."""
-        self._model, self.offload = model, offload
+        self._model = model
         self._free.set()
 
     @property
@@ -134,7 +135,9 @@ class ModelRunner:
             with offline_mode(self._request.offline):
                 plan = planned(self._request)[1]
                 self._model = load_model(self._request, progress, plan)
-            self.offload = plan.choices.offload
+        if self._model.tokenizer is not None:
+            with self.reading:
+                self._model.tokenizer.encode("a", add_special_tokens=False)
 
     def plan(self, body: object) -> Work:
         """See Runner."""
@@ -164,7 +167,8 @@ class ModelRunner:
                 f"the graph was made with {wanted.scan}, this server runs {scan_name(model)}",
                 hint=f"circuit-tracer serve DIR --transcoder-set {wanted.scan}",
             )
-        tokens = model.tokenize(wanted.prompt)
+        with self.reading:
+            tokens = model.tokenize(wanted.prompt)
         if wanted.prompt_tokens is not None and tokens.strings != wanted.prompt_tokens:
             raise ModelMismatch(
                 f"this model reads the prompt as {len(tokens)} other tokens than the graph has",

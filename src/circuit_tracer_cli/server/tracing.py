@@ -6,10 +6,10 @@ Importing this loads no torch.
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.errors import (
@@ -22,7 +22,7 @@ from circuit_tracer_cli.errors import (
     OutOfMemory,
 )
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
-from circuit_tracer_cli.pipeline import TraceRequest, check_values, model_folder, prompt_text
+from circuit_tracer_cli.pipeline import TraceRequest, check_one_kind, check_values, model_folder, prompt_text
 from circuit_tracer_cli.server.graphs import GraphFolder
 from circuit_tracer_cli.server.live import LiveStage, LiveTrace
 from circuit_tracer_cli.server.model import ModelRunner, scan_name
@@ -68,7 +68,6 @@ class Tracing:
 
     def __init__(self, runner: ModelRunner, graphs: GraphFolder, stage: LiveStage) -> None:
         self._runner, self._graphs, self._stage = runner, graphs, stage
-        self._reading = threading.Lock()
 
     def describe(self) -> dict[str, Any]:
         """What a page must know to ask: settings by default; a loaded model's longest prompt, and if it has a chat template."""
@@ -97,7 +96,7 @@ class Tracing:
                 return {**found, "slug": _named(wanted)}
             except InvalidValue as error:
                 return {**found, "problem": _problem("slug", error)}
-        with self._reading:
+        with self._runner.reading:
             try:
                 request = self._request(wanted, model)
                 tokens = self._tokens(request, model)
@@ -149,16 +148,18 @@ class Tracing:
         model = self._runner.model
         assert model is not None
         with memory_in_words(), torch.no_grad():
-            tokens = self._tokens(self._request(wanted, model), model)
+            with self._runner.reading:
+                tokens = self._tokens(self._request(wanted, model), model)
             run.phase("forward pass")
             logits = model.frozen_pass(tokens.ids).logits
         reader = TokenReader(model.tokenizer, len(logits))
         found = top_predictions(logits, reader.decode)
-        with self._reading:
+        with self._runner.reading:
             said = [{**entry, "target": _as_target(reader, entry["token"], entry["id"])} for entry in found]
         return {TOP_PREDICTIONS: said}
 
     def _trace(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
+        from circuit_tracer_cli.export.annotations import aside_note, is_aside
         from circuit_tracer_cli.export.viewer import export
         from circuit_tracer_cli.pipeline import trace_with
         from circuit_tracer_cli.server.partial import Both, PartialGraphs
@@ -176,7 +177,7 @@ class Tracing:
             slug = self._slug(wanted, ready.tokens, model, insist=False)
             command = self._command(request, wanted, slug)
             graph.metadata["command"] = command or ""
-            export(
+            written = export(
                 graph,
                 slug=slug,
                 directory=folder,
@@ -184,12 +185,18 @@ class Tracing:
                 edge_threshold=wanted.edge_threshold,
                 command=command,
             )
-        return {"slug": slug, "command": command}
+        aside = next(filter(is_aside, written), None)
+        return {
+            "slug": slug,
+            "command": command,
+            "aside": None if aside is None else aside.name,
+            "note": None if aside is None else aside_note(Path(aside.name)),
+        }
 
     def _prepared(self, wanted: TraceBody, model: ReplacementModel) -> Prepared:
         """Everything that can be judged before the work. Raises BadPrompt, BadTarget, InvalidValue."""
         request = self._request(wanted, model)
-        with self._reading:
+        with self._runner.reading:
             tokens = self._tokens(request, model)
             self._check_targets(request, model)
         self._check_values(request, model)
@@ -197,8 +204,7 @@ class Tracing:
 
     def _request(self, wanted: TraceBody, model: ReplacementModel) -> TraceRequest:
         base = self._runner.request or _request_of(model)
-        request = wanted.request(base)
-        return replace(request, offload=self._runner.offload) if request.offload == "auto" else request
+        return wanted.request(base)
 
     def _tokens(self, request: TraceRequest, model: ReplacementModel) -> Tokens:
         return model.tokenize(prompt_text(request, model.tokenizer))
@@ -206,8 +212,7 @@ class Tracing:
     def _check_targets(self, request: TraceRequest, model: ReplacementModel) -> None:
         from circuit_tracer_cli.attribution.targets import TokenReader
 
-        if len({" - " in target for target in request.targets}) > 1:
-            raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+        check_one_kind(request.targets)
         TokenReader(model.tokenizer, model.model.shape.d_vocab).check(request.targets)
 
     def _check_values(self, request: TraceRequest, model: ReplacementModel) -> None:
@@ -252,9 +257,7 @@ class Tracing:
         """The command that makes the same file; None where the transcoders can't be named in one."""
         if not request.transcoder_set:
             return None
-        base = self._runner.request
-        given = replace(request, offload="auto" if base is None else base.offload)
-        return command_line(given, wanted, slug, self._graphs.root)
+        return command_line(request, wanted, slug, self._graphs.root)
 
 
 @contextmanager
