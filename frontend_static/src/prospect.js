@@ -15,14 +15,12 @@ export function createProspect(api, { onChange, later = setTimeout, soon = clear
   let timer = 0;
   let body = null;
   let predicted = "";
-  let run = null;
+  const predictor = createPredictor(api, (milliseconds) => new Promise((resolve) => later(resolve, milliseconds)));
 
   function set(patch) {
     found = Object.freeze({ ...found, ...patch });
     onChange(found);
   }
-
-  const rest = (milliseconds) => new Promise((resolve) => later(resolve, milliseconds));
 
   function ask(next, { now = false } = {}) {
     body = next;
@@ -35,7 +33,7 @@ export function createProspect(api, { onChange, later = setTimeout, soon = clear
   function pause() {
     latest += 1;
     soon(timer);
-    drop();
+    predictor.drop();
   }
 
   async function look(mine) {
@@ -57,31 +55,45 @@ export function createProspect(api, { onChange, later = setTimeout, soon = clear
     }
   }
 
-  /** The next tokens, in the queue of the model: they come when it has nothing better to do. */
   async function predict(mine, said) {
-    drop();
-    set({ thinking: "The likeliest next tokens …" });
-    await rest(PREDICTION_PAUSE);
-    if (mine !== latest) return;
-    let now = await api.traces.predict(body);
-    run = now.id;
-    while (["queued", "running"].includes(now.state)) {
-      const busy = now.ahead > 0 || (now.state === "queued" && now.phase !== "starting");
-      set({ thinking: busy ? "The likeliest next tokens come when the model is free …" : "The likeliest next tokens …" });
-      await rest(POLL);
-      if (mine !== latest) return;
-      now = await api.runs.read(now.id);
-    }
-    run = null;
-    if (mine !== latest) return;
+    const run = await predictor.ask(body, { isWanted: () => mine === latest, say: (thinking) => set({ thinking }) });
+    if (run === null) return;
     predicted = said;
-    set({ predictions: now.result?.top_predictions ?? null, thinking: now.error?.error ?? "" });
+    set({ predictions: run.result?.top_predictions ?? null, thinking: run.error?.error ?? "" });
   }
+
+  return Object.freeze({ ask, pause, found: () => found });
+}
+
+/**
+ * The next tokens, in the queue of the model: they come when it has nothing better to do. `ask` gives the run at its end, null where it is
+ * no longer wanted; `say(text)` hears why it takes time. `drop()` cancels the run that is under way.
+ */
+function createPredictor(api, rest) {
+  let run = null;
 
   function drop() {
     if (run !== null) api.runs.cancel(run).catch(() => {});
     run = null;
   }
 
-  return Object.freeze({ ask, pause, found: () => found });
+  async function ask(body, { isWanted, say }) {
+    drop();
+    say("The likeliest next tokens …");
+    await rest(PREDICTION_PAUSE);
+    if (!isWanted()) return null;
+    let now = await api.traces.predict(body);
+    run = now.id;
+    while (["queued", "running"].includes(now.state)) {
+      const busy = now.ahead > 0 || (now.state === "queued" && now.phase !== "starting");
+      say(busy ? "The likeliest next tokens come when the model is free …" : "The likeliest next tokens …");
+      await rest(POLL);
+      if (!isWanted()) return null;
+      now = await api.runs.read(now.id);
+    }
+    run = null;
+    return isWanted() ? now : null;
+  }
+
+  return Object.freeze({ ask, drop });
 }

@@ -10,7 +10,7 @@ const ALL = Object.freeze({ kept: null, alive: null });
 
 /** Follows the store until the returned function is called. */
 export function followPruning(store) {
-  let [loaded, sent, result, timer] = [null, null, ALL, 0];
+  let [loaded, sent, result] = [null, null, ALL];
   const client = pruningClient({
     onPruned(reply) {
       if (sent !== loaded.links || reply.nodes !== store.get("threshold") || reply.links !== store.get("edgeThreshold")) return;
@@ -20,6 +20,7 @@ export function followPruning(store) {
     onCurve: (axis, points) => store.set({ curves: Object.freeze({ ...store.get("curves"), [axis]: points }) }),
     onFailed: (problem) => store.set({ pruningProblem: problem }),
   });
+  const trace = curvesWhenSettled(store, client);
 
   function load() {
     const base = fileGraph(store.get("graph"));
@@ -31,8 +32,7 @@ export function followPruning(store) {
       store.set({ pruningProblem: null, curves: Object.freeze({ nodes: [], links: [] }) });
     }
     apply({});
-    run();
-    trace();
+    follow();
   }
 
   /** The links are handed over when a pruning is wanted for the first time. */
@@ -54,40 +54,42 @@ export function followPruning(store) {
     client.prune(store.get("threshold"), store.get("edgeThreshold"));
   }
 
-  function apply(more) {
-    const graph = store.get("graph");
-    if (!graph) return;
-    const pinned = store.get("pinned");
-    const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
-    const before = store.get("visible");
-    const same = before?.length === found.length && found.every((byte, index) => byte === before[index]);
-    const visible = same ? before : found;
-    store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned), ...more });
+  function follow() {
+    run();
+    trace(loaded);
   }
 
-  function trace() {
-    window.clearTimeout(timer);
-    if (!store.get("pruningOpen") || !loaded) return;
-    const limit = maxThreshold(loaded);
-    timer = window.setTimeout(
-      () => client.curves(store.get("threshold"), store.get("edgeThreshold"), { nodes: steps(limit), links: steps(1) }),
-      SETTLED,
-    );
-  }
-
+  const apply = (more) => showResult(store, result, more);
   const disposers = [
     store.subscribe(["graph"], load),
-    store.subscribe(["threshold", "edgeThreshold"], () => {
-      run();
-      trace();
-    }),
-    store.subscribe(["pruningOpen"], () => {
-      run();
-      trace();
-    }),
+    store.subscribe(["threshold", "edgeThreshold"], follow),
+    store.subscribe(["pruningOpen"], follow),
     store.subscribe(["pinned", "hidden"], () => apply({})),
   ];
   return () => disposers.forEach((dispose) => dispose());
+}
+
+/** Puts what a pruning left into the store, with `more`. */
+function showResult(store, result, more) {
+  const graph = store.get("graph");
+  if (!graph) return;
+  const pinned = store.get("pinned");
+  const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
+  const before = store.get("visible");
+  const same = before?.length === found.length && found.every((byte, index) => byte === before[index]);
+  const visible = same ? before : found;
+  store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned), ...more });
+}
+
+/** Asks for a graph's curves when the sliders have come to rest, while they are looked at. */
+function curvesWhenSettled(store, client) {
+  let timer = 0;
+  return (graph) => {
+    window.clearTimeout(timer);
+    if (!store.get("pruningOpen") || !graph) return;
+    const at = { nodes: steps(maxThreshold(graph)), links: steps(1) };
+    timer = window.setTimeout(() => client.curves(store.get("threshold"), store.get("edgeThreshold"), at), SETTLED);
+  };
 }
 
 /** Whether a threshold is below its end. */

@@ -56,15 +56,18 @@ export function differenceControls(store) {
     open.hidden = Boolean(pair);
     chosen.hidden = !pair;
     if (!pair) return;
-    choices.forEach((select, side) => {
-      select.replaceChildren(
-        ...all.map((node) => h("option", { value: node.id }, `${tokenLabel(node.logitToken || node.id, 20)} · ${percent(node.probability)}`)),
-      );
-      select.value = (side === 0 ? pair.a : pair.b).id;
-    });
+    choices.forEach((select, side) => offer(select, all, side === 0 ? pair.a : pair.b));
   }
 
   store.subscribe(["graph", "difference"], render);
   render();
   return element;
+}
+
+/** Lets the select choose among the outputs, with one of them chosen. */
+function offer(select, all, chosen) {
+  select.replaceChildren(
+    ...all.map((node) => h("option", { value: node.id }, `${tokenLabel(node.logitToken || node.id, 20)} · ${percent(node.probability)}`)),
+  );
+  select.value = chosen.id;
 }
