@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from circuit_tracer_cli.server.serve import Server, serve
+from tests.server.builders import free_port
 
 from .graphs import write_features, write_graphs
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Playwright
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -61,14 +62,20 @@ class Viewer:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    if _CHROMIUM is None:
+def playwright() -> Iterator[Playwright]:
+    """The one engine of a process; a second can't be started beside it."""
+    library = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
+    if CHROMIUM is None:
         pytest.skip("chromium isn't installed")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
-        yield browser
-        browser.close()
+    with library.sync_playwright() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def viewer(browser: Browser, tmp_path: Path) -> Iterator[Viewer]:
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     page = context.new_page()
     page.set_default_timeout(20_000)
-    with serve(graphs, features_dir=features, port=0, labels_dir=tmp_path / "labels") as server:
+    with serve(graphs, features_dir=features, port=free_port(), labels_dir=tmp_path / "labels") as server:
         shown = Viewer(page, server, graphs)
         watch(shown)
         yield shown

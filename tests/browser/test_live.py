@@ -11,6 +11,7 @@ import pytest
 
 from circuit_tracer_cli.server.live import LiveTrace
 from circuit_tracer_cli.server.serve import Server, serve
+from tests.server.builders import free_port
 
 from .graphs import demo, write_graphs
 
@@ -68,7 +69,7 @@ def trace(browser: Browser, tmp_path: Path) -> Iterator[Trace]:
     page = context.new_page()
     page.set_default_timeout(20_000)
     live = LiveTrace("growing", "<bos> Dallas is")
-    with serve(folder, port=0, live=live, labels_dir=tmp_path / "labels") as server:
+    with serve(folder, port=free_port(), live=live, labels_dir=tmp_path / "labels") as server:
         shown = Trace(page, server, live, folder)
         page.on("pageerror", lambda error: shown.complaints.append(str(error)))
         page.on("console", lambda line: line.type == "error" and shown.complaints.append(line.text))

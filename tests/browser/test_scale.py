@@ -5,18 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import math
-import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from benchmarks.large_graph import synthetic_graph
 from benchmarks.viewer import FLAGS
 
 from circuit_tracer_cli.server.serve import serve
+from tests.server.builders import free_port
 
-from .conftest import Viewer, watch
+from .conftest import CHROMIUM, Viewer, watch
 from .test_painting import lose_webgl
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Playwright
 
 SIZES = {"100,000": (2_000, 100_000), "1,000,000": (10_000, 1_000_000)}
 _READ_GRAPH = """async () => {
@@ -75,22 +78,20 @@ _COUNT_INK = """async (png) => {
     params=["100,000", pytest.param("1,000,000", marks=pytest.mark.long)],
     ids=lambda name: name,
 )
-def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
+def large(
+    request: pytest.FixtureRequest, playwright: Playwright, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Viewer]:
     """One page with a large graph. It may ask nobody else for anything, and log no error."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("chromium isn't installed")
     folder = tmp_path_factory.mktemp("large")
     graph = synthetic_graph(*SIZES[request.param])
     (folder / "large.json").write_text(json.dumps(graph, separators=(",", ":")))
     del graph
-    with pytest.MonkeyPatch.context() as patch, playwright.sync_playwright() as engine:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CIRCUIT_TRACER_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        browser = engine.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(60_000)
-        with serve(folder, port=0, labels_dir=folder / "labels") as server:
+        with serve(folder, port=free_port(), labels_dir=folder / "labels") as server:
             viewer = Viewer(page, server, folder)
             watch(viewer)
             page.goto(f"{server.url}?slug=large")

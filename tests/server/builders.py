@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -81,3 +82,9 @@ def make_page(folder: Path) -> Path:
     (folder / "index.html").write_text("<!doctype html><title>page</title>")
     (folder / "src" / "main.js").write_text("export {};")
     return folder
+
+
+def free_port() -> int:
+    """A port of its own for a test that stops its server: tests beside it take the first free ones from 8041 on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -23,7 +23,7 @@ from circuit_tracer_cli import viewer_files
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
 from circuit_tracer_cli.server.serve import serve
 
-from .builders import make_page, write_graph
+from .builders import free_port, make_page, write_graph
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -43,7 +43,7 @@ def get(url: str) -> tuple[int, bytes]:
 
 
 def test_a_round_over_a_socket(data_dir: Path, page: Path) -> None:
-    with serve(data_dir, page, port=0) as server:
+    with serve(data_dir, page, port=free_port()) as server:
         assert server.url == f"http://127.0.0.1:{server.port}/"
         assert get(f"{server.url}healthz")[0] == 200
         assert get(server.url) == (200, (page / "index.html").read_bytes())
