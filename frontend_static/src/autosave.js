@@ -6,6 +6,7 @@ import { completePositions } from "./supernodes.js";
 
 const PAUSE = 500;
 const RETRY = 4000;
+const SAVED = ["pinned", "supernodes", "labels", "positions", "notes", "linkType", "selected", "hidden", "threshold", "edgeThreshold"];
 
 /**
  * Watches the store and saves through `save(slug, etag, params, options) -> etag`.
@@ -21,27 +22,6 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
 
   const dirty = () => store.get("edits") !== savedEdits;
   const report = (kind, message = "") => store.set({ saving: { kind, message } });
-  function params() {
-    const [state, graph] = [snapshot(), store.get("graph")];
-    return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
-  }
-  const snapshot = () =>
-    Object.fromEntries(
-      [
-        "pinned",
-        "supernodes",
-        "labels",
-        "positions",
-        "notes",
-        "linkType",
-        "selected",
-        "hidden",
-        "threshold",
-        "edgeThreshold",
-        "difference",
-        "otherParams",
-      ].map((key) => [key, store.get(key)]),
-    );
 
   function schedule(delay) {
     forget(timer);
@@ -62,7 +42,7 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
     const [edits, target] = [store.get("edits"), store.get("slug")];
     report("saving");
     try {
-      const etag = await save(target, store.get("etag"), params(), options);
+      const etag = await save(target, store.get("etag"), paramsOf(store), options);
       if (store.get("slug") === target) {
         savedEdits = edits;
         store.set({ etag, saving: { kind: dirty() ? "pending" : "saved", message: "" } });
@@ -102,4 +82,11 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
   });
 
   return Object.freeze({ dispose, flush, settle, overwrite, dirty });
+}
+
+/** The shown graph's annotations as its file keeps them. */
+function paramsOf(store) {
+  const graph = store.get("graph");
+  const state = Object.fromEntries([...SAVED, "difference", "otherParams"].map((key) => [key, store.get(key)]));
+  return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
 }

@@ -55,8 +55,9 @@ export function createFollower(store, api, autosave, page, clock = {}) {
       current = null;
       store.set({ tracing: null });
       await page.refreshList();
-      if (now.state === "done" && wanted) await showing.finished(now.slug ?? slug, shown !== null);
-      if (now.note) store.set({ notice: capital(now.note) });
+      const stays = now.state === "done" && wanted && (await showing.finished(now.slug ?? slug, shown !== null));
+      const notice = [stays, now.note && capital(now.note)].filter(Boolean).join(" ");
+      if (notice) store.set({ notice });
       if (now.state === "failed" && trace.onFailed) trace.onFailed(now);
       if (trace.run && ["failed", "cancelled"].includes(now.state) && shown && store.get("slug") === shown) await page.home(before);
       if (waiting.length > 0) follow(...waiting.shift());
@@ -74,7 +75,7 @@ export function createFollower(store, api, autosave, page, clock = {}) {
   });
 }
 
-/** Puts what a trace has made on the page: `partial(json)` as it grows, `finished(slug, wasShown)` at its end. */
+/** Puts what a trace has made on the page: `partial(json)` as it grows, `finished(slug, wasShown)` at its end, which says why where it doesn't. */
 function createShowing(store, api, autosave, page) {
   function partial(json) {
     const { slug } = json.metadata;
@@ -86,10 +87,12 @@ function createShowing(store, api, autosave, page) {
 
   async function finished(slug, wasShown) {
     if (slug !== store.get("slug") && !(await autosave.settle()))
-      return store.set({ notice: `${slug} is traced: choose it at the top. The page stays here, as edits aren't saved yet.` });
+      return `${slug} is traced: choose it at the top. The page stays here, as edits aren't saved yet.`;
     const goesOn = wasShown && store.get("slug") === slug;
-    if (!goesOn || store.get("edits") === 0)
-      return page.open(slug, goesOn && store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
+    if (!goesOn || store.get("edits") === 0) {
+      await page.open(slug, goesOn && store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});
+      return null;
+    }
     try {
       const { graph, params, etag } = await loadGraph(api, slug);
       const { otherParams, ...theirs } = fromParams(params);
@@ -97,9 +100,11 @@ function createShowing(store, api, autosave, page) {
       page.renew(graph, etag, { ...mergedAnnotations(ours, theirs), otherParams });
       await autosave.flush();
     } catch (error) {
-      return page.report(error);
+      page.report(error);
+      return null;
     }
     await page.readProposedLabels(slug);
+    return null;
   }
 
   return Object.freeze({ partial, finished });

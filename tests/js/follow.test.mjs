@@ -23,7 +23,7 @@ globalThis.document = {
 };
 
 const growing = (version) => ({ state: "running", run: "r", slug: "new", phase: "rows", done: version, total: 4, seconds: 1, version });
-const DONE = { state: "done", result: { slug: "new" } };
+const DONE = { state: "done", result: { slug: "new", note: "two pins are gone" } };
 const settled = () => new Promise((resolve) => setTimeout(resolve));
 
 /** A page on the graph `old` that has started the trace of `new`; `answers` of its saves, and what the page has done. */
@@ -86,7 +86,7 @@ test("edits that can't be saved keep the page on their graph, until the end and 
   await turn({ state: "done" });
   assert.deepEqual(did, []);
   assert.deepEqual([store.get("slug"), store.get("pinned"), autosave.dirty()], ["old", ["0_5_1"], true]);
-  assert.match(store.get("notice"), /^new is traced: choose it at the top/);
+  assert.match(store.get("notice"), /^new is traced: choose it at the top.* saved yet\. Two pins are gone$/);
 });
 
 test("a save under way is waited for", async () => {
