@@ -27,6 +27,23 @@ export function readDifference(graph, text) {
   return null;
 }
 
+/**
+ * What must be known before the difference of `{a, b}` is believed: pruning goes by probability, so that a file can hold few links into
+ * the less likely output, or none. Null where both have as many.
+ */
+export function differenceCaveat(graph, { a, b }) {
+  const base = fileGraph(graph);
+  const [into, from] = [a, b].map((node) => [...base.inputs(node.index)].length);
+  if (into === from) return null;
+  const [name, other] = [a, b].map((node) => `“${tokenLabel(node.logitToken || node.id)}”`);
+  const traced = `circuit-tracer attribute --target "${a.logitToken.trim()} - ${b.logitToken.trim()}" traces the difference itself.`;
+  const empty = into === 0 ? name : from === 0 ? other : null;
+  const said = empty
+    ? `This file holds no links into ${empty}: what stands here is the other output alone, and even its signs can mislead.`
+    : `This file holds ${into.toLocaleString("en")} links into ${name} and ${from.toLocaleString("en")} into ${other}; those that were pruned away are missing here.`;
+  return { isEmpty: empty !== null, text: `${said} ${traced}` };
+}
+
 function wordFor(graph, node) {
   const word = node.logitToken;
   const alike = outputs(graph).filter((other) => other.logitToken === word || other.id === word);

@@ -39,7 +39,11 @@ export function useKeyboard(store, commands) {
     t: () => toggleTheme(store),
     u: store.undo,
     U: store.redo,
-    Escape: () => (store.get("grouping") ? cancelGrouping(store) : select(store, null)),
+    Escape: () => {
+      if (store.get("grouping")) cancelGrouping(store);
+      else if (store.get("pruningOpen")) store.set({ pruningOpen: false });
+      else select(store, null);
+    },
   };
 
   let held = false;

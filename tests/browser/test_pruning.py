@@ -176,3 +176,15 @@ def test_a_large_graph_is_pruned_in_a_worker(viewer: Viewer) -> None:
     with viewer.page.expect_worker(lambda worker: "pruning-worker" in worker.url):
         viewer.open("large", pruningThreshold="0.7", edgeThreshold="0.8")
     expect(viewer.page.locator(".counts")).to_contain_text(f"{len(theirs['links']):,} of ")
+
+
+def test_escape_closes_the_strip_wherever_the_focus_is(viewer: Viewer) -> None:
+    """Showing everything disables the button that has the focus."""
+    viewer.open()
+    selected = viewer.selected()
+    viewer.page.keyboard.press("r")
+    viewer.page.keyboard.press("PageDown")
+    viewer.page.get_by_role("button", name="Show everything").click()
+    viewer.page.keyboard.press("Escape")
+    expect(viewer.page.locator("#prune")).to_be_hidden()
+    assert viewer.selected() == selected

@@ -145,7 +145,7 @@ def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
         (("--graph", "g.json", "--supernode", "Texas", "--factor", "big"), 2, "factor 'big'"),
         (("--graph", "none.json", "--supernode", "Texas"), 1, "none.json"),
         (("--plan", "none.json"), 1, "none.json"),
-        (("--plan", "g.json"), 1, "no plan"),
+        (("--plan", "g.json"), 1, "some other JSON"),
         (("--plan", "half.plan"), 1, "isn't valid JSON"),
         (("--plan", "void.plan"), 1, "isn't valid JSON"),
         (("--plan", "empty.plan"), 1, "names no edit"),

@@ -53,7 +53,7 @@ def test_tensors_in_edits_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"format": "other"}, "no plan"),
+        ({"format": "other"}, "some other JSON"),
         ({"format_version": 2}, "format_version 2"),
         ({"edit": []}, "unknown part 'edit'"),
         ({"prompt": 5}, "prompt is no text"),

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { outputs, readDifference, withDifference, writeDifference } from "../../frontend_static/src/difference.js";
+import { differenceCaveat, outputs, readDifference, withDifference, writeDifference } from "../../frontend_static/src/difference.js";
 import { parseGraph } from "../../frontend_static/src/graph.js";
 import { indexLinks } from "../../frontend_static/src/links.js";
 import { strongestPaths } from "../../frontend_static/src/paths.js";
@@ -100,4 +100,19 @@ test("a pruned graph keeps the difference's links with either of those behind th
   assert.equal(visible.at(-1), 1);
   const pruned = prunedGraph(graph, { kept, alive }, visible);
   assert.deepEqual(linksOf(pruned, pruned.inputs(graph.nodes.length - 1)), [["0_5_1", 1]]);
+});
+
+test("a difference from which links are missing says so", () => {
+  const graph = twoOutputs();
+  const [a, b] = outputs(graph);
+  const none = { ...graph, inputs: (index) => (index === b.index ? [] : graph.inputs(index)) };
+  const empty = differenceCaveat(none, { a, b });
+  assert.equal(empty.isEmpty, true);
+  assert.match(empty.text, new RegExp(`no links into “${b.logitToken.trim()}”`));
+  assert.match(empty.text, /--target "/);
+  const uneven = differenceCaveat(graph, { a, b });
+  assert.equal(uneven.isEmpty, false);
+  assert.match(uneven.text, /2 links into “Dallas” and 3 into “Austin”/);
+  const equal = { ...graph, inputs: () => [0, 1] };
+  assert.equal(differenceCaveat(equal, { a, b }), null);
 });

@@ -2,7 +2,7 @@
 
 import { setDifference } from "../actions.js";
 import { h } from "../dom.js";
-import { outputs, readDifference, writeDifference } from "../difference.js";
+import { differenceCaveat, outputs, readDifference, writeDifference } from "../difference.js";
 import { percent, tokenLabel } from "../format.js";
 
 export function differenceControls(store) {
@@ -36,7 +36,12 @@ export function differenceControls(store) {
     },
     "×",
   );
-  const chosen = h("span", { class: "difference", role: "group", "aria-label": "Difference of outputs" }, choices[0], "−", choices[1], close);
+  const caveat = h("span", { class: "difference-caveat", role: "img", hidden: true }, "⚠");
+  const chosen = h(
+    "span",
+    { class: "difference", role: "group", "aria-label": "Difference of outputs" },
+    ...[choices[0], "−", choices[1], caveat, close],
+  );
   const element = h("span", { class: "difference-controls" }, open, chosen);
 
   /** Choosing what the other side holds changes the sides. */
@@ -56,6 +61,10 @@ export function differenceControls(store) {
     open.hidden = Boolean(pair);
     chosen.hidden = !pair;
     if (!pair) return;
+    const warning = differenceCaveat(graph, pair);
+    caveat.hidden = !warning?.isEmpty;
+    caveat.title = warning?.text ?? "";
+    caveat.setAttribute("aria-label", caveat.title);
     choices.forEach((select, side) => offer(select, all, side === 0 ? pair.a : pair.b));
   }
 

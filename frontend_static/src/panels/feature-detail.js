@@ -4,6 +4,7 @@ import { select, setLabel, togglePin } from "../actions.js";
 import { raise } from "../arrangement.js";
 import { editInPlace, glyph, h } from "../dom.js";
 import { influenceTitle, nodeLabel, nodePlace, number, ownInfluence, percent, percentile, showToken, tokenLabel } from "../format.js";
+import { differenceCaveat } from "../difference.js";
 import { neuronpediaAddress } from "../neuronpedia.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
@@ -41,7 +42,7 @@ export function featureDetail(element, store, { features, attributes }) {
     shown = node;
     if (!node) return body.replaceChildren(emptyState());
     const head = heading(store, node);
-    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...nodeSummary(store, node), all(node));
+    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...caveats(store, node), ...nodeSummary(store, node), all(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
     body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])), all(node));
@@ -161,6 +162,15 @@ function isProposed(store, node) {
 function proposedMark() {
   const title = "Made from examples and promoted tokens. How to read it";
   return h("button", { class: "link-button", type: "button", title, onclick: () => showHelp("help-labels") }, "proposed label");
+}
+
+/** What stands in the way of believing the links of a difference. */
+function caveats(store, node) {
+  if (!node.difference) return [];
+  const graph = store.get("graph");
+  const [a, b] = [node.difference.a, node.difference.b].map((id) => graph.node(id));
+  const caveat = differenceCaveat(graph, { a, b });
+  return caveat ? [h("p", { class: caveat.isEmpty ? "caveat" : "muted caveat" }, caveat.text)] : [];
 }
 
 function explanation(node) {

@@ -120,6 +120,8 @@ def _write(
     if destination is not None:
         graph.metadata[REPORT] = stored
         write_graph(graph, destination)
+        if destination != STREAM:
+            output.note(f"written      {destination}")
     if save is not None:
         save_report(Path(save), stored)
         output.note(f"written      {save}")

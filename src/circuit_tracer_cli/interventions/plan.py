@@ -81,7 +81,9 @@ def plan_from_json(content: str | bytes) -> Plan:
             f"the plan isn't valid JSON: {error}", hint="`intervene --save-plan FILE` writes one"
         ) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise BadIntervention("the plan is no plan", hint=f'it is a JSON object with "format": "{FORMAT}"')
+        raise BadIntervention(
+            "the plan is some other JSON", hint=f'it is a JSON object with "format": "{FORMAT}"'
+        )
     if values.get("format_version") != FORMAT_VERSION:
         raise BadIntervention(
             f"the plan has format_version {values.get('format_version')!r}, known is {FORMAT_VERSION}",

@@ -189,7 +189,8 @@ def _runner(model: ReplacementModel | Runner) -> Runner:
 def _folder(path: str | Path, what: str) -> Path:
     folder = Path(path)
     if not folder.is_dir():
-        raise MissingFile(f"the {what} {str(path)!r} doesn't exist", "name an existing folder")
+        wrong = "is a file" if folder.exists() else "doesn't exist"
+        raise MissingFile(f"the {what} {str(path)!r} {wrong}", "name an existing folder")
     return folder.resolve()
 
 
