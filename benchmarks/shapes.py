@@ -75,6 +75,7 @@ def llama(shape: Shape) -> Any:
         num_key_value_heads=shape.n_kv_heads,
         head_dim=shape.d_head,
         intermediate_size=shape.d_mlp,
+        max_position_embeddings=8192,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=1,
