@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,18 +42,19 @@ class _Proxy(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
         host = f"127.0.0.1:{self.target}" if self.rewrites_host else self.headers["Host"]
-        upstream = http.client.HTTPConnection("127.0.0.1", self.target, timeout=20)
-        upstream.request(self.command, path or "/", body or None, {**headers, "Host": host})
-        reply = upstream.getresponse()
-        content = reply.read()
-        self.send_response_only(reply.status)
-        for name, value in reply.getheaders():
-            if name.lower() not in _HOP_BY_HOP:
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-        upstream.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.target, timeout=20)) as upstream:
+            upstream.request(self.command, path or "/", body or None, {**headers, "Host": host})
+            reply = upstream.getresponse()
+            content = reply.read()
+        # A page that is reloaded or closed no longer waits for what it asked for.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response_only(reply.status)
+            for name, value in reply.getheaders():
+                if name.lower() not in _HOP_BY_HOP:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
     do_GET = do_PUT = do_POST = _pass_on
 
