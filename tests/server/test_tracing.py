@@ -18,7 +18,7 @@ from circuit_tracer_cli.attribution import attribute
 from circuit_tracer_cli.attribution.offload import Offload
 from circuit_tracer_cli.attribution.targets import TokenReader
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
-from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.pipeline import TraceRequest
 from circuit_tracer_cli.planning import Choices
 from circuit_tracer_cli.replacement import ReplacementModel

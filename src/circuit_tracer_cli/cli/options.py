@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
+
 OUTPUT, VIEWER = "Output", "Viewer"
 
-NODE_THRESHOLD, EDGE_THRESHOLD = 0.8, 0.98
 DEFAULT_PORT = 8041
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_DIRECTORY = "graph_files"

@@ -25,9 +25,10 @@ from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, Q
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
-from circuit_tracer_cli.graph.prune import EDGE_THRESHOLD, NODE_THRESHOLD, pruned_graph
+from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.pipeline import TraceRequest
 from circuit_tracer_cli.server.fields import flag, number, record, text, texts, whole
 
 MOST_TARGETS, MOST_COUNT = 256, 1 << 30
 _DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TraceRequest)}
 SETTINGS = ("max_n_logits", "desired_logit_prob", "max_feature_nodes", "batch_size")
-NODE_THRESHOLD, EDGE_THRESHOLD = 0.8, 0.98  # those of graph.prune, which needs torch; a test compares them
 _OPTIONS = (
     ("model", "-m"), ("system", "--system"), ("prefill", "--prefill"), ("max_n_logits", "--max-n-logits"),
     ("desired_logit_prob", "--desired-logit-prob"), ("max_feature_nodes", "--max-feature-nodes"),
