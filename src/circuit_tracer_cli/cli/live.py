@@ -6,23 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from circuit_tracer_cli.errors import CircuitTracerError
-
 if TYPE_CHECKING:
     from circuit_tracer_cli.server.live import LiveTrace
 
 
 @contextmanager
 def told(live: LiveTrace) -> Iterator[None]:
-    """Around the work: the page learns how it ended. An interruption ends the server at once."""
+    """Around the work: the page learns how it ended, before the server goes too. An interruption ends the server at once."""
+    from circuit_tracer_cli.server.partial import ended
+
     try:
-        yield
-    except CircuitTracerError as error:
-        live.fail(error.message, error.hint)
+        with ended(live, "the terminal that it runs in says more"):
+            yield
+    except Exception:
         live.farewell()
         raise
-    except Exception as error:
-        live.fail(f"the trace failed: {type(error).__name__}", "the terminal that it runs in says more")
-        live.farewell()
-        raise
-    live.finish()

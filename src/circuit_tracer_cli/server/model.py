@@ -129,12 +129,11 @@ class ModelRunner:
         while not self._free.wait(_LOOK_SECONDS):
             progress.advance(0)
         if self._model is None:
-            from circuit_tracer_cli.pipeline import load_model, offline_mode, planned
+            from circuit_tracer_cli.pipeline import load_model, offline_mode
 
             assert self._request is not None
             with offline_mode(self._request.offline):
-                plan = planned(self._request)[1]
-                self._model = load_model(self._request, progress, plan)
+                self._model = load_model(self._request, progress)
         if self._model.tokenizer is not None:
             with self.reading:
                 self._model.tokenizer.encode("a", add_special_tokens=False)

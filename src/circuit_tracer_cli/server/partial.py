@@ -1,4 +1,4 @@
-"""What a page sees of a trace: its progress along with somebody else's, and the graph as it grows. Imports no torch."""
+"""What a page sees of a trace: its progress along with somebody else's, the graph as it grows, and the end. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import dataclasses
 import io
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from circuit_tracer_cli.errors import CircuitTracerError
 from circuit_tracer_cli.server.live import LiveTrace
+from circuit_tracer_cli.server.runs import Cancelled
 from circuit_tracer_cli.types import Progress
 
 if TYPE_CHECKING:
@@ -41,6 +44,28 @@ class Both:
         """Pass it on."""
         for listener in self._listeners:
             listener.note(message)
+
+
+@contextmanager
+def ended(live: LiveTrace, details: str) -> Iterator[None]:
+    """Around the work: pages learn how it ended, and whatever it raised goes on.
+
+    Args:
+        live: What they see of it.
+        details: Where to read more of an error that isn't one of ours.
+    """
+    try:
+        yield
+    except Cancelled:
+        live.cancel()
+        raise
+    except CircuitTracerError as error:
+        live.fail(error.message, error.hint)
+        raise
+    except Exception as error:
+        live.fail(f"the trace failed: {type(error).__name__}", details)
+        raise
+    live.finish()
 
 
 class PartialGraphs:
@@ -75,7 +100,7 @@ class PartialGraphs:
             return
         try:
             self._live.publish(self._graph_file(make()))
-        except Exception:
+        except Exception:  # whatever a preview can't do, the trace goes on
             self._broken = True
             _log.exception("the partial graph can't be shown")
         took = self._clock() - start

@@ -26,7 +26,7 @@ from circuit_tracer_cli.pipeline import TraceRequest, check_one_kind, check_valu
 from circuit_tracer_cli.server.graphs import GraphFolder
 from circuit_tracer_cli.server.live import LiveStage, LiveTrace
 from circuit_tracer_cli.server.model import ModelRunner, scan_name
-from circuit_tracer_cli.server.runs import Cancelled, Run, Work
+from circuit_tracer_cli.server.runs import Run, Work
 from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
 
 if TYPE_CHECKING:
@@ -125,18 +125,14 @@ class Tracing:
 
     def trace(self, body: object) -> Work:
         """The work that traces a request. Raises UsageError for one that can't be meant, as far as that is known by now."""
-        wanted = TraceBody.from_json(body)
-        if not wanted.prompt.strip():
-            raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+        wanted = _with_prompt(body)
         if self._runner.model is not None:
             self._prepared(wanted, self._runner.model)
         return lambda run: self._trace(wanted, run)
 
     def predictions(self, body: object) -> Work:
         """The work that finds the likeliest next tokens of a request's prompt. Raises as `trace`."""
-        wanted = TraceBody.from_json(body)
-        if not wanted.prompt.strip():
-            raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+        wanted = _with_prompt(body)
         return lambda run: self._predictions(wanted, run)
 
     def _predictions(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
@@ -162,7 +158,7 @@ class Tracing:
         from circuit_tracer_cli.export.annotations import aside_note, is_aside
         from circuit_tracer_cli.export.viewer import export
         from circuit_tracer_cli.pipeline import trace_with
-        from circuit_tracer_cli.server.partial import Both, PartialGraphs
+        from circuit_tracer_cli.server.partial import Both, PartialGraphs, ended
 
         model = self._runner.model
         assert model is not None
@@ -171,7 +167,7 @@ class Tracing:
         live = LiveTrace(ready.slug, ready.tokens.text, run=run.id)
         self._stage.trace = live
         partial = PartialGraphs(live, folder, wanted.node_threshold, wanted.edge_threshold)
-        with ended(live), memory_in_words():
+        with ended(live, "the server's log has the details"), memory_in_words():
             graph = trace_with(model, request, Both(run, live), partial)
             run.phase("writing the graph")
             slug = self._slug(wanted, ready.tokens, model, insist=False)
@@ -261,23 +257,6 @@ class Tracing:
 
 
 @contextmanager
-def ended(live: LiveTrace) -> Iterator[None]:
-    """Around the work: pages learn how it ended."""
-    try:
-        yield
-    except Cancelled:
-        live.cancel()
-        raise
-    except CircuitTracerError as error:
-        live.fail(error.message, error.hint)
-        raise
-    except Exception as error:
-        live.fail(f"the trace failed: {type(error).__name__}", "the server's log has the details")
-        raise
-    live.finish()
-
-
-@contextmanager
 def memory_in_words() -> Iterator[None]:
     """Around work on the model: raises OutOfMemory for what Python and torch raise when there is no memory left."""
     try:
@@ -291,6 +270,14 @@ def memory_in_words() -> Iterator[None]:
             "there is not enough memory for this prompt",
             "shorten it, or lower the number of feature nodes; circuit-tracer estimate says what a trace needs",
         ) from error
+
+
+def _with_prompt(body: object) -> TraceBody:
+    """The request that a body means. Raises BadPrompt for one without a prompt, and as `TraceBody.from_json`."""
+    wanted = TraceBody.from_json(body)
+    if not wanted.prompt.strip():
+        raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+    return wanted
 
 
 def _named(wanted: TraceBody) -> str:
