@@ -169,8 +169,10 @@ def test_a_cancelled_trace_leaves_nothing(
             nonlocal address
             address = f"/api/runs/{run_id}"
 
-        started(client, body)
-    assert ended(client, address)["state"] == "cancelled"
+        run = started(
+            client, body
+        )  # known here before the run itself, which may not have begun yet, has told its own
+    assert ended(client, run)["state"] == "cancelled"
     assert client.get("/api/live").json()["state"] == "cancelled"
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert ended(client, started(client, {**body, "max_feature_nodes": 5}))["state"] == "done"
