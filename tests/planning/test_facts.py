@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from circuit_tracer_cli.demo import model_dir
 from circuit_tracer_cli.errors import BadModel, CircuitTracerError, InvalidValue, ModelMismatch, UsageError
@@ -45,6 +47,16 @@ def test_a_prompt_that_is_not_known_yet_has_a_usual_length(tmp_path: Path) -> No
 def test_a_small_set_has_few_active_features() -> None:
     sizes = trace_sizes("demo", model_dir(), n_pos=11)
     assert sizes.active_per_position == pytest.approx(sizes.d_transcoder / 100)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gptj", "gpt_neox", "phi", "llama", "smollm3"])
+def test_parameters_follow_from_a_configuration(name: str) -> None:
+    """As for a model of the hub, of which no weights are here: the class's own defaults, built without memory."""
+    config = CONFIG_MAPPING[name]()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    values = {**config.to_dict(), "architectures": [type(model).__name__]}
+    assert from_sizes(values) == pytest.approx(model.num_parameters(), rel=0.03)
 
 
 def test_what_does_not_belong_together(tmp_path: Path) -> None:

@@ -136,11 +136,11 @@ def _elements(path: Path) -> int:
 
 
 def from_sizes(config: dict[str, Any]) -> int:
-    """Parameters of a decoder of these sizes, gated MLP assumed unless it is GPT-2 or GPT-NeoX."""
+    """Parameters of a decoder of these sizes."""
     from circuit_tracer_cli.backends.model_config import model_shape
 
     shape = model_shape(config)
-    matrices = 2 if config.get("model_type") in ("gpt2", "gpt_neox", "gptj") else 3
+    matrices = 3 if shape.parts.gated else 2
     experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
     mlp = matrices * shape.d_model * shape.d_mlp * experts
     attention = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)

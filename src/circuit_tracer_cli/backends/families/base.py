@@ -162,6 +162,7 @@ class Parts:
         v_interleaved: Whether query, key and value are stored together head by head (GPT-NeoX).
         o: The output projection of attention.
         mlp: The module that the transcoders replace.
+        gated: Whether it has a gate, and so three matrices instead of two.
         norm: RMS norms or layer norms.
         gain_offset: Added to a norm's stored weight to give its gain (Gemma: 1).
         parallel: Whether attention and MLP read the same stream; the name of the setting if a setting decides.
@@ -180,6 +181,7 @@ class Parts:
     v_interleaved: bool = False
     o: str = "self_attn.o_proj"
     mlp: str = "mlp"
+    gated: bool = True
     norm: NormKind = "rms"
     gain_offset: float = 0.0
     parallel: bool | str = False

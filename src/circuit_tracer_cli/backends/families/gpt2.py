@@ -12,6 +12,7 @@ PARTS = Parts(
     attn="attn",
     v="attn.c_attn",
     o="attn.c_proj",
+    gated=False,
     norm="layer",
 )
 

@@ -10,6 +10,7 @@ PARTS = Parts(
     v="attention.query_key_value",
     v_interleaved=True,
     o="attention.dense",
+    gated=False,
     norm="layer",
     parallel="use_parallel_residual",
 )

@@ -11,6 +11,7 @@ PARTS = Parts(
     attn="attn",
     v="attn.v_proj",
     o="attn.out_proj",
+    gated=False,
     norm="layer",
     parallel=True,
 )

@@ -6,6 +6,7 @@ PARTS = Parts(
     ln_final="model.final_layernorm",
     ln2="input_layernorm",
     o="self_attn.dense",
+    gated=False,
     norm="layer",
     parallel=True,
 )
