@@ -12,7 +12,7 @@ from circuit_tracer_cli.graph.edges import available_memory
 from circuit_tracer_cli.planning import Budget, Choices, TraceSizes, plan_memory
 from circuit_tracer_cli.planning.free import memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
-from circuit_tracer_cli.planning.sizes import usual_l0
+from circuit_tracer_cli.planning.sizes import of_model, usual_l0
 from circuit_tracer_cli.planning.spread import held_bytes
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.rows import WeightSource
@@ -48,13 +48,7 @@ def sizes_of(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature
     encoders, decoders = _weights(model)
     layers = range(transcoders.n_layers)
     return TraceSizes(
-        n_layers=shape.n_layers,
-        d_model=shape.d_model,
-        n_heads=shape.n_heads,
-        n_kv_heads=shape.n_kv_heads,
-        d_head=shape.d_head,
-        d_mlp=shape.d_mlp,
-        d_vocab=shape.d_vocab,
+        **of_model(shape),
         kind=transcoders.kind,
         d_transcoder=transcoders.d_transcoder,
         n_pos=n_pos,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuit_tracer_cli.errors import InvalidValue, UsageError
-from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, usual_l0
+from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, of_model, usual_l0
 
 _HEADER_LIMIT = 100_000_000
 _L0_IN_NAME = re.compile(r"(?:average_)?l0_(\d+(?:\.\d+)?)")
@@ -56,13 +56,7 @@ def trace_sizes(
     stored = set_shape.stored_dtype.itemsize
     kind: Literal["plt", "clt"] = set_shape.kind
     return TraceSizes(
-        n_layers=shape.n_layers,
-        d_model=shape.d_model,
-        n_heads=shape.n_heads,
-        n_kv_heads=shape.n_kv_heads,
-        d_head=shape.d_head,
-        d_mlp=shape.d_mlp,
-        d_vocab=shape.d_vocab,
+        **of_model(shape),
         kind=kind,
         d_transcoder=set_shape.d_transcoder,
         n_pos=min(DEFAULT_TOKENS, shape.n_ctx) if n_pos is None else n_pos,
