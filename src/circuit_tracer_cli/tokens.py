@@ -73,7 +73,9 @@ def ensure_tokenized(
     _check_vocabulary(given, d_vocab)
     ids, zeroed, notes = _with_prefix(given, tokenizer, model_name, d_vocab)
     if n_ctx is not None and len(ids) > n_ctx:
-        raise BadPrompt(f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}")
+        raise BadPrompt(
+            f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}", hint="shorten it"
+        )
     return Tokens(
         ids=torch.tensor(ids, dtype=torch.int64, device=device),
         strings=tuple(_text([token], tokenizer) for token in ids),

@@ -51,7 +51,10 @@ def trace_sizes(
     shape, set_shape = model_shape(config), described.shape
     check_agreement(shape, set_shape, str(model_folder))
     if n_pos is not None and n_pos > shape.n_ctx:
-        raise InvalidValue(f"a prompt has {n_pos} tokens, the model takes at most {shape.n_ctx}")
+        raise InvalidValue(
+            f"a prompt has {n_pos} tokens, the model takes at most {shape.n_ctx}",
+            hint=f"--tokens {shape.n_ctx}",
+        )
     width: int = 4 if dtype == "float32" else 2
     stored = set_shape.stored_dtype.itemsize
     kind: Literal["plt", "clt"] = set_shape.kind
