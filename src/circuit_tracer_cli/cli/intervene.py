@@ -87,10 +87,7 @@ def intervene(
         request = with_whole_prompt(request)
         wanted = replace(wanted, prompt=request.prompt)
         _check_edits(request, wanted, scan, generates=generate > 0)
-        from circuit_tracer_cli.interventions.generate import Sampling
-
-        drawn = Sampling(max_new_tokens=generate, temperature=temperature, seed=seed) if generate else None
-        experiment = _run(request, wanted, output, top_k, drawn)
+        experiment = _run(request, wanted, output, top_k, _sampling(generate, temperature, seed))
     if save_plan is not None:
         _save(wanted, save_plan)
     _tell(wanted, experiment, output, as_json=json_)
@@ -103,6 +100,13 @@ def _complete(plan: Plan, scan: str | None) -> Plan:
     if not plan.edits:
         raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
     return replace(plan, transcoder_set=scan) if plan.transcoder_set is None and scan in EMBEDDED else plan
+
+
+def _sampling(n_tokens: int, temperature: float, seed: int) -> Sampling | None:
+    """How continuations are drawn; None where none is wanted."""
+    from circuit_tracer_cli.interventions.generate import Sampling
+
+    return Sampling(max_new_tokens=n_tokens, temperature=temperature, seed=seed) if n_tokens else None
 
 
 def _tell(plan: Plan, experiment: Experiment, output: Output, *, as_json: bool) -> None:
