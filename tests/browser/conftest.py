@@ -18,6 +18,8 @@ from .graphs import write_features, write_graphs
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Playwright
 
+    from circuit_tracer_cli import ReplacementModel
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _FLAGS = [
     "--no-sandbox",
@@ -76,6 +78,14 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="session")
+def model() -> ReplacementModel:
+    """The embedded model, behind pages that run edits or trace prompts."""
+    from circuit_tracer_cli import ReplacementModel
+
+    return ReplacementModel.from_pretrained("demo", "demo", device="cpu")
 
 
 @pytest.fixture

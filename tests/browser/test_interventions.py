@@ -24,11 +24,6 @@ PANEL = ".interventions"
 
 
 @pytest.fixture(scope="module")
-def model() -> ReplacementModel:
-    return ReplacementModel.from_pretrained("demo", "demo", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def written(model: ReplacementModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     create_graph_files(attribute(PROMPT, model), "dallas", folder)

@@ -31,11 +31,6 @@ SLUG = "fact-the-capital-of-the-state-containing-oakland-is"
 
 
 @pytest.fixture(scope="module")
-def model() -> ReplacementModel:
-    return ReplacementModel.from_pretrained("demo", "demo", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def written(model: ReplacementModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graphs")
     create_graph_files(attribute(DALLAS, model), "dallas", folder)
