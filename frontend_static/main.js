@@ -26,7 +26,7 @@ import { labelDialog } from "./src/panels/label-dialog.js";
 import { graphInfo } from "./src/panels/graph-info.js";
 import { header } from "./src/panels/header.js";
 import { newGraphDialog } from "./src/panels/new-graph.js";
-import { helpDialog } from "./src/panels/help.js";
+import { helpDialog, showHelp } from "./src/panels/help.js";
 import { pageCommands } from "./src/page-copies.js";
 import { PANELS } from "./src/panels/index.js";
 import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
@@ -103,7 +103,7 @@ const commands = {
   ...(api.sharedLabels ? labelCommands(store, api, { ask: labels.ask, after: readProposedLabels }) : {}),
   info: info.open,
   newGraph: () => store.get("canTrace") && newGraph.open(),
-  help: () => help.showModal(),
+  help: () => showHelp(),
   prune: () => togglePruning(store),
   attributes: attributes.ask,
   search() {

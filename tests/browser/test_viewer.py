@@ -112,6 +112,7 @@ def test_keys_walk_pin_undo_and_redo(viewer: Viewer) -> None:
     assert viewer.selected() is None
     press("?")
     assert viewer.page.locator("dialog.help").is_visible()
+    assert viewer.page.evaluate("() => document.querySelector('dialog.help').scrollTop") < 40
     press("Escape")
     assert not viewer.page.locator("dialog.help").is_visible()
 

@@ -33,18 +33,18 @@ const LABELS = [
 
 const definitions = (pairs) => h("dl", {}, ...pairs.flatMap(([term, meaning]) => [h("dt", {}, term), h("dd", {}, meaning)]));
 
-/** Opens the help at one of its parts: `help-labels`. */
-export function showHelp(part) {
+/** Opens the help at its beginning, or at one of its parts: `help-labels`. */
+export function showHelp(part = "help-keys") {
   const dialog = document.querySelector("dialog.help");
   if (!dialog.open) dialog.showModal();
-  document.getElementById(part)?.scrollIntoView({ block: "start" });
+  document.getElementById(part).scrollIntoView({ block: "start" });
 }
 
 export function helpDialog() {
   const dialog = h(
     "dialog",
     { class: "help sheet", "aria-label": "Help" },
-    h("h2", {}, "Keys and gestures"),
+    h("h2", { id: "help-keys" }, "Keys and gestures"),
     definitions(ENTRIES),
     h("h3", {}, "How to read the graph"),
     h(
