@@ -31,3 +31,17 @@ def test_every_node_has_one_column(found: set[tuple[int, int, int]]) -> None:
             start, end = columns.source_range(pos, layer, layer)
             assert columns.error_column(pos, layer) == end - 1
             assert end - start == 1 + sum([layer, pos] == feature[:2] for feature in features.tolist())
+
+
+@given(FEATURES)
+def test_every_column_has_its_place(found: set[tuple[int, int, int]]) -> None:
+    features = torch.tensor(sorted(found), dtype=torch.int64).reshape(-1, 3)
+    columns = Columns.build(features, n_layers=3, n_pos=4)
+    layers, positions = columns.places(columns.feature_column)
+    assert torch.equal(torch.stack([layers, positions], 1), features[:, :2])
+    for pos in range(4):
+        errors = torch.tensor([columns.error_column(pos, layer) for layer in range(3)])
+        assert columns.places(errors)[0].tolist() == [0, 1, 2]
+        assert columns.places(errors)[1].tolist() == [pos] * 3
+        token = torch.tensor([columns.token_column(pos)])
+        assert [int(found) for found in columns.places(token)] == [-1, pos]

@@ -98,6 +98,33 @@ def test_rows_equal_the_float64_oracle_and_add_up(
     check_sums(model, replay, added, errors, targets, rows)
 
 
+@pytest.mark.parametrize(
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+)
+def test_pushing_sources_forward_is_the_transpose_of_pulling_targets_back(
+    backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
+) -> None:
+    model = replacement(family, kind, activation, skip, read=read, write=write, backend_name=backend_name)
+    _, active, _, engine = traced(model)
+    targets = some_targets(model, active, len(PROMPT))
+    rows = engine.rows(targets)
+    all_columns = torch.randperm(engine.columns.width, generator=torch.Generator().manual_seed(0))
+    pushed = engine.push(all_columns, targets)
+    assert float((pushed - rows[:, all_columns]).abs().max()) < 1e-12
+    some = all_columns[:5]
+    assert (
+        float(
+            (
+                engine.push(some, targets.select(torch.arange(len(targets) - 1, 2, -3)))
+                - pushed[torch.arange(len(targets) - 1, 2, -3), :5]
+            )
+            .abs()
+            .max()
+        )
+        < 1e-12
+    )
+
+
 def check_sums(
     model: ReplacementModel, replay: Replay, added: Written, errors: Tensor, targets: Targets, rows: Tensor
 ) -> None:

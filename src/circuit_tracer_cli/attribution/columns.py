@@ -70,6 +70,14 @@ class Columns:
         start, ends = self.starts[pos], self.layer_ends[pos]
         return start + ends[first_layer], start + ends[last_layer + 1]
 
+    def places(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer and position of the sources in `columns (n)`, each `(n)` int64; a token's layer is -1."""
+        positions = torch.searchsorted(torch.tensor(self.starts), columns, right=True) - 1
+        within = columns - torch.tensor(self.starts)[positions]
+        ends = torch.tensor(self.layer_ends)[positions, 1:]
+        layers = torch.searchsorted(ends, within[:, None], right=True).squeeze(1)
+        return torch.where(layers == self.n_layers, -1, layers), positions
+
     def nodes(self) -> Tensor:
         """Column → index of the node in the full graph (features, errors layer-major, tokens), shape `(width)`."""
         nodes = torch.empty(self.width, dtype=torch.int64)

@@ -105,6 +105,13 @@ class LayerDecoders:
         at = [self.columns.error_column(pos, layer) for pos in range(self.columns.n_pos)]
         return torch.tensor(at) - self.shift()
 
+    def written_by(self, columns: Tensor, layers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the sources in `columns (n)`, at `layers (n)` and `positions (n)`, write here: their places `(k)` in the list,
+        and their vectors `(k, d_model)`."""
+        writing = ((layers >= self.first_source) & (layers <= self.last_source)).nonzero().squeeze(1)
+        rows = columns[writing] - self.shift()[positions[writing]]
+        return writing, self.rows[rows.to(self.rows.device)]
+
     def position_of_row(self) -> Tensor:
         """`(n)`: the position of every row; 0 for padding."""
         positions = torch.zeros(len(self.rows), dtype=torch.int64)

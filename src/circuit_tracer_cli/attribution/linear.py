@@ -15,7 +15,7 @@ collects the columns of the layers that it holds, and they are added up where la
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +129,50 @@ def key_blocks(n_pos: int) -> list[tuple[int, int]]:
     return [(first, min(first + size, n_pos)) for first in range(0, n_pos, size)]
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What sources have added when a block begins. Valid until the next level is asked for.
+
+    Attributes:
+        layer: The block; the number of layers before the final norm.
+        first: The first position of the tensors.
+        stream: `(source, pos, d_model)`, at the beginning of the block, for the sources that have written below it.
+        values: `(source, pos, kv_head, d_head)`, what attention reads, before the division by the norm's scale.
+        read: `(source, pos, d_model)`, where the MLP's norm reads.
+    """
+
+    layer: int
+    first: int
+    stream: Tensor
+    values: Tensor
+    read: Tensor
+
+
+def push_attention(
+    folded: FoldedLayer, D: Tensor, first: int, attention: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Values `(row, pos, kv_head, d_head)` and attention's output `(row, pos, d_model)` for streams `(row, pos, d_model)`.
+
+    Args:
+        folded: The block.
+        D: The streams, zero before position `first`.
+        first: The position that the second axis begins with.
+        attention: Whether anything is passed on; otherwise the output is zero.
+    """
+    rows, n_pos, _ = D.shape
+    n_kv, _, _, group = folded.pattern.shape
+    d_head = folded.W_V.shape[0] // n_kv
+    values = (D @ folded.W_V.T).view(rows, n_pos, n_kv, d_head)
+    if not attention or not rows:
+        return values, torch.zeros_like(D)
+    pattern = folded.pattern[:, first : first + n_pos, first : first + n_pos].flatten(
+        2
+    )  # (kv, key, query·group)
+    z = torch.bmm(pattern.mT, values.permute(2, 1, 0, 3).reshape(n_kv, n_pos, rows * d_head))
+    z = z.view(n_kv, n_pos, group, rows, d_head).permute(3, 1, 0, 2, 4).reshape(rows, n_pos, -1)
+    return values, z @ folded.W_O.T
+
+
 class LinearEngine:
     """Computes rows in closed form.
 
@@ -210,6 +254,75 @@ class LinearEngine:
                 out += part.to(self.device)
         self._contract_tokens(self._travelled(G, self.device), tokens, out)
         return out.T.clone(memory_format=torch.contiguous_format)
+
+    def push(self, sources: Tensor, targets: Targets) -> Tensor:
+        """The effects `(target, source)` of sources on targets, by carrying the sources forward: the transpose of `rows`.
+
+        Args:
+            sources: `(n)` int64, columns in the order of `self.columns`.
+            targets: In any order.
+        """
+        out = torch.zeros(len(targets), len(sources), dtype=self.dtype, device=self.device)
+        if not len(targets) or not len(sources):
+            return out
+        order = torch.argsort(self.columns.places(sources)[0], stable=True)
+        for level in self.sweep(sources[order], int(targets.positions.max()) + 1):
+            here = ((targets.layers == level.layer) & (targets.positions >= level.first)).nonzero().squeeze(1)
+            if not len(here) or not len(level.read):
+                continue
+            at = targets.select(here)
+            directions = self.directions(at)
+            for pos in torch.unique(at.positions).tolist():
+                rows = (at.positions == pos).nonzero().squeeze(1)
+                effects = directions[rows.to(directions.device)] @ level.read[:, pos - level.first].T
+                out[here[rows, None].to(out.device), order[: effects.shape[1]].to(out.device)] = effects.to(
+                    out
+                )
+        return out
+
+    def directions(self, targets: Targets) -> Tensor:
+        """Directions `(n, d_model)` in the residual stream of targets that all begin at one layer."""
+        layer = int(targets.layers[0])
+        if layer == self.n_layers:
+            scale = self.frozen.ln_final_scale
+            at = scale.to(self.dtype)[sent_to_device(targets.positions, scale.device)]
+            return self.weights.ln_final.pull_back(targets.vectors.to(scale.device, self.dtype), at)
+        fresh = self._start_features(layer, targets, 0, len(targets))
+        assert fresh is not None
+        return fresh
+
+    def sweep(self, sources: Tensor, n_pos: int, attention: bool = True) -> Iterator[Level]:
+        """What sources add to the residual stream, block by block upwards, the final norm's input last.
+
+        Args:
+            sources: `(n)` int64, columns sorted by layer from low to high, tokens before all.
+            n_pos: Positions to look at.
+            attention: Whether attention passes anything on.
+        """
+        layers, positions = self.columns.places(sources)
+        first = min(int(positions.min()), n_pos - 1)
+        seen = positions < n_pos
+        D = self.tokens.new_zeros(len(sources), n_pos - first, self.tokens.shape[1])
+        tokens = ((layers < 0) & seen).nonzero().squeeze(1)
+        D[tokens.to(D.device), (positions[tokens] - first).to(D.device)] = self.tokens[
+            positions[tokens].to(D.device)
+        ]
+        started = int((layers < 0).sum())
+        for layer, folded in enumerate(self.layers):
+            D = D.to(self.devices[layer])
+            values, out = push_attention(folded, D[:started], first, attention)
+            read = D[:started] if self.weights.parallel else D[:started] + out
+            yield Level(layer, first, D[:started], values, read)
+            if folded.skip is not None and folded.skip_scale is not None:
+                out = out + (read * folded.skip_scale[first:n_pos, None]) @ folded.skip.T
+            D[:started] += out
+            started = int(torch.searchsorted(layers, layer, right=True))
+            writing, vectors = self.decoders[layer].written_by(sources, layers, positions)
+            at = seen[writing].to(D.device)
+            index = (writing.to(D.device)[at], (positions[writing] - first).to(D.device)[at])
+            D.index_put_(index, vectors.to(D)[at], accumulate=True)
+        D = D.to(self.frozen.ln_final_scale.device)
+        yield Level(self.n_layers, first, D[:started], D.new_empty(0), D[:started])
 
     def _travelled(self, G: Tensor, device: torch.device) -> Tensor:
         """The cotangents on the device of the next layer."""
