@@ -118,7 +118,7 @@ def check(request: TraceRequest) -> None:
     config = read_config(folder)
     family_for(config)
     shape = model_shape(config)
-    feature_points(*hooks, parallel=shape.parallel, model=str(folder), parts=shape.parts)
+    feature_points(*hooks, parallel=shape.parallel, model=str(folder), layout=shape.layout)
     check_agreement(shape, described.shape, str(folder))
     if request.max_n_logits > shape.d_vocab:
         raise InvalidValue(

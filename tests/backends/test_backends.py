@@ -9,7 +9,7 @@ import torch
 from tests.builders import BACKEND_NAMES, D_MODEL, FAMILIES, PROMPT, backend, new_model, on_both_backends
 
 from circuit_tracer_cli.backends.base import Hooks
-from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
+from circuit_tracer_cli.backends.modules import NORM_PARTS, ModelModules
 
 
 @pytest.mark.parametrize(("name", "family"), on_both_backends([(family,) for family in FAMILIES]))
@@ -62,11 +62,11 @@ def test_a_run_in_steps_with_the_cache_equals_one_run(family: str, name: str) ->
 @pytest.mark.parametrize("family", FAMILIES)
 def test_norm_records_compute_what_the_modules_do(family: str) -> None:
     """The records are read from weights by declaration: kind, offset, epsilon, bias."""
-    parts = ModelParts(new_model(family), backend(family).shape)
+    modules = ModelModules(new_model(family), backend(family).shape)
     x = torch.randn(5, D_MODEL, generator=torch.Generator().manual_seed(1)) + 0.3
-    for layer in range(parts.n_layers):
-        for part in filter(parts.has, NORM_PARTS):
-            record, module = parts.norm(layer, part), parts.of_block[layer][getattr(parts.parts, part)]
+    for layer in range(modules.n_layers):
+        for part in filter(modules.has, NORM_PARTS):
+            record, module = modules.norm(layer, part), modules.of_block[layer][getattr(modules.layout, part)]
             torch.testing.assert_close(record.apply(x, record.scale(x)), module(x), atol=1e-5, rtol=1e-5)
 
 

@@ -50,7 +50,7 @@ def spread(family: str, name: str, kind: str, read: str) -> Iterator[Replacement
         pytest.importorskip("nnsight")
     with pretended():
         model = new_model(family)
-        place(model, replacement(family, kind, read=read).model.shape.parts, Placement(DEVICES))
+        place(model, replacement(family, kind, read=read).model.shape.layout, Placement(DEVICES))
         backend = backend_class(name)(model, number_tokenizer(), f"tiny/{family}")
         assert backend.layer_devices == DEVICES
         yield ReplacementModel(backend, transcoders(kind, "jumprelu", True, read=read).place(DEVICES))
@@ -122,7 +122,7 @@ def test_a_hidden_state_that_does_not_follow_is_noticed() -> None:
     """The check itself: without the hook at the second block's entrance nothing works."""
     with pretended():
         model = new_model("llama")
-        place(model, replacement("llama", "plt").model.shape.parts, Placement(DEVICES))
+        place(model, replacement("llama", "plt").model.shape.layout, Placement(DEVICES))
         ids = torch.tensor([PROMPT]).to(DEVICES[0])
         assert isinstance(model(ids).logits, PretendedTensor)
         model.model.layers[1]._forward_pre_hooks.clear()
@@ -139,26 +139,26 @@ def skeleton(family: str) -> tuple[Any, Any, Any]:
     config = getattr(transformers, class_name)(**values, bos_token_id=0, eos_token_id=1, pad_token_id=None)
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(config)
-    return model, text_part(model), architecture_of({"architectures": [type(model).__name__]}).parts
+    return model, text_part(model), architecture_of({"architectures": [type(model).__name__]}).layout
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hugging_faces_loader_is_told_about_every_weight_once(family: str) -> None:
-    model, text, parts = skeleton(family)
-    named = module_map(model, text, parts, Placement(DEVICES))
-    home = homes(text, parts, Placement(DEVICES))
+    model, text, layout = skeleton(family)
+    named = module_map(model, text, layout, Placement(DEVICES))
+    home = homes(text, layout, Placement(DEVICES))
     for name, _ in model.named_parameters():
         assert sum(name == key or name.startswith(f"{key}.") for key in named) == 1, name
     assert [named[name] for name, module in model.named_modules() if module in home] == [
         home[module] for module in model.modules() if module in home
     ]
-    assert home[text.get_submodule(parts.ln_final)] == DEVICES[-1]
+    assert home[text.get_submodule(layout.ln_final)] == DEVICES[-1]
 
 
 def test_a_map_for_another_depth_is_refused() -> None:
-    model, text, parts = skeleton("llama")
+    model, text, layout = skeleton("llama")
     with pytest.raises(ModelMismatch, match="the device map is for 2 layers, the model has 3"):
-        module_map(model, text, parts, Placement(DEVICES[:2]))
+        module_map(model, text, layout, Placement(DEVICES[:2]))
 
 
 def test_a_folder_is_loaded_onto_several_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

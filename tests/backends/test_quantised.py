@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.backends.families import family_for
-from circuit_tracer_cli.backends.model_parts import dense_weight
+from circuit_tracer_cli.backends.modules import dense_weight
 from circuit_tracer_cli.backends.transformerlens import TransformerLensBackend
 from circuit_tracer_cli.replacement import ReplacementModel
 

@@ -110,7 +110,7 @@ def test_a_model_of_bitsandbytes_is_traced(tmp_path: Path, bits: int, name: str)
     model = backend_class(name).from_pretrained(
         str(tmp_path), CPU, torch.float32, quantization_config=BitsAndBytesConfig(**how)
     )
-    block = model.parts.of_block[1]
+    block = model.modules.of_block[1]
     want = stored_weight(
         getattr(block["self_attn.v_proj"], "original_component", block["self_attn.v_proj"]), bits
     )

@@ -61,7 +61,7 @@ def test_the_engine_and_hooks_are_the_backends_own() -> None:
 
 def test_norms_are_named_by_kind_and_place() -> None:
     words = {
-        row.models: norms_in_words(backend(name).shape.parts)
+        row.models: norms_in_words(backend(name).shape.layout)
         for name in FAMILIES
         for row in supported()
         if row.architecture == backend(name).config.original_architecture

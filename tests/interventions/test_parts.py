@@ -70,7 +70,7 @@ def test_recorded_layers_before_the_edit_are_the_unmodified_ones(sparse: bool) -
 def test_blocks_before_the_edit_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     model = replacement("llama", "plt")
     ran: list[int] = []
-    blocks = model.model.parts.blocks
+    blocks = model.model.modules.blocks
     ends = [
         blocks[i].mlp.register_forward_hook(lambda *given, i=i: ran.append(i)) for i in range(len(blocks))
     ]

@@ -23,7 +23,7 @@ from circuit_tracer_cli.attribution.stopwatch import Stopwatch
 from circuit_tracer_cli.attribution.targets import AttributionTargets
 from circuit_tracer_cli.attribution.tracing import Packing, Tracing
 from circuit_tracer_cli.attribution.vjp import VjpEngine
-from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, ModelPart
+from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, WeightGroup
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
@@ -204,7 +204,7 @@ class Attribution:
         empty = weights.W_U.new_empty(0, weights.W_U.shape[1])
         self.linear_weights = replace(weights, W_U=empty, W_E=empty)
         backend.forget_weights()
-        for part in get_args(ModelPart):
+        for part in get_args(WeightGroup):
             self.offload.parameters(backend.parameters_of(part))
 
     def active(self, frozen: FrozenPass, tokens: Tokens) -> ActiveFeatures:

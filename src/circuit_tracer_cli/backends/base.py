@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.families.base import NormKind, Parts
+from circuit_tracer_cli.backends.families.base import Layout, NormKind
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.types import UnifiedConfig
 
-if TYPE_CHECKING:
-    from circuit_tracer_cli.backends.frozen_run import FreezeNames
-
-ModelPart = Literal["mlp", "embedding"]
+WeightGroup = Literal["mlp", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,7 @@ class ModelShape:
     n_ctx: int
     parallel: bool = False
     softcap: float | None = None
-    parts: Parts = field(default_factory=Parts)
+    layout: Layout = field(default_factory=Layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +135,18 @@ class FrozenGraph:
     writes: tuple[Tensor, ...]  # per layer (pos, d_model), leaves at the write points
     reads: tuple[Tensor, ...]  # per layer (pos, d_model), values at the read points
     final: Tensor  # (pos, d_model), output of the final norm
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeNames:
+    """The hooks at which a backend's model can be frozen."""
+
+    start: str
+    patterns: tuple[str, ...]
+    norms: tuple[tuple[str, NormWeights], ...]  # hook prefix of every norm, final one last
+    read_norms: tuple[str, ...]  # per layer the prefix of the pre-MLP norm
+    read: tuple[str, ...]  # per layer the hook at the read point
+    write: tuple[str, ...]  # per layer the hook at the write point
 
 
 Edit = Callable[[Tensor], Tensor | None]
@@ -151,7 +160,7 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartialRun:
     """The part of a pass that is run.
 
     Attributes:
@@ -201,7 +210,7 @@ class Backend(Protocol):
     def forget_weights(self) -> None:
         """Drop the record of linear weights; it is made anew when it is asked for."""
 
-    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+    def parameters_of(self, part: WeightGroup) -> list[Tensor]:
         """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
@@ -217,9 +226,9 @@ class Backend(Protocol):
 
     @property
     def outputs_of_block(self) -> int | None:
-        """What `Part` wants to know; None where the backend can't run a part, or hasn't made a pass with residuals yet."""
+        """What `PartialRun` wants to know; None where the backend can't run a part, or hasn't made a pass with residuals yet."""
 
-    def run_part(self, tokens: Tensor, hooks: Hooks, part: Part) -> Tensor:
+    def run_part(self, tokens: Tensor, hooks: Hooks, part: PartialRun) -> Tensor:
         """Logits `(pos, vocab)`, or `(1, vocab)`, of a part of a pass."""
 
     def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:

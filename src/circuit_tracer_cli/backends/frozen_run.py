@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import Edit, FrozenGraph, Hooks, NormWeights
+from circuit_tracer_cli.backends.base import Edit, FreezeNames, FrozenGraph, Hooks, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
-
-
-@dataclass(frozen=True, slots=True)
-class FreezeNames:
-    """The hooks at which a backend's model can be frozen."""
-
-    start: str
-    patterns: tuple[str, ...]
-    norms: tuple[tuple[str, NormWeights], ...]  # hook prefix of every norm, final one last
-    read_norms: tuple[str, ...]  # per layer the prefix of the pre-MLP norm
-    read: tuple[str, ...]  # per layer the hook at the read point
-    write: tuple[str, ...]  # per layer the hook at the write point
 
 
 def freeze_hooks(

@@ -15,21 +15,22 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import (
+    FreezeNames,
     FrozenGraph,
     FrozenLayer,
     FrozenPass,
     Hooks,
     LinearWeights,
-    ModelPart,
     ModelShape,
     NormWeights,
-    Part,
+    PartialRun,
+    WeightGroup,
 )
+from circuit_tracer_cli.backends.changed_runs import outputs_seen, partial_run
 from circuit_tracer_cli.backends.families import family_for
-from circuit_tracer_cli.backends.frozen_run import FreezeNames, run_frozen
+from circuit_tracer_cli.backends.frozen_run import run_frozen
 from circuit_tracer_cli.backends.model_config import model_shape, unified_config
-from circuit_tracer_cli.backends.model_parts import NORM_PARTS, ModelParts
-from circuit_tracer_cli.backends.partial import outputs_seen, partial_run
+from circuit_tracer_cli.backends.modules import NORM_PARTS, ModelModules
 from circuit_tracer_cli.backends.points import (
     READ_HOOKS,
     WRITE_HOOKS,
@@ -66,9 +67,9 @@ class HookedBackend:
         self.hf_model, self.tokenizer = hf_model.eval(), tokenizer
         self.hf_model.requires_grad_(False)
         self.shape: ModelShape = model_shape(config)
-        self.parts = ModelParts(hf_model, self.shape)
-        self.device: torch.device = self.parts.embed.weight.device
-        self.layer_devices: tuple[torch.device, ...] = self.parts.layer_devices
+        self.modules = ModelModules(hf_model, self.shape)
+        self.device: torch.device = self.modules.embed.weight.device
+        self.layer_devices: tuple[torch.device, ...] = self.modules.layer_devices
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
         self.config = unified_config(config, name, dtype_name(self.dtype))
         self._outputs_seen: list[int] = []
@@ -113,17 +114,17 @@ class HookedBackend:
     @property
     def W_E(self) -> Tensor:
         """Raw token embeddings `(vocab, d_model)`."""
-        return self.parts.W_E
+        return self.modules.W_E
 
     @property
     def W_U(self) -> Tensor:
         """The unembedding `(vocab, d_model)`."""
-        return self.parts.W_U
+        return self.modules.W_U
 
     @functools.cached_property
     def weights(self) -> LinearWeights | None:
         """The linear weights, or None where the family has no closed form."""
-        return self.parts.linear_weights() if self.family.closed_form else None
+        return self.modules.linear_weights() if self.family.closed_form else None
 
     @property
     def has_closed_form(self) -> bool:
@@ -139,23 +140,23 @@ class HookedBackend:
         """Drop the record of linear weights, whose views would keep moved parameters in memory."""
         self.__dict__.pop("weights", None)
 
-    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+    def parameters_of(self, part: WeightGroup) -> list[Tensor]:
         """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
-        return self.parts.parameters_of(part)
+        return self.modules.parameters_of(part)
 
     @property
     def start_hook(self) -> str:
         """Where the token part of the residual stream can be read."""
-        return "embed.hook_out" if self.shape.parts.learned_positions else "blocks.0.hook_in"
+        return "embed.hook_out" if self.shape.layout.learned_positions else "blocks.0.hook_in"
 
     def write_hook(self, feature_output_hook: str) -> str:
         """The component hook that carries a feature output hook's value."""
-        post = self.shape.parts.ln2_post is not None and WRITE_HOOKS[feature_output_hook] == "mlp_out"
+        post = self.shape.layout.ln2_post is not None and WRITE_HOOKS[feature_output_hook] == "mlp_out"
         return "ln2_post.hook_out" if post else "mlp.hook_out"
 
     def read_hook(self, feature_input_hook: str) -> str:
         """The component hook that carries a feature input hook's value."""
-        return read_hook(feature_input_hook, self.shape.parts)
+        return read_hook(feature_input_hook, self.shape.layout)
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
         """What the two hook names mean here. Raises ModelMismatch naming the hooks that exist."""
@@ -165,9 +166,9 @@ class HookedBackend:
             feature_output_hook,
             parallel=shape.parallel,
             model=self.config.original_architecture,
-            parts=shape.parts,
+            layout=shape.layout,
         )
-        return points if shape.parts.ln2_post is not None else FeaturePoints(points.read, "mlp_out")
+        return points if shape.layout.ln2_post is not None else FeaturePoints(points.read, "mlp_out")
 
     @property
     def outputs_of_block(self) -> int | None:
@@ -175,9 +176,9 @@ class HookedBackend:
         return self._outputs_seen[0] if self._outputs_seen else None
 
     @torch.no_grad()
-    def run_part(self, tokens: Tensor, hooks: Hooks, part: Part) -> Tensor:
+    def run_part(self, tokens: Tensor, hooks: Hooks, part: PartialRun) -> Tensor:
         """Logits `(pos, vocab)`, or `(1, vocab)`, of a part of a pass over `tokens (pos)`."""
-        with partial_run(self.parts, part):
+        with partial_run(self.modules, part):
             return self.run(tokens, hooks)[0]
 
     @torch.no_grad()
@@ -187,7 +188,7 @@ class HookedBackend:
         """One forward pass on `tokens (pos)`; see FrozenPass for what is kept."""
         points = self.feature_points(feature_input_hook, feature_output_hook)
         read, write = self.read_hook(feature_input_hook), self.write_hook(feature_output_hook)
-        norms = [part for part in NORM_PARTS if self.parts.has(part)]
+        norms = [part for part in NORM_PARTS if self.modules.has(part)]
         at_layer = {"attn.hook_pattern", read, write, *(f"{part}.hook_in" for part in norms)}
         at_layer |= {"hook_in"} if residuals else set()
         names = [f"blocks.{layer}.{part}" for layer in range(self.shape.n_layers) for part in at_layer]
@@ -198,9 +199,9 @@ class HookedBackend:
             return lambda value: seen.__setitem__(name, value[0].detach().to(device))
 
         names += [self.start_hook, "ln_final.hook_in"]
-        with ExitStack() as stack, self.parts.only_last_logits():
+        with ExitStack() as stack, self.modules.only_last_logits():
             if residuals and self.runs_parts and not self._outputs_seen:
-                stack.callback(outputs_seen(self.parts.blocks[0], self._outputs_seen))
+                stack.callback(outputs_seen(self.modules.blocks[0], self._outputs_seen))
             logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
         layers = [
             self._frozen_layer(
@@ -208,14 +209,14 @@ class HookedBackend:
             )
             for layer in range(self.shape.n_layers)
         ]
-        final = self.parts.ln_final.scale(seen["ln_final.hook_in"])
+        final = self.modules.ln_final.scale(seen["ln_final.hook_in"])
         return FrozenPass(tokens, seen[self.start_hook], tuple(layers), final, logits[-1])
 
     def device_at(self, hook: str) -> torch.device:
         """Where what belongs to a hook's place lies; what arrives there may still be where it came from."""
         if hook.startswith("blocks."):
             return self.layer_devices[int(hook.split(".")[1])]
-        part = self.parts.final_norm if hook.startswith("ln_final.") else self.parts.embed
+        part = self.modules.final_norm if hook.startswith("ln_final.") else self.modules.embed
         device: torch.device = part.weight.device
         return device
 
@@ -224,9 +225,9 @@ class HookedBackend:
     ) -> FrozenLayer:
         """The record of one block from what was seen in it."""
         scales = {
-            part: self.parts.norm(layer, part).scale(at[f"{part}.hook_in"])
+            part: self.modules.norm(layer, part).scale(at[f"{part}.hook_in"])
             for part in NORM_PARTS
-            if self.parts.has(part)
+            if self.modules.has(part)
         }
         one = torch.ones(len(at[read]), device=at[read].device)
         ln1 = scales.get("ln1", one)
@@ -234,8 +235,8 @@ class HookedBackend:
         return FrozenLayer(
             pattern=at["attn.hook_pattern"],
             ln1_scale=ln1,
-            ln2_scale=scales.get("ln2", ln1 if self.shape.parts.one_norm else one),
-            feature_input=self.parts.norm(layer, "ln2").normalized(value)
+            ln2_scale=scales.get("ln2", ln1 if self.shape.layout.one_norm else one),
+            feature_input=self.modules.norm(layer, "ln2").normalized(value)
             if points.read == "normalized"
             else value,
             feature_output=at[write],
@@ -257,27 +258,27 @@ class HookedBackend:
             device = self.layer_devices[layer]
             return lambda value: seen.__setitem__(layer, value.detach().to(device))
 
-        with self.parts.only_last_logits():
+        with self.modules.only_last_logits():
             self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
         if READ_HOOKS[feature_input_hook][1] != "normalized":
             return tuple(seen[i] for i in layers)
-        return tuple(self.parts.norm(i, "ln2").normalized(seen[i]) for i in layers)
+        return tuple(self.modules.norm(i, "ln2").normalized(seen[i]) for i in layers)
 
     def freeze_names(self, feature_input_hook: str, feature_output_hook: str) -> FreezeNames:
         """Where this model can be frozen."""
         layers = range(self.shape.n_layers)
         norms: list[tuple[str, NormWeights]] = [
-            (f"blocks.{i}.{part}", self.parts.norm(i, part))
+            (f"blocks.{i}.{part}", self.modules.norm(i, part))
             for i in layers
             for part in NORM_PARTS
-            if self.parts.has(part)
+            if self.modules.has(part)
         ]
         read, write = self.read_hook(feature_input_hook), self.write_hook(feature_output_hook)
-        read_norm = "ln1" if self.shape.parts.one_norm else "ln2"
+        read_norm = "ln1" if self.shape.layout.one_norm else "ln2"
         return FreezeNames(
             start=self.start_hook,
             patterns=tuple(f"blocks.{i}.attn.hook_pattern" for i in layers),
-            norms=(*norms, ("ln_final", self.parts.ln_final)),
+            norms=(*norms, ("ln_final", self.modules.ln_final)),
             read_norms=tuple(f"blocks.{i}.{read_norm}" for i in layers),
             read=tuple(f"blocks.{i}.{read}" for i in layers),
             write=tuple(f"blocks.{i}.{write}" for i in layers),

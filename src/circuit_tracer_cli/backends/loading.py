@@ -85,7 +85,7 @@ def load_model(
             )
             model = text_part(model if where or placement else model.to(device))
             if placement is not None:
-                place(model, architecture_of(config).parts, placement)
+                place(model, architecture_of(config).layout, placement)
     except CircuitTracerError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -110,7 +110,7 @@ def direct_map(
 
     with torch.device("meta"):
         whole: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_name))
-    return module_map(whole, text_part(whole), architecture_of(config).parts, placement)
+    return module_map(whole, text_part(whole), architecture_of(config).layout, placement)
 
 
 def random_model(config: Any, **kwargs: Any) -> Any:

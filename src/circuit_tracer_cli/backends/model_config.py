@@ -68,7 +68,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     """Sizes of a model from its configuration."""
     from circuit_tracer_cli.backends.base import ModelShape
 
-    parts, config = architecture_of(config).parts, flat(config)
+    layout, config = architecture_of(config).layout, flat(config)
     d_model, n_heads = fact(config, "d_model"), fact(config, "n_heads")
     softcap = config.get("final_logit_softcapping")
     return ModelShape(
@@ -80,8 +80,8 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         d_mlp=fact(config, "d_mlp"),
         d_vocab=fact(config, "d_vocab"),
         n_ctx=fact(config, "n_ctx"),
-        parallel=parts.is_parallel(config),
-        parts=parts,
+        parallel=layout.is_parallel(config),
+        layout=layout,
         softcap=None if softcap is None else float(softcap),
     )
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import Edit, Hooks
+from circuit_tracer_cli.backends.changed_runs import edited_attention
 from circuit_tracer_cli.backends.hooked import HookedBackend
-from circuit_tracer_cli.backends.recompute import edited_attention
 from circuit_tracer_cli.errors import MissingExtra
 
 _ORDER = ("ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post")
@@ -56,20 +56,20 @@ class NnsightBackend(HookedBackend):
     def _visits(self, hooks: Hooks) -> Iterator[Callable[[], None]]:
         """What to do at the modules that are hooked, in their order. Raises KeyError for a name that isn't there."""
         left = dict(hooks.by_name)
-        parts, root = self.shape.parts, self.traced
-        yield from _boundary(root.get(parts.embed), left, "embed")
+        layout, root = self.shape.layout, self.traced
+        yield from _boundary(root.get(layout.embed), left, "embed")
         for layer in range(self.shape.n_layers):
-            block, prefix = root.get(f"{parts.layers}.{layer}"), f"blocks.{layer}"
+            block, prefix = root.get(f"{layout.layers}.{layer}"), f"blocks.{layer}"
             yield from _input(block, left.pop(f"{prefix}.hook_in", ()))
             for part in _ORDER:
-                path = getattr(parts, part)
-                if path is None or (part == "ln2" and parts.one_norm):
+                path = getattr(layout, part)
+                if path is None or (part == "ln2" and layout.one_norm):
                     continue
                 if part == "attn":
                     yield from self._attention(layer, block, left.pop(f"{prefix}.attn.hook_pattern", ()))
                 else:
                     yield from _boundary(block.get(path), left, f"{prefix}.{part}")
-        yield from _boundary(root.get(parts.ln_final), left, "ln_final")
+        yield from _boundary(root.get(layout.ln_final), left, "ln_final")
         if left:
             raise KeyError(f"no hook is called {sorted(left)[0]}")
 
@@ -78,13 +78,13 @@ class NnsightBackend(HookedBackend):
         if not edits:
             return
         seen: dict[str, Tensor] = {}
-        attn, values = block.get(self.shape.parts.attn), block.get(self.shape.parts.v)
+        attn, values = block.get(self.shape.layout.attn), block.get(self.shape.layout.v)
 
         def keep_values() -> None:
             seen["projected"] = values.output
 
         def edit_pattern() -> None:
-            changed = edited_attention(self.parts, layer, attn.output, seen["projected"], edits)
+            changed = edited_attention(self.modules, layer, attn.output, seen["projected"], edits)
             if changed is not None:
                 attn.output = changed
 

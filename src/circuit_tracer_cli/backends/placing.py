@@ -12,46 +12,46 @@ import torch
 from torch import Tensor, nn
 
 from circuit_tracer_cli.backends.devices import Placement
-from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.backends.families.base import Layout
 from circuit_tracer_cli.errors import ModelMismatch
 
 
-def is_tied(model: Any, parts: Parts) -> bool:
+def is_tied(model: Any, layout: Layout) -> bool:
     """Whether the unembedding is the embedding."""
     unembed = model.get_output_embeddings()
-    return unembed is not None and unembed.weight is model.get_submodule(parts.embed).weight
+    return unembed is not None and unembed.weight is model.get_submodule(layout.embed).weight
 
 
-def homes(model: Any, parts: Parts, placement: Placement) -> dict[nn.Module, torch.device]:
+def homes(model: Any, layout: Layout, placement: Placement) -> dict[nn.Module, torch.device]:
     """The device of every part that is placed as a whole; what isn't in it lies with the first layer.
 
     Raises ModelMismatch if the placement is for another number of layers.
     """
-    blocks = list(model.get_submodule(parts.layers))
+    blocks = list(model.get_submodule(layout.layers))
     if len(blocks) != len(placement.layers):
         raise ModelMismatch(
             f"the device map is for {len(placement.layers)} layers, the model has {len(blocks)}"
         )
     last = placement.layers[-1]
     unembed = model.get_output_embeddings()
-    tied = is_tied(model, parts)
+    tied = is_tied(model, layout)
     return {
         **dict(zip(blocks, placement.layers, strict=True)),
-        model.get_submodule(parts.ln_final): last,
+        model.get_submodule(layout.ln_final): last,
         unembed: placement.first if tied else last,
     }
 
 
-def module_map(whole: nn.Module, text: Any, parts: Parts, placement: Placement) -> dict[str, torch.device]:
+def module_map(whole: nn.Module, text: Any, layout: Layout, placement: Placement) -> dict[str, torch.device]:
     """Names of modules of `whole` that cover it, and their devices, as Hugging Face's loader takes them.
 
     Args:
         whole: The class that is loaded; without weights is enough.
         text: The language model in it, or itself.
-        parts: Where the parts of `text` are.
+        layout: Where the parts of `text` are.
         placement: Where layers shall be.
     """
-    home = homes(text, parts, placement)
+    home = homes(text, layout, placement)
     found: dict[str, torch.device] = {}
 
     def visit(module: nn.Module, name: str) -> None:
@@ -67,10 +67,10 @@ def module_map(whole: nn.Module, text: Any, parts: Parts, placement: Placement) 
     return found
 
 
-def place(model: Any, parts: Parts, placement: Placement) -> None:
+def place(model: Any, layout: Layout, placement: Placement) -> None:
     """Put a model's modules where they belong, one by one, and let what flows through it follow."""
     _forget_others_hooks(model)
-    home = homes(model, parts, placement)
+    home = homes(model, layout, placement)
     for module, device in home.items():
         module.to(device)
         module.register_forward_pre_hook(_mover(device), with_kwargs=True)

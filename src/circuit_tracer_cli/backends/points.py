@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.backends.families.base import Layout
 from circuit_tracer_cli.errors import ModelMismatch
 
 ReadKind = Literal["resid_mid", "normalized", "normed"]
@@ -35,18 +35,18 @@ class FeaturePoints:
     write: WriteKind
 
 
-def read_hooks(parts: Parts, *, parallel: bool) -> list[str]:
+def read_hooks(layout: Layout, *, parallel: bool) -> list[str]:
     """The feature input hooks that exist: no stream between attention and MLP in parallel blocks, no scale without a norm."""
     missing = {"hook_resid_mid"} if parallel else set()
-    missing |= {"ln2.hook_normalized", "ln2.hook_out"} if parts.ln2 is None else set()
+    missing |= {"ln2.hook_normalized", "ln2.hook_out"} if layout.ln2 is None else set()
     return [name for name in READ_HOOKS if name not in missing]
 
 
-def read_hook(feature_input_hook: str, parts: Parts) -> str:
+def read_hook(feature_input_hook: str, layout: Layout) -> str:
     """The hook of a block that carries a feature input hook's value."""
     name = READ_HOOKS[feature_input_hook][0]
     if name == "ln2.hook_in":
-        return "mlp.hook_in" if parts.ln2 is None else "ln1.hook_in" if parts.one_norm else name
+        return "mlp.hook_in" if layout.ln2 is None else "ln1.hook_in" if layout.one_norm else name
     return name
 
 
@@ -56,7 +56,7 @@ def feature_points(
     *,
     parallel: bool,
     model: str,
-    parts: Parts | None = None,
+    layout: Layout | None = None,
 ) -> FeaturePoints:
     """What two hook names mean in a model. Raises ModelMismatch naming the hooks that exist.
 
@@ -65,10 +65,10 @@ def feature_points(
         feature_output_hook: Where they write.
         parallel: Whether attention and MLP run in parallel; then there is no `hook_resid_mid`.
         model: What to call the model in an error.
-        parts: The parts of its blocks.
+        layout: The parts of its blocks.
     """
-    parts = Parts() if parts is None else parts
-    reads = read_hooks(parts, parallel=parallel)
+    layout = Layout() if layout is None else layout
+    reads = read_hooks(layout, parallel=parallel)
     for role, hook, known in (
         ("feature_input_hook", feature_input_hook, reads),
         ("feature_output_hook", feature_output_hook, list(WRITE_HOOKS)),
@@ -79,4 +79,4 @@ def feature_points(
                 hint=f"correct the set's config.yaml; this model has {', '.join(known)}",
             )
     read = READ_HOOKS[feature_input_hook][1]
-    return FeaturePoints("resid_mid" if parts.ln2 is None else read, WRITE_HOOKS[feature_output_hook])
+    return FeaturePoints("resid_mid" if layout.ln2 is None else read, WRITE_HOOKS[feature_output_hook])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from circuit_tracer_cli.backends import BACKENDS
 from circuit_tracer_cli.backends.families import all_families
-from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.backends.families.base import Layout
 from circuit_tracer_cli.backends.points import WRITE_HOOKS, read_hooks
 
 PROOFS: dict[str, str] = {
@@ -36,12 +36,12 @@ class Support:
     modules: dict[str, str]
 
 
-def norms_in_words(parts: Parts) -> str:
+def norms_in_words(layout: Layout) -> str:
     """Kind and places of a block's norms."""
-    kind = "RMS" if parts.norm == "rms" else "layer"
-    if parts.one_norm:
+    kind = "RMS" if layout.norm == "rms" else "layer"
+    if layout.one_norm:
         return f"{kind}, one for both"
-    before, after = parts.ln1 is not None, parts.ln1_post is not None
+    before, after = layout.ln1 is not None, layout.ln1_post is not None
     return f"{kind}, {'before and after' if before and after else 'before' if before else 'after'}"
 
 
@@ -52,26 +52,28 @@ def supported() -> list[Support]:
             family=family.name,
             models=architecture.models,
             architecture=name,
-            norms=norms_in_words(architecture.parts),
+            norms=norms_in_words(architecture.layout),
             special=architecture.special,
-            feature_inputs=tuple(read_hooks(architecture.parts, parallel=architecture.parts.is_parallel({}))),
+            feature_inputs=tuple(
+                read_hooks(architecture.layout, parallel=architecture.layout.is_parallel({}))
+            ),
             feature_outputs=tuple(WRITE_HOOKS),
             engine="closed form" if family.closed_form else "generic",
             backends=tuple(BACKENDS),
             proofs=tuple(PROOFS),
-            modules=_modules(architecture.parts),
+            modules=_modules(architecture.layout),
         )
         for family in all_families()
         for name, architecture in family.architectures.items()
     ]
 
 
-def _modules(parts: Parts) -> dict[str, str]:
+def _modules(layout: Layout) -> dict[str, str]:
     """Canonical names → Hugging Face's."""
-    block = f"{parts.layers}.{{layer}}"
+    block = f"{layout.layers}.{{layer}}"
     of_block = {
         name: f"{block}.{path}"
         for name in ("ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post")
-        if (path := getattr(parts, name)) is not None
+        if (path := getattr(layout, name)) is not None
     }
-    return {"embed": parts.embed, **of_block, "ln_final": parts.ln_final}
+    return {"embed": layout.embed, **of_block, "ln_final": layout.ln_final}

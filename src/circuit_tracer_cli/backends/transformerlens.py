@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import Hooks
+from circuit_tracer_cli.backends.changed_runs import patterns_edited
 from circuit_tracer_cli.backends.hooked import HookedBackend
 from circuit_tracer_cli.backends.loading import quiet_loading
-from circuit_tracer_cli.backends.recompute import patterns_edited
 
 
 def _bridge_tokenizer() -> Any:
@@ -61,7 +61,7 @@ class TransformerLensBackend(HookedBackend):
         context: AbstractContextManager[Any] = (
             self.bridge.hooks(fwd_hooks=adapted) if adapted else nullcontext()
         )
-        with context, patterns_edited(self.parts, patterns), warnings.catch_warnings():
+        with context, patterns_edited(self.modules, patterns), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits, cache = self.bridge(
                 tokens.to(self.device),

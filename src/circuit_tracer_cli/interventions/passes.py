@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import Edit, FrozenPass, Hooks, NormWeights
-from circuit_tracer_cli.backends.frozen_run import FreezeNames
+from circuit_tracer_cli.backends.base import Edit, FreezeNames, FrozenPass, Hooks, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.interventions.cells import Cells, Edits
 from circuit_tracer_cli.transcoders.base import Transcoders

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.backends.base import Backend, FrozenPass, Part
+from circuit_tracer_cli.backends.base import Backend, FrozenPass, PartialRun
 from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, resolve
 from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push, Recording, Site
@@ -100,7 +100,7 @@ class Interventions:
             self._kept.popitem(last=False)
         return self._kept[key]
 
-    def _begin_late(self, edited: EditedPass, tokens: Tokens, last_logits: bool) -> Part | None:
+    def _begin_late(self, edited: EditedPass, tokens: Tokens, last_logits: bool) -> PartialRun | None:
         """The part of a pass that edits can change, if the unmodified run is there to give what comes before."""
         kept, outputs = self._kept.get(_key(tokens)), self.backend.outputs_of_block
         if kept is None or outputs is None:
@@ -109,7 +109,7 @@ class Interventions:
         edited.begin_at(first, kept.frozen)
         # What is pushed at the embedding comes before the first block.
         residual = kept.frozen.layers[first].residual if first else None
-        return Part(first, residual, outputs, last_logits)
+        return PartialRun(first, residual, outputs, last_logits)
 
     def forget(self) -> None:
         """Let go of the unmodified runs, after the model or its transcoders were changed."""

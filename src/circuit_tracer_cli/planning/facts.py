@@ -137,7 +137,7 @@ def from_sizes(config: dict[str, Any]) -> int:
     from circuit_tracer_cli.backends.model_config import model_shape
 
     shape = model_shape(config)
-    matrices = 3 if shape.parts.gated else 2
+    matrices = 3 if shape.layout.gated else 2
     experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
     mlp = matrices * shape.d_model * shape.d_mlp * experts
     attention = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)

@@ -145,7 +145,7 @@ def _is_known_quantization(value: Any) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Layout:
     """Where the parts of a Hugging Face model are, by dotted path; those from `ln1` on stand in a block.
 
     Args:
@@ -202,12 +202,12 @@ class Architecture:
 
     Args:
         models: The models that people know it by.
-        parts: Where its parts are.
+        layout: Where its parts are.
         special: What a reader of `doctor --models` should know.
     """
 
     models: str
-    parts: Parts
+    layout: Layout
     special: str = ""
 
 

@@ -1,8 +1,8 @@
 """Gemma 1, 2 and 3: scaled embeddings, gains stored as offsets from one, post norms and softcaps from Gemma 2 on."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
-_SANDWICH = Parts(
+_SANDWICH = Layout(
     ln2="pre_feedforward_layernorm",
     ln1_post="post_attention_layernorm",
     ln2_post="post_feedforward_layernorm",
@@ -13,7 +13,7 @@ _THREE = "scaled embeddings, norms on query and key, a rotary base each for loca
 FAMILY = Family(
     name="Gemma",
     architectures={
-        "GemmaForCausalLM": Architecture("Gemma 1", Parts(gain_offset=1.0), "scaled embeddings"),
+        "GemmaForCausalLM": Architecture("Gemma 1", Layout(gain_offset=1.0), "scaled embeddings"),
         "Gemma2ForCausalLM": Architecture(
             "Gemma 2", _SANDWICH, "scaled embeddings, softcaps, local and global layers"
         ),

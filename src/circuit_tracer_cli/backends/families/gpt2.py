@@ -1,8 +1,8 @@
 """GPT-2: LayerNorm with bias, learned positions, fused query-key-value projection."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
-PARTS = Parts(
+PARTS = Layout(
     embed="transformer.wte",
     layers="transformer.h",
     ln_final="transformer.ln_f",

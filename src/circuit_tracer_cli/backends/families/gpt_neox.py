@@ -1,8 +1,8 @@
 """GPT-NeoX and Pythia: attention and MLP in parallel (or in sequence), LayerNorm, partial rotary."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
-PARTS = Parts(
+PARTS = Layout(
     embed="gpt_neox.embed_in",
     layers="gpt_neox.layers",
     ln_final="gpt_neox.final_layer_norm",

@@ -1,12 +1,12 @@
 """GPT-OSS: mixture-of-experts MLP, attention sinks (pattern rows don't sum to one), biases."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
 FAMILY = Family(
     name="GPT-OSS",
     architectures={
         "GptOssForCausalLM": Architecture(
-            "GPT-OSS", Parts(), "the pattern leaves out the attention sink's share; experts"
+            "GPT-OSS", Layout(), "the pattern leaves out the attention sink's share; experts"
         )
     },
     pattern=frozenset({"initial_context_length"}),

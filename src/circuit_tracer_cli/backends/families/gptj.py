@@ -1,8 +1,8 @@
 """GPT-J: attention and MLP in parallel behind one LayerNorm, partial rotary positions."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
-PARTS = Parts(
+PARTS = Layout(
     embed="transformer.wte",
     layers="transformer.h",
     ln_final="transformer.ln_f",

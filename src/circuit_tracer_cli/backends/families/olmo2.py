@@ -1,13 +1,13 @@
 """OLMo 2: norms stand behind attention and MLP alone; query and key are normed."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
 FAMILY = Family(
     name="OLMo 2",
     architectures={
         "Olmo2ForCausalLM": Architecture(
             "OLMo 2",
-            Parts(
+            Layout(
                 ln1=None,
                 ln2=None,
                 ln1_post="post_attention_layernorm",

@@ -1,8 +1,8 @@
 """Phi 1, 1.5 and 2: attention and MLP in parallel behind one LayerNorm, partial rotary positions, biases everywhere."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
-PARTS = Parts(
+PARTS = Layout(
     ln_final="model.final_layernorm",
     ln2="input_layernorm",
     o="self_attn.dense",

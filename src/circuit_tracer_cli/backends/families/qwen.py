@@ -1,13 +1,13 @@
 """Qwen 2, 2.5 and 3: Llama with biases on query, key and value (2) or norms on query and key (3)."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Parts
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
 
 FAMILY = Family(
     name="Qwen",
     architectures={
-        "Qwen2ForCausalLM": Architecture("Qwen 2, 2.5", Parts(), "biases on query, key and value"),
-        "Qwen3ForCausalLM": Architecture("Qwen 3", Parts(), "norms on query and key"),
-        "Qwen3MoeForCausalLM": Architecture("Qwen 3 MoE", Parts(), "norms on query and key; experts"),
+        "Qwen2ForCausalLM": Architecture("Qwen 2, 2.5", Layout(), "biases on query, key and value"),
+        "Qwen3ForCausalLM": Architecture("Qwen 3", Layout(), "norms on query and key"),
+        "Qwen3MoeForCausalLM": Architecture("Qwen 3 MoE", Layout(), "norms on query and key; experts"),
     },
     pattern=frozenset({"use_sliding_window", "max_window_layers"}),
     mlp=frozenset(

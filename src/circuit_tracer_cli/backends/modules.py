@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, ModelPart, ModelShape, NormWeights
-from circuit_tracer_cli.backends.families.base import Parts
+from circuit_tracer_cli.backends.base import LayerWeights, LinearWeights, ModelShape, NormWeights, WeightGroup
+from circuit_tracer_cli.backends.families.base import Layout
 from circuit_tracer_cli.errors import UnsupportedArchitecture
 
 NORM_PARTS = ("ln1", "ln1_post", "ln2", "ln2_post")
@@ -45,45 +45,45 @@ def dense_weight(module: Any) -> Tensor:
     return found
 
 
-def norm_record(module: Any, parts: Parts) -> NormWeights:
+def norm_record(module: Any, layout: Layout) -> NormWeights:
     """The record of a norm module."""
     eps = next((getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name)), None)
     if eps is None:
         raise UnsupportedArchitecture(f"the norm {type(module).__name__} has no epsilon that is known")
     gain = module.weight.detach()
-    gain = parts.gain_offset + gain.float() if parts.gain_offset else gain
+    gain = layout.gain_offset + gain.float() if layout.gain_offset else gain
     bias = getattr(module, "bias", None)
-    return NormWeights(parts.norm, gain, float(eps), None if bias is None else bias.detach())
+    return NormWeights(layout.norm, gain, float(eps), None if bias is None else bias.detach())
 
 
-class ModelParts:
+class ModelModules:
     """A loaded model's parts under canonical names.
 
     Args:
         model: Hugging Face's causal language model.
-        shape: Its sizes and the paths of its parts.
+        shape: Its sizes and the paths of its layout.
     """
 
     def __init__(self, model: Any, shape: ModelShape) -> None:
-        self.model, self.shape, self.parts = model, shape, shape.parts
-        parts = self.parts
-        self.blocks: list[Any] = list(self.module(parts.layers))
+        self.model, self.shape, self.layout = model, shape, shape.layout
+        layout = self.layout
+        self.blocks: list[Any] = list(self.module(layout.layers))
         self.n_layers = len(self.blocks)
-        paths = {getattr(parts, part) for part in NORM_PARTS} - {None} | {
-            parts.v,
-            parts.o,
-            parts.attn,
-            parts.mlp,
+        paths = {getattr(layout, part) for part in NORM_PARTS} - {None} | {
+            layout.v,
+            layout.o,
+            layout.attn,
+            layout.mlp,
         }
         # Found once, before anything wraps the model.
         self.of_block = [{path: self.module(path, block) for path in paths} for block in self.blocks]
-        self.embed, self.unembed = self.module(parts.embed), model.get_output_embeddings()
-        self.final_norm = self.module(parts.ln_final)
+        self.embed, self.unembed = self.module(layout.embed), model.get_output_embeddings()
+        self.final_norm = self.module(layout.ln_final)
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
         """Where the weights of each block are."""
-        return tuple(next(block[self.parts.o].parameters()).device for block in self.of_block)
+        return tuple(next(block[self.layout.o].parameters()).device for block in self.of_block)
 
     def module(self, path: str, within: nn.Module | None = None) -> Any:
         """A module by its path in the model or in a block. Raises UnsupportedArchitecture naming what is missing."""
@@ -96,9 +96,9 @@ class ModelParts:
                 hint="another version of transformers may have it",
             ) from None
 
-    def parameters_of(self, part: ModelPart) -> list[Tensor]:
+    def parameters_of(self, part: WeightGroup) -> list[Tensor]:
         """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
-        mlps = [block[self.parts.mlp] for block in self.of_block]
+        mlps = [block[self.layout.mlp] for block in self.of_block]
         modules = mlps if part == "mlp" else [self.embed, self.unembed]
         found = {id(parameter): parameter for module in modules for parameter in module.parameters()}
         return list(found.values())
@@ -118,21 +118,21 @@ class ModelParts:
 
     def has(self, part: str) -> bool:
         """Whether blocks have a norm of that name of their own."""
-        return getattr(self.parts, part) is not None and not (part == "ln2" and self.parts.one_norm)
+        return getattr(self.layout, part) is not None and not (part == "ln2" and self.layout.one_norm)
 
     def norm(self, layer: int, part: str) -> NormWeights:
         """A block's norm; one that does nothing where the family has none."""
-        path = getattr(self.parts, part)
+        path = getattr(self.layout, part)
         if path is None:
-            like = self.of_block[layer][self.parts.ln1_post or self.parts.o].weight
+            like = self.of_block[layer][self.layout.ln1_post or self.layout.o].weight
             ones = torch.ones(self.shape.d_model, device=like.device, dtype=torch.float32)
             return NormWeights("none", ones, 0.0)
-        return norm_record(self.of_block[layer][path], self.parts)
+        return norm_record(self.of_block[layer][path], self.layout)
 
     @property
     def ln_final(self) -> NormWeights:
         """The final norm."""
-        return norm_record(self.final_norm, self.parts)
+        return norm_record(self.final_norm, self.layout)
 
     @property
     def W_E(self) -> Tensor:
@@ -148,15 +148,15 @@ class ModelParts:
     def values(self, projected: Tensor) -> Tensor:
         """The values `(…, kv_head, d_head)` in the output `(…, out)` of the projection that holds them."""
         n_kv, d_head = self.shape.n_kv_heads, self.shape.d_head
-        if self.parts.v_interleaved:
+        if self.layout.v_interleaved:
             return projected.reshape(*projected.shape[:-1], n_kv, 3, d_head)[..., 2, :]
         return projected[..., -n_kv * d_head :].reshape(*projected.shape[:-1], n_kv, d_head)
 
     def layer_weights(self, layer: int) -> LayerWeights:
         """The linear weights of one block, as views where the storage allows."""
-        v, o = self.of_block[layer][self.parts.v], self.of_block[layer][self.parts.o]
+        v, o = self.of_block[layer][self.layout.v], self.of_block[layer][self.layout.o]
         W_O, b_V, b_O = dense_weight(o), getattr(v, "bias", None), getattr(o, "bias", None)
-        post1, post2 = self.parts.ln1_post, self.parts.ln2_post
+        post1, post2 = self.layout.ln1_post, self.layout.ln2_post
         return LayerWeights(
             W_V=self.values(dense_weight(v).T).permute(1, 2, 0),
             W_O=W_O.reshape(W_O.shape[0], -1, self.shape.d_head),
