@@ -17,11 +17,16 @@ def static_folder(chosen: str | Path | None = None) -> Path:
         chosen: A folder to use instead of the packaged one.
 
     Raises:
-        MissingFile: There is no page in it.
+        MissingFile: There is no page in it, or in a checkout nobody has installed the libraries that the page loads.
     """
     for folder in _CANDIDATES if chosen is None else (Path(chosen),):
-        if (folder / "index.html").is_file():
-            return folder
+        if not (folder / "index.html").is_file():
+            continue
+        if chosen is None and not (folder / "vendor").is_dir():
+            raise MissingFile(
+                "the viewer's libraries aren't installed", "with a network, run: pip install -e ."
+            )
+        return folder
     if chosen is not None:
         raise MissingFile(f"{chosen} holds no index.html", "leave the frontend folder away")
     raise MissingFile("the viewer's files aren't installed", "install the package again")

@@ -73,11 +73,8 @@ def clean_environment() -> dict[str, str]:
 
 def test_the_wheel_has_all_that_running_needs(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    static = [
-        path
-        for path in (ROOT / "frontend_static").rglob("*")
-        if path.is_file() and "vendor" not in path.parts
-    ]
+    static = [path for path in (ROOT / "frontend_static").rglob("*") if path.is_file()]
+    assert "LICENCES.txt" in {path.name for path in static}
     wanted = {f"circuit_tracer_cli/_static/{path.relative_to(ROOT / 'frontend_static')}" for path in static}
     wanted |= {"circuit_tracer_cli/py.typed", "circuit_tracer_cli/demo/data/prompts.json"}
     data = ROOT / "src" / "circuit_tracer_cli" / "demo" / "data"
@@ -96,6 +93,7 @@ def test_the_sdist_has_the_viewer_and_the_tests(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {"frontend_static/index.html", "tests/conftest.py", "constraints.txt", "Makefile", "LICENSE"}
+    expected |= {"hatch_build.py", "frontend_static/vendor/dagre.js", "scripts/vendor/package-lock.json"}
     assert expected <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 
@@ -154,7 +152,7 @@ def test_the_demo_and_its_page_work_elsewhere(
                 assert b'"nodes"' in answer.read()
         finally:
             server.terminate()
-    modules = [address for address in pages if address.endswith(".js")]
+    modules = [address for address in pages if address.endswith(".js") and "/vendor/" not in address]
     written = [path for path in (ROOT / "frontend_static").rglob("*.js") if "vendor" not in path.parts]
     assert len(modules) == len(written)
     for address, text in pages.items():
