@@ -115,7 +115,7 @@ def run_case(
     torch.set_num_threads(1)
     if free is not None:
         start = resident()
-        ranking.available_memory = lambda device: max(0, free - (resident() - start))
+        ranking.free_memory = lambda device=None: max(0, free - (resident() - start))
     peaks = PeakPhases()
     model = ReplacementModel.from_pretrained(
         str(folder / "model"),

@@ -18,7 +18,7 @@ NAME = "circuit_tracer_cli"
 # `demo/__init__.py` only says where the embedded files lie, so that whoever resolves the name "demo" may ask it.
 DEMO_FILES = f"{NAME}.demo"
 
-_ROOT = {"errors", "types"}
+_ROOT = {"errors", "types", "files"}
 _MODEL = _ROOT | {"tokens", "backends", "transcoders"}
 _WORK = _MODEL | {"graph", "interventions", "replacement"}
 _TOP = _WORK | {
@@ -35,6 +35,7 @@ _TOP = _WORK | {
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
+    "files": {"errors"},
     "tokens": _ROOT,
     "graph": _ROOT,
     "backends": _ROOT | {"tokens"},
@@ -156,6 +157,9 @@ _DOORS = {
     "uvicorn": {"server"},
     "transformer_lens": {"backends", "replacement"},
     "nnsight": {"backends"},
+    "psutil": {"files"},
+    "platformdirs": {"files"},
+    "filelock": {"files"},
 }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from circuit_tracer_cli.errors import MissingFile
+from circuit_tracer_cli.files.locations import cache_root, cache_roots
 from circuit_tracer_cli.transcoders import converted
 from circuit_tracer_cli.transcoders.converted import ConvertedSet
 from circuit_tracer_cli.transcoders.references import HubReference, resolve
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def get_cache_dir(cache_dir: str | Path | None = None) -> Path:
-    """The cache's folder: `cache_dir`, else `CIRCUIT_TRACER_CACHE_DIR`, else `~/.cache/circuit_tracer`."""
-    return converted.cache_root(cache_dir)
+    """Return `cache_dir`, else `CIRCUIT_TRACER_CACHE_DIR`, else `circuit_tracer` in the user's cache folder."""
+    return cache_root(cache_dir)
 
 
 def get_cached_path(hf_ref: str | Path, cache_dir: str | Path | None = None) -> Path:
@@ -38,8 +39,8 @@ def is_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> bool:
 
 
 def cached_sets(cache_dir: str | Path | None = None) -> list[ConvertedSet]:
-    """Every set in the cache, whole or interrupted."""
-    return converted.converted_sets(get_cache_dir(cache_dir))
+    """Return every set in the cache, whole or interrupted, those of earlier versions' folder included."""
+    return [found for root in cache_roots(cache_dir) for found in converted.converted_sets(root)]
 
 
 def find_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> ConvertedSet:
@@ -81,7 +82,8 @@ def save_transcoders_to_cache(
     from circuit_tracer_cli.transcoders.convert import ConvertOptions, convert
 
     reference = resolve(hf_ref)
-    root, folder = get_cache_dir(cache_dir), converted.converted_folder(reference, cache_dir)
+    folder = converted.converted_folder(reference, cache_dir)
+    root = converted.root_of(folder, cache_dir)
     options = ConvertOptions(dtype, sequential, keep_downloads=not delete_hf_cache)
     convert(reference, root, folder, options, progress or SilentProgress())
     return folder
@@ -131,12 +133,17 @@ def empty_cache(hf_ref: str | Path | None = None, cache_dir: str | Path | None =
 
     Removes only what a conversion wrote: other files and folders in the cache stay, and so do a user's own sets.
     """
-    root = get_cache_dir(cache_dir)
     if hf_ref is not None:
         folder = get_cached_path(hf_ref, cache_dir)
-        return converted.remove(folder, root) if converted.own_files(folder) else 0
+        return (
+            converted.remove(folder, converted.root_of(folder, cache_dir))
+            if converted.own_files(folder)
+            else 0
+        )
     return sum(
-        converted.remove(one.folder, root) for one in cached_sets(cache_dir) if one.manifest is not None
+        converted.remove(one.folder, converted.root_of(one.folder, cache_dir))
+        for one in cached_sets(cache_dir)
+        if one.manifest is not None
     )
 
 

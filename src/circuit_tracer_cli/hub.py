@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import glob
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,14 +23,15 @@ from circuit_tracer_cli.errors import (
     OutputError,
     UnknownReference,
 )
+from circuit_tracer_cli.files.capacity import free_disk, size_in_words
 from circuit_tracer_cli.types import Progress
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 _LOG_IN = "set HF_TOKEN, or run `hf auth login`"
-_MEGABYTE = 10**6
-_SPARE_BYTES = 64 * _MEGABYTE  # what else may be written meanwhile
+_MEBIBYTE = 2**20
+_SPARE_BYTES = 64 * _MEBIBYTE  # what else may be written meanwhile
 _WORKERS = 8
 
 
@@ -135,11 +135,10 @@ def read_range(repo_id: str, commit: str, path: str, start: int, count: int) -> 
 
 def require_space(needed: int, folder: Path) -> None:
     """Raise OutputError if `needed` more bytes don't fit on the folder's disk."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_disk(folder)
     if needed + _SPARE_BYTES > free:
         raise OutputError(
-            f"{needed / 1e9:.1f} GB are needed in {folder}, and {free / 1e9:.1f} GB are free",
+            f"{size_in_words(needed)} are needed in {folder}, and {size_in_words(free)} are free",
             hint="free some space, or set HF_HOME (CIRCUIT_TRACER_CACHE_DIR for converted sets) to another disk",
         )
 
@@ -181,7 +180,7 @@ def _meter(progress: Progress) -> type[Any]:
         def update(self, n: float | None = 1) -> None:
             with lock:
                 self.n += n or 0
-                steps = int(self.n) // _MEGABYTE - reported[0]
+                steps = int(self.n) // _MEBIBYTE - reported[0]
                 if self._counts_bytes and steps > 0:
                     reported[0] += steps
                     progress.advance(steps)

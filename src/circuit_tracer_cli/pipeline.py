@@ -256,9 +256,8 @@ def planned(
     request: TraceRequest, n_tokens: int | None = None, active: float | None = None
 ) -> tuple[TraceSizes, MemoryPlan, Budget]:
     """The plan of a request, for the memory that is free now."""
-    import torch
 
-    from circuit_tracer_cli.graph.edges import available_memory
+    from circuit_tracer_cli.files.capacity import free_memory
     from circuit_tracer_cli.planning import plan_memory
     from circuit_tracer_cli.planning.facts import trace_sizes
     from circuit_tracer_cli.planning.free import memory_budget
@@ -275,7 +274,7 @@ def planned(
         n_targets=len(request.targets) or request.max_n_logits,
         active_per_position=active,
     )
-    budget = memory_budget(layer_devices(request), available_memory(torch.device("cpu")), available_memory)
+    budget = memory_budget(layer_devices(request), free_memory(), free_memory)
     wish = request.offload.lower()
     plan = plan_memory(
         sizes,

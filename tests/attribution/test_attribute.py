@@ -60,7 +60,7 @@ def test_the_compute_block_changes_nothing(work: int, monkeypatch: pytest.Monkey
 def test_rows_kept_in_files_change_nothing(in_memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = replacement("llama", "clt")
     want = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
-    monkeypatch.setattr(ranking, "available_memory", lambda device: 3 * in_memory + 1)
+    monkeypatch.setattr(ranking, "free_memory", lambda device=None: 3 * in_memory + 1)
     got = attribute(list(PROMPT), model, max_feature_nodes=30, batch_size=4, update_interval=2)
     assert torch.equal(got.selected_features, want.selected_features)
     assert torch.equal(got.adjacency_matrix, want.adjacency_matrix)

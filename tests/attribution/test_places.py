@@ -25,7 +25,7 @@ def model() -> ReplacementModel:
 
 
 def free_memory(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
-    monkeypatch.setattr("circuit_tracer_cli.attribution.places.available_memory", lambda device: n_bytes)
+    monkeypatch.setattr("circuit_tracer_cli.attribution.places.free_memory", lambda device=None: n_bytes)
 
 
 def test_sizes_are_those_of_what_is_loaded(model: ReplacementModel) -> None:

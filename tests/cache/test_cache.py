@@ -356,6 +356,7 @@ def test_a_cache_that_can_not_be_written(
 def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("CIRCUIT_TRACER_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.get_cache_dir() == tmp_path / ".cache" / "circuit_tracer"
     assert cache.get_cache_dir("~/sets") == tmp_path / "sets"
     monkeypatch.setenv("CIRCUIT_TRACER_CACHE_DIR", str(tmp_path / "elsewhere"))

@@ -282,7 +282,7 @@ def test_deeply_nested_header() -> None:
 
 def test_dense_format_needs_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = worked_example()
-    monkeypatch.setattr(edges_module, "available_memory", lambda device: 10)
+    monkeypatch.setattr(edges_module, "free_memory", lambda device: 10)
     with pytest.raises(OutOfMemory):
         graph.save(tmp_path / "g.pt")
     assert list(tmp_path.iterdir()) == []

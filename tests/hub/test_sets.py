@@ -181,8 +181,8 @@ def test_damaged_headers_are_named_as_on_the_hub(hub: FakeHub, tmp_path: Path) -
     whole = repository.files["layer_1.safetensors"]
     for commit, damaged, said in (
         ("1", whole[:-10], "is truncated"),
-        ("2", b"\xff" * len(whole), "is no safetensors file"),
-        ("3", whole[:8] + b"x" * 300, "is no safetensors file"),
+        ("2", b"\xff" * len(whole), "is not a safetensors file"),
+        ("3", whole[:8] + b"x" * 300, "is not a safetensors file"),
     ):
         repository.files["layer_1.safetensors"] = damaged
         repository.commit = commit * 40

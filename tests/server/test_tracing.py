@@ -364,7 +364,7 @@ def test_every_prompt_is_planned_and_weights_are_back_before_the_next_run(
     before = size()
     monkeypatch.setattr(attribute, "choose_places", choose)
     monkeypatch.setattr(Offload, "restore", restore)
-    monkeypatch.setattr("circuit_tracer_cli.attribution.places.available_memory", lambda device: 0)
+    monkeypatch.setattr("circuit_tracer_cli.attribution.places.free_memory", lambda device=None: 0)
     for prompt in (PROMPT, OTHER):
         found = ended(client, started(client, {"prompt": prompt, "max_feature_nodes": 5}))
         assert found["state"] == "done", found["error"]

@@ -87,10 +87,10 @@ def test_the_file_of_a_topk_transcoder_says_k(tmp_path: Path) -> None:
 
 def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="can't be written"):
+    with pytest.raises(OutputError, match="can't write"):
         single().to_safetensors(tmp_path / "file" / "layer_0.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(OutputError, match="can't be written"):
+    with pytest.raises(OutputError, match="can't write"):
         single().to_safetensors(tmp_path / "folder.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.safetensors"]
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import TensorFile
 from circuit_tracer_cli.transcoders import rows
 from circuit_tracer_cli.transcoders.rows import EagerWeights, LazyWeights, all_finite
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 
 MATRIX = torch.randn(11, 2, 3, generator=torch.Generator().manual_seed(0))
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from circuit_tracer_cli.graph.edges import available_memory
+from circuit_tracer_cli.files.capacity import free_memory
 from circuit_tracer_cli.planning import Budget, Choices, TraceSizes, plan_memory
 from circuit_tracer_cli.planning.free import memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
@@ -22,7 +22,7 @@ def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_fe
     """How to trace a prompt of `n_pos` tokens in the memory that is free now, beside what the model and its set hold already."""
     sizes = sizes_of(model, n_pos, n_targets=n_targets, max_feature_nodes=max_feature_nodes)
     encoders, decoders = _weights(model)
-    now = memory_budget(model.model.layer_devices, available_memory(torch.device("cpu")), available_memory)
+    now = memory_budget(model.model.layer_devices, free_memory(), free_memory)
     in_memory = _bytes([weights for weights in (*encoders, *decoders) if not weights.lazy])
     plan = plan_memory(
         sizes,

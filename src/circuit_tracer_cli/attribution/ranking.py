@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.graph.edges import available_memory
-from circuit_tracer_cli.graph.scratch import Release, nothing, scratch_tensor
+from circuit_tracer_cli.files.capacity import free_memory
+from circuit_tracer_cli.files.scratch import Release, nothing, scratch_tensor
 
 SMALLEST_SUM = 1e-8
 """Row sums are clamped here before dividing (spec/attribution.md 2.7)."""
@@ -66,7 +66,7 @@ class RowShelf:
 
     def __init__(self, in_memory: int | None = None) -> None:
         if in_memory is None:
-            in_memory = (available_memory(torch.device("cpu")) or 1 << 32) // 3
+            in_memory = free_memory() // 3
         self.left = in_memory
 
     def keep(self, block: RowBlock) -> RowBlock:

@@ -13,6 +13,7 @@ from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.errors import BadTranscoders, UsageError
+from circuit_tracer_cli.files.capacity import size_in_words
 from circuit_tracer_cli.pipeline import DTYPES
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def list_sets(
     elif not found:
         output.note(f"{get_cache_dir(cache_dir)} holds no sets; circuit-tracer cache add SET makes one")
     else:
-        rows = [(one.reference, _state(one), _made_as(one), _size(one.size)) for one in found]
+        rows = [(one.reference, _state(one), _made_as(one), size_in_words(one.size)) for one in found]
         output.table("Converted sets", ("set", "state", "layers, dtype", "size#"), rows)
 
 
@@ -118,7 +119,7 @@ def info(
     if json_:
         output.data(facts)
     else:
-        shown = {**facts, "bytes": _size(facts["bytes"])}
+        shown = {**facts, "bytes": size_in_words(facts["bytes"])}
         rows = [(name, _shown(value)) for name, value in shown.items()]
         output.table(facts["reference"], ("", ""), rows)
     if damaged:
@@ -140,7 +141,7 @@ def remove(
     for reference in references:
         find_cached(reference, cache_dir)
     for reference in references:
-        output.note(f"removed {reference}, {_size(empty_cache(reference, cache_dir))}")
+        output.note(f"removed {reference}, {size_in_words(empty_cache(reference, cache_dir))}")
 
 
 def clear(
@@ -159,9 +160,9 @@ def clear(
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError(f"this would remove {len(found)} converted sets", hint="add --yes")
-        size = _size(sum(one.size for one in found))
+        size = size_in_words(sum(one.size for one in found))
         typer.confirm(f"Remove {len(found)} converted sets, {size}?", abort=True, err=True)
-    output.note(f"removed {len(found)} converted sets, {_size(empty_cache(None, cache_dir))}")
+    output.note(f"removed {len(found)} converted sets, {size_in_words(empty_cache(None, cache_dir))}")
 
 
 def show_dir(cache_dir: CacheDirOpt = None) -> None:
@@ -192,7 +193,7 @@ def _known_line(one: KnownSet) -> str:
     """The set's name whole, to be copied, and what is known of it beside or below."""
     name = f"  {one.reference}" + (f" ({one.alias})" if one.alias else "")
     features = "" if one.d_transcoder is None else f"{one.d_transcoder:,}"
-    size = "" if one.parameters is None else f"~{_size(2 * one.parameters)}"
+    size = "" if one.parameters is None else f"~{size_in_words(2 * one.parameters)}"
     details = f"{one.kind}, {one.activation:<9} {features:>8} {size:>8}".rstrip()
     if len(name) > _KNOWN_WIDTH:
         return f"{name}\n{'':<{_KNOWN_WIDTH}} {details}"
@@ -243,13 +244,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "unknown" if value is None else str(value)
-
-
-def _size(count: int) -> str:
-    """Bytes as people read them."""
-    size, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if size >= 100 or unit == "B" else f"{size:.1f} {unit}"

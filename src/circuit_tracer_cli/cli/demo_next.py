@@ -162,7 +162,7 @@ def _off_edits(nodes: Sequence[NodeView]) -> list[Intervention]:
 
 def _write_plan(plan: str, files: GraphFiles, what: str) -> str:
     """Write a plan beside the graph and return the command that runs it."""
-    from circuit_tracer_cli.graph.atomic import write_bytes
+    from circuit_tracer_cli.files.atomic import write_bytes
 
     path = Path(str(files.directory)) / f"{files.slug}-{what}.plan"
     write_bytes(str(path), plan.encode())

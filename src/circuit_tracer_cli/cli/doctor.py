@@ -15,6 +15,7 @@ from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.files.capacity import size_in_words, total_memory
 
 _LIBRARIES = (
     "torch", "transformers", "transformer-lens", "safetensors", "huggingface_hub", "typer", "rich", "starlette", "uvicorn",
@@ -66,12 +67,12 @@ def _versions() -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    memory = total_memory() / _GIB
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = ["cpu"]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
-        devices.append(f"cuda:{index} {properties.name}, {properties.total_memory / _GIB:.0f} GiB")
+        devices.append(f"cuda:{index} {properties.name}, {size_in_words(properties.total_memory)}")
     if torch.backends.mps.is_available():
         devices.append("mps")
     return {

@@ -12,6 +12,7 @@ from circuit_tracer_cli.cli.errors import judged_by_files
 from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.files.capacity import size_in_words
 from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS
 
 if TYPE_CHECKING:
@@ -136,17 +137,19 @@ def _print(found: Estimate, output: Output) -> None:
     )
     output.result(f"graph        {sizes.features:,} features, {sizes.nodes:,} nodes")
     where = "memory" if plan.device_peak is None else "host memory"
-    output.result(f"{where:<12} {_size(plan.host_peak)} of {_size(found.budget.host)} free")
+    output.result(f"{where:<12} {size_in_words(plan.host_peak)} of {size_in_words(found.budget.host)} free")
     for device in found.budget.devices:
         peak = plan.device_peaks[device.name]
         short = "" if peak <= device.free else ", too little"
         output.result(
-            f"{device.name:<12} {_size(peak)} of {_size(device.free)} free for {len(device.layers)} layers{short}"
+            f"{device.name:<12} {size_in_words(peak)} of {size_in_words(device.free)} free for {len(device.layers)} layers{short}"
         )
     if plan.device_peak is not None and found.budget.device is not None and not found.budget.devices:
-        output.result(f"{found.device:<12} {_size(plan.device_peak)} of {_size(found.budget.device)} free")
+        output.result(
+            f"{found.device:<12} {size_in_words(plan.device_peak)} of {size_in_words(found.budget.device)} free"
+        )
     if plan.scratch:
-        output.result(f"files        {_size(plan.scratch)} in temporary files meanwhile ($TMPDIR)")
+        output.result(f"files        {size_in_words(plan.scratch)} in temporary files meanwhile ($TMPDIR)")
     output.result(
         f"time         about {_time(sum(found.seconds.values()))}, and some seconds for the program to start"
     )
@@ -161,7 +164,7 @@ def _print(found: Estimate, output: Output) -> None:
         output.result(f"offload      what has done its work waits in {where}")
     output.result()
     rows = [
-        (name, _size(plan.phases[name]), _time(found.seconds[name]) if name in found.seconds else "")
+        (name, size_in_words(plan.phases[name]), _time(found.seconds[name]) if name in found.seconds else "")
         for name in plan.phases
     ]
     output.table("Phases", ("phase", "peak memory", "time"), rows)
@@ -169,10 +172,6 @@ def _print(found: Estimate, output: Output) -> None:
         output.warn(
             "it doesn't fit; a smaller --max-feature-nodes, a 16-bit --dtype or a shorter prompt needs less"
         )
-
-
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
 
 
 def _time(seconds: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from circuit_tracer_cli.cli.libraries import set_manners
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.errors import OutOfMemory, OutputError
+from circuit_tracer_cli.files.capacity import free_memory, size_in_words
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.features.build import BuildSummary
@@ -181,39 +181,14 @@ def _check(request: TraceRequest, settings: BuildSettings, folder: Path, output:
     with suppress(BadPrompt):  # there is no prompt yet, and some models refuse the one that stands in for it
         check(request)
     shape = inspect_transcoders(request.transcoder_set).shape
-    needed, free = memory_needed(settings, shape.n_layers, shape.d_transcoder), _free_memory()
-    if free is not None and needed > free:
+    needed, free = memory_needed(settings, shape.n_layers, shape.d_transcoder), free_memory()
+    if needed > free:
         fewer = max(1, len(settings.layer_range(shape.n_layers)) * free // (2 * needed))
         raise OutOfMemory(
-            f"the examples of these layers take {_size(needed)} while they are collected, {_size(free)} are free",
+            f"the examples of these layers take {size_in_words(needed)} while they are collected, {size_in_words(free)} are free",
             f"build a few layers at a time, such as --layers 0:{fewer}, or lower --examples, --quantiles, --context",
         )
-    output.note(f"collecting takes {_size(needed)} of memory besides model and transcoders")
-
-
-def _free_memory() -> int | None:
-    """Bytes of memory that are free, where the system says so."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _reclaimable()
-    except (ValueError, OSError, AttributeError):
-        return None
-
-
-def _reclaimable() -> int:
-    """Bytes that Linux would give up at once."""
-    try:
-        facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        return max(0, int(facts["MemAvailable"].split()[0]) - int(facts["MemFree"].split()[0])) * 1024
-    except (OSError, KeyError, ValueError):
-        return 0
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} GB"
+    output.note(f"collecting takes {size_in_words(needed)} of memory besides model and transcoders")
 
 
 def _first_read(documents: Iterable[str]) -> Iterable[str]:
@@ -277,7 +252,7 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
         f"features   {summary.features:,} in {len(summary.layers)} layers, {summary.dead:,} never active"
     )
     output.result(f"labels     {summary.labelled:,}")
-    output.result(f"written    {summary.directory} ({_size(summary.n_bytes)})")
+    output.result(f"written    {summary.directory} ({size_in_words(summary.n_bytes)})")
     output.note(f"next: circuit-tracer serve --features-dir {shlex.quote(str(summary.directory))}")
 
 

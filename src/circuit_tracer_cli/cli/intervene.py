@@ -294,7 +294,7 @@ def _run(
 
 
 def _save(plan: Plan, path: str) -> None:
-    from circuit_tracer_cli.graph.atomic import write_bytes
+    from circuit_tracer_cli.files.atomic import write_bytes
 
     write_bytes(path, replace(plan, transcoder_set=plan.transcoder_set or "demo").to_json().encode())
 

@@ -12,7 +12,7 @@ from typing import Any
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.graph_json import read_view
 from circuit_tracer_cli.export.records import QParams
-from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 
 
 def kept_annotations(path: Path, prompt: str, scan: str, node_ids: set[str]) -> QParams:

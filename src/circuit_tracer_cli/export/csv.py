@@ -11,7 +11,7 @@ from typing import Any
 
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import make_folder
-from circuit_tracer_cli.graph.atomic import atomic_writer
+from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes

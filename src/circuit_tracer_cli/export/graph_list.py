@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from typing import Any
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.graph_json import encode_json
 from circuit_tracer_cli.export.records import Metadata, to_values
-from circuit_tracer_cli.graph.atomic import output_error, write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.files.locks import locked_file
 
 LIST_NAME = "graph-metadata.json"
 
@@ -24,16 +23,8 @@ def locked_folder(directory: Path) -> Iterator[None]:
 
     The lock lies on a file of its own, which stays: removing it would let two processes hold different files of that name.
     """
-    path = directory / f".{LIST_NAME}.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise output_error(path, error) from error
-    try:
-        _lock(descriptor)
+    with locked_file(directory / f".{LIST_NAME}.lock"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def read_graph_list(directory: Path) -> list[dict[str, Any]]:
@@ -56,18 +47,3 @@ def add_to_graph_list(directory: Path, metadata: Metadata) -> Path:
     entries.append(to_values(metadata))
     write_bytes(directory / LIST_NAME, encode_json({"graphs": entries}))
     return directory / LIST_NAME
-
-
-if sys.platform == "win32":
-
-    def _lock(descriptor: int) -> None:
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-
-else:
-
-    def _lock(descriptor: int) -> None:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX)

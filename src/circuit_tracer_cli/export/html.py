@@ -14,7 +14,7 @@ from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import graph_parts, make_folder
 from circuit_tracer_cli.features.pack import INDEX
 from circuit_tracer_cli.features.read import FeatureFiles
-from circuit_tracer_cli.graph.atomic import atomic_writer
+from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.viewer_files import static_folder
 

@@ -12,7 +12,7 @@ from circuit_tracer_cli.export.graph_json import encode_json
 from circuit_tracer_cli.export.graph_list import locked_folder
 from circuit_tracer_cli.export.records import FEATURE_TYPE
 from circuit_tracer_cli.export.splice import TopLevel, read_top_level, replace_value
-from circuit_tracer_cli.graph.atomic import write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.graph.graph import Graph
 
 REPORT = "validation"

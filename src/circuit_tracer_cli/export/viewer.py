@@ -24,7 +24,7 @@ from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
 from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
-from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of

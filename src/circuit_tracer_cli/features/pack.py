@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.features.records import FeatureRecord
-from circuit_tracer_cli.graph.atomic import atomic_writer, output_error, write_bytes
+from circuit_tracer_cli.files.atomic import atomic_writer, output_error, write_bytes
 
 INDEX, LABELS, ABOUT = "index.json.gz", "labels.json.gz", "features.json"
 _LAYER_FILE = re.compile(r"layer_\d+-[0-9a-f]{8}\.bin")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from circuit_tracer_cli.errors import BadFeatureFiles
-from circuit_tracer_cli.graph.atomic import atomic_writer, output_error, write_bytes
+from circuit_tracer_cli.files.atomic import atomic_writer, output_error, write_bytes
 
 FOLDER = ".build"
 Arrays = Mapping[str, NDArray[Any]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from circuit_tracer_cli.errors import InvalidValue, OutOfMemory
-from circuit_tracer_cli.graph.scratch import Release, nothing, scratch_tensor
+from circuit_tracer_cli.files.capacity import free_memory, size_in_words
+from circuit_tracer_cli.files.scratch import Release, nothing, scratch_tensor
 
 Array = npt.NDArray[Any]
 
@@ -240,29 +240,12 @@ def check_edges(edges: Edges) -> None:
 
 def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
     """Raises OutOfMemory if `n_bytes` are more than the device has free."""
-    free = available_memory(device)
-    if free is not None and n_bytes > free:
+    free = free_memory(device)
+    if n_bytes > free:
         raise OutOfMemory(
-            f"{what} needs {n_bytes / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free",
+            f"{what} needs {size_in_words(n_bytes)}, and {size_in_words(free)} are free",
             "use the edges (`graph.edges`, or export to csv), which are stored sparse",
         )
-
-
-def available_memory(device: torch.device) -> int | None:
-    """Free bytes on a device, or None where the system doesn't tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def offsets(counts: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.files.scratch import scratch_array
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.edges import Array, Edges, require_memory
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.influence import as_array, masked_magnitudes, node_influence, row_scale
 from circuit_tracer_cli.graph.layout import NodeLayout
 from circuit_tracer_cli.graph.scores import compute_graph_scores
-from circuit_tracer_cli.graph.scratch import scratch_array
 from circuit_tracer_cli.graph.threshold import check_threshold, find_threshold, select_threshold
 
 

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO, Literal
 import torch
 
 from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, MissingFile, OutOfMemory, UsageError
-from circuit_tracer_cli.graph.atomic import atomic_writer, output_error
+from circuit_tracer_cli.files.atomic import atomic_writer, output_error
+from circuit_tracer_cli.files.scratch import nothing, released
+from circuit_tracer_cli.files.tensors import looks_like_tensors, read_header, shared_tensors, write_tensors
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.legacy import read_pt
-from circuit_tracer_cli.graph.scratch import nothing, released
-from circuit_tracer_cli.graph.tensorfile import looks_like_tensors, read_tensors, write_tensors
 
 FORMAT = "circuit-tracer-graph"
 FORMAT_VERSION = 1
@@ -160,7 +160,8 @@ def _read_safetensors(stream: BinaryIO, source: str, streaming: bool) -> dict[st
         mapped = mmap(stream.fileno(), 0, access=ACCESS_COPY)
     except OSError as error:
         raise BadGraphFile(f"{source} can't be mapped into memory: {error.strerror}") from error
-    tensors, metadata = read_tensors(mapped, source)
+    stored = read_header(mapped, source, BadGraphFile)
+    tensors, metadata = shared_tensors(mapped, stored), stored.metadata
     if HEADER_KEY not in metadata:
         raise BadGraphFile(
             f"{source} is a safetensors file without a graph", "a model or transcoder file isn't a graph"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from circuit_tracer_cli.errors import OutputError
-from circuit_tracer_cli.graph.atomic import write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
 
 
 def replace_content(path: Path, content: bytes) -> None:
@@ -15,13 +14,3 @@ def replace_content(path: Path, content: bytes) -> None:
     if not os.access(path, os.W_OK):
         raise OutputError(f"{path.name} is read-only", "give yourself write permission on the file")
     write_bytes(path, content)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

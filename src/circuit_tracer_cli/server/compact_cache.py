@@ -21,7 +21,8 @@ from typing import Any
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError
 from circuit_tracer_cli.export.splice import TopLevel, read_top_level
-from circuit_tracer_cli.graph.atomic import write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.files.locations import cache_root
 from circuit_tracer_cli.server import compact
 from circuit_tracer_cli.server.bodies import Body, file_version
 
@@ -167,9 +168,7 @@ class CompactCache:
 
 def compact_folder() -> Path:
     """`compact` in `CIRCUIT_TRACER_CACHE_DIR`, else in the user's cache folder."""
-    named = os.environ.get("CIRCUIT_TRACER_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(named) if named else Path(home) / "circuit_tracer").expanduser().absolute() / "compact"
+    return cache_root() / "compact"
 
 
 def _derived(version: tuple[int, ...], body: Body, before: _Entry | None) -> _Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile
 from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.files.locations import cache_root
 from circuit_tracer_cli.server.features import FeatureFolder
 from circuit_tracer_cli.server.hub_features import HubFeatures
 
@@ -110,9 +110,7 @@ class FeatureSources:
 
 def feature_cache() -> Path:
     """Where records from the hub are kept: `features` in `CIRCUIT_TRACER_CACHE_DIR`, else in the user's cache folder."""
-    named = os.environ.get("CIRCUIT_TRACER_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (Path(named) if named else Path(home) / "circuit_tracer").expanduser().absolute() / "features"
+    return cache_root() / "features"
 
 
 def _set_of(metadata: Mapping[str, Any], layer: int) -> str:

@@ -14,7 +14,7 @@ from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
 from circuit_tracer_cli.features.pack import INDEX
 from circuit_tracer_cli.features.read import FeatureFiles, unpack_record
-from circuit_tracer_cli.graph.atomic import write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.types import SilentProgress
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*\Z")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,8 @@ from typing import Any, Literal
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
 from circuit_tracer_cli.export.graph_list import locked_folder
-from circuit_tracer_cli.graph.atomic import write_bytes
+from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.files.locations import data_folder
 
 Source = Literal["user", "imported"]
 FORMAT = "circuit-tracer-labels"
@@ -105,8 +105,7 @@ class SharedLabels:
 
 def labels_folder() -> Path:
     """`circuit-tracer/labels` in the user's data folder."""
-    home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(home).expanduser() / "circuit-tracer" / "labels"
+    return data_folder() / "labels"
 
 
 def changed_labels(before: object, after: object) -> dict[str, str | None]:

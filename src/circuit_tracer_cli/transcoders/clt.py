@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from circuit_tracer_cli.files.tensors import save_tensors
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU
 from circuit_tracer_cli.transcoders.layer import TranscoderLayer
 from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
 from circuit_tracer_cli.transcoders.rows import EagerWeights
-from circuit_tracer_cli.transcoders.saving import write_tensors
 
 
 class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
@@ -64,8 +64,8 @@ class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
             tensors[f"threshold_{layer}"] = written.activation.threshold
         if written.skip is not None:
             tensors[f"W_skip_{layer}"] = written.skip
-        write_tensors(folder / f"W_enc_{layer}.safetensors", tensors)
-        write_tensors(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": written.W_dec.load().tensor})
+        save_tensors(folder / f"W_enc_{layer}.safetensors", tensors)
+        save_tensors(folder / f"W_dec_{layer}.safetensors", {f"W_dec_{layer}": written.W_dec.load().tensor})
 
     def _written(self, index: int) -> int:
         return self.n_layers - index

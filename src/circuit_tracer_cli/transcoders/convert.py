@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from circuit_tracer_cli import hub
+from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.transcoders import converted
 from circuit_tracer_cli.transcoders.base import Kind
 from circuit_tracer_cli.transcoders.config import SetConfig
@@ -87,7 +88,7 @@ def convert(
             if not done.files.keys() >= set(_file_names(shape.kind, layer)):
                 done = _convert_layer(origin, loader, layer, dtype, work, folder, done)
             progress.advance()
-        converted.write_text(folder / converted.CONFIG, _config(origin.source.config))
+        write_bytes(folder / converted.CONFIG, _config(origin.source.config).encode())
 
 
 def _begin(folder: Path, wanted: Manifest) -> Manifest | None:

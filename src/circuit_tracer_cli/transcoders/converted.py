@@ -8,20 +8,20 @@ of that record are ever removed.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from circuit_tracer_cli.errors import BadTranscoders, OutputError
+from circuit_tracer_cli.files.atomic import output_error, write_bytes
+from circuit_tracer_cli.files.locations import cache_roots
+from circuit_tracer_cli.files.locks import locked_file
 from circuit_tracer_cli.transcoders.references import HubReference, LocalReference
 
 MANIFEST = "circuit-tracer-cache.json"
@@ -72,17 +72,20 @@ class ConvertedSet:
         return sum(path.stat().st_size for path in own_files(self.folder))
 
 
-def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """The cache's folder: `cache_dir`, else `CIRCUIT_TRACER_CACHE_DIR`, else `~/.cache/circuit_tracer`."""
-    named = cache_dir or os.environ.get("CIRCUIT_TRACER_CACHE_DIR") or "~/.cache/circuit_tracer"
-    return Path(named).expanduser().absolute()
-
-
 def converted_folder(reference: HubReference | LocalReference, cache_dir: str | Path | None = None) -> Path:
-    """Where the converted set of a reference lies, or would."""
+    """Return where the converted set of a reference is, or would be: in the first of `cache_roots` that has it."""
     if isinstance(reference, HubReference):
-        return cache_root(cache_dir) / reference.canonical
-    return cache_root(cache_dir) / "local" / f"{reference.folder.name}-{_digest(reference.folder)[:12]}"
+        name = reference.canonical
+    else:
+        name = f"local/{reference.folder.name}-{_digest(reference.folder)[:12]}"
+    folders = [root / name for root in cache_roots(cache_dir)]
+    return next((folder for folder in folders if (folder / CONFIG).is_file()), folders[0])
+
+
+def root_of(folder: Path, cache_dir: str | Path | None = None) -> Path:
+    """Return which of `cache_roots` the folder of a converted set belongs to."""
+    roots = cache_roots(cache_dir)
+    return next((root for root in roots if root in folder.parents), roots[0])
 
 
 def is_complete(folder: Path) -> bool:
@@ -107,26 +110,13 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the folder's record."""
-    values = {"format_version": _VERSION, **dataclasses.asdict(manifest)}
-    write_text(folder / MANIFEST, json.dumps(values, indent=1))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader sees all of it or nothing. Raises OutputError."""
+    """Write the folder's record, making the folder. Raises OutputError."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path} can't be written: {error.strerror or error}") from None
+        raise output_error(folder, error) from None
+    values = {"format_version": _VERSION, **dataclasses.asdict(manifest)}
+    write_bytes(folder / MANIFEST, json.dumps(values, indent=1).encode())
 
 
 def checksum(path: Path) -> WrittenFile:
@@ -211,17 +201,15 @@ def converted_sets(root: Path) -> list[ConvertedSet]:
 @contextmanager
 def locked(folder: Path, root: Path) -> Iterator[None]:
     """Nobody else writes or removes the set in this folder meanwhile. Waits for whoever does."""
-    path = root / _LOCKS / f"{_digest(folder)}.lock"
+    lock = root / _LOCKS / f"{_digest(folder)}.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file: Any = path.open("ab")
+        lock.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             f"the cache {root} can't be written: {error.strerror or error}",
             hint="set CIRCUIT_TRACER_CACHE_DIR to another folder",
         ) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked_file(lock):
         yield
 
 

@@ -15,7 +15,7 @@ import torch
 from numpy.lib import format as npy
 
 from circuit_tracer_cli.errors import BadTranscoders
-from circuit_tracer_cli.transcoders.tensor_file import StoredTensor, TensorFile
+from circuit_tracer_cli.files.tensors import StoredTensor, TensorFile
 
 _DTYPES = {
     "<f8": torch.float64,

@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.files.tensors import save_tensors
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
 from circuit_tracer_cli.transcoders.layer import TranscoderLayer
 from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
 from circuit_tracer_cli.transcoders.rows import EagerWeights
-from circuit_tracer_cli.transcoders.saving import write_tensors
 
 
 class SingleLayerTranscoder(TranscoderLayer):
@@ -63,7 +63,7 @@ class SingleLayerTranscoder(TranscoderLayer):
             tensors["activation_function.threshold"] = self.activation.threshold
         if isinstance(self.activation, TopK | RectifiedTopK):
             tensors["k"] = torch.tensor(self.activation.k)
-        write_tensors(Path(path), tensors)
+        save_tensors(Path(path), tensors)
 
 
 class TranscoderSet(LayeredTranscoders[SingleLayerTranscoder]):

@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 
 from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadTranscoders, HubUnavailable, MissingFile
+from circuit_tracer_cli.files.tensors import MAX_HEADER, TensorFile
 from circuit_tracer_cli.hub import Snapshot
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import SetSource
 from circuit_tracer_cli.transcoders.known import KNOWN_SETS
 from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
-from circuit_tracer_cli.transcoders.tensor_file import MAX_HEADER, TensorFile
 from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, set_config
 from circuit_tracer_cli.types import Progress, SilentProgress
 
@@ -28,7 +28,6 @@ _WEIGHTS = {".safetensors", ".npz"}
 _FIRST_BYTES = 2**16  # a header, mostly; asking twice costs more than asking for too much
 _MEMBER_BYTES = 2**10
 _TINY_BYTES = 8  # of a tensor that is a setting, such as k
-_MEGABYTE = 10**6
 _IN_EVERY_REPOSITORY = ".gitattributes"  # small; asking for it shows early whether a repository may be read
 
 
@@ -138,7 +137,7 @@ def download(
     missing = sum(file.size for file in wanted if not remote.local_path(file).is_file())
     if missing and not hub.is_offline():
         hub.require_space(missing, hub.cache_folder())
-        progress.phase(f"downloading {remote.reference.canonical} (MB)", missing // _MEGABYTE)
+        progress.phase(f"downloading {remote.reference.canonical} (MiB)", missing >> 20)
     for repo, found in remote.snapshots:
         paths = [file.path for file in wanted if _is_in(file, repo, found)]
         if paths:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTranscoders
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
+from circuit_tracer_cli.files.tensors import TensorFile
 
 _BLOCK_ELEMENTS = 2**24
 

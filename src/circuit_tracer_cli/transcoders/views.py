@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.files.tensors import TensorFile
 from circuit_tracer_cli.transcoders.rows import LazyWeights
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 
 
 class TransposedWeights(LazyWeights):

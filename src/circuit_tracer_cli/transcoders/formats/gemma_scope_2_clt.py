@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import TensorFile
 from circuit_tracer_cli.transcoders.base import Kind
 from circuit_tracer_cli.transcoders.clt import CrossLayerTranscoder
 from circuit_tracer_cli.transcoders.formats import per_layer
@@ -18,7 +19,6 @@ from circuit_tracer_cli.transcoders.formats.parts import (
     require_tensors,
 )
 from circuit_tracer_cli.transcoders.layer import TranscoderLayer
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 from circuit_tracer_cli.transcoders.views import LaterSlots
 
 KIND: Kind = "clt"

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import StoredTensor, TensorFile
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetSource
 from circuit_tracer_cli.transcoders.rows import LazyWeights, WeightSource, require_finite
-from circuit_tracer_cli.transcoders.tensor_file import StoredTensor, TensorFile
 
 
 def numbered_files(folder: Path, stem: str, suffix: str = ".safetensors") -> dict[int, Path]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import StoredTensor, TensorFile
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetShape, SetSource
 from circuit_tracer_cli.transcoders.formats.parts import (
     activation,
@@ -22,7 +23,6 @@ from circuit_tracer_cli.transcoders.formats.parts import (
 from circuit_tracer_cli.transcoders.npz_file import NpzFile
 from circuit_tracer_cli.transcoders.plt import SingleLayerTranscoder, TranscoderSet
 from circuit_tracer_cli.transcoders.rows import WeightSource
-from circuit_tracer_cli.transcoders.tensor_file import StoredTensor, TensorFile
 from circuit_tracer_cli.transcoders.views import TransposedWeights
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import TensorFile
 from circuit_tracer_cli.transcoders.base import Kind
 from circuit_tracer_cli.transcoders.clt import CrossLayerTranscoder
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetShape, SetSource
@@ -21,7 +22,6 @@ from circuit_tracer_cli.transcoders.formats.parts import (
     weights,
 )
 from circuit_tracer_cli.transcoders.layer import TranscoderLayer
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 
 KIND: Kind = "clt"
 _ENCODER, _DECODER = "W_enc_", "W_dec_"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from circuit_tracer_cli.errors import BadTranscoders
+from circuit_tracer_cli.files.tensors import TensorFile
 from circuit_tracer_cli.transcoders.base import Kind
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetShape, SetSource
 from circuit_tracer_cli.transcoders.formats.parts import (
@@ -23,7 +24,6 @@ from circuit_tracer_cli.transcoders.formats.parts import (
     weights,
 )
 from circuit_tracer_cli.transcoders.plt import SingleLayerTranscoder, TranscoderSet
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
 
 KIND: Kind = "plt"
 _STEM = "layer_"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from circuit_tracer_cli.errors import MissingFile, OutputError
-from circuit_tracer_cli.graph.atomic import atomic_writer, write_bytes
+from circuit_tracer_cli.files.atomic import atomic_writer, write_bytes
 
 
 def test_new_file_has_ordinary_permissions(tmp_path: Path) -> None:
@@ -99,3 +99,58 @@ def test_full_disk_leaves_nothing(tmp_path: Path, request: pytest.FixtureRequest
     messages = done.stdout.splitlines()
     assert [message.split(": ")[0] for message in messages] == [f"can't write {path}" for path in paths]
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from circuit_tracer_cli.files import atomic
+if sys.argv[2] == "named":
+    atomic._open_unnamed = lambda target: None
+with atomic.atomic_writer(sys.argv[1]) as stream:
+    stream.write(b"half")
+    stream.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def killed_writer(path: Path, way: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path), way], capture_output=True)
+    assert done.returncode == -9
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name")
+def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    killed_writer(tmp_path / "file", "unnamed")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"old")]
+
+
+def test_without_unnamed_files_the_next_writer_removes_what_a_killed_one_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    killed_writer(path, "named")
+    killed_writer(tmp_path / "other", "named")
+    assert len(left := list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("circuit_tracer_cli.files.atomic._open_unnamed", lambda target: None)
+    with atomic_writer(path) as stream:
+        stream.write(b"slow")
+        write_bytes(path, b"quick")  # must not sweep what a living writer has open
+    assert path.read_bytes() == b"slow"
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file"} | {
+        entry.name for entry in left if entry.name.startswith(".other.")
+    }
+
+
+def test_a_disk_that_cannot_name_an_unnamed_file_gets_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "file").chmod(0o640)
+    monkeypatch.setattr(os, "link", refuse)
+    write_bytes(tmp_path / "file", b"new content")
+    assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("file", b"new content")]
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import circuit_tracer_cli.graph.scratch as scratch
+import circuit_tracer_cli.files.scratch as scratch
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
 from circuit_tracer_cli.graph.prune import pruned_graph

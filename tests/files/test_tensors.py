@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from circuit_tracer_cli.errors import BadTranscoders, MissingFile
-from circuit_tracer_cli.transcoders.tensor_file import TensorFile
+from circuit_tracer_cli.files.tensors import TensorFile
 
 TENSORS = {
     "W": torch.arange(24.0).reshape(6, 2, 2),
@@ -103,14 +103,14 @@ def test_a_wrong_header_is_refused_by_name(tmp_path: Path, header: Any, data: by
 )
 def test_a_stump_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stump").write_bytes(content)
-    with pytest.raises(BadTranscoders, match=r"truncated|no safetensors file"):
+    with pytest.raises(BadTranscoders, match=r"truncated|empty|not a safetensors file"):
         TensorFile(tmp_path / "stump")
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="doesn't exist"):
         TensorFile(tmp_path / "nowhere")
-    with pytest.raises(MissingFile, match="can't be read"):
+    with pytest.raises(MissingFile, match="is a folder"):
         TensorFile(tmp_path)
 
 

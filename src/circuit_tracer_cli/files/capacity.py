@@ -1,0 +1,45 @@
+"""How much there is and how it is said: free memory, free room on a disk, sizes in words. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def size_in_words(n_bytes: float) -> str:
+    """A number of bytes as people read it, in powers of 1024 as PyTorch and GPUs count: `512 bytes`, `1.5 GiB`."""
+    size, unit = float(n_bytes), 0
+    while abs(size) >= 1023.95 and unit < len(_UNITS) - 1:
+        size, unit = size / 1024, unit + 1
+    return f"{size:.1f} {_UNITS[unit]}" if unit and abs(size) < 99.95 else f"{size:.0f} {_UNITS[unit]}"
+
+
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that are free on a CUDA device, else in the host's memory without swapping."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def total_memory() -> int:
+    """Bytes of the host's memory."""
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
+def free_disk(folder: str | os.PathLike[str]) -> int:
+    """Free bytes on the disk of a folder, or of the nearest one above it that exists."""
+    place = Path(folder).absolute()
+    return shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free

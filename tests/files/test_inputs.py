@@ -1,0 +1,57 @@
+"""Only files where files are meant, and no more of them than can be right."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from circuit_tracer_cli.errors import MissingFile
+from circuit_tracer_cli.files.inputs import kind_of_file, open_regular, read_file, read_limited
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes(b"content")
+    assert read_file(tmp_path / "text") == b"content"
+    assert read_file(tmp_path / "text", limit=7) == b"content"
+    with pytest.raises(MissingFile, match="larger than 6 bytes"):
+        read_file(tmp_path / "text", limit=6)
+
+
+def test_every_other_kind_is_refused_by_name_and_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        for path, kind in (
+            (tmp_path, "folder"),
+            (tmp_path / "pipe", "pipe"),
+            (tmp_path / "socket", "socket"),
+            (Path("/dev/zero"), "device"),
+        ):
+            assert kind_of_file(path) == kind
+            with pytest.raises(MissingFile, match=f"is a {kind}, not a file"):
+                open_regular(path)
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="doesn't exist"):
+        open_regular(tmp_path / "nowhere")
+    with pytest.raises(MissingFile, match="can't be read: input/output error"):
+        read_file("/proc/self/mem")
+
+
+def test_an_endless_stream_is_read_to_the_limit_alone() -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            return bytes(size)
+
+    stream = Endless()
+    with pytest.raises(MissingFile, match=r"the plan is larger than 5\.0 MiB"):
+        read_limited(stream, "the plan", 5 << 20)  # type: ignore[arg-type]
+    assert stream.given == (5 << 20) + 1
