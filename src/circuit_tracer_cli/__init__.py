@@ -14,6 +14,7 @@ _PUBLIC = {
     "CustomTarget": "circuit_tracer_cli.attribution.targets",
     "LogitTarget": "circuit_tracer_cli.types",
     "Graph": "circuit_tracer_cli.graph.graph",
+    "head_loadings": "circuit_tracer_cli.attention.loadings",
     "load_graph": "circuit_tracer_cli.graph.store",
     "prune_graph": "circuit_tracer_cli.graph.prune",
     "compute_graph_scores": "circuit_tracer_cli.graph.scores",

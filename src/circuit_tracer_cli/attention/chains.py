@@ -1,0 +1,142 @@
+"""The strongest chains of heads on an edge, found best-first.
+
+A node of the search is the beginning of a chain, from the source upwards: the value of `L1H0 → L3H2` is everything that goes
+through L1H0, then with no other head between through L3H2, and then in any way to the target. Its children are every next head,
+and "arrives": no further head. The children of a node sum to it exactly, so nothing is lost; but signs cancel, and so a weak
+beginning may have strong endings: what is found are strong chains, not with certainty the strongest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attention.walks import carry, pull
+from circuit_tracer_cli.attribution.linear import FoldedLayer, LinearEngine, Targets
+
+OPENED = 20
+"""Beginnings that are opened for each chain asked for, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Paths through exactly these heads `(layer, head)`, from the source upwards; without any it is the direct path."""
+
+    heads: tuple[tuple[int, int], ...]
+    value: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in `--json`."""
+        return {"heads": [f"L{layer}H{head}" for layer, head in self.heads], "value": self.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The chains found, strongest first, and the sum of all there are, found or not."""
+
+    chains: tuple[Chain, ...]
+    total: float
+
+
+def chains_of(engine: LinearEngine, column: Tensor, target: Targets, n: int) -> Chains:
+    """The `n` strongest chains of one edge.
+
+    Args:
+        engine: The engine.
+        column: `(1)`, the source.
+        target: One target.
+        n: Chains to find.
+    """
+    search = _Search(engine, target)
+    total = search.open_source(column)
+    for _ in range(OPENED * n):
+        if not search.open_best(n):
+            break
+    found = sorted(search.arrived, key=lambda chain: -abs(chain.value))[:n]
+    return Chains(tuple(found), total)
+
+
+class _Search:
+    """The beginnings still open and the chains that have arrived."""
+
+    def __init__(self, engine: LinearEngine, target: Targets) -> None:
+        self.engine, self.target = engine, target
+        self.n_pos = int(target.positions[0]) + 1
+        self.z = {level.layer: level.z[0] for level in pull(engine, target)}  # (pos, kv_head, group, d_head)
+        self.direction = engine.directions(target)[0]
+        self.arrived: list[Chain] = []
+        self.waiting: list[tuple[float, int, tuple[tuple[int, int], ...], Tensor, int]] = []
+        self.number = itertools.count()
+
+    def open_source(self, column: Tensor) -> float:
+        """Everything that the source begins with; the whole edge."""
+        total, layer_of_target = 0.0, int(self.target.layers[0])
+        for level in self.engine.sweep(column, self.n_pos, attention=False):
+            if not len(level.read):
+                continue
+            if level.layer == layer_of_target:
+                total += self.arrive((), level.read[0], level.first)
+            if level.layer < self.engine.n_layers:
+                total += self.offer((), level.layer, level.values[0], level.first)
+        return total
+
+    def arrive(self, heads: tuple[tuple[int, int], ...], read: Tensor, first: int) -> float:
+        """Note a chain that needs no further head; its value."""
+        at = self.n_pos - 1 - first
+        value = float(read[at] @ self.direction.to(read)) if at >= 0 else 0.0
+        if value:
+            self.arrived.append(Chain(heads, value))
+        return value
+
+    def offer(self, heads: tuple[tuple[int, int], ...], layer: int, values: Tensor, first: int) -> float:
+        """Put every head of a layer behind a beginning; the sum of their values."""
+        folded = self.engine.layers[layer]
+        read = _read(folded, values, first)  # (pos, kv_head, group, d_head)
+        value = (read * self.z[layer][first:]).sum((0, 3)).flatten()
+        for head in value.nonzero().squeeze(1).tolist():
+            further = (*heads, (layer, head))
+            heapq.heappush(
+                self.waiting, (-abs(float(value[head])), next(self.number), further, values, first)
+            )
+        return float(value.sum())
+
+    def _written(self, layer: int, head: int, values: Tensor, first: int) -> Tensor:
+        """What one head writes `(pos, d_model)`."""
+        folded = self.engine.layers[layer]
+        read = _read(folded, values, first)
+        group = folded.pattern.shape[3]
+        d_head = read.shape[-1]
+        columns = folded.W_O[:, head * d_head : (head + 1) * d_head]
+        out = read.new_zeros(self.n_pos, columns.shape[0])
+        out[first:] = read[:, head // group, head % group] @ columns.T
+        return out
+
+    def open_best(self, n: int) -> bool:
+        """Open the beginning with the largest value; False when none can be better than what has arrived."""
+        if not self.waiting:
+            return False
+        strongest = heapq.nlargest(n, (abs(chain.value) for chain in self.arrived))
+        if len(strongest) >= n and -self.waiting[0][0] <= strongest[-1]:
+            return False
+        _, _, heads, values, first = heapq.heappop(self.waiting)
+        written = self._written(*heads[-1], values, first)
+        layer_of_target = int(self.target.layers[0])
+        for level in carry(self.engine, heads[-1][0], written):
+            if level.layer > layer_of_target:
+                break
+            if level.layer == layer_of_target:
+                self.arrive(heads, level.read[0], 0)
+            if len(level.values):
+                self.offer(heads, level.layer, level.values[0], 0)
+        return True
+
+
+def _read(folded: FoldedLayer, values: Tensor, first: int) -> Tensor:
+    """What heads read `(query, kv_head, group, d_head)` of `values (key, kv_head, d_head)`."""
+    last = first + len(values)
+    return torch.einsum("nkqg,kna->qnga", folded.pattern[:, first:last, first:last], values)

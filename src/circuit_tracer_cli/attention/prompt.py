@@ -1,0 +1,219 @@
+"""A graph's prompt frozen once more on its model: the engine with every source, and the graph's nodes in the engine's terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
+from circuit_tracer_cli.attribution.rows import encoder_rows
+from circuit_tracer_cli.attribution.sources import Sources, build_sources
+from circuit_tracer_cli.attribution.targets import DIFFERENCE, TokenReader, Unembedding
+from circuit_tracer_cli.backends.base import FrozenPass
+from circuit_tracer_cli.errors import InvalidValue, ModelMismatch, UnsupportedArchitecture
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
+from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+
+_FEATURE = re.compile(r"(\d+)/(\d+)@(-?\d+)")
+
+
+@dataclass(frozen=True)
+class FrozenPrompt:
+    """A prompt frozen on a model, every active feature, error and token in the engine. Build one with `freeze`.
+
+    Attributes:
+        graph: The graph whose nodes are asked about.
+        model: Its model.
+        tokens: The prompt.
+        frozen: The pass, with what every block begins with.
+        active: All active features, those that the graph left out too.
+        sources: Their vectors.
+        engine: The closed form.
+    """
+
+    graph: Graph
+    model: ReplacementModel
+    tokens: Tokens
+    frozen: FrozenPass
+    active: ActiveFeatures
+    sources: Sources
+    engine: LinearEngine
+
+    @property
+    def n_pos(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.frozen.tokens)
+
+    @property
+    def n_heads(self) -> int:
+        """Query heads of a block."""
+        return self.model.model.shape.n_heads
+
+    def source_columns(self, nodes: Sequence[int]) -> Tensor:
+        """The engine's columns `(n)` of features, errors and tokens of the graph."""
+        graph, layout, columns = self.graph, self.graph.layout, self.engine.columns
+        found = []
+        for node in nodes:
+            kind = layout.kind(node)
+            if kind == "feature":
+                found.append(int(columns.feature_column[int(graph.selected_features[node])]))
+            elif kind == "error":
+                layer, position = layout.error_place(node)
+                found.append(columns.error_column(position, layer))
+            elif kind == "token":
+                found.append(columns.token_column(layout.token_position(node)))
+            else:
+                raise InvalidValue(
+                    f"{graph.node_id(node)} is a target: nothing begins there", hint="write SOURCE:TARGET"
+                )
+        return torch.tensor(found, dtype=torch.int64)
+
+    def targets(self, nodes: Sequence[int]) -> Targets:
+        """Features and logits of the graph as the engine's targets, in the order given."""
+        graph, layout = self.graph, self.graph.layout
+        wrong = [node for node in nodes if layout.kind(node) not in ("feature", "logit")]
+        if wrong:
+            raise InvalidValue(
+                f"{graph.node_id(wrong[0])} is an error or a token: nothing arrives there",
+                hint="write SOURCE:TARGET; targets are features and logits",
+            )
+        features = [node for node in nodes if node < layout.n_features]
+        logits = [node for node in nodes if node >= layout.logit_offset]
+        at = graph.active_features[graph.selected_features[features]].cpu()
+        vectors = encoder_rows(self.model.transcoders, at[:, 0], at[:, 2]).to(self.engine.dtype)
+        ends = torch.full((len(logits),), self.engine.n_layers), torch.full((len(logits),), self.n_pos - 1)
+        directions = [self._logit_direction(node - layout.logit_offset) for node in logits]
+        rows = torch.cat([vectors, *(vector[None].to(vectors) for vector in directions)])
+        place = {node: row for row, node in enumerate([*features, *logits])}
+        found = Targets(torch.cat([at[:, 0], ends[0]]), torch.cat([at[:, 1], ends[1]]), rows)
+        return found.select(torch.tensor([place[node] for node in nodes], dtype=torch.int64))
+
+    def _logit_direction(self, number: int) -> Tensor:
+        """The direction of a target, as it was traced."""
+        target = self.graph.logit_targets[number]
+        unembedding = Unembedding(self.model.W_U.T)
+        if target.vocab_idx < len(unembedding.W_U):
+            return unembedding.vector(target.vocab_idx) - unembedding.mean()
+        if DIFFERENCE in target.token_str:
+            reader = TokenReader(self.model.tokenizer, len(unembedding.W_U))
+            first, second = reader.difference(target.token_str, lambda message: None)
+            return unembedding.vector(first) - unembedding.vector(second)
+        raise InvalidValue(
+            f"the target {target.token_str!r} is a direction of its own, and graph files don't hold those",
+            hint="ask about edges into features, or trace token targets",
+        )
+
+    def name_of_column(self, column: int) -> str:
+        """The id of a source in the JSON graph file; features that aren't nodes have theirs too."""
+        node, n_layers, n_pos = int(self.node_of_column[column]), self.engine.n_layers, self.n_pos
+        n_features = len(self.active)
+        if node < n_features:
+            layer, position, feature = self.active.indices[node].tolist()
+            return feature_id(layer, feature, position)
+        if node < n_features + n_layers * n_pos:
+            return error_id(*divmod(node - n_features, n_pos))
+        position = node - n_features - n_layers * n_pos
+        return token_id(int(self.frozen.tokens[position]), position)
+
+    @property
+    def node_of_column(self) -> Tensor:
+        """`(column)`: features by number in `active`, then errors layer by layer, then tokens."""
+        return self.engine.columns.nodes()
+
+    def head(self, layer: int, head: int) -> None:
+        """Raise InvalidValue for a head that isn't there."""
+        n_layers = self.engine.n_layers
+        if not 0 <= layer < n_layers:
+            raise InvalidValue(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
+        if not 0 <= head < self.n_heads:
+            raise InvalidValue(
+                f"there is no head {head}: a layer of this model has heads 0 to {self.n_heads - 1}"
+            )
+
+    def position(self, position: int, what: str) -> int:
+        """A position counted from either end. Raises InvalidValue outside the prompt."""
+        if not -self.n_pos <= position < self.n_pos:
+            raise InvalidValue(
+                f"the {what} position {position} lies outside the prompt of {self.n_pos} tokens",
+                hint=f"positions go from 0 to {self.n_pos - 1}; -1 is the last",
+            )
+        return position % self.n_pos
+
+
+def freeze(graph: Graph, model: ReplacementModel) -> FrozenPrompt:
+    """Run a graph's prompt on its model and put every source into an engine.
+
+    Raises:
+        ModelMismatch: The graph can't come from this model and these transcoders.
+        UnsupportedArchitecture: The family has no closed form.
+    """
+    weights = model.model.weights
+    if weights is None:
+        raise UnsupportedArchitecture(
+            f"{model.cfg.original_architecture} has no closed form, so its paths can't be split by heads"
+        )
+    _check_sizes(graph, model)
+    tokens = model.tokenize(graph.input_tokens)
+    if tokens.ids.tolist() != graph.input_tokens.tolist():
+        raise ModelMismatch("the model would put another first token before the graph's prompt")
+    hooks = model.transcoders.feature_input_hook, model.transcoders.feature_output_hook
+    with torch.no_grad():
+        frozen = model.model.frozen_pass(tokens.ids, *hooks, residuals=True)
+        inputs = [layer.feature_input for layer in frozen.layers]
+        active = active_features(model.transcoders, inputs, tokens.zero_positions)
+        _check_features(graph, active)
+        dtype = torch.promote_types(model.dtype, torch.float32)
+        sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, dtype)
+        skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
+        engine = LinearEngine(weights, frozen, model.points, sources, skips)
+    return FrozenPrompt(graph, model, tokens, frozen, active, sources, engine)
+
+
+def _check_sizes(graph: Graph, model: ReplacementModel) -> None:
+    shape, cfg = model.model.shape, graph.cfg
+    for what, ours, theirs in (
+        ("layers", shape.n_layers, cfg.n_layers),
+        ("d_model", shape.d_model, cfg.d_model),
+        ("d_vocab", shape.d_vocab, cfg.d_vocab),
+    ):
+        if ours != theirs:
+            raise ModelMismatch(
+                f"the graph comes from a model with {what} {theirs}, this one has {ours}",
+                hint=f"the graph names {cfg.model_name}; give --model and --transcoder-set",
+            )
+
+
+def _check_features(graph: Graph, active: ActiveFeatures) -> None:
+    """Raise ModelMismatch unless exactly the graph's features are active: an edge's numbers mean nothing otherwise."""
+    ours, theirs = active.indices.cpu(), graph.active_features.cpu()
+    if torch.equal(ours, theirs):
+        return
+    known = set(map(tuple, ours.tolist()))
+    lacking = sum(tuple(feature) not in known for feature in theirs.tolist())
+    raise ModelMismatch(
+        f"{lacking} of the graph's {len(theirs)} active features aren't active here, and {len(ours)} are in all",
+        hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
+    )
+
+
+def node_of(graph: Graph, name: str) -> int:
+    """The node of a graph by its id in the JSON graph file, or written `layer/feature@position`. Raises InvalidValue."""
+    written = _FEATURE.fullmatch(name.strip())
+    wanted = name.strip()
+    if written is not None:
+        layer, feature, position = map(int, written.groups())
+        wanted = feature_id(layer, feature, position + graph.n_pos if position < 0 else position)
+    try:
+        return graph.node_ids().index(wanted)
+    except ValueError:
+        raise InvalidValue(
+            f"the graph has no node {name}",
+            hint="`circuit-tracer show` lists the strongest; layer/feature@position",
+        ) from None
