@@ -305,6 +305,7 @@ def resolve_model(name: str) -> str:
 
 
 def check_match(model: Backend, transcoders: Transcoders) -> None:
-    """Raise ModelMismatch where model and transcoders can't belong together."""
+    """Raise ModelMismatch if model and transcoders can't belong together; a set for fewer layers is made to cover all."""
     check_agreement(model.shape, transcoders, str(model.config.model_name))
+    transcoders.cover(model.shape.n_layers)
     model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)

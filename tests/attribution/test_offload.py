@@ -16,7 +16,7 @@ from tests.builders import PROMPT, backend, replacement, transcoders
 from circuit_tracer_cli import attribute
 from circuit_tracer_cli.attribution import tracing
 from circuit_tracer_cli.attribution.offload import Offload, on_disk
-from circuit_tracer_cli.transcoders.rows import EagerWeights
+from circuit_tracer_cli.transcoders.weights import EagerWeights
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 

@@ -28,7 +28,7 @@ def test_a_minimal_config() -> None:
     assert parse() == SetConfig("plt", "mlp.hook_in", "mlp.hook_out", scan="default")
 
 
-def test_a_full_config_and_keys_of_others() -> None:
+def test_a_full_config() -> None:
     config = parse(
         model_kind="cross_layer_transcoder",
         model_name="user/model",
@@ -36,7 +36,6 @@ def test_a_full_config_and_keys_of_others() -> None:
         activation="jump_relu",
         transcoders=["a.safetensors"],
         repo_id="user/repo",
-        somebody_elses=3,
     )
     assert config.kind == "clt"
     assert config.model_name == "user/model"
@@ -56,6 +55,15 @@ def test_a_full_config_and_keys_of_others() -> None:
         ({"model_kind": "sae"}, "unknown model_kind 'sae'"),
         ({"model_name": ["a"]}, "model_name must be text"),
         ({"activation": "gelu"}, "unknown activation 'gelu'"),
+        ({"activation": "relu", "k": 3}, "k: 3, which activation: relu doesn't use"),
+        ({"somebody_elses": 3}, "unknown key somebody_elses"),
+        ({"transcoders": ["a", "b", "a"]}, "lists a for two layers, entries 0 and 2"),
+        ({"layers": [1]}, "one layer for each file"),
+        ({"layers": [2, 1], "transcoders": ["a", "b"]}, "layers must be ascending"),
+        ({"d_model": 0}, "d_model must be a whole number above 0"),
+        ({"d_model": 4, "d_in": 5}, "another key says"),
+        ({"ln2_hook_normalized": "both"}, "must be scaled or affine"),
+        ({"ln2_hook_normalized": "affine"}, "but feature_input_hook is mlp.hook_in"),
         ({"k": 0}, "k must be a whole number above 0"),
         ({"k": True}, "k must be a whole number above 0"),
         ({"k": 2.5}, "k must be a whole number above 0"),
@@ -86,6 +94,7 @@ def test_a_set_with_a_wrong_published_k() -> None:
         ("[" * 1000, "isn't valid YAML"),
         ("- a\n- b\n", "keys and values"),
         ("", "keys and values"),
+        ("k: 1\nk: 2\n", "has the key 'k' twice"),
         ("x" * 2**21, "too large"),
         ("!!python/object/apply:os.getcwd []", "isn't valid YAML"),
     ],

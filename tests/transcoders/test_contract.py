@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from circuit_tracer_cli.transcoders import components, rows
+from circuit_tracer_cli.transcoders import components
+from circuit_tracer_cli.transcoders import weights as rows
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import active_features, decoder_vectors, reconstruct
 from circuit_tracer_cli.transcoders.loading import inspect_transcoders, load_transcoders

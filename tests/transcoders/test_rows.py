@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from circuit_tracer_cli.errors import BadTranscoders
 from circuit_tracer_cli.files.tensors import TensorFile
-from circuit_tracer_cli.transcoders import rows
-from circuit_tracer_cli.transcoders.rows import EagerWeights, LazyWeights, all_finite
+from circuit_tracer_cli.transcoders import weights as rows
+from circuit_tracer_cli.transcoders.weights import EagerWeights, LazyWeights, all_finite
 
 MATRIX = torch.randn(11, 2, 3, generator=torch.Generator().manual_seed(0))
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_damaged_rows_are_named_when_they_are_read(file: TensorFile) -> None:
 
 
 def test_a_cast_that_overflows_is_an_error(file: TensorFile) -> None:
-    with pytest.raises(BadTranscoders, match="read as float16") as caught:
+    with pytest.raises(BadTranscoders, match="too large for float16") as caught:
         LazyWeights(file, "huge", CPU, torch.float16).load()
     assert "bfloat16" in (caught.value.hint or "")
 

@@ -31,6 +31,7 @@ from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_prediction
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.transcoders.layers import ranges_in_words
 from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge
 from circuit_tracer_cli.types import Progress, SilentProgress
 
@@ -146,7 +147,7 @@ class Attribution:
     def run(self, prompt: str | Tensor | Sequence[int], attribution_targets: Any) -> Graph:
         """The phases in order."""
         tokens = self.model.tokenize(prompt)
-        for note in tokens.notes:
+        for note in (*tokens.notes, *self.notes_on_set()):
             self.progress.note(note)
         with self.watch.phase("forward pass"):
             frozen = self.model.frozen_pass(tokens.ids)
@@ -181,6 +182,16 @@ class Attribution:
             selected, packager = tracing.run(count)
         with self.watch.phase("packaging"):
             return made_of(selected, packager.edges())
+
+    def notes_on_set(self) -> list[str]:
+        """Return what to know about a set that has no transcoder for some layers."""
+        missing, n_layers = self.model.transcoders.missing_layers, self.model.cfg.n_layers
+        if not missing:
+            return []
+        return [
+            f"the set has transcoders for {n_layers - len(missing)} of {n_layers} layers; in layers "
+            f"{ranges_in_words(missing)} the whole output of the MLP is an error node"
+        ]
 
     def targets(self, attribution_targets: Any, frozen: FrozenPass) -> AttributionTargets:
         """What to explain."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.rows import EagerWeights
+from circuit_tracer_cli.transcoders.weights import EagerWeights
 
 Place = Literal["none", "cpu", "disk"]
 

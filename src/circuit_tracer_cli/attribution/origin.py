@@ -27,6 +27,8 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
             "kind": transcoders.kind,
             "feature_input_hook": transcoders.feature_input_hook,
             "feature_output_hook": transcoders.feature_output_hook,
+            **({"ln2_hook_normalized": transcoders.normalized} if transcoders.normalized else {}),
+            **({"layers_without": list(transcoders.missing_layers)} if transcoders.missing_layers else {}),
         },
         "backend": model.backend,
         "dtype": model.cfg.dtype,

@@ -15,7 +15,7 @@ from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
 from circuit_tracer_cli.planning.sizes import of_model, usual_l0
 from circuit_tracer_cli.planning.spread import held_bytes
 from circuit_tracer_cli.replacement import ReplacementModel
-from circuit_tracer_cli.transcoders.rows import WeightSource
+from circuit_tracer_cli.transcoders.weights import WeightSource
 
 
 def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int) -> Choices:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from circuit_tracer_cli.backends.families import architecture_of, class_name, flat
 from circuit_tracer_cli.errors import BadModel, ModelMismatch, UnsupportedArchitecture
@@ -86,8 +86,16 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
     )
 
 
-def check_agreement(ours: HasSizes, theirs: HasSizes, model: str) -> None:
-    """Raise ModelMismatch where a model and a transcoder set can't belong together.
+class SetSizes(HasSizes, Protocol):
+    """Sizes and kind of a transcoder set."""
+
+    @property
+    def kind(self) -> Literal["plt", "clt"]:
+        """Per-layer sets may leave layers of the model out; features of cross-layer ones write to all later layers."""
+
+
+def check_agreement(ours: HasSizes, theirs: SetSizes, model: str) -> None:
+    """Raise ModelMismatch if a model and a transcoder set can't belong together.
 
     Args:
         ours: Sizes of the model.
@@ -96,6 +104,8 @@ def check_agreement(ours: HasSizes, theirs: HasSizes, model: str) -> None:
     """
     for what in ("n_layers", "d_model"):
         has, needed = getattr(ours, what), getattr(theirs, what)
+        if what == "n_layers" and theirs.kind == "plt" and needed < has:
+            continue
         if has != needed:
             raise ModelMismatch(
                 f"the model has {what} {has}, the transcoders were made for {what} {needed}",

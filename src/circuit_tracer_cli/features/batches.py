@@ -14,7 +14,7 @@ from circuit_tracer_cli.features.hashing import Hashes, context_hashes
 from circuit_tracer_cli.features.tally import Batch, Events
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
-from circuit_tracer_cli.transcoders.rows import all_finite
+from circuit_tracer_cli.transcoders.weights import all_finite
 
 BATCH_TOKENS = 2048
 BATCH_DOCUMENTS = 32

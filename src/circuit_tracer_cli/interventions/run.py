@@ -164,6 +164,9 @@ class Interventions:
             with_cache: The key-value cache is wanted, so every layer is run.
         """
         cells = resolve(edits, len(tokens), self.transcoders)
+        absent = sorted(set(cells) & set(self.transcoders.missing_layers))
+        if absent:
+            raise BadIntervention(f"layer {absent[0]} can't be edited: the set has no transcoder for it")
         pins = self.pins(tokens, constraints) if edits or pushes else None
         original = self.unmodified(tokens).at if _needs_original(cells, pins) else None
         edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes)

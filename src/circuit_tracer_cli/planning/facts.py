@@ -50,6 +50,7 @@ def trace_sizes(
     config = model_config(model_folder)
     shape, set_shape = model_shape(config), described.shape
     check_agreement(shape, set_shape, str(model_folder))
+    set_shape = set_shape.covering(shape.n_layers)
     if n_pos is not None and n_pos > shape.n_ctx:
         raise InvalidValue(
             f"a prompt has {n_pos} tokens, the model takes at most {shape.n_ctx}",

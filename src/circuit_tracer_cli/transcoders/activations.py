@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from circuit_tracer_cli.errors import InvalidValue
 
 
 class Activation(Protocol):
@@ -81,3 +84,81 @@ class RectifiedTopK:
     def to(self, device: torch.device, dtype: torch.dtype) -> RectifiedTopK:
         """Itself: there is nothing to move."""
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class OneLayerOfTopK:
+    """A layer of a set whose active features are chosen over all layers at once, so that one layer alone has none."""
+
+    name = "cross_layer_topk"
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Raise InvalidValue: the choice needs the pre-activations of every layer."""
+        raise InvalidValue(
+            "this set chooses its active features over all layers at once, so one layer can't be computed alone",
+            hint="attribute works with it; interventions, validate and features build don't",
+        )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> OneLayerOfTopK:
+        """Return it: there is nothing to move."""
+        return self
+
+
+OUTLIER_FACTOR = 20
+"""Inputs this many times as long as the others are outliers, which such sets were trained without."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopKOverLayers:
+    """Of each token, the `k` features of all layers whose activation times decoder norm is largest stay active.
+
+    The norm of a decoder is taken over all the layers that it writes to (ByteDance-Seed/Cross-Layer-TopK-CLT).
+    """
+
+    k: int
+    norms: tuple[Tensor, ...]  # per layer (feature), float32
+
+    def select(self, preactivations: Iterable[Tensor]) -> list[Tensor]:
+        """Return activations `(pos, feature)` of every layer for its pre-activations, a layer at a time.
+
+        Only `k` candidates for each token and one layer's pre-activations exist at once; what is returned is sparse (COO).
+        """
+        best: tuple[Tensor, Tensor, Tensor] | None = (
+            None  # scores, values, layer * feature + feature: (pos, k)
+        )
+        width, n_layers = len(self.norms[0]), 0
+        for layer, z in enumerate(preactivations):
+            n_layers += 1
+            values = torch.relu(z)
+            scores = values.to(torch.float32) * self.norms[layer].to(z.device)
+            top, index = scores.topk(min(self.k, width), dim=-1)
+            found = top, values.gather(1, index), index + layer * width
+            if best is not None:
+                joined = [torch.cat([old, new.to(old)], dim=1) for old, new in zip(best, found, strict=True)]
+                top, index = joined[0].topk(min(self.k, joined[0].shape[1]), dim=-1)
+                found = top, joined[1].gather(1, index), joined[2].gather(1, index)
+            best = found
+        assert best is not None
+        scores, values, places = best
+        return [self._of_layer(values, places, layer, width) for layer in range(n_layers)]
+
+    def _of_layer(self, values: Tensor, places: Tensor, layer: int, width: int) -> Tensor:
+        kept = (places // width == layer) & (values != 0)
+        positions = kept.nonzero()[:, 0]
+        index = torch.stack([positions, places[kept] % width])
+        return torch.sparse_coo_tensor(
+            index, values[kept], (len(values), width), check_invariants=False
+        ).coalesce()
+
+    def outliers(self, inputs: Sequence[Tensor], zeroed: Sequence[int]) -> list[int]:
+        """Return the positions whose input `(pos, d_model)` is an outlier in any layer, beside those in `zeroed`.
+
+        Training compared with the mean norm of many tokens; in a short prompt one outlier would move that mean, so it is
+        compared with the median of the prompt.
+        """
+        kept = [pos for pos in range(len(inputs[0])) if pos not in set(zeroed)]
+        if not kept:
+            return []
+        norms = torch.stack([x[kept].float().norm(dim=1).cpu() for x in inputs])
+        found = (norms >= OUTLIER_FACTOR * norms.median(dim=1, keepdim=True).values).any(0)
+        return [pos for pos, outlier in zip(kept, found.tolist(), strict=True) if outlier]

@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.transcoders.activations import TopKOverLayers
+
 Kind = Literal["plt", "clt"]
 
 
@@ -20,6 +22,8 @@ class Transcoders(Protocol):
     """
 
     stated_l0: float | None
+    joint: TopKOverLayers | None  # how active features are chosen, if it is over all layers at once
+    normalized: str | None  # how `ln2.hook_normalized` is read, if the set's configuration says
 
     @property
     def kind(self) -> Kind:
@@ -54,6 +58,10 @@ class Transcoders(Protocol):
         """Active features per layer and position that the set was trained to have; None where its files don't say."""
 
     @property
+    def missing_layers(self) -> tuple[int, ...]:
+        """The layers of the model that the set has no transcoder for; the outputs of their MLPs are errors as a whole."""
+
+    @property
     def has_skip(self) -> bool:
         """Whether any layer has a skip connection; ask `skip_matrix` for each."""
 
@@ -64,6 +72,9 @@ class Transcoders(Protocol):
     @property
     def device(self) -> torch.device:
         """Where layer 0 is; a layer's features are computed, and its rows delivered, where that layer is."""
+
+    def cover(self, n_layers: int) -> Any:
+        """Add layers without a transcoder, in place, up to a model's `n_layers`; returns the set."""
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Any:
         """Move and cast every weight, in place; returns the set."""

@@ -9,15 +9,19 @@ from torch import Tensor
 
 from circuit_tracer_cli.files.tensors import save_tensors
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU
-from circuit_tracer_cli.transcoders.layer import TranscoderLayer
-from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
-from circuit_tracer_cli.transcoders.rows import EagerWeights
+from circuit_tracer_cli.transcoders.layers import LayeredTranscoders, TranscoderLayer
+from circuit_tracer_cli.transcoders.weights import EagerWeights
 
 
 class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
     """One transcoder over all layers. Layer `l` has a decoder `(feature, n_layers - l, d_model)`."""
 
     kind = "clt"
+
+    @property
+    def expected_l0(self) -> float | None:
+        """Active features per layer and position: what the set's files state, else what its TopK leaves, else None."""
+        return super().expected_l0 if self.joint is None else self.joint.k / self.n_layers
 
     @classmethod
     def from_tensors(
@@ -60,6 +64,8 @@ class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
             f"b_enc_{layer}": written.b_enc,
             f"b_dec_{layer}": written.b_dec,
         }
+        if self.joint is not None:
+            tensors[f"W_dec_norm_{layer}"] = self.joint.norms[layer]
         if isinstance(written.activation, JumpReLU):
             tensors[f"threshold_{layer}"] = written.activation.threshold
         if written.skip is not None:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTranscoders, InvalidValue
+from circuit_tracer_cli.transcoders.activations import TopKOverLayers
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.rows import all_finite
+from circuit_tracer_cli.transcoders.weights import all_finite
 
 _DENSE_ELEMENTS = 2**26
 _BLOCK_BYTES = 2**27
@@ -68,7 +69,10 @@ def active_features(
     if len(feature_inputs) != transcoders.n_layers:
         raise InvalidValue(f"{len(feature_inputs)} feature inputs for a set of {transcoders.n_layers} layers")
     zeroed = _positions(zero_positions, len(feature_inputs[0]))
-    found = [_active_of_layer(transcoders, layer, x, zeroed) for layer, x in enumerate(feature_inputs)]
+    if transcoders.joint is not None:
+        found = _jointly_active(transcoders, transcoders.joint, feature_inputs, zeroed)
+    else:
+        found = [_active_of_layer(transcoders, layer, x, zeroed) for layer, x in enumerate(feature_inputs)]
     offsets = [0]
     for indices, _ in found:
         offsets.append(offsets[-1] + len(indices))
@@ -97,15 +101,45 @@ def _active_of_layer(
     for start in range(0, len(x), block):
         acts = transcoders.encode_layer(x[start : start + block], layer)
         acts[[position - start for position in zeroed if start <= position < start + block]] = 0
-        if not all_finite(acts):
-            raise BadTranscoders(
-                f"activations of layer {layer} are NaN or infinite",
-                hint="float16 overflows easily: try --dtype bfloat16 or float32",
-            )
+        _require_finite(acts, layer)
         pos, feature = acts.nonzero(as_tuple=True)
         indices.append(torch.stack([torch.full_like(pos, layer), pos + start, feature], dim=1))
         values.append(acts[pos, feature])
     return torch.cat(indices).to(transcoders.device), torch.cat(values).to(transcoders.device)
+
+
+def _jointly_active(
+    transcoders: Transcoders, joint: TopKOverLayers, inputs: Sequence[Tensor], zeroed: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Indices `(n, 3)` and values `(n)` of each layer, chosen over all layers at once."""
+
+    def preactivations() -> Iterator[Tensor]:
+        for layer, x in enumerate(inputs):
+            z = transcoders.encode_layer(x, layer, apply_activation_function=False)
+            _require_finite(z, layer)
+            yield z
+
+    kept = torch.ones(len(inputs[0]), dtype=torch.bool)
+    kept[[*zeroed, *joint.outliers(inputs, zeroed)]] = False
+    found = []
+    for layer, acts in enumerate(joint.select(preactivations())):
+        (pos, feature), values = acts.indices(), acts.values()
+        counts = kept.to(pos.device)[pos]
+        pos, feature, values = pos[counts], feature[counts], values[counts]
+        indices = torch.stack([torch.full_like(pos, layer), pos, feature], dim=1)
+        found.append((indices.to(transcoders.device), values.to(transcoders.device)))
+    return found
+
+
+def _require_finite(acts: Tensor, layer: int) -> None:
+    if not all_finite(acts):
+        narrow = acts.dtype is torch.float16
+        raise BadTranscoders(
+            f"activations of layer {layer} are NaN or infinite",
+            hint="float16 overflows easily: use --dtype bfloat16 or float32"
+            if narrow
+            else "check the model and the set for damaged weights",
+        )
 
 
 def decoder_vectors(

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from circuit_tracer_cli.errors import BadTranscoders, MissingFile
 from circuit_tracer_cli.transcoders.base import Kind
+from circuit_tracer_cli.transcoders.settings import (
+    NO_SIZES,
+    SIZE_KEYS,
+    Sizes,
+    Vocabulary,
+    read_yaml,
+    stated_sizes,
+)
 
-ActivationName = Literal["relu", "jumprelu", "topk", "topk_relu"]
+ActivationName = Literal["relu", "jumprelu", "topk", "topk_relu", "cross_layer_topk"]
 
 _KINDS: dict[str, Kind] = {"transcoder_set": "plt", "cross_layer_transcoder": "clt"}
 _ACTIVATIONS: dict[str, ActivationName] = {
@@ -22,16 +28,66 @@ _ACTIVATIONS: dict[str, ActivationName] = {
     "jump_relu": "jumprelu",
     "topk": "topk",
     "topk_relu": "topk_relu",
+    "cross_layer_topk": "cross_layer_topk",
 }
 # Sets whose published config states another k than the one they were trained with.
 _TRAINED_K = {"facebook/crv-8b-instruct-transcoders": 128}
+_LAYER_IN_NAME = re.compile(r"(?:^|[/_.])(?:layers?|blocks)[._](\d+)(?=[/_.]|$)")
 _L0_IN_NAME = re.compile(r"(?:^|[/_])(?:average_)?l0_(\d+(?:\.\d+)?)(?:[/_.]|$)")
-_MAX_BYTES = 2**20
+KEYS = Vocabulary(
+    used=frozenset(
+        {
+            "activation",
+            "feature_input_hook",
+            "feature_output_hook",
+            "k",
+            "layers",
+            "ln2_hook_normalized",
+            "model_kind",
+            "model_name",
+            "scan",
+            "transcoders",
+            *SIZE_KEYS,
+        }
+    ),
+    harmless=frozenset(
+        {
+            "author",
+            "authors",
+            "citation",
+            "comment",
+            "created",
+            "dataset",
+            "dataset_path",
+            "date",
+            "description",
+            "device",
+            "dtype",
+            "license",
+            "name",
+            "neuronpedia_id",
+            "notes",
+            "repo_id",
+            "revision",
+            "subfolder",
+            "tags",
+            "version",
+        }
+    ),
+)
+"""The keys of `config.yaml`. Changing this list changes which sets load: docs/transcoder-sets.md says what each means."""
+
+_NORMALIZED = {"scaled": "ln2.hook_normalized", "affine": "ln2.hook_out"}
 
 
 @dataclass(frozen=True, slots=True)
 class SetConfig:
-    """What `config.yaml` says. `activation` and `k` are None where the weight files decide."""
+    """What `config.yaml` says. `activation` and `k` are None where the weight files decide.
+
+    `layers` are the model's layers that the listed files belong to, None for `0, 1, …`. `normalized` is how
+    `ln2.hook_normalized` is to be read in a model with LayerNorm: `scaled` for `(x - mean) / scale`, `affine` for that
+    times the gain plus the bias; None where nothing says which.
+    """
 
     kind: Kind
     feature_input_hook: str
@@ -42,6 +98,15 @@ class SetConfig:
     k: int | None = None
     transcoders: tuple[str, ...] | None = None  # one file reference per layer, where the config lists them
     notes: tuple[str, ...] = ()  # what the user should know about how it was read
+    layers: tuple[int, ...] | None = None
+    sizes: Sizes = NO_SIZES
+    normalized: Literal["scaled", "affine"] | None = None
+    skips: tuple[bool | None, ...] = ()  # whether each listed file must have a skip connection; None: it may
+
+    @property
+    def k_is_known(self) -> bool:
+        """True if `k` is what the set was trained with, whatever its files say."""
+        return isinstance(self.scan, str) and _TRAINED_K.get(self.scan) == self.k
 
 
 def stated_l0(config: SetConfig) -> float | None:
@@ -51,51 +116,58 @@ def stated_l0(config: SetConfig) -> float | None:
 
 
 def read_config(folder: Path, default_scan: str, scan: str | None = None) -> SetConfig:
-    """The config of the set in `folder`; `scan` overrules what it says. Raises MissingFile or BadTranscoders."""
+    """Return the config of the set in `folder`; `scan` replaces what it says. Raises MissingFile or BadTranscoders."""
     path = folder / "config.yaml"
-    values = _read_yaml(path)
+    if not path.exists():
+        raise MissingFile(
+            f"there is no config.yaml in {folder}",
+            hint="a transcoder folder needs one with model_kind, feature_input_hook and feature_output_hook",
+        )
+    values = read_yaml(path)
     return parse_config(values if scan is None else {**values, "scan": scan}, path, default_scan)
 
 
 def parse_config(values: Mapping[str, Any], path: Path, default_scan: str) -> SetConfig:
-    """The config from the mapping read at `path`; keys that aren't known are somebody else's."""
+    """Return the config in the mapping read at `path`. Raises BadTranscoders for a key that would be dropped."""
     kind = _required(values, "model_kind", path)
     if kind not in _KINDS:
         raise BadTranscoders(f"{path}: unknown model_kind {kind!r}", hint=f"known kinds: {', '.join(_KINDS)}")
+    KEYS.require(values, str(path))
     scan = _scan(values, path) or default_scan
     activation, k, notes = _activation(values, path, scan)
+    files, layers = _files(values, path), _layers(values, path)
+    if layers is not None and (files is None or len(files) != len(layers)):
+        raise BadTranscoders(f"{path}: layers must name one layer for each file in transcoders")
+    hook, normalized, said = _input_hook(values, path)
     return SetConfig(
         kind=_KINDS[kind],
-        feature_input_hook=_required(values, "feature_input_hook", path),
+        feature_input_hook=hook,
         feature_output_hook=_required(values, "feature_output_hook", path),
         model_name=_text(values, "model_name", path),
         scan=scan,
         activation=activation,
         k=k,
-        transcoders=_files(values, path),
-        notes=notes,
+        transcoders=files,
+        notes=notes + said + _order_notes(files, layers, path),
+        layers=layers,
+        sizes=stated_sizes(values, str(path)),
+        normalized=normalized,
     )
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadTranscoders(f"{path} is too large for a config file")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingFile(
-            f"there is no config.yaml in {path.parent}",
-            hint="a transcoder folder needs one with model_kind, feature_input_hook and feature_output_hook",
-        ) from None
-    except OSError as error:
-        raise MissingFile(f"{path} can't be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, BadTranscoders):
-            raise
-        raise BadTranscoders(f"{path} isn't valid YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(values, Mapping):
-        raise BadTranscoders(f"{path} must hold keys and values, one a line")
-    return values
+def _input_hook(
+    values: Mapping[str, Any], path: Path
+) -> tuple[str, Literal["scaled", "affine"] | None, tuple[str, ...]]:
+    """Return the hook that features read at, what `ln2.hook_normalized` means if it was named, and notes."""
+    hook, meaning = _required(values, "feature_input_hook", path), values.get("ln2_hook_normalized")
+    if meaning is None:
+        return hook, None, ()
+    if meaning not in _NORMALIZED:
+        raise BadTranscoders(f"{path}: ln2_hook_normalized must be scaled or affine, not {meaning!r:.60}")
+    if hook != "ln2.hook_normalized":
+        raise BadTranscoders(f"{path} sets ln2_hook_normalized, but feature_input_hook is {hook}")
+    said = f"ln2.hook_normalized is read as {meaning}, as config.yaml says"
+    return _NORMALIZED[meaning], meaning, (said,) if meaning == "affine" else ()
 
 
 def _required(values: Mapping[str, Any], key: str, path: Path) -> str:
@@ -130,8 +202,46 @@ def _files(values: Mapping[str, Any], path: Path) -> tuple[str, ...] | None:
     if files is None:
         return None
     if not _strings(files):
-        raise BadTranscoders(f"{path}: transcoders must be a list of files, one a layer")
+        raise BadTranscoders(f"{path}: transcoders must be a list of files, one for each layer")
+    repeated = next((name for index, name in enumerate(files) if name in files[:index]), None)
+    if repeated is not None:
+        first, second = [index for index, name in enumerate(files) if name == repeated][:2]
+        raise BadTranscoders(
+            f"{path} lists {repeated} for two layers, entries {first} and {second} of transcoders"
+        )
     return tuple(files)
+
+
+def _layers(values: Mapping[str, Any], path: Path) -> tuple[int, ...] | None:
+    layers = values.get("layers")
+    if layers is None:
+        return None
+    if (
+        not isinstance(layers, list)
+        or not layers
+        or not all(type(n) is int and 0 <= n < 10**4 for n in layers)
+    ):
+        raise BadTranscoders(f"{path}: layers must be a list of layer numbers")
+    if sorted(set(layers)) != layers:
+        raise BadTranscoders(f"{path}: layers must be ascending, each named once")
+    return tuple(layers)
+
+
+def _order_notes(
+    files: tuple[str, ...] | None, layers: tuple[int, ...] | None, path: Path
+) -> tuple[str, ...]:
+    """Return a note if the files' own names say that they belong to other layers than those they are listed for."""
+    named = [match and int(match[1]) for match in map(_LAYER_IN_NAME.search, files or ())]
+    meant = list(layers) if layers is not None else list(range(len(named)))
+    wrong = [
+        index
+        for index, (name, layer) in enumerate(zip(named, meant, strict=True))
+        if name not in (None, layer)
+    ]
+    if not wrong or files is None:
+        return ()
+    said = f"{path} lists {files[wrong[0]]} for layer {meant[wrong[0]]}: the order in transcoders decides, not the name"
+    return (said,)
 
 
 def _activation(
@@ -144,6 +254,11 @@ def _activation(
     k = values.get("k")
     if k is not None and (type(k) is not int or k < 1):
         raise BadTranscoders(f"{path}: k must be a whole number above 0, not {k!r:.60}")
+    if k is not None and activation in {"relu", "jumprelu"}:
+        raise BadTranscoders(
+            f"{path} sets k: {k}, which activation: {name} doesn't use",
+            hint="write activation: topk (or topk_relu) if the set keeps the k largest features, else remove k",
+        )
     trained = _TRAINED_K.get(scan) if isinstance(scan, str) and activation == "topk" else None
     if trained is not None and k != trained:
         return (

@@ -18,7 +18,7 @@ from circuit_tracer_cli.transcoders.base import Kind
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.converted import Manifest
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetSource
-from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
+from circuit_tracer_cli.transcoders.layers import LayeredTranscoders
 from circuit_tracer_cli.transcoders.loading import local_source, recognised
 from circuit_tracer_cli.transcoders.references import HubReference, LocalReference
 from circuit_tracer_cli.transcoders.remote import RemoteSet, describe, download, here, is_here, skeleton
@@ -83,8 +83,8 @@ def convert(
         stored = sum(shape.encoder_bytes) + sum(shape.decoder_bytes)
         written = sum(file.size for file in done.files.values())
         hub.require_space(stored * dtype.itemsize // shape.stored_dtype.itemsize - written, folder)
-        progress.phase(f"converting {wanted.reference}", shape.n_layers)
-        for layer in range(shape.n_layers):
+        progress.phase(f"converting {wanted.reference}", len(shape.present))
+        for layer in shape.present:
             if not done.files.keys() >= set(_file_names(shape.kind, layer)):
                 done = _convert_layer(origin, loader, layer, dtype, work, folder, done)
             progress.advance()

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -15,10 +16,15 @@ from circuit_tracer_cli.transcoders.config import SetConfig, read_config, stated
 from circuit_tracer_cli.transcoders.converted import converted_folder, is_complete, read_manifest
 from circuit_tracer_cli.transcoders.formats import recognise
 from circuit_tracer_cli.transcoders.formats.base import Format, LoadOptions, SetShape, SetSource
+from circuit_tracer_cli.transcoders.formats.reading import listed_files
+from circuit_tracer_cli.transcoders.layers import LayeredTranscoders, TranscoderLayer
 from circuit_tracer_cli.transcoders.references import HubReference, LocalReference, resolve
 from circuit_tracer_cli.transcoders.remote import describe, download, here, is_here, skeleton
-from circuit_tracer_cli.transcoders.training_config import set_config
+from circuit_tracer_cli.transcoders.training_config import check_beside, set_config
 from circuit_tracer_cli.types import Progress
+
+_SCANNED_BYTES = 2**28
+"""Lazy decoders up to this size are searched for NaN on load; of larger ones each row is checked when it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,10 @@ def load_source(source: SetSource, options: LoadOptions, commit: str | None = No
         )
     transcoders = loader.load(source, options)
     transcoders.stated_l0 = stated_l0(source.config)
+    transcoders.normalized = source.config.normalized
+    if options.lazy_decoder and sum(loader.shapes(source).decoder_bytes) <= _SCANNED_BYTES:
+        for layer in cast("LayeredTranscoders[TranscoderLayer]", transcoders):
+            layer.W_dec.require_finite()
     return LoadedTranscoders(transcoders, source.config, commit)
 
 
@@ -139,13 +149,31 @@ def converted_source(
 
 
 def local_source(resolved: LocalReference) -> SetSource:
-    """The set in a folder."""
-    return SetSource(resolved.folder, set_config(resolved.folder, resolved.default_scan))
+    """Return the set in a folder. Raises BadTranscoders for settings beside its files that would be dropped."""
+    source = SetSource(resolved.folder, set_config(resolved.folder, resolved.default_scan))
+    listed = listed_files(source)
+    check_beside([resolved.folder / "weights"] if listed is None else listed.values())
+    return source
 
 
 def _inspect(source: SetSource, commit: str | None = None) -> InspectedTranscoders:
     name, loader = recognised(source)
     return InspectedTranscoders(source.folder, source.config, loader.shapes(source), name, commit)
+
+
+def _check_sizes(source: SetSource, shape: SetShape) -> None:
+    """Raise BadTranscoders if the configuration states other sizes than the files have."""
+    stated = source.config.sizes
+    for what, found in (
+        ("d_model", shape.d_model),
+        ("d_transcoder", shape.d_transcoder),
+        ("n_layers", shape.n_layers),
+    ):
+        said = getattr(stated, what)
+        if said is not None and said != found:
+            raise BadTranscoders(
+                f"the configuration of {source.folder} says {what} {said}, but its files have {found}"
+            )
 
 
 def recognised(source: SetSource) -> tuple[str, Format]:
@@ -159,4 +187,5 @@ def recognised(source: SetSource) -> tuple[str, Format]:
             f"config.yaml in {source.folder} describes a {source.config.kind} set, but its files are {name}",
             hint="correct model_kind: transcoder_set is per-layer, cross_layer_transcoder cross-layer",
         )
+    _check_sizes(source, loader.shapes(source))
     return name, loader

@@ -6,7 +6,7 @@ away is a reconstruction that is worse than none, or many times more or fewer ac
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,15 +70,16 @@ def judge(
     kept = torch.ones(n_pos, dtype=torch.bool)
     kept[list(zero_positions)] = False
     n_kept = int(kept.sum())
+    missing = transcoders.missing_layers
     ratios = tuple(
         float(_energy(error, kept) / _energy(output.to(error), kept).clamp_min(1e-30))
         for error, output in zip(errors, outputs, strict=True)
     )
-    per_position = len(active) / max(1, n_kept * transcoders.n_layers)
+    per_position = len(active) / max(1, n_kept * (transcoders.n_layers - len(missing)))
     expected = transcoders.expected_l0
     warnings: list[str] = []
     if n_kept >= FEWEST_POSITIONS and transcoders.d_transcoder >= SMALLEST_EXPANSION * transcoders.d_model:
-        warnings += _of_reconstruction(ratios)
+        warnings += _of_reconstruction({n: ratio for n, ratio in enumerate(ratios) if n not in missing})
         warnings += _of_activity(per_position, expected, transcoders.d_transcoder)
     return Plausibility(round(per_position, 6), expected, ratios, tuple(warnings))
 
@@ -87,12 +88,12 @@ def _energy(values: Tensor, kept: Tensor) -> Tensor:
     return values[kept.to(values.device)].square().sum()
 
 
-def _of_reconstruction(ratios: tuple[float, ...]) -> list[str]:
-    median = sorted(ratios)[len(ratios) // 2]
-    bad = [layer for layer, ratio in enumerate(ratios) if ratio > WORST_LAYER]
+def _of_reconstruction(ratios: Mapping[int, float]) -> list[str]:
+    median = sorted(ratios.values())[len(ratios) // 2]
+    bad = [layer for layer, ratio in ratios.items() if ratio > WORST_LAYER]
     if median <= WORST_MEDIAN and len(bad) < max(2, len(ratios) * WORST_SHARE):
         return []
-    shown = bad or [layer for layer, ratio in enumerate(ratios) if ratio > WORST_MEDIAN]
+    shown = bad or [layer for layer, ratio in ratios.items() if ratio > WORST_MEDIAN]
     where = f"layer{'s' if len(shown) > 1 else ''} {', '.join(map(str, shown[:6]))}{' …' if len(shown) > 6 else ''}"
     worst = max(ratios[layer] for layer in shown)
     return [

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from circuit_tracer_cli.files.tensors import save_tensors
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
-from circuit_tracer_cli.transcoders.layer import TranscoderLayer
-from circuit_tracer_cli.transcoders.layered import LayeredTranscoders
-from circuit_tracer_cli.transcoders.rows import EagerWeights
+from circuit_tracer_cli.transcoders.layers import LayeredTranscoders, TranscoderLayer
+from circuit_tracer_cli.transcoders.weights import EagerWeights, ZeroWeights
 
 
 class SingleLayerTranscoder(TranscoderLayer):
@@ -66,14 +67,57 @@ class SingleLayerTranscoder(TranscoderLayer):
         save_tensors(Path(path), tensors)
 
 
+class NoTranscoder(SingleLayerTranscoder):
+    """Stands for a layer that a set has no transcoder for: no feature is ever active, and it reconstructs nothing."""
+
+    def __init__(self, like: SingleLayerTranscoder) -> None:
+        device, dtype = like.device, like.dtype
+        super().__init__(
+            ZeroWeights(like.W_enc.shape, device, dtype),
+            ZeroWeights(like.W_dec.shape, device, dtype),
+            torch.zeros((), device=device, dtype=dtype).expand(like.d_transcoder),
+            torch.zeros(like.d_model, device=device, dtype=dtype),
+            ReLU(),
+        )
+
+    @property
+    def present(self) -> bool:
+        """False: there is no transcoder."""
+        return False
+
+    def encode(self, x: Tensor, apply_activation_function: bool = True) -> Tensor:
+        """Zeros `(..., feature)` for `x (..., d_model)`."""
+        return torch.zeros(*x.shape[:-1], self.d_transcoder, device=self.device, dtype=self.dtype)
+
+
 class TranscoderSet(LayeredTranscoders[SingleLayerTranscoder]):
-    """One single-layer transcoder per layer."""
+    """One single-layer transcoder per layer, or for some of the layers."""
 
     kind = "plt"
 
+    @classmethod
+    def of_some_layers(
+        cls,
+        layers: Mapping[int, SingleLayerTranscoder],
+        n_layers: int,
+        feature_input_hook: str,
+        feature_output_hook: str,
+        scan: str | list[str] | None = None,
+    ) -> Self:
+        """Return a set for a model of `n_layers` that has transcoders for the layers given."""
+        like = next(iter(layers.values()))
+        found = [layers.get(layer) or NoTranscoder(like) for layer in range(n_layers)]
+        return cls(found, feature_input_hook, feature_output_hook, scan)
+
+    def cover(self, n_layers: int) -> Self:
+        """Add layers without a transcoder, in place, up to a model's `n_layers`; returns the set."""
+        more = n_layers - self.n_layers
+        self.layers += tuple(NoTranscoder(self.layers[0]) for _ in range(more))
+        return self
+
     def to_safetensors(self, path: Path | str) -> None:
-        """Write `layer_{i}.safetensors` for every layer into the folder `path`."""
-        for index in range(self.n_layers):
+        """Write `layer_{i}.safetensors` into the folder `path` for every layer with a transcoder."""
+        for index in set(range(self.n_layers)) - set(self.missing_layers):
             self.write_layer(Path(path), index)
 
     def write_layer(self, folder: Path, layer: int) -> None:

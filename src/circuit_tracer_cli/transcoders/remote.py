@@ -21,13 +21,14 @@ from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import SetSource
 from circuit_tracer_cli.transcoders.known import KNOWN_SETS
 from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
-from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, set_config
+from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, check_beside, set_config
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 _WEIGHTS = {".safetensors", ".npz"}
 _FIRST_BYTES = 2**16  # a header, mostly; asking twice costs more than asking for too much
 _MEMBER_BYTES = 2**10
 _TINY_BYTES = 8  # of a tensor that is a setting, such as k
+_LARGEST_CONFIG = 2**20
 _IN_EVERY_REPOSITORY = ".gitattributes"  # small; asking for it shows early whether a repository may be read
 
 
@@ -64,7 +65,8 @@ class RemoteSet:
     def files_of_layer(self, layer: int) -> list[RemoteFile]:
         """The files that hold the weights of one layer."""
         if self.config.transcoders is not None:
-            return [self.files[layer]]
+            layers = self.config.layers or range(len(self.files))
+            return [file for number, file in zip(layers, self.files, strict=True) if number == layer]
         numbers = (re.search(r"_(\d+)$", PurePosixPath(file.path).stem) for file in self.files)
         return [
             file
@@ -119,6 +121,7 @@ def describe(reference: HubReference, progress: Progress | None = None) -> Remot
         _fetch_training_configs(reference, found, sizes, progress)
     config = set_config(folder, reference.scan, scan=reference.scan, absent=_no_config(reference, sizes))
     if config.transcoders is None:
+        _check_beside(reference.repo_id, found, sizes, [f"{reference.path}/weights".lstrip("/")], progress)
         names = [path for path in sizes if _is_weight(path, reference.path)]
         files = [RemoteFile(reference.repo_id, found.commit, name, sizes[name]) for name in names]
         return RemoteSet(reference, folder, config, tuple(files), ((reference.repo_id, found),))
@@ -215,6 +218,17 @@ def _fetch_training_configs(
         hub.snapshot(reference.repo_id, found.commit, near, progress)
 
 
+def _check_beside(
+    repo_id: str, found: Snapshot, sizes: dict[str, int], weights: Sequence[str], progress: Progress
+) -> None:
+    """Check what a trainer wrote beside weight files of a repository; fetches those small files."""
+    beside = {str(PurePosixPath(path).parent / name) for path in weights for name in CONFIG_NAMES}
+    wanted = sorted(path for path in beside if 0 < sizes.get(path, 0) <= _LARGEST_CONFIG)
+    if wanted:
+        hub.snapshot(repo_id, found.commit, wanted, progress)
+    check_beside(found.folder / path for path in weights)
+
+
 def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:
     below = f"{reference.path}/" if reference.path else ""
     folders = [str(PurePosixPath(path).parent) for path in sizes if path.endswith("/config.yaml")]
@@ -244,6 +258,9 @@ def _listed(
         if place.path not in sizes[key]:
             raise MissingFile(f"{reference.canonical} lists {place.path}, which {place.repo_id} doesn't have")
         files.append(RemoteFile(place.repo_id, snapshots[key].commit, place.path, sizes[key][place.path]))
+    for key, snapshot in snapshots.items():
+        inside = [place.path for place in places if (place.repo_id, place.revision) == key]
+        _check_beside(key[0], snapshot, sizes[key], inside, progress)
     pairs = tuple((repo, snapshot) for (repo, _), snapshot in snapshots.items())
     return RemoteSet(reference, folder, config, tuple(files), pairs)
 

@@ -22,7 +22,7 @@ from tests.transcoders.layouts import LAYOUTS, write
 from torch.testing import assert_close
 
 from circuit_tracer_cli.errors import BadTranscoders, CircuitTracerError, MissingFile
-from circuit_tracer_cli.transcoders import rows
+from circuit_tracer_cli.transcoders import weights as rows
 from circuit_tracer_cli.transcoders.activations import JumpReLU
 from circuit_tracer_cli.transcoders.components import active_features, reconstruct
 from circuit_tracer_cli.transcoders.loading import inspect_transcoders, load_transcoders
@@ -118,7 +118,9 @@ def test_a_square_saelens_transcoder_is_told_by_its_cfg(tmp_path: Path) -> None:
     folder = write(make("saelens", skip=False), "saelens", tmp_path / "set")
     encoder = torch.arange(36.0).view(6, 6)
     for layer in range(3):
-        tensors = {"W_enc": encoder, "W_dec": encoder + 1, "b_enc": torch.zeros(6), "b_dec": torch.zeros(6)}
+        edit_cfg(f"layer_{layer}", d_sae=6)(folder)
+        zeros = dict.fromkeys(("b_enc", "b_dec", "threshold"), torch.zeros(6))
+        tensors = {"W_enc": encoder, "W_dec": encoder + 1, **{key: z.clone() for key, z in zeros.items()}}
         save_file(tensors, folder / f"layer_{layer}" / "sae_weights.safetensors")
     assert inspect_transcoders(folder).format == "saelens"
     rows_of = load_transcoders(folder).transcoders.encoder_rows(0, torch.arange(6))
@@ -147,21 +149,21 @@ def hooks(layer: int, model: str) -> dict[str, str]:
 
 
 FAULTS: list[tuple[str, Callable[[Path], None], str]] = [
-    ("saelens", edit_cfg("layer_1", architecture="jumprelu"), "'jumprelu', which is no transcoder"),
-    ("saelens", edit_cfg("layer_1", normalize_activations="layer_norm"), "normalises its input"),
+    ("saelens", edit_cfg("layer_1", architecture="jumprelu"), "sparse autoencoder .SAE., not a transcoder"),
+    ("saelens", edit_cfg("layer_1", normalize_activations="layer_norm"), "sets normalize_activations: layer_norm, which"),
     ("saelens", edit_cfg("layer_1", metadata={"hook_name": "blocks.1.hook_resid_mid"}), "doesn't say at which hooks"),
     ("saelens", edit_cfg("layer_1", metadata=hooks(0, "tiny")), "holds layer 0 twice"),
     ("saelens", edit_cfg("layer_2", metadata=hooks(2, "other")), "layer 2 has other hooks"),
     ("saelens", change("layer_1/sae_weights.safetensors", scaling_factor=torch.ones(20)), "unknown tensor 'scaling_factor'"),
     ("saelens", change("layer_1/sae_weights.safetensors", W_skip=torch.ones(6, 5)), r"'W_skip' has shape \(6, 5\)"),
     ("saelens", lambda folder: (folder / "layer_1" / "cfg.json").write_text("{"), "isn't valid JSON"),
-    ("saelens", lambda folder: (folder / "layer_1" / "cfg.json").unlink(), "holds layer 1 not"),
-    ("sparsify", edit_cfg("layers.1.mlp", transcode=False), "sparse autoencoder, which is no transcoder"),
+    ("saelens", lambda folder: (folder / "layer_1" / "cfg.json").unlink(), "layer_1 has no cfg.json"),
+    ("sparsify", edit_cfg("layers.1.mlp", transcode=False), "autoencoder .SAE., not a transcoder"),
     ("sparsify", edit_cfg("layers.1.mlp", activation="groupmax"), "only the activation topk"),
     ("sparsify", edit_cfg("layers.1.mlp", k=5), "layer 1 has other hooks, activation"),
     ("sparsify", lambda folder: (folder / "layers.1.mlp").rename(folder / "layers.1.attn"), "only transcoders of an mlp"),
     ("sparsify", change("layers.2.mlp/sae.safetensors", b_dec=None), "lacks the tensor 'b_dec'"),
-    ("gemma-scope-2-plt", change("params_1.safetensors", w_enc=torch.ones(6, 21)), "'w_enc' is of"),
+    ("gemma-scope-2-plt", change("params_1.safetensors", w_enc=torch.ones(6, 21)), "'w_enc' has 21 features"),
     ("gemma-scope-2-plt", change("params_1.safetensors", w_dec=torch.ones(6, 20)), r"'w_dec' has shape \(6, 20\)"),
     ("gemma-scope-2-clt", change("params_1.safetensors", w_dec=torch.ones(20, 2, 6)), r"'w_dec' has shape \(20, 2, 6\)"),
     ("gemma-scope-2-clt", change("params_1.safetensors", threshold=torch.ones(20, dtype=torch.int8)), "'threshold' is int8"),

@@ -57,8 +57,6 @@ def configure(**values: Any) -> Edit:
 
 
 PLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
-    "gap": ("relu", remove("layer_1.safetensors"), r"lacks layer_1\.safetensors \(layer 1 of 3\)"),
-    "first missing": ("relu", remove("layer_0.safetensors"), r"lacks layer_0\.safetensors"),
     "twice": ("relu", copy("layer_1.safetensors", "layer_01.safetensors"), "holds layer 1 twice"),
     "cut": ("relu", cut("layer_2.safetensors"), r"layer_2\.safetensors is truncated: tensor '\w+'"),
     "no b_enc": ("relu", change("layer_1.safetensors", b_enc=None), r"layer_1\.safetensors lacks .*'b_enc'"),
@@ -92,7 +90,7 @@ PLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
     "layers differ": (
         "relu",
         change("layer_2.safetensors", W_enc=torch.ones(21, 6)),
-        r"layer_2\.safetensors: 'W_enc' has shape \(21, 6\), layer 0 has \(20, 6\)",
+        r"layer_2\.safetensors: 'W_enc' has 21 features of width 6, the first layer 20 of 6",
     ),
     "skip": ("relu", change("layer_1.safetensors", W_skip=torch.ones(6, 5)), r"'W_skip' has shape \(6, 5\)"),
     "threshold": (
@@ -145,8 +143,8 @@ CLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
     ),
     "threshold": (
         "jumprelu",
-        change("W_enc_1.safetensors", threshold_1=torch.ones(1)),
-        r"'threshold_1' has shape \(1,\) instead of \(20,\)",
+        change("W_enc_1.safetensors", threshold_1=torch.ones(3)),
+        r"'threshold_1' has shape \(3,\) instead of \(20,\)",
     ),
     "some thresholds": (
         "jumprelu",
@@ -188,8 +186,11 @@ def test_k_in_the_file_makes_a_topk_set(random_set: Callable[..., Any], tmp_path
     assert inspect_transcoders(folder).shape.activations == ("topk",) * 3
     transcoders: Any = load_transcoders(folder).transcoders
     assert [layer.activation for layer in transcoders] == [TopK(5)] * 3
+    configure(activation="topk_relu", k=5)(folder)
+    assert [layer.activation.name for layer in load_transcoders(folder).transcoders] == ["topk_relu"] * 3  # type: ignore[attr-defined]
     configure(activation="topk", k=2)(folder)
-    assert [layer.activation.k for layer in load_transcoders(folder).transcoders] == [2] * 3  # type: ignore[attr-defined]
+    with pytest.raises(BadTranscoders, match="holds k = 5"):
+        load_transcoders(folder)
 
 
 def test_per_layer_files_may_differ_in_their_activation(

@@ -1,37 +1,33 @@
-"""Layouts of transcoder sets. One file each, found by the set's content."""
+"""Layouts of transcoder sets, recognised by the set's content."""
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from circuit_tracer_cli.errors import BadTranscoders, UnknownFormat
+from circuit_tracer_cli.transcoders.formats import cross_layer, per_layer
 from circuit_tracer_cli.transcoders.formats.base import Format, SetSource
 
-FORMATS = {
-    "standard-plt": "circuit_tracer_cli.transcoders.formats.standard_plt",
-    "standard-clt": "circuit_tracer_cli.transcoders.formats.standard_clt",
-    "gemma-scope": "circuit_tracer_cli.transcoders.formats.gemma_scope",
-    "gemma-scope-2-plt": "circuit_tracer_cli.transcoders.formats.gemma_scope_2_plt",
-    "gemma-scope-2-clt": "circuit_tracer_cli.transcoders.formats.gemma_scope_2_clt",
-    "saelens": "circuit_tracer_cli.transcoders.formats.saelens",
-    "sparsify": "circuit_tracer_cli.transcoders.formats.sparsify",
+FORMATS: Mapping[str, Format] = {
+    "standard-plt": per_layer.STANDARD,
+    "standard-clt": cross_layer.STANDARD,
+    "gemma-scope": per_layer.GEMMA_SCOPE,
+    "gemma-scope-2-plt": per_layer.GEMMA_SCOPE_2,
+    "gemma-scope-2-clt": cross_layer.GEMMA_SCOPE_2,
+    "saelens": per_layer.SAELENS,
+    "sparsify": per_layer.SPARSIFY,
 }
 
 
 def recognise(source: SetSource) -> tuple[str, Format]:
-    """The name and loader of a set's layout.
+    """Return the name and loader of a set's layout.
 
     Raises:
         UnknownFormat: No loader knows the files.
         BadTranscoders: More than one does.
     """
-    found = []
-    for name, module in FORMATS.items():
-        loader = cast("Format", importlib.import_module(module))
-        if loader.matches(source):
-            found.append((name, loader))
+    found = [(name, loader) for name, loader in FORMATS.items() if loader.matches(source)]
     if not found:
         raise UnknownFormat(f"no loader knows the files in {source.folder} ({_some_files(source.folder)})")
     if len(found) > 1:

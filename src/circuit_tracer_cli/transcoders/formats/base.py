@@ -37,7 +37,10 @@ class LoadOptions:
 
 @dataclass(frozen=True, slots=True)
 class SetShape:
-    """What is known about a set from its headers. Sizes are in bytes as stored, one per layer."""
+    """What is known about a set from its headers. Sizes are in bytes as stored, one per layer of the model.
+
+    A layer that the set has no transcoder for is in none of `layers`; its activation is `none` and its sizes are 0.
+    """
 
     kind: Kind
     n_layers: int
@@ -48,25 +51,48 @@ class SetShape:
     stored_dtype: torch.dtype
     encoder_bytes: tuple[int, ...]
     decoder_bytes: tuple[int, ...]
+    layers: tuple[int, ...] = ()  # the layers with a transcoder; empty for all of them
 
     @property
     def has_skip(self) -> bool:
-        """Whether any layer has a skip connection."""
+        """True if any layer has a skip connection."""
         return bool(self.skip_layers)
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The layers with a transcoder."""
+        return self.layers or tuple(range(self.n_layers))
+
+    def covering(self, n_layers: int) -> SetShape:
+        """Return the shape for a model of `n_layers`; only per-layer sets can leave layers out."""
+        more = n_layers - self.n_layers
+        if more <= 0 or self.kind != "plt":
+            return self
+        return replace(
+            self,
+            n_layers=n_layers,
+            activations=self.activations + ("none",) * more,
+            encoder_bytes=self.encoder_bytes + (0,) * more,
+            decoder_bytes=self.decoder_bytes + (0,) * more,
+            layers=self.present,
+        )
 
 
 class Format(Protocol):
-    """A loader: a module with this constant and these three functions."""
+    """The loader of one layout."""
 
     @property
     def KIND(self) -> Kind:
         """The kind of set that it loads."""
 
     def matches(self, source: SetSource) -> bool:
-        """Whether the files are of this layout, judged by their names and tensors, not the set's name."""
+        """True if the files are of this layout, judged by their names and tensors, not the set's name."""
+
+    def files(self, source: SetSource) -> list[Path]:
+        """Return the weight files. Raises BadTranscoders if one is missing."""
 
     def shapes(self, source: SetSource) -> SetShape:
-        """Sizes and activation from the headers. Raises BadTranscoders for a set that can't be loaded."""
+        """Return sizes and activation from the headers. Raises BadTranscoders for a set that can't be loaded."""
 
     def load(self, source: SetSource, options: LoadOptions) -> Transcoders:
-        """The set. Raises BadTranscoders for one that `shapes` refuses, or whose weights aren't finite."""
+        """Return the set. Raises BadTranscoders if `shapes` refuses it, or its weights aren't finite."""

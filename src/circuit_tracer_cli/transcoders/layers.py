@@ -1,4 +1,4 @@
-"""A stack of transcoder layers: the members of the `Transcoders` protocol that both kinds share."""
+"""Layers of a transcoder set, and what per-layer and cross-layer sets have in common."""
 
 from __future__ import annotations
 
@@ -9,9 +9,111 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from circuit_tracer_cli.transcoders.activations import Activation, TopKOverLayers
 from circuit_tracer_cli.transcoders.base import Kind
-from circuit_tracer_cli.transcoders.layer import TranscoderLayer
+from circuit_tracer_cli.transcoders.weights import WeightSource
+
+
+class TranscoderLayer:
+    """The features of one layer: encoder, activation function, a decoder for each written layer, biases.
+
+    Args:
+        W_enc: `(feature, d_model)`.
+        W_dec: `(feature, written, d_model)`; slot `k` writes to this layer + `k`.
+        b_enc: `(feature)`.
+        b_dec: `(d_model)`, added at this layer's write point.
+        activation: Pre-activations → activations.
+        skip: `S (d_in, d_out)` with skip(x) = x @ S, or None.
+    """
+
+    def __init__(
+        self,
+        W_enc: WeightSource,
+        W_dec: WeightSource,
+        b_enc: Tensor,
+        b_dec: Tensor,
+        activation: Activation,
+        skip: Tensor | None = None,
+    ) -> None:
+        self.W_enc: WeightSource = W_enc
+        self.W_dec: WeightSource = W_dec
+        self.b_enc = b_enc
+        self.b_dec = b_dec
+        self.activation = activation
+        self.skip = skip
+
+    @property
+    def d_transcoder(self) -> int:
+        """Features of this layer."""
+        return self.W_enc.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return self.W_enc.shape[1]
+
+    @property
+    def present(self) -> bool:
+        """False for a layer of the model that the set has no transcoder for."""
+        return True
+
+    @property
+    def n_written(self) -> int:
+        """How many layers the features write to."""
+        return self.W_dec.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return self.b_enc.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.b_enc.device
+
+    def encode(self, x: Tensor, apply_activation_function: bool = True) -> Tensor:
+        """`x (..., d_model)`, cast to the weights' dtype → (pre-)activations `(..., feature)`."""
+        x = x.to(self.device, self.dtype)
+        z = x.new_empty(*x.shape[:-1], self.d_transcoder)
+        for start, block in self.W_enc.blocks():
+            part = functional.linear(x, block, self.b_enc[start : start + len(block)])
+            if self.W_enc.lazy and not bool(part.isfinite().all()):
+                self.W_enc.require_finite(block)
+            if len(block) == self.d_transcoder:
+                z = part
+            else:
+                z[..., start : start + len(block)] = part
+        return self.activation(z) if apply_activation_function else z
+
+    def compute_skip(self, x: Tensor) -> Tensor:
+        """The skip term `(..., d_model)` of `x (..., d_model)`. Raises ValueError if there is none."""
+        if self.skip is None:
+            raise ValueError("this transcoder layer has no skip connection")
+        return x.to(self.device, self.dtype) @ self.skip
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move and cast in place, one tensor at a time, so that the layer never exists twice."""
+        self.W_enc = self.W_enc.to(device, dtype)
+        self.W_dec = self.W_dec.to(device, dtype)
+        self.b_enc = self.b_enc.to(device, dtype)
+        self.b_dec = self.b_dec.to(device, dtype)
+        self.activation = self.activation.to(device, dtype)
+        self.skip = None if self.skip is None else self.skip.to(device, dtype)
+
+
+def ranges_in_words(layers: Sequence[int]) -> str:
+    """Return ascending layers as text, runs as ranges: `0, 2–5`."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
 
 L = TypeVar("L", bound=TranscoderLayer)
 
@@ -44,6 +146,8 @@ class LayeredTranscoders(ABC, Generic[L]):
         self.feature_output_hook = feature_output_hook
         self.scan = scan
         self.stated_l0: float | None = None
+        self.joint: TopKOverLayers | None = None
+        self.normalized: str | None = None
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -70,11 +174,16 @@ class LayeredTranscoders(ABC, Generic[L]):
         return self.layers[0].d_transcoder
 
     @property
+    def missing_layers(self) -> tuple[int, ...]:
+        """The layers of the model that the set has no transcoder for; the outputs of their MLPs are errors as a whole."""
+        return tuple(index for index, layer in enumerate(self.layers) if not layer.present)
+
+    @property
     def expected_l0(self) -> float | None:
         """Active features per layer and position: what the set's files state, else the k of TopK, else None."""
         if self.stated_l0 is not None:
             return self.stated_l0
-        counts = [getattr(layer.activation, "k", None) for layer in self.layers]
+        counts = [getattr(layer.activation, "k", None) for layer in self.layers if layer.present]
         known = [count for count in counts if count is not None]
         return sum(known) / len(known) if len(known) == len(counts) else None
 
@@ -151,6 +260,12 @@ class LayeredTranscoders(ABC, Generic[L]):
         return self.decode(self.encode(x), x)
 
     __call__ = forward
+
+    def cover(self, n_layers: int) -> Self:
+        """Return the set, which has as many layers as the model. Raises ValueError if it hasn't and can't leave any out."""
+        if self.n_layers != n_layers:
+            raise ValueError(f"a set for {self.n_layers} layers can't be used with {n_layers}")
+        return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move and cast in place, one tensor at a time; returns itself."""

@@ -1,4 +1,4 @@
-"""Pieces that loaders share: which files are there, what they must hold, how tensors become weights."""
+"""What loaders share: which files are there, what they must hold, how tensors become weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from circuit_tracer_cli.files.tensors import StoredTensor, TensorFile
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, RectifiedTopK, ReLU, TopK
 from circuit_tracer_cli.transcoders.config import SetConfig
 from circuit_tracer_cli.transcoders.formats.base import LoadOptions, SetSource
-from circuit_tracer_cli.transcoders.rows import LazyWeights, WeightSource, require_finite
+from circuit_tracer_cli.transcoders.npz_file import NpzFile
+from circuit_tracer_cli.transcoders.weights import (
+    LazyWeights,
+    TransposedWeights,
+    WeightSource,
+    require_finite,
+)
+
+TOPK = frozenset({"topk", "topk_relu"})
 
 
 def numbered_files(folder: Path, stem: str, suffix: str = ".safetensors") -> dict[int, Path]:
@@ -41,7 +49,7 @@ def require_consecutive(
         if layer not in found:
             raise BadTranscoders(
                 f"{folder} lacks {stem}{layer}{suffix} (layer {layer} of {wanted})",
-                hint="download the whole set again",
+                hint="features of a cross-layer set write to all later layers, so it needs all its files",
             )
     return [found[layer] for layer in range(wanted)]
 
@@ -74,18 +82,31 @@ def encoder_shape(file: TensorFile, name: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
+def open_file(path: Path) -> TensorFile:
+    """Open a weight file of any container."""
+    return NpzFile(path) if path.suffix == ".npz" else TensorFile(path)
+
+
 def weights(
-    file: TensorFile, name: str, options: LoadOptions, lazy: bool, row_shape: tuple[int, ...] | None = None
+    file: TensorFile,
+    name: str,
+    options: LoadOptions,
+    lazy: bool,
+    row_shape: tuple[int, ...] | None = None,
+    *,
+    transposed: bool = False,
 ) -> WeightSource:
-    """A matrix of the file, left there or read now."""
-    source = LazyWeights(file, name, options.device, options.dtype, row_shape)
+    """A matrix of the file, left there or read now; `transposed` for one stored `(d_model, feature)`."""
+    kind = TransposedWeights if transposed else LazyWeights
+    source = kind(file, name, options.device, options.dtype, row_shape)
     return source if lazy else source.load()
 
 
 def parameter(file: TensorFile, name: str, options: LoadOptions) -> Tensor:
     """A small tensor, read now. Raises BadTranscoders if it isn't finite."""
-    tensor = file.view(name).to(options.device, options.dtype, copy=True)
-    require_finite(tensor, f"{file.path}: tensor {name!r}")
+    stored = file.view(name)
+    tensor = stored.to(options.device, options.dtype, copy=True)
+    require_finite(tensor, f"{file.path}: tensor {name!r}", stored)
     return tensor
 
 
@@ -95,13 +116,23 @@ def optional_parameter(file: TensorFile, name: str, options: LoadOptions) -> Ten
 
 
 def activation_name(config: SetConfig, file: TensorFile, threshold: str, default: str = "relu") -> str:
-    """What the config says, else what the tensors mean. Raises BadTranscoders where they contradict."""
-    has_threshold = threshold in file.tensors
-    name = config.activation or ("jumprelu" if has_threshold else "topk" if "k" in file.tensors else default)
+    """Return what the config says, else what the tensors mean. Raises BadTranscoders where they contradict."""
+    has_threshold, has_k = threshold in file.tensors, "k" in file.tensors
+    name = config.activation or ("jumprelu" if has_threshold else "topk" if has_k else default)
     if name == "jumprelu" and not has_threshold:
         raise BadTranscoders(f"{file.path} lacks the tensor {threshold!r}, but the activation is jumprelu")
     if name != "jumprelu" and has_threshold:
-        raise BadTranscoders(f"{file.path} holds thresholds, but config.yaml says activation: {name}")
+        raise BadTranscoders(
+            f"{file.path} holds thresholds, but the set's configuration says activation: {name}"
+        )
+    if name not in TOPK:
+        if has_k:
+            raise BadTranscoders(f"{file.path} holds k, but the activation is {name}")
+        if config.k is not None:
+            raise BadTranscoders(
+                f"config.yaml sets k: {config.k}, but no activation that uses it; by its files the set has {name}",
+                hint="add activation: topk (or topk_relu) to config.yaml, or remove k",
+            )
     return name
 
 
@@ -113,7 +144,7 @@ def activation(
     options: LoadOptions,
     default: str = "relu",
 ) -> Activation:
-    """The activation function of one layer; `default` where neither config nor tensors tell."""
+    """Return the activation function of one layer; `default` where neither config nor tensors tell."""
     name = activation_name(config, file, threshold, default)
     if name == "topk":
         return TopK(top_k(config, file, d_transcoder))
@@ -129,10 +160,12 @@ def activation(
 
 
 def top_k(config: SetConfig, file: TensorFile, d_transcoder: int) -> int:
-    """`k` from the config, else the file. Raises BadTranscoders if there is none or it is too large."""
+    """Return `k` from the config, else the file. Raises BadTranscoders if there is none, or they contradict."""
     k = config.k if config.k is not None else _stored_k(file)
     if not 1 <= k <= d_transcoder:
         raise BadTranscoders(f"{file.path}: k = {k} doesn't fit {d_transcoder} features")
+    if "k" in file.tensors and not config.k_is_known and _stored_k(file) != k:
+        raise BadTranscoders(f"{file.path} holds k = {_stored_k(file)}, but config.yaml says k: {k}")
     return k
 
 
@@ -151,26 +184,41 @@ def _stored_k(file: TensorFile) -> int:
     return int(value)
 
 
-def listed_files(source: SetSource) -> list[Path] | None:
-    """The files that the config lists by layer, relative ones in the set's folder; None if it lists none."""
-    if source.config.transcoders is None:
+def listed_files(source: SetSource) -> dict[int, Path] | None:
+    """Return the files that the config lists, by layer, relative ones in the set's folder; None if it lists none."""
+    config = source.config
+    if config.transcoders is None:
         return None
-    remote = [reference for reference in source.config.transcoders if "://" in reference]
+    remote = [reference for reference in config.transcoders if "://" in reference]
     if remote:
         raise BadTranscoders(
             f"config.yaml in {source.folder} lists {remote[0]}, and a folder's own config can't list files elsewhere",
             hint="download the files and list them by their local names",
         )
-    return [source.folder / Path(reference).expanduser() for reference in source.config.transcoders]
+    paths = [source.folder / Path(reference).expanduser() for reference in config.transcoders]
+    return dict(zip(config.layers or range(len(paths)), paths, strict=True))
 
 
-def layer_files(source: SetSource, suffix: str = ".safetensors") -> list[Path]:
-    """The files of a per-layer layout by layer: those that the config lists, else `layer_{i}{suffix}`; perhaps none."""
+def layer_files(source: SetSource, suffix: str = ".safetensors", stem: str = "layer_") -> dict[int, Path]:
+    """Return the files of a per-layer layout by layer: those that the config lists, else `{stem}{i}{suffix}`."""
     listed = listed_files(source)
     if listed is not None:
-        return listed if all(path.suffix == suffix for path in listed) else []
-    found = numbered_files(source.folder, "layer_", suffix)
-    return require_consecutive(found, source.folder, "layer_", suffix=suffix) if found else []
+        return listed if all(path.suffix == suffix for path in listed.values()) else {}
+    return dict(sorted(numbered_files(source.folder, stem, suffix).items()))
+
+
+def require_distinct(paths: Collection[Path]) -> None:
+    """Raise BadTranscoders if two names lead to one file."""
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue  # opening it says why
+        place = status.st_dev, status.st_ino
+        if place in seen:
+            raise BadTranscoders(f"{seen[place]} and {path} are the same file, listed for two layers")
+        seen[place] = path
 
 
 def is_transposed(tensors: Mapping[str, StoredTensor], path: Path) -> bool:

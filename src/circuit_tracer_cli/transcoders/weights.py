@@ -1,6 +1,7 @@
 """Where a weight matrix comes from: held in memory, or read from its file row by row when asked.
 
-Both kinds deliver the same rows in the same blocks, so that results don't depend on which one it is.
+All kinds deliver the same rows in the same blocks, so that results don't depend on which one it is. Nothing that was
+read from a file is kept.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ class WeightSource(Protocol):
     def load(self) -> EagerWeights:
         """The matrix in memory. Raises BadTranscoders if it isn't finite."""
 
-    def require_finite(self, block: Tensor) -> None:
-        """Raise BadTranscoders naming the tensor if a block or row holds NaN or infinity."""
+    def require_finite(self, block: Tensor | None = None) -> None:
+        """Raise BadTranscoders naming the tensor if a block, or without one the matrix, holds NaN or infinity."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> WeightSource:
         """The same matrix, delivered elsewhere."""
@@ -96,13 +97,51 @@ class EagerWeights:
         """Itself."""
         return self
 
-    def require_finite(self, block: Tensor) -> None:
-        """Raise BadTranscoders if the block isn't finite."""
-        require_finite(block, self.origin)
+    def require_finite(self, block: Tensor | None = None) -> None:
+        """Raise BadTranscoders if the block, or without one the matrix, isn't finite."""
+        require_finite(self.tensor if block is None else block, self.origin)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EagerWeights:
         """The same matrix moved and cast; shared if nothing changes."""
         return EagerWeights(self.tensor.to(device, dtype), self.origin)
+
+
+class ZeroWeights:
+    """The matrix of a layer without a transcoder: rows of zeros that take no memory.
+
+    Args:
+        shape: `(feature, ...)`.
+        device: Where rows are delivered.
+        dtype: Their dtype.
+    """
+
+    lazy = False
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> None:
+        self.shape, self.device, self.dtype = shape, device, dtype
+
+    def rows(self, features: Tensor) -> Tensor:
+        """Zeros for the rows `features`."""
+        return torch.zeros(len(features), *self.shape[1:], device=self.device, dtype=self.dtype)
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """One block: the whole matrix."""
+        yield 0, self.full()
+
+    def full(self) -> Tensor:
+        """The matrix, one zero seen everywhere."""
+        return torch.zeros((), device=self.device, dtype=self.dtype).expand(self.shape)
+
+    def load(self) -> EagerWeights:
+        """The matrix in memory."""
+        return EagerWeights(self.full())
+
+    def require_finite(self, block: Tensor | None = None) -> None:
+        """Return at once: zeros are finite."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> ZeroWeights:
+        """The same zeros elsewhere."""
+        return ZeroWeights(self.shape, device, dtype)
 
 
 class LazyWeights:
@@ -142,9 +181,10 @@ class LazyWeights:
     def rows(self, features: Tensor) -> Tensor:
         """A copy of the rows `features`; each distinct row is read once, in the order of the file."""
         distinct, place = torch.unique(features.cpu(), return_inverse=True)
-        read = self._gather(distinct).to(self.device, self.dtype)
+        stored = self._gather(distinct)
+        read = stored.to(self.device, self.dtype)
         self.file.release(self.name)
-        self.require_finite(read)
+        require_finite(read, self.origin, stored)
         in_order = len(distinct) == len(features) and bool((place[1:] > place[:-1]).all())
         return read if in_order else read.index_select(0, place.to(self.device))
 
@@ -169,9 +209,14 @@ class LazyWeights:
         self.require_finite(tensor)
         return EagerWeights(tensor, self.origin)
 
-    def require_finite(self, block: Tensor) -> None:
-        """Raise BadTranscoders if what was read isn't finite."""
-        require_finite(block, self.origin)
+    def require_finite(self, block: Tensor | None = None) -> None:
+        """Raise BadTranscoders if a block that was read, or without one anything in the file, isn't finite."""
+        if block is not None and all_finite(block):
+            return
+        for start, stop in _block_bounds(self.shape):
+            stored = self._slice(start, stop)
+            require_finite(stored.to(self.dtype), self.origin, stored)
+            self.file.release(self.name)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LazyWeights:
         """The same file, delivered elsewhere."""
@@ -186,6 +231,46 @@ class LazyWeights:
         return self.file.rows(self.name, start, stop).view(stop - start, *self.shape[1:])
 
 
+class TransposedWeights(LazyWeights):
+    """A matrix stored `(d_model, feature)` and delivered `(feature, d_model)`."""
+
+    stored_by_rows = False
+
+    def __init__(
+        self,
+        file: TensorFile,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        row_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(file, name, device, dtype)
+        d_model, d_transcoder = file.tensors[name].shape
+        self.shape = (d_transcoder, d_model)
+
+    def _gather(self, distinct: Tensor) -> Tensor:
+        return self.file.view(self.name).index_select(1, distinct).T.contiguous()
+
+    def _slice(self, start: int, stop: int) -> Tensor:
+        return self.file.view(self.name)[:, start:stop].T.contiguous()
+
+
+class LaterSlots(LazyWeights):
+    """A decoder stored `(feature, layer, d_model)` over all layers; of the slots only the last are delivered."""
+
+    stored_by_rows = False
+
+    def _gather(self, distinct: Tensor) -> Tensor:
+        return self.file.gather(self.name, distinct)[:, self._first :].contiguous()
+
+    def _slice(self, start: int, stop: int) -> Tensor:
+        return self.file.rows(self.name, start, stop)[:, self._first :].contiguous()
+
+    @property
+    def _first(self) -> int:
+        return self.file.tensors[self.name].shape[1] - self.shape[1]
+
+
 def all_finite(values: Tensor) -> bool:
     """Whether no value is NaN or infinite: one sum, and only if that overflows a closer look."""
     if values.numel() == 0:
@@ -194,14 +279,22 @@ def all_finite(values: Tensor) -> bool:
     return bool(values.sum(dtype=accumulate).isfinite()) or bool(values.isfinite().all())
 
 
-def require_finite(values: Tensor, origin: str) -> None:
-    """Raise BadTranscoders naming `origin` if a value is NaN or infinite."""
-    if not all_finite(values):
-        dtype = str(values.dtype).removeprefix("torch.")
+def require_finite(values: Tensor, origin: str, stored: Tensor | None = None) -> None:
+    """Raise BadTranscoders naming `origin` if a value is NaN or infinite.
+
+    Args:
+        values: What was read, in the dtype that was asked for.
+        origin: The file and tensor.
+        stored: The same values as the file holds them, where they can be asked whether the cast made them infinite.
+    """
+    if all_finite(values):
+        return
+    dtype = str(values.dtype).removeprefix("torch.")
+    if stored is not None and stored.dtype is not values.dtype and all_finite(stored):
         raise BadTranscoders(
-            f"{origin} holds NaN or infinite values (read as {dtype})",
-            hint="copy or download the file again; if read as float16, try --dtype bfloat16 or float32",
+            f"{origin} holds values too large for {dtype}", hint="use --dtype bfloat16 or float32"
         )
+    raise BadTranscoders(f"{origin} holds NaN or infinite values", hint="copy or download the file again")
 
 
 def _block_bounds(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
