@@ -31,6 +31,7 @@ _TOP = _WORK | {
     "features",
     "validation",
     "export",
+    "many",
     "pipeline",
 }
 ALLOWED = {
@@ -52,6 +53,7 @@ ALLOWED = {
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
     "export": _ROOT | {"graph", "features", "viewer_files"},
+    "many": _ROOT | {"graph", "export"},
     "pipeline": _WORK | {"planning", "attribution", "features", "validation", "export"},
     "server": _TOP,
     "notebook": _TOP | {"server"},

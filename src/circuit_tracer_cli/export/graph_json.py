@@ -36,7 +36,7 @@ def write_graph_json(
 
 def _link_values(link: Link) -> dict[str, Any]:
     """`to_values` for the one record of which there are millions."""
-    return {"source": link.source, "target": link.target, "weight": link.weight}
+    return {"source": link.source, "target": link.target, "weight": link.weight, **link.extra}
 
 
 def encode_json(value: Any) -> bytes:
@@ -164,7 +164,8 @@ def link_from(values: Mapping[str, Any]) -> Link:
     weight = float(values["weight"])
     if not math.isfinite(weight):
         raise ValueError("a link's weight isn't finite")
-    return Link(str(values["source"]), str(values["target"]), weight)
+    extra = {name: value for name, value in values.items() if name not in ("source", "target", "weight")}
+    return Link(str(values["source"]), str(values["target"]), weight, extra)
 
 
 def _split(values: Mapping[str, Any], record: type) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -162,11 +162,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A direct effect, signed and not normalised."""
+    """A direct effect, signed and not normalised; optional keys that other viewers ignore are in `extra`."""
 
     source: str
     target: str
     weight: float
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,401 @@
+"""Two graphs compared: what both have, what one alone has, what only pruning cut, and why a target's value differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue
+from circuit_tracer_cli.many.align import Alignment, Level, align, node_keys, packed_keys
+from circuit_tracer_cli.many.facts import FEATURE, KINDS, LOGIT, Array, Facts
+
+Class = Literal["shared", "only_a", "only_b", "pruned_only", "unknown"]
+CLASSES: tuple[Class, ...] = ("shared", "only_a", "only_b", "pruned_only", "unknown")
+SHARED, ONLY_A, ONLY_B, PRUNED_ONLY, UNKNOWN = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One graph's values over the union of nodes or of edges, zero where it has none.
+
+    Attributes:
+        share: Nodes: share of the features' influence. Edges: share of all that enters the target.
+        flow: Nodes: influence. Edges: share times the target's influence.
+        value: Nodes: activation. Edges: weight.
+        kept: bool, left by pruning.
+        present: bool, known to the graph before pruning.
+    """
+
+    share: Array
+    flow: Array
+    value: Array
+    kept: Array
+    present: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one source adds to a target in either graph.
+
+    `b - a = by_activation + by_path`: a feature's weight is its activation times a gain, so the change is `(act_b - act_a) g_a`
+    because it is more or less active, and `act_b (g_b - g_a)` because it reaches the target differently. If only one graph has
+    the feature, all of it is by activation. Tokens and errors have no activation, so theirs is all by path.
+    """
+
+    node: str
+    kind: str
+    a: float
+    b: float
+    by_activation: float
+    by_path: float
+
+
+@dataclass(frozen=True, slots=True)
+class GraphDiff:
+    """Two graphs compared.
+
+    Attributes:
+        a, b: The graphs.
+        alignment: Which position is which.
+        keys: uint64 `(N)`, the union of the nodes that either graph keeps, ascending.
+        ids: `N` node ids, as in `a` if it has the node, else as in `b`.
+        node_class: int8 `(N)`, a place in `CLASSES`.
+        nodes: `Column` over the nodes of either graph.
+        edge_ends: int64 `(M, 2)`: source and target of each edge of the union, as places in `keys`.
+        edge_class: int8 `(M)`.
+        edges: `Column` over the edges of either graph.
+        scores: Similarities in 0..1 and both graphs' own scores.
+        target: Id of the target whose change is decomposed, in either graph.
+        changes: Of that target, largest first. They sum to the difference of what enters it.
+        noise: Share of influence below which a difference isn't more than noise; None if it wasn't measured.
+    """
+
+    a: Facts
+    b: Facts
+    alignment: Alignment
+    keys: Array
+    ids: list[str]
+    node_class: Array
+    nodes: tuple[Column, Column]
+    edge_ends: Array
+    edge_class: Array
+    edges: tuple[Column, Column]
+    scores: dict[str, float]
+    target: tuple[str, str]
+    changes: list[Change]
+    noise: float | None = None
+
+    def of_class(self, name: Class) -> list[str]:
+        """Ids of the nodes of one class, those with the most influence first."""
+        chosen = np.flatnonzero(self.node_class == CLASSES.index(name))
+        weight = np.maximum(self.nodes[0].flow, self.nodes[1].flow)[chosen]
+        return [self.ids[i] for i in chosen[np.argsort(-weight, kind="stable")].tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values, numbers unrounded."""
+        counts = {name: int((self.edge_class == i).sum()) for i, name in enumerate(CLASSES)}
+        return {
+            "a": self.a.name,
+            "b": self.b.name,
+            "alignment": {
+                "level": self.alignment.level,
+                "match": self.alignment.match,
+                "slots": [
+                    {"name": name, "a": a, "b": b}
+                    for name, (a, b) in zip(self.alignment.names, self.alignment.pairs(), strict=True)
+                ],
+            },
+            **{name: self.of_class(name) for name in CLASSES},
+            "edges": counts,
+            "scores": self.scores,
+            "target": {"a": self.target[0], "b": self.target[1]},
+            "noise": self.noise,
+            "nodes": [
+                {
+                    "node": self.ids[i],
+                    "class": CLASSES[int(self.node_class[i])],
+                    "share_a": float(self.nodes[0].share[i]),
+                    "share_b": float(self.nodes[1].share[i]),
+                    "noise": self.noise is not None
+                    and abs(float(self.nodes[0].share[i] - self.nodes[1].share[i])) <= self.noise,
+                }
+                for i in self.largest_share_changes().tolist()
+            ],
+            "changes": [
+                {
+                    "node": change.node,
+                    "kind": change.kind,
+                    "a": change.a,
+                    "b": change.b,
+                    "by_activation": change.by_activation,
+                    "by_path": change.by_path,
+                }
+                for change in self.changes
+            ],
+        }
+
+    def largest_share_changes(self) -> Array:
+        """int64: places of the features, those whose share of the influence differs most first."""
+        moved = np.abs(self.nodes[0].share - self.nodes[1].share)
+        order = np.argsort(-moved, kind="stable")
+        largest: Array = order[moved[order] > 0]
+        return largest
+
+
+def diff_facts(
+    a: Facts,
+    b: Facts,
+    level: Level | None = None,
+    target: str | None = None,
+    noise: float | None = None,
+) -> GraphDiff:
+    """Compare two graphs.
+
+    Args:
+        a: The first graph.
+        b: The second.
+        level: How positions are matched; None for what suits (`align`).
+        target: Id of the node in `a` or `b` whose change is decomposed; None for the first target.
+        noise: Kept in the record.
+
+    Raises:
+        CircuitTracerError: The graphs can't be aligned.
+        InvalidValue: Neither graph has the target.
+    """
+    alignment = align([a, b], level)
+    keys_of = [node_keys(g, slots, alignment.match) for g, slots in zip((a, b), alignment.slots, strict=True)]
+    target_nodes = _targets(a, b, keys_of, target)
+    union = np.unique(np.concatenate([keys[g.kept] for g, keys in zip((a, b), keys_of, strict=True)]))
+    nodes = tuple(
+        _node_column(g, keys, union, slots, alignment)
+        for g, keys, slots in zip((a, b), keys_of, alignment.slots, strict=True)
+    )
+    edge_keys = [_edge_keys(g, keys, union) for g, keys in zip((a, b), keys_of, strict=True)]
+    edge_union = np.unique(np.concatenate(edge_keys))
+    edges = tuple(_edge_column(g, keys, edge_union) for g, keys in zip((a, b), edge_keys, strict=True))
+    n = max(1, len(union))
+    ends = np.stack([edge_union % n, edge_union // n], axis=1)
+    node_class = _classes(nodes, (a, b))
+    return GraphDiff(
+        a=a,
+        b=b,
+        alignment=alignment,
+        keys=union,
+        ids=_ids(union, (a, b), keys_of),
+        node_class=node_class,
+        nodes=(nodes[0], nodes[1]),
+        edge_ends=ends,
+        edge_class=_edge_classes(edges, ends, nodes),
+        edges=(edges[0], edges[1]),
+        scores=_scores(nodes, edges, (a, b)),
+        target=(a.ids[target_nodes[0]], b.ids[target_nodes[1]]),
+        changes=target_changes(a, b, keys_of, target_nodes),
+        noise=noise,
+    )
+
+
+def _sum_over(keys: Array, values: Array, union: Array) -> Array:
+    """float64 over `union`: the sum of the values under each key; keys outside it are left out."""
+    out = np.zeros(len(union))
+    place = np.searchsorted(union, keys).clip(max=max(0, len(union) - 1))
+    inside = np.isin(keys, union)
+    np.add.at(out, place[inside], values[inside])
+    return out
+
+
+def _node_column(graph: Facts, keys: Array, union: Array, slots: Array, alignment: Alignment) -> Column:
+    present = _sum_over(keys, np.ones(len(keys)), union) > 0
+    if graph.graph is not None and alignment.match == "feature":
+        active = graph.graph.active_features.cpu().numpy()
+        all_active = packed_keys(
+            np.full(len(active), FEATURE), active[:, 0] + 1, slots[active[:, 1]], active[:, 2]
+        )
+        present |= np.isin(union, all_active)
+    return Column(
+        share=_sum_over(keys, graph.share, union),
+        flow=_sum_over(keys, graph.influence, union),
+        value=_sum_over(keys, np.nan_to_num(graph.activation), union),
+        kept=_sum_over(keys[graph.kept], np.ones(int(graph.kept.sum())), union) > 0,
+        present=present,
+    )
+
+
+def _edge_keys(graph: Facts, keys: Array, union: Array) -> Array:
+    """int64 `(E)`: target's place times the number of nodes plus source's place."""
+    place = np.searchsorted(union, keys)
+    return place[graph.target] * max(1, len(union)) + place[graph.source]
+
+
+def _edge_column(graph: Facts, keys: Array, union: Array) -> Column:
+    kept = np.isin(union, keys)
+    return Column(
+        share=_sum_over(keys, graph.edge_share, union),
+        flow=_sum_over(keys, graph.flow, union),
+        value=_sum_over(keys, graph.weight, union),
+        kept=kept,
+        present=kept,
+    )
+
+
+def _classes(columns: Sequence[Column], graphs: Sequence[Facts]) -> Array:
+    """A node that one graph keeps and the other knows but cut differs by pruning only; a viewer file can't tell."""
+    a, b = columns
+    out = np.full(len(a.kept), SHARED, dtype=np.int8)
+    for column, other, graph, only in ((a, b, graphs[1], ONLY_A), (b, a, graphs[0], ONLY_B)):
+        alone = column.kept & ~other.kept
+        out[alone & other.present] = PRUNED_ONLY
+        out[alone & ~other.present] = only if graph.graph is not None else UNKNOWN
+    return out
+
+
+def _edge_classes(columns: Sequence[Column], ends: Array, nodes: Sequence[Column]) -> Array:
+    """An edge that only one graph keeps, between nodes that the other one knows, may be there below the threshold."""
+    a, b = columns
+    out = np.full(len(a.kept), SHARED, dtype=np.int8)
+    for column, other, their_nodes, only in ((a, b, nodes[1], ONLY_A), (b, a, nodes[0], ONLY_B)):
+        alone = column.kept & ~other.kept
+        known: Array = np.all(their_nodes.present[ends], axis=1)
+        out[alone] = np.where(known[alone], PRUNED_ONLY, only)
+    return out
+
+
+def _ids(union: Array, graphs: Sequence[Facts], keys_of: Sequence[Array]) -> list[str]:
+    names: list[str] = [""] * len(union)
+    for graph, keys in reversed(list(zip(graphs, keys_of, strict=True))):
+        order = np.argsort(keys, kind="stable")
+        places = np.searchsorted(keys, union, sorter=order).clip(max=len(keys) - 1)
+        nodes = order[places]
+        for i in np.flatnonzero(keys[nodes] == union).tolist():
+            names[i] = graph.ids[int(nodes[i])]
+    return names
+
+
+def _scores(nodes: Sequence[Column], edges: Sequence[Column], graphs: Sequence[Facts]) -> dict[str, float]:
+    """Similarities of kept nodes and of flows, 1 for equal graphs; and each graph's own scores."""
+    (na, nb), (ea, eb) = nodes, edges
+    either = float((na.kept | nb.kept).sum())
+    largest = float(np.maximum(ea.flow, eb.flow).sum())
+    norms = float(np.linalg.norm(ea.flow) * np.linalg.norm(eb.flow))
+    return {
+        "jaccard": float((na.kept & nb.kept).sum()) / either if either else 1.0,
+        "weighted_jaccard": float(np.minimum(ea.flow, eb.flow).sum()) / largest if largest else 1.0,
+        "cosine": float(ea.flow @ eb.flow) / norms if norms else 1.0,
+        "shared_influence": 1 - float(np.abs(na.share - nb.share).sum()) / 2,
+        "replacement_a": graphs[0].replacement,
+        "replacement_b": graphs[1].replacement,
+        "completeness_a": graphs[0].completeness,
+        "completeness_b": graphs[1].completeness,
+    }
+
+
+def _targets(a: Facts, b: Facts, keys_of: Sequence[Array], target: str | None) -> tuple[int, int]:
+    """The node in either graph whose change is decomposed. Raises InvalidValue, CircuitTracerError."""
+    if target is None:
+        first = int(a.target_nodes[0])
+        same = np.flatnonzero(keys_of[1] == keys_of[0][first])
+        return first, int(same[0]) if len(same) else int(b.target_nodes[0])
+    for here, (own, other) in enumerate(((a, b), (b, a))):
+        if target not in own.ids:
+            continue
+        node = own.ids.index(target)
+        same = np.flatnonzero(keys_of[1 - here] == keys_of[here][node])
+        if not len(same) and own.kind[node] == LOGIT:
+            same = other.target_nodes[:1]
+        if not len(same):
+            raise CircuitTracerError(
+                f"{other.name} has no node that matches {target}", "choose one that both graphs have"
+            )
+        pair = (node, int(same[0]))
+        return pair if here == 0 else (pair[1], pair[0])
+    raise InvalidValue(f"neither graph has a node {target}", "circuit-tracer show GRAPH lists node ids")
+
+
+def _row(graph: Facts, node: int) -> tuple[Array, Array]:
+    """Sources and weights of everything that the file has of a node's input, cut by pruning or not."""
+    if graph.graph is not None:
+        sources, weights = graph.graph.edges.row(node)
+        return sources.cpu().numpy().astype(np.int64), weights.double().cpu().numpy()
+    here = graph.target == node
+    return graph.source[here], graph.weight[here]
+
+
+def target_changes(a: Facts, b: Facts, keys_of: Sequence[Array], targets: tuple[int, int]) -> list[Change]:
+    """Why what enters a target differs between two graphs, source by source, the largest change first."""
+    rows = [_row(graph, node) for graph, node in zip((a, b), targets, strict=True)]
+    source_keys = [keys[sources] for keys, (sources, _) in zip(keys_of, rows, strict=True)]
+    union = np.unique(np.concatenate(source_keys))
+    weight = [_sum_over(keys, row[1], union) for keys, row in zip(source_keys, rows, strict=True)]
+    active = [
+        _sum_over(keys, np.nan_to_num(graph.activation[row[0]]), union)
+        for graph, keys, row in zip((a, b), source_keys, rows, strict=True)
+    ]
+    kind = (union >> np.uint64(62)).astype(np.int64)
+    has = [value != 0 for value in active]
+    gain = [np.divide(w, x, out=np.zeros_like(w), where=x != 0) for w, x in zip(weight, active, strict=True)]
+    gain_a = np.where(has[0], gain[0], gain[1])
+    by_activation = np.where(kind == FEATURE, (active[1] - active[0]) * gain_a, 0.0)
+    change = weight[1] - weight[0]
+    order = np.argsort(-np.abs(change), kind="stable")
+    ids = _ids(union, (a, b), keys_of)
+    return [
+        Change(
+            node=ids[i],
+            kind=KINDS[int(kind[i])],
+            a=float(weight[0][i]),
+            b=float(weight[1][i]),
+            by_activation=float(by_activation[i]),
+            by_path=float(change[i] - by_activation[i]),
+        )
+        for i in order.tolist()
+    ]
+
+
+def threshold_noise(graph: Facts) -> float:
+    """How far shares of influence move when only the pruning does: the 95th percentile over the features that are kept.
+
+    Shares of the graph pruned at the defaults are compared with those of the same graph pruned at 0.9 and 0.99. Raises
+    CircuitTracerError for a graph that was pruned already.
+    """
+    from circuit_tracer_cli.graph.prune import pruned_graph
+    from circuit_tracer_cli.many.facts import facts_of_graph
+
+    if graph.graph is None or not graph.whole:
+        raise CircuitTracerError(
+            f"{graph.name} was pruned already, so its noise can't be measured",
+            "pass the raw graph to --noise",
+        )
+    shares = []
+    for thresholds in ((None, None), (0.9, 0.99)):
+        pruned = pruned_graph(graph.graph, *thresholds)
+        shares.append(facts_of_graph(pruned, graph.name).share)
+    kept = graph.kept & (graph.kind == FEATURE)
+    if not kept.any():
+        return 0.0
+    return float(np.quantile(np.abs(shares[0] - shares[1])[kept], 0.95))
+
+
+def path_lengths(graph: Facts, longest: int = 64) -> Array:
+    """float64 `(n)`: the share of the targets' influence that starts at tokens and errors and takes 1, 2, … edges.
+
+    Works for any two graphs of a prompt, whatever their transcoders: a cross-layer set has shorter paths than a per-layer one.
+    """
+    n = len(graph.kind)
+    weights = np.zeros(n)
+    for node, (_, _, weight) in zip(graph.target_nodes.tolist(), graph.targets, strict=True):
+        weights[node] = weight
+    entering = np.zeros(n)
+    np.add.at(entering, graph.target, graph.edge_share)
+    share = graph.edge_share / np.where(entering > 0, entering, 1)[graph.target]
+    ends = graph.kind != FEATURE
+    found: list[float] = []
+    current = weights
+    while current.any() and len(found) < longest:
+        following = np.zeros(n)
+        np.add.at(following, graph.source, share * current[graph.target])
+        found.append(float(following[ends].sum()))
+        current = np.where(ends, 0.0, following)
+    total = sum(found)
+    return np.array(found) / total if total else np.array(found)

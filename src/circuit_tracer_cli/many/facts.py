@@ -1,0 +1,356 @@
+"""A graph as arrays with one key per node and edge, so that nodes of different graphs can be compared.
+
+Shares are of the whole graph where the file has it (a raw graph), else of what pruning left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from circuit_tracer_cli.errors import BadGraphFile, MissingFile
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.export.records import GraphFile, Node
+    from circuit_tracer_cli.graph.graph import Graph
+
+Array = npt.NDArray[Any]
+
+KINDS = ("feature", "error", "token", "logit")
+FEATURE, ERROR, TOKEN, LOGIT = range(4)
+
+RAW_SUFFIXES = (".safetensors", ".pt")
+LIST_FILE = "graph-metadata.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a graph is about.
+
+    Attributes:
+        name: Of the file, without its suffix.
+        prompt: The decoded prompt.
+        tokens: `P` token texts.
+        token_ids: int64 `(P)`; -1 where the file doesn't say.
+        scan: Identifier of the transcoder set.
+        n_layers: Of the model.
+        targets: Text, vocabulary index and weight of each target.
+        metadata: What the file says about itself.
+    """
+
+    name: str
+    prompt: str
+    tokens: tuple[str, ...]
+    token_ids: Array
+    scan: str
+    n_layers: int
+    targets: tuple[tuple[str, int, float], ...]
+    metadata: dict[str, Any]
+
+    @property
+    def n_pos(self) -> int:
+        """`P`, the number of prompt tokens."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts(Outline):
+    """What a comparison needs of one graph. `T` nodes, `E` edges between kept nodes.
+
+    Attributes:
+        ids: `T` node ids as in the JSON graph file.
+        kind: int8 `(T)`, a place in `KINDS`.
+        layer: int64 `(T)`: of a feature or error; -1 for a token, `n_layers` for a target.
+        feature: int64 `(T)`: number of a feature; -1 for an error; vocabulary index of a token or target.
+        position: int64 `(T)`.
+        activation: float64 `(T)`, NaN for anything but a feature.
+        influence: float64 `(T)`: influence on the targets.
+        share: float64 `(T)`: share of the influence of all features; zero for nodes of another kind.
+        kept: bool `(T)`: what pruning left.
+        cumulative: float64 `(T)`: share of all influence at the node's rank, NaN where unknown.
+        source, target: int64 `(E)`, node indices of the kept edges.
+        weight: float64 `(E)`, direct effects.
+        edge_share: float64 `(E)`: absolute weight over the sum of all that enters the target.
+        flow: float64 `(E)`: `edge_share` times the target's influence, its own weight as a target included.
+        replacement, completeness: The graph's scores, NaN where unknown.
+        whole: True if nodes and edges that pruning cuts are known too.
+        graph: The graph itself, if it wasn't read from a viewer file.
+    """
+
+    ids: list[str]
+    kind: Array
+    layer: Array
+    feature: Array
+    position: Array
+    activation: Array
+    influence: Array
+    share: Array
+    kept: Array
+    cumulative: Array
+    source: Array
+    target: Array
+    weight: Array
+    edge_share: Array
+    flow: Array
+    replacement: float
+    completeness: float
+    whole: bool
+    graph: Graph | None = None
+
+    @property
+    def target_nodes(self) -> Array:
+        """Indices of the target nodes, in order."""
+        return np.flatnonzero(self.kind == LOGIT)
+
+
+def facts_of_graph(
+    graph: Graph, name: str, node_threshold: float | None = None, edge_threshold: float | None = None
+) -> Facts:
+    """The facts of a raw or pruned graph; a raw one is pruned with the thresholds (the defaults when left out).
+
+    Raises InvalidValue for a threshold outside 0..1, UsageError for one that the graph wasn't pruned with.
+    """
+    from circuit_tracer_cli.graph.influence import as_array, node_influence, row_scale
+    from circuit_tracer_cli.graph.prune import pruned_graph
+
+    pruned = pruned_graph(graph, node_threshold, edge_threshold)
+    assert pruned.pruning is not None
+    layout, weights, scale = graph.layout, as_array(graph.logit_weights), row_scale(graph.edges)
+    influence = node_influence(graph.edges, scale, weights)
+    kinds = np.repeat(
+        np.arange(4, dtype=np.int8),
+        [layout.n_features, layout.n_layers * layout.n_pos, layout.n_pos, layout.n_logits],
+    )
+    active = graph.active_features[graph.selected_features].cpu().numpy()
+    grid = np.indices((layout.n_layers, layout.n_pos)).reshape(2, -1)
+    positions, n_logits = np.arange(layout.n_pos), layout.n_logits
+    vocabulary = np.array([target.vocab_idx for target in graph.logit_targets], dtype=np.int64)
+    activation = np.full(graph.n_nodes, np.nan)
+    activation[: layout.n_features] = graph.activation_values[graph.selected_features].double().cpu().numpy()
+    edges = pruned.edges
+    source = edges.indices.cpu().numpy().astype(np.int64)
+    target = np.repeat(np.arange(graph.n_nodes), np.diff(edges.indptr.cpu().numpy()))
+    weight = edges.values.cpu().numpy().astype(np.float64)
+    edge_share = np.abs(weight) * scale[target]
+    return Facts(
+        **_outline_values(graph, name),
+        ids=graph.node_ids(),
+        kind=kinds,
+        layer=np.concatenate(
+            [active[:, 0], grid[0], np.full(layout.n_pos, -1), np.full(n_logits, layout.n_layers)]
+        ),
+        feature=np.concatenate(
+            [active[:, 2], np.full(grid.shape[1], -1), graph.input_tokens.cpu().numpy(), vocabulary]
+        ),
+        position=np.concatenate([active[:, 1], grid[1], positions, np.full(n_logits, layout.n_pos - 1)]),
+        activation=activation,
+        influence=influence,
+        share=feature_shares(influence, kinds),
+        kept=pruned.pruning.node_mask.cpu().numpy(),
+        cumulative=pruned.pruning.cumulative_scores.double().cpu().numpy(),
+        source=source,
+        target=target,
+        weight=weight,
+        edge_share=edge_share,
+        flow=edge_share * (influence + weights)[target],
+        replacement=pruned.pruning.replacement_score,
+        completeness=pruned.pruning.completeness_score,
+        whole=graph.pruning is None,
+        graph=graph,
+    )
+
+
+def _outline_values(graph: Graph, name: str) -> dict[str, Any]:
+    from circuit_tracer_cli.export.viewer import scan_names
+
+    weights = graph.logit_probabilities.tolist()
+    return {
+        "name": name,
+        "prompt": graph.input_string,
+        "tokens": tuple(graph.prompt_tokens or (f"⟨{token}⟩" for token in graph.input_tokens.tolist())),
+        "token_ids": graph.input_tokens.cpu().numpy(),
+        "scan": scan_names(graph.scan)[0] if graph.scan else "",
+        "n_layers": graph.cfg.n_layers,
+        "targets": tuple(
+            (*target, weight) for target, weight in zip(graph.logit_targets, weights, strict=True)
+        ),
+        "metadata": dict(graph.metadata),
+    }
+
+
+def feature_shares(influence: Array, kinds: Array) -> Array:
+    """float64 `(T)`: each feature's part of the influence of all features."""
+    of_features = np.where(kinds == FEATURE, influence, 0.0)
+    return of_features / max(float(of_features.sum()), 1e-30)
+
+
+def facts_of_file(file: GraphFile, name: str) -> Facts:
+    """The facts of a JSON graph file: what pruning left, with shares worked out from that."""
+    import torch
+
+    from circuit_tracer_cli.graph.edges import Edges
+    from circuit_tracer_cli.graph.influence import node_influence, row_scale
+
+    n = len(file.nodes)
+    kinds = np.array([_kind_of(node) for node in file.nodes], dtype=np.int8)
+    layers = [int(node.layer) for node in file.nodes if node.layer.isdigit()]
+    n_layers = max(layers) - 1 if LOGIT in kinds else max(layers, default=0) + 1
+    if n_layers < 1:
+        raise BadGraphFile(f"{name} names no layer")
+    place = {node.node_id: index for index, node in enumerate(file.nodes)}
+    order = _in_order(file, kinds)
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(n)
+    links = [link for link in file.links if link.source in place and link.target in place and link.weight]
+    source = rank[np.array([place[link.source] for link in links], dtype=np.int64)]
+    target = rank[np.array([place[link.target] for link in links], dtype=np.int64)]
+    weight = np.array([link.weight for link in links], dtype=np.float64)
+    by_row = np.lexsort((source, target))
+    source, target, weight = source[by_row], target[by_row], weight[by_row]
+    nodes = [file.nodes[index] for index in order]
+    kinds = kinds[order]
+    built = Edges(
+        torch.from_numpy(np.concatenate([[0], np.bincount(target, minlength=n).cumsum()])),
+        torch.from_numpy(source.astype(np.int32)),
+        torch.from_numpy(weight.astype(np.float32)),
+    )
+    weights = np.array([node.token_prob if kinds[i] == LOGIT else 0.0 for i, node in enumerate(nodes)])
+    scale = row_scale(built)
+    influence = node_influence(built, scale, weights)
+    edge_share = np.abs(weight) * scale[target]
+    extra = file.metadata.extra
+    return Facts(
+        name=name,
+        prompt=file.metadata.prompt,
+        tokens=tuple(file.metadata.prompt_tokens),
+        token_ids=_token_ids(nodes, kinds, len(file.metadata.prompt_tokens)),
+        scan=file.metadata.scan,
+        n_layers=n_layers,
+        ids=[node.node_id for node in nodes],
+        kind=kinds,
+        layer=np.array(
+            [_layer_of(node, kind, n_layers) for node, kind in zip(nodes, kinds, strict=True)], dtype=np.int64
+        ),
+        feature=np.array(
+            [_feature_of(node, kind) for node, kind in zip(nodes, kinds, strict=True)], dtype=np.int64
+        ),
+        position=np.array([node.ctx_idx for node in nodes], dtype=np.int64),
+        activation=np.array([np.nan if node.activation is None else node.activation for node in nodes]),
+        influence=influence,
+        share=feature_shares(influence, kinds),
+        kept=np.ones(n, dtype=np.bool_),
+        cumulative=np.array([np.nan if node.influence is None else node.influence for node in nodes]),
+        source=source,
+        target=target,
+        weight=weight,
+        edge_share=edge_share,
+        flow=edge_share * (influence + weights)[target],
+        targets=tuple(
+            (_target_text(node), _feature_of(node, LOGIT), node.token_prob)
+            for node, kind in zip(nodes, kinds, strict=True)
+            if kind == LOGIT
+        ),
+        replacement=_number(extra.get("replacement_score")),
+        completeness=_number(extra.get("completeness_score")),
+        whole=False,
+        metadata={"slug": file.metadata.slug, **file.metadata.info, **extra},
+    )
+
+
+def _in_order(file: GraphFile, kinds: Array) -> Array:
+    """Nodes so that no node reads a later one: features by layer, errors, tokens, targets (the order of raw graphs)."""
+    layer = np.array([int(node.layer) if node.layer.isdigit() else -1 for node in file.nodes])
+    order: Array = np.lexsort((np.arange(len(kinds)), layer, kinds))
+    return order
+
+
+def _kind_of(node: Node) -> int:
+    if "error" in node.feature_type:
+        return ERROR
+    if node.feature_type == "embedding":
+        return TOKEN
+    return LOGIT if node.feature_type == "logit" else FEATURE
+
+
+def _layer_of(node: Node, kind: int, n_layers: int) -> int:
+    if kind == TOKEN:
+        return -1
+    return n_layers if kind == LOGIT else int(node.layer)
+
+
+def _feature_of(node: Node, kind: int) -> int:
+    """The number within the node's layer, read from the id, since files differ in what `feature` holds."""
+    if kind == ERROR:
+        return -1
+    match = re.match(r"[^_]+_(-?\d+)_", node.node_id)
+    return int(match.group(1)) if match else int(node.feature or 0)
+
+
+def _target_text(node: Node) -> str:
+    match = re.match(r'Output "(.*)" \(p=', node.clerp, re.DOTALL)
+    return match.group(1) if match else node.clerp
+
+
+def _token_ids(nodes: list[Node], kinds: Array, n_pos: int) -> Array:
+    ids = np.full(n_pos, -1, dtype=np.int64)
+    for node, kind in zip(nodes, kinds, strict=True):
+        if kind == TOKEN and 0 <= node.ctx_idx < n_pos:
+            ids[node.ctx_idx] = _feature_of(node, TOKEN)
+    return ids
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+
+
+def read_outline(path: Path) -> Outline:
+    """What a graph file is about, without its edges. Raises MissingFile, BadGraphFile."""
+    if path.suffix == ".json":
+        facts = read_facts(path)
+        names = [field.name for field in fields(Outline)]
+        return Outline(**{name: getattr(facts, name) for name in names})
+    from circuit_tracer_cli.graph.store import load_graph
+
+    return Outline(**_outline_values(load_graph(path, streaming=True), path.stem))
+
+
+def read_facts(path: Path, node_threshold: float | None = None, edge_threshold: float | None = None) -> Facts:
+    """The facts of a graph file of either kind. Raises MissingFile, BadGraphFile."""
+    if path.suffix == ".json":
+        from circuit_tracer_cli.export.graph_json import read_graph_json
+
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise MissingFile(f"can't read {path}: {error.strerror}", "check the path") from error
+        return facts_of_file(read_graph_json(content, str(path)), path.stem)
+    from circuit_tracer_cli.graph.store import load_graph
+
+    return facts_of_graph(load_graph(path, streaming=True), path.stem, node_threshold, edge_threshold)
+
+
+def graph_files(folder: Path) -> Iterator[Path]:
+    """The graphs of a folder in the order of their names: raw ones where there are any (a batch's `objects/` too), else JSON.
+
+    Raises MissingFile where the folder isn't there or holds no graph.
+    """
+    if not folder.is_dir():
+        raise MissingFile(
+            f"no such folder: {folder}", "name the folder given to batch -o, or one with graphs"
+        )
+    objects = folder / "objects"
+    base = objects if objects.is_dir() else folder
+    found = sorted(path for path in base.rglob("*") if path.suffix in RAW_SUFFIXES and path.is_file())
+    if not found:
+        graphs = folder / "graphs"
+        base = graphs if graphs.is_dir() else folder
+        found = sorted(path for path in base.glob("*.json") if path.name != LIST_FILE)
+    if not found:
+        raise MissingFile(f"{folder} holds no graphs", "write some with circuit-tracer batch or attribute -o")
+    yield from found

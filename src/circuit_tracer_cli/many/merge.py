@@ -1,0 +1,402 @@
+"""Graphs of many prompts merged into one: how often a node or edge is there, how strong, how steady, and where two groups differ.
+
+Graphs are read one after the other and added to sums per node and edge, so that memory grows with what the graphs have in common
+and in all, not with their number. The result is an ordinary graph file whose metadata says what was merged.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.scratch import scratch_array
+from circuit_tracer_cli.many.align import Alignment, node_keys
+from circuit_tracer_cli.many.facts import Array, Facts
+
+RESAMPLES = 1000
+LEAST_PER_GROUP = 5
+"""Prompts that each of two groups must have before a p-value says anything."""
+NUMBERS_AT_ONCE = 2**22
+EXACT_SPLITS = 10_000
+"""Ways to split the prompts into groups up to which all of them are tried."""
+STABILITY_GRID = tuple((node, edge) for node in (0.6, 0.7, 0.8, 0.9) for edge in (0.9, 0.95, 0.98))
+"""Node and edge thresholds at which a graph is pruned to see how steady its edges are (CIRCUS, arXiv 2603.00523)."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """What is added up per key; adding two records is adding their arrays.
+
+    Attributes:
+        keys: uint64 `(N)` or, for edges, `(N, 2)` source and target keys; ascending.
+        n: How many graphs have it.
+        share, share2: Sum and sum of squares of its share over the graphs.
+        value: Sum of its activation or weight.
+        plus: How many graphs have it with a positive weight.
+        stable: Sum over graphs of the share of prunings that keep it.
+    """
+
+    keys: Array
+    n: Array
+    share: Array
+    share2: Array
+    value: Array
+    plus: Array
+    stable: Array
+
+    @classmethod
+    def empty(cls, width: int) -> Sums:
+        """No key; `width` is 1 for nodes and 2 for edges."""
+        keys = np.empty((0, width) if width > 1 else 0, dtype=np.uint64)
+        return cls(keys, *(np.empty(0) for _ in range(6)))
+
+    @classmethod
+    def of_one(cls, keys: Array, share: Array, value: Array, stable: Array) -> Sums:
+        """The sums of one graph; entries with equal keys are one."""
+        union, place = np.unique(keys, axis=0, return_inverse=True)
+        place = place.reshape(-1)
+
+        def total(values: Array) -> Array:
+            return np.bincount(place, weights=values, minlength=len(union))
+
+        summed, count = total(share), np.ones(len(union))
+        worth = total(value)
+        return cls(
+            union,
+            count,
+            summed,
+            summed**2,
+            worth,
+            (worth > 0).astype(float),
+            total(stable) / total(np.ones_like(share)),
+        )
+
+    def add(self, other: Sums) -> Sums:
+        """Both together."""
+        keys = np.concatenate([self.keys, other.keys])
+        union, place = np.unique(keys, axis=0, return_inverse=True)
+        place = place.reshape(-1)
+        parts = [
+            np.bincount(place, weights=np.concatenate([mine, theirs]), minlength=len(union))
+            for mine, theirs in zip(self._columns(), other._columns(), strict=True)
+        ]
+        return Sums(union, *parts)
+
+    def where(self, mask: Array) -> Sums:
+        """The chosen keys alone."""
+        return Sums(self.keys[mask], *(column[mask] for column in self._columns()))
+
+    def _columns(self) -> tuple[Array, ...]:
+        return self.n, self.share, self.share2, self.value, self.plus, self.stable
+
+    def statistics(self, n_graphs: int) -> Statistics:
+        """Frequencies, means and spreads over `n_graphs` graphs."""
+        mean = self.share / n_graphs
+        variance = np.maximum(self.share2 / n_graphs - mean**2, 0) * n_graphs / max(1, n_graphs - 1)
+        return Statistics(
+            keys=self.keys,
+            n_seen=self.n.astype(np.int64),
+            frequency=self.n / n_graphs,
+            mean_share=mean,
+            mean_share_seen=self.share / self.n,
+            sd=np.sqrt(variance),
+            mean_value=self.value / n_graphs,
+            n_positive=self.plus.astype(np.int64),
+            sign_consistency=np.abs(2 * self.plus - self.n) / self.n,
+            stability=self.stable / self.n,
+        )
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What many graphs say about each node or edge. Arrays of one entry per key.
+
+    Attributes:
+        keys: As in `Sums`.
+        n_seen: Graphs that have it.
+        frequency: `n_seen` over all graphs.
+        mean_share: Mean share over all graphs, zero where it is absent.
+        mean_share_seen: Over the graphs that have it.
+        sd: Standard deviation of the share over all graphs.
+        mean_value: Mean activation or weight over all graphs.
+        n_positive: Graphs in which that is above zero.
+        sign_consistency: 1 if the weight has one sign in all graphs, 0 if each sign comes as often.
+        stability: Mean share of a fixed grid of prunings of each graph that keeps it; NaN for graphs pruned already.
+        low, high: Bounds of the 95 % bootstrap interval of `mean_share` over prompts; NaN if not computed.
+    """
+
+    keys: Array
+    n_seen: Array
+    frequency: Array
+    mean_share: Array
+    mean_share_seen: Array
+    sd: Array
+    mean_value: Array
+    n_positive: Array
+    sign_consistency: Array
+    stability: Array
+    low: Array = field(default_factory=lambda: np.empty(0))
+    high: Array = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True, slots=True)
+class OneGraph:
+    """The keys and values that one graph adds, or one merged from several `members`."""
+
+    nodes: Sums
+    edges: Sums
+    members: tuple[str, ...]
+    group: str | None = None
+
+
+def contribution(graph: Facts, slots: Array, alignment: Alignment, group: str | None = None) -> OneGraph:
+    """What one graph adds: its kept nodes and edges under the keys of the alignment."""
+    keys = node_keys(graph, slots, alignment.match)
+    total = graph.influence / max(float(graph.influence.sum()), 1e-30)
+    node_stability, edge_stability = stability(graph)
+    kept = graph.kept
+    nodes = Sums.of_one(keys[kept], total[kept], np.nan_to_num(graph.activation)[kept], node_stability[kept])
+    ends = np.stack([keys[graph.source], keys[graph.target]], axis=1)
+    edges = Sums.of_one(ends, graph.edge_share, graph.weight, edge_stability)
+    return OneGraph(nodes, edges, (graph.name,), group)
+
+
+def stability(graph: Facts) -> tuple[Array, Array]:
+    """The share of a fixed grid of prunings that keeps each node `(T)` and each kept edge `(E)`; NaN for a pruned graph."""
+    from circuit_tracer_cli.graph.prune import prune_graph
+
+    nodes, edges = np.full(len(graph.kind), np.nan), np.full(len(graph.source), np.nan)
+    if graph.graph is None or not graph.whole:
+        return nodes, edges
+    raw = graph.graph
+    of_node, of_edge = np.zeros(len(nodes)), np.zeros(raw.edges.nnz)
+    for node_threshold, edge_threshold in STABILITY_GRID:
+        result = prune_graph(raw, node_threshold, edge_threshold)
+        of_node += result.node_mask.cpu().numpy()
+        of_edge += result.edge_keep.cpu().numpy()
+    target = np.repeat(np.arange(raw.n_nodes), np.diff(raw.edges.indptr.cpu().numpy()))
+    place = target * np.int64(raw.n_nodes) + raw.edges.indices.cpu().numpy()
+    wanted = np.searchsorted(place, graph.target * np.int64(raw.n_nodes) + graph.source)
+    return of_node / len(STABILITY_GRID), of_edge[wanted] / len(STABILITY_GRID)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Graphs of many prompts as one.
+
+    Attributes:
+        level: How positions were matched.
+        names: What stands at each slot.
+        members: Names of the graphs.
+        nodes, edges: Statistics over all graphs, of what is at least as frequent as was asked for.
+        groups: Per group its name and how many graphs it has.
+        tests: Where two groups differ, for nodes and edges; None for one group.
+    """
+
+    level: str
+    names: tuple[str, ...]
+    members: tuple[str, ...]
+    nodes: Statistics
+    edges: Statistics
+    groups: dict[str, int]
+    tests: dict[str, GroupTest] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTest:
+    """Two groups of prompts compared, one entry per node or edge.
+
+    Attributes:
+        groups: Names of the two.
+        difference: Mean share in the second group minus that in the first.
+        delta: Cliff's delta, -1 … 1.
+        p: Permutation p-value over prompts, two-sided; NaN with fewer than five prompts in a group.
+        q: Benjamini-Hochberg corrected.
+        n_tests: How many tests were made.
+    """
+
+    groups: tuple[str, str]
+    difference: Array
+    delta: Array
+    p: Array
+    q: Array
+    n_tests: int
+
+
+class Spool:
+    """Keys and shares of graphs that were gone through once, in a temporary file, to be gone through again."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="circuit-tracer-")  # noqa: SIM115 - closed by __exit__
+        self.groups: list[str | None] = []
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def keep(self, nodes: Sums, edges: Sums, group: str | None) -> None:
+        """Write one graph's."""
+        self.groups.append(group)
+        for sums in (nodes, edges):
+            np.save(self._file, sums.keys)
+            np.save(self._file, sums.share.astype(np.float32))
+
+    def shares(self, which: Literal["nodes", "edges"], keys: Array) -> Array:
+        """float32 `(n, N)`: the share of each key in each graph, zero where it is absent; in a scratch file if it is large."""
+        held, _ = scratch_array(len(self.groups) * len(keys), np.float32)
+        shares = held.reshape(len(self.groups), len(keys))
+        packed = _rows(keys)
+        self._file.seek(0)
+        for row in range(len(self.groups)):
+            nodes, edges = [(np.load(self._file), np.load(self._file)) for _ in range(2)]
+            own, share = nodes if which == "nodes" else edges
+            if len(keys):
+                place = np.searchsorted(packed, _rows(own)).clip(max=len(packed) - 1)
+                inside = packed[place] == _rows(own)
+                shares[row, place[inside]] = share[inside]
+        self._file.seek(0, 2)
+        return shares
+
+
+def merge_contributions(
+    graphs: Iterable[OneGraph], level: str, names: tuple[str, ...], least: float = 0.0, seed: int = 0
+) -> Merged:
+    """Merge what graphs contribute, gone through once.
+
+    Args:
+        graphs: One after the other; some may be merged already.
+        level: How positions were matched.
+        names: What stands at each slot.
+        least: Keep nodes and edges with at least this frequency; 0 is the union, 1 what all graphs share.
+        seed: Of the resampling.
+
+    Raises:
+        InvalidValue: No graph at all, or a frequency outside 0..1.
+    """
+    if not 0 <= least <= 1:
+        raise InvalidValue(f"the least frequency must be between 0 and 1, not {least}")
+    nodes, edges = Sums.empty(1), Sums.empty(2)
+    members: list[str] = []
+    single = True
+    with Spool() as spool:
+        for one in graphs:
+            nodes, edges = nodes.add(one.nodes), edges.add(one.edges)
+            members.extend(one.members)
+            single = single and len(one.members) == 1
+            spool.keep(one.nodes, one.edges, one.group)
+        n = len(members)
+        if not n:
+            raise InvalidValue("there is no graph to merge")
+        nodes = nodes.where(nodes.n >= least * n - 1e-9)
+        edges = edges.where(edges.n >= least * n - 1e-9)
+        known: Array = np.all(np.isin(edges.keys, nodes.keys), axis=1)
+        edges = edges.where(known)
+        statistics = nodes.statistics(n), edges.statistics(n)
+        groups = {
+            name: spool.groups.count(name) for name in sorted({g for g in spool.groups if g is not None})
+        }
+        tests: dict[str, GroupTest] = {}
+        if single:
+            kinds: tuple[Literal["nodes", "edges"], ...] = ("nodes", "edges")
+            for which, found in zip(kinds, statistics, strict=True):
+                shares = spool.shares(which, found.keys)
+                found.low, found.high = bootstrap(shares, seed)
+                if len(groups) == 2:
+                    tests[which] = compare_groups(shares, spool.groups, seed)
+    return Merged(level, names, tuple(members), *statistics, groups, tests or None)
+
+
+def _rows(keys: Array) -> Array:
+    """Keys that can be searched: a pair as one record, which orders as the pair does."""
+    if keys.ndim == 1:
+        return keys
+    return np.ascontiguousarray(keys).view([("source", np.uint64), ("target", np.uint64)]).reshape(-1)
+
+
+def bootstrap(shares: Array, seed: int = 0) -> tuple[Array, Array]:
+    """Bounds of the 95 % percentile interval of the mean share, prompts drawn again with replacement.
+
+    Args:
+        shares: `(n, N)`, per prompt and key.
+        seed: Of the draws.
+
+    Returns:
+        Two arrays `(N)`; NaN for a single prompt.
+    """
+    n, n_keys = shares.shape
+    low, high = np.full(n_keys, np.nan), np.full(n_keys, np.nan)
+    if n < 2:
+        return low, high
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(np.float32)
+    for block in _column_blocks(n_keys, max(n, RESAMPLES)):
+        low[block], high[block] = np.quantile(draws @ shares[:, block] / n, [0.025, 0.975], axis=0)
+    return low, high
+
+
+def _column_blocks(n_keys: int, height: int) -> Iterator[slice]:
+    step = max(1, NUMBERS_AT_ONCE // height)
+    for start in range(0, n_keys, step):
+        yield slice(start, min(start + step, n_keys))
+
+
+def compare_groups(shares: Array, of_group: Sequence[str | None], seed: int = 0) -> GroupTest:
+    """Compare the shares of two groups of prompts.
+
+    The permutation test asks how often a random split of the prompts into groups of these sizes has a difference of means at
+    least as large; all splits are tried if there are at most 10,000. q-values are Benjamini and Hochberg's (1995).
+
+    Args:
+        shares: `(n, N)`, per prompt and key.
+        of_group: The group of each prompt; prompts without one are left out.
+        seed: Of the random splits.
+    """
+    first, second = sorted({group for group in of_group if group is not None})
+    members = [np.flatnonzero([group == name for group in of_group]) for name in (first, second)]
+    n, n_keys = [len(rows) for rows in members], shares.shape[1]
+    difference, delta, p = np.empty(n_keys), np.empty(n_keys), np.full(n_keys, np.nan)
+    splits = _splits(n[0], n[1], seed) if min(n) >= LEAST_PER_GROUP else None
+    for block in _column_blocks(n_keys, max(sum(n), 1 if splits is None else len(splits))):
+        a, b = (np.asarray(shares[rows][:, block], dtype=np.float64) for rows in members)
+        difference[block] = b.mean(axis=0) - a.mean(axis=0)
+        delta[block] = np.sign(b[:, None] - a[None]).mean(axis=(0, 1))
+        if splits is None:
+            continue
+        both = np.concatenate([a, b])
+        in_first = splits @ both
+        moved = (both.sum(axis=0) - in_first) / n[1] - in_first / n[0]
+        tolerance = 1e-12 * np.abs(both).max(axis=0)
+        p[block] = (np.abs(moved) >= np.abs(difference[block]) - tolerance).mean(axis=0)
+    return GroupTest((first, second), difference, delta, p, corrected(p), n_keys)
+
+
+def _splits(first: int, second: int, seed: int) -> Array:
+    """float64 `(splits, first + second)`: ones for the members of the first group; the split that is there comes first."""
+    total = first + second
+    if math.comb(total, first) <= EXACT_SPLITS:
+        chosen = np.array(list(itertools.combinations(range(total), first)))
+    else:
+        rng = np.random.default_rng(seed)
+        random = [rng.permutation(total)[:first] for _ in range(EXACT_SPLITS - 1)]
+        chosen = np.array([np.arange(first), *random])
+    splits = np.zeros((len(chosen), total))
+    np.put_along_axis(splits, chosen, 1.0, axis=1)
+    return splits
+
+
+def corrected(p: Array) -> Array:
+    """Benjamini-Hochberg q-values; NaN stays NaN."""
+    q = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q

@@ -1,0 +1,294 @@
+"""A merged graph as a graph file that the viewer opens, and back: its numbers stand in optional keys of nodes and links.
+
+A node's position is its slot, an edge's weight its mean over all graphs. `metadata.merged` says what was merged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import circuit_tracer_cli
+from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile
+from circuit_tracer_cli.export.graph_json import read_graph_json
+from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
+from circuit_tracer_cli.graph.layout import logit_ids
+from circuit_tracer_cli.many.align import VIRTUAL, Level, align, key_parts, packed_keys
+from circuit_tracer_cli.many.facts import (
+    ERROR,
+    FEATURE,
+    LOGIT,
+    TOKEN,
+    Array,
+    read_facts,
+    read_outline,
+)
+from circuit_tracer_cli.many.merge import (
+    Merged,
+    OneGraph,
+    Statistics,
+    Sums,
+    contribution,
+    merge_contributions,
+)
+
+MERGED = "merged"
+"""Key of a file's metadata that says what was merged, and of its nodes and links for their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A merged graph and what its file needs beside it."""
+
+    merged: Merged
+    scan: str
+    n_layers: int
+    targets: Mapping[int, tuple[str, float]]  # vocabulary index → text and mean weight over all graphs
+
+
+def merge_files(
+    paths: Sequence[Path],
+    *,
+    level: Level | None = None,
+    least: float = 0.0,
+    group_of: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Union:
+    """Merge graph files, merged ones among them; each is read twice, one after the other.
+
+    Args:
+        paths: Raw or pruned graphs, or graph files, of one model and transcoder set.
+        level: How positions are matched; None for what suits (`align`).
+        least: Least frequency of what is kept: 0 for the union, 1 for what all graphs share.
+        group_of: Group of each graph by its name; two groups are compared.
+        seed: Of the resampling.
+
+    Raises:
+        CircuitTracerError: Files that can't be read or don't belong together.
+    """
+    if not paths:
+        raise MissingFile("there are no graphs to merge", "name a folder with graphs")
+    older = [_merged_before(path) for path in paths]
+    if all(file is not None for file in older):
+        return _merge_merged([file for file in older if file is not None], least, seed)
+    if any(file is not None for file in older):
+        raise CircuitTracerError(
+            "merged graphs can only be merged with merged graphs", "merge all single graphs at once"
+        )
+    outlines = [read_outline(path) for path in paths]
+    alignment = align(outlines, level)
+    if alignment.match != "feature":
+        raise CircuitTracerError(
+            "the graphs were made with different transcoder sets, so their features can't be matched",
+            "merge graphs of one set",
+        )
+
+    def contributions() -> Iterator[OneGraph]:
+        for path, slots in zip(paths, alignment.slots, strict=True):
+            facts = read_facts(path)
+            yield contribution(facts, slots, alignment, (group_of or {}).get(facts.name))
+
+    merged = merge_contributions(contributions(), alignment.level, alignment.names, least, seed)
+    targets: dict[int, tuple[str, float]] = {}
+    for outline in outlines:
+        for text, index, weight in outline.targets:
+            targets[index] = (text, targets.get(index, (text, 0.0))[1] + weight / len(paths))
+    return Union(merged, outlines[0].scan, outlines[0].n_layers, targets)
+
+
+def graph_file_of(union: Union, slug: str) -> GraphFile:
+    """The merged graph in the form of a graph file."""
+    merged = union.merged
+    names = _node_names(union)
+    score = _cumulative(merged.nodes.mean_share)
+    parts = key_parts(merged.nodes.keys)
+    nodes = []
+    first_target = True
+    for i, name in enumerate(names):
+        kind = int(parts.kind[i])
+        node = _node(
+            union, name, kind, int(parts.layer[i]), int(parts.slot[i]), int(parts.feature[i]), float(score[i])
+        )
+        if kind == FEATURE:
+            node = dataclasses.replace(node, activation=float(merged.nodes.mean_value[i]))
+        elif kind == LOGIT:
+            node = dataclasses.replace(node, is_target_logit=first_target)
+            first_target = False
+        numbers = _numbers(merged.nodes, i)
+        if merged.tests:
+            numbers.update(_test_numbers(merged.tests["nodes"], i))
+        nodes.append(dataclasses.replace(node, extra={MERGED: numbers}))
+    place = {int(key): name for key, name in zip(merged.nodes.keys.tolist(), names, strict=True)}
+    links = []
+    for i, (source, target) in enumerate(merged.edges.keys.tolist()):
+        numbers = _numbers(merged.edges, i)
+        if merged.tests:
+            numbers.update(_test_numbers(merged.tests["edges"], i))
+        links.append(
+            Link(place[source], place[target], float(merged.edges.mean_value[i]), extra={MERGED: numbers})
+        )
+    return GraphFile(_metadata(union, slug), QParams(), nodes, links)
+
+
+def _node(union: Union, name: str, kind: int, layer: int, slot: int, feature: int, score: float) -> Node:
+    if kind == FEATURE:
+        return Node.feature_node(layer, slot, feature, score)
+    if kind == ERROR:
+        return dataclasses.replace(Node.error_node(layer, slot, score), node_id=name)
+    if kind == TOKEN:
+        return Node.token_node(slot, feature, score)
+    vocab_idx = feature if feature < VIRTUAL else feature - VIRTUAL
+    text, weight = union.targets.get(vocab_idx, (f"⟨{vocab_idx}⟩", 0.0))
+    return Node.logit_node(name, slot, vocab_idx, text, weight, is_first=False, n_layers=union.n_layers)
+
+
+def _node_names(union: Union) -> list[str]:
+    """Ids as in any graph file, the slot in place of the position."""
+    parts = key_parts(union.merged.nodes.keys)
+    last = max(0, len(union.merged.names) - 1)
+    targets = np.flatnonzero(parts.kind == LOGIT)
+    of_target = logit_ids([int(feature) for feature in parts.feature[targets]], union.n_layers, last + 1)
+    names = dict(zip(targets.tolist(), of_target, strict=True))
+    result = []
+    for i in range(len(parts.kind)):
+        kind, layer, slot, feature = (int(x[i]) for x in (parts.kind, parts.layer, parts.slot, parts.feature))
+        prefix = "E" if kind == TOKEN else str(layer)
+        result.append(names[i] if kind == LOGIT else f"{prefix}_{feature}_{slot}")
+    return result
+
+
+def _numbers(statistics: Statistics, i: int) -> dict[str, Any]:
+    """The statistics of one key under their names; what isn't known is left out."""
+    values = {name: float(getattr(statistics, name)[i]) for name in _FLOATS if len(getattr(statistics, name))}
+    known = {name: value for name, value in values.items() if math.isfinite(value)}
+    return {"n_seen": int(statistics.n_seen[i]), "n_positive": int(statistics.n_positive[i]), **known}
+
+
+_FLOATS = (
+    "frequency", "mean_share", "mean_share_seen", "sd", "mean_value", "sign_consistency", "stability", "low", "high",
+)  # fmt: skip
+
+
+def _test_numbers(test: Any, i: int) -> dict[str, Any]:
+    values = {name: float(getattr(test, name)[i]) for name in ("difference", "delta", "p", "q")}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _cumulative(shares: Array) -> Array:
+    """The share of all influence held by the nodes up to and including each, the most influential first."""
+    order = np.argsort(-shares, kind="stable")
+    scores = np.empty(len(shares))
+    scores[order] = shares[order].cumsum() / max(float(shares.sum()), 1e-30)
+    return scores
+
+
+def _metadata(union: Union, slug: str) -> Metadata:
+    merged = union.merged
+    record: dict[str, Any] = {
+        "n": len(merged.members),
+        "level": merged.level,
+        "slots": list(merged.names),
+        "members": list(merged.members),
+        "n_layers": union.n_layers,
+    }
+    if merged.groups:
+        record["groups"] = merged.groups
+    if merged.tests:
+        record["tests"] = {
+            "groups": list(merged.tests["nodes"].groups),
+            "n_tests": {name: test.n_tests for name, test in merged.tests.items()},
+        }
+    return Metadata(
+        slug=slug,
+        scan=union.scan,
+        prompt_tokens=list(merged.names),
+        prompt=f"{len(merged.members)} prompts: " + "".join(merged.names),
+        info={"generator": {"name": GENERATOR, "version": circuit_tracer_cli.__version__}},
+        extra={MERGED: record},
+    )
+
+
+def _merged_before(path: Path) -> GraphFile | None:
+    """The file, if it is a merged graph."""
+    if path.suffix != ".json":
+        return None
+    try:
+        file = read_graph_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise MissingFile(f"can't read {path}: {error.strerror}", "check the path") from error
+    return file if MERGED in file.metadata.extra else None
+
+
+def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
+    """Merge merged graphs by their counts; what needs the single graphs (intervals, tests) is left out."""
+    records = [file.metadata.extra[MERGED] for file in files]
+    first = records[0]
+    for file, record in zip(files, records, strict=True):
+        if (record["level"], record["slots"]) != (
+            first["level"],
+            first["slots"],
+        ) or file.metadata.scan != files[0].metadata.scan:
+            raise CircuitTracerError(
+                f"{file.metadata.slug} was merged with other slots or another set than {files[0].metadata.slug}",
+                "merge the single graphs at once",
+            )
+    targets: dict[int, tuple[str, float]] = {}
+    total = sum(int(record["n"]) for record in records)
+
+    def contributions() -> Iterator[OneGraph]:
+        for file, record in zip(files, records, strict=True):
+            keys = _keys_of(file, int(record["n_layers"]))
+            for node in file.nodes:
+                if node.feature_type == "logit":
+                    text = node.clerp.removeprefix('Output "').rpartition('" (p=')[0]
+                    index, share = int(node.feature or 0), int(record["n"]) / total
+                    targets[index] = (text, targets.get(index, ("", 0.0))[1] + node.token_prob * share)
+            nodes = _sums(
+                [keys[node.node_id] for node in file.nodes], [node.extra for node in file.nodes], record["n"]
+            )
+            ends = [(keys[link.source], keys[link.target]) for link in file.links]
+            edges = _sums(ends, [link.extra for link in file.links], record["n"])
+            yield OneGraph(nodes, edges, tuple(record["members"]))
+
+    try:
+        merged = merge_contributions(contributions(), first["level"], tuple(first["slots"]), least, seed)
+    except (KeyError, TypeError) as error:
+        raise BadGraphFile(f"a merged graph lacks {error}", "merge its graphs again") from error
+    return Union(merged, files[0].metadata.scan, int(first["n_layers"]), targets)
+
+
+def _keys_of(file: GraphFile, n_layers: int) -> dict[str, int]:
+    """Node id → key, as `align.node_keys` makes them."""
+    kinds = {"embedding": TOKEN, "logit": LOGIT, "mlp reconstruction error": ERROR}
+    names = [node.node_id for node in file.nodes]
+    kind = np.array([kinds.get(node.feature_type, FEATURE) for node in file.nodes])
+    layer = np.array([int(node.layer) if node.layer.isdigit() else -1 for node in file.nodes])
+    layer = np.where(kind == LOGIT, 2**10 - 1, layer + 1)
+    feature = np.array([int(name.split("_")[1]) for name in names])
+    slot = np.array([node.ctx_idx for node in file.nodes])
+    return dict(zip(names, packed_keys(kind, layer, slot, feature).tolist(), strict=True))
+
+
+def _sums(keys: Sequence[Any], extras: Sequence[Mapping[str, Any]], n: int) -> Sums:
+    """The sums that a merged file's numbers came from."""
+    rows = [extra[MERGED] for extra in extras]
+    seen = np.array([row["n_seen"] for row in rows], dtype=np.float64)
+    mean = np.array([row["mean_share"] for row in rows], dtype=np.float64)
+    sd = np.array([row["sd"] for row in rows], dtype=np.float64)
+    order = np.lexsort(np.atleast_2d(np.array(keys, dtype=np.uint64).T)[::-1])
+    sums = Sums(
+        keys=np.array(keys, dtype=np.uint64),
+        n=seen,
+        share=mean * n,
+        share2=sd**2 * max(1, n - 1) + n * mean**2,
+        value=np.array([row["mean_value"] for row in rows], dtype=np.float64) * n,
+        plus=np.array([row["n_positive"] for row in rows], dtype=np.float64),
+        stable=np.array([row.get("stability", math.nan) for row in rows], dtype=np.float64) * seen,
+    )
+    return sums.where(order)

@@ -1,0 +1,279 @@
+"""Graphs as Parquet tables that DuckDB, polars, pandas and R read, and SQL over them.
+
+One file per graph and table, `TABLES/nodes/NAME.parquet`, so that a folder grows by writing more files. Text columns repeat what
+they say (denormalised): columns of a Parquet file are compressed, and every question is about one table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue, MissingExtra, OutputError, UsageError
+from circuit_tracer_cli.many.align import SLOTS_KEY
+from circuit_tracer_cli.many.facts import KINDS, Array, Facts, graph_files, read_facts
+from circuit_tracer_cli.many.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    import duckdb
+
+FOLDER = "tables"
+TABLES = ("graphs", "tokens", "nodes", "edges", "fingerprints")
+
+
+def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, dict[str, Array]]:
+    """The rows of one graph in each table, as arrays of equal length under the names of their columns.
+
+    Args:
+        facts: The graph.
+        extra: Further columns of its row in `graphs`, such as those of a batch's prompt file.
+    """
+    slots = _slots(facts)
+    names = np.array(KINDS, dtype=object)
+    kind = names[facts.kind]
+    slot = slots[facts.position]
+    token = np.where(facts.kind >= 2, facts.feature, -1).astype(np.int32)
+    feature = np.where(facts.kind >= 2, -1, facts.feature).astype(np.int32)
+    n, n_edges = len(facts.kind), len(facts.source)
+
+    def repeated(value: Any, count: int) -> Array:
+        return np.full(count, value, dtype=object)
+
+    def ends(index: Array, prefix: str) -> dict[str, Array]:
+        return {
+            f"{prefix}_kind": kind[index],
+            f"{prefix}_layer": facts.layer[index].astype(np.int16),
+            f"{prefix}_feature": feature[index],
+            f"{prefix}_pos": facts.position[index].astype(np.int32),
+            f"{prefix}_slot": slot[index].astype(np.int32),
+            f"{prefix}_token": token[index],
+        }
+
+    return {
+        "graphs": _one_row(facts, extra or {}),
+        "tokens": {
+            "graph": repeated(facts.name, facts.n_pos),
+            "pos": np.arange(facts.n_pos, dtype=np.int32),
+            "slot": slots.astype(np.int32),
+            "token": facts.token_ids.astype(np.int32),
+            "text": np.array(facts.tokens, dtype=object),
+        },
+        "nodes": {
+            "graph": repeated(facts.name, n),
+            "node": np.array(facts.ids, dtype=object),
+            "kind": kind,
+            "layer": facts.layer.astype(np.int16),
+            "feature": feature,
+            "pos": facts.position.astype(np.int32),
+            "slot": slot.astype(np.int32),
+            "token": token,
+            "activation": facts.activation.astype(np.float32),
+            "influence": facts.influence.astype(np.float32),
+            "share": facts.share.astype(np.float32),
+            "kept": facts.kept,
+            "cumulative": facts.cumulative.astype(np.float32),
+        },
+        "edges": {
+            "graph": repeated(facts.name, n_edges),
+            **ends(facts.source, "source"),
+            **ends(facts.target, "target"),
+            "weight": facts.weight.astype(np.float32),
+            "share": facts.edge_share.astype(np.float32),
+            "flow": facts.flow.astype(np.float32),
+        },
+        "fingerprints": {
+            "graph": repeated(facts.name, 1),
+            **{name: np.array([value]) for name, value in fingerprint(facts).items()},
+        },
+    }
+
+
+def _slots(facts: Facts) -> Array:
+    """Slot of each position: the template's where the graph has one, else the position."""
+    template = facts.metadata.get(SLOTS_KEY)
+    if isinstance(template, list) and len(template) == facts.n_pos:
+        number = {name: i for i, name in enumerate(dict.fromkeys(template))}
+        return np.array([number[name] for name in template])
+    return np.arange(facts.n_pos)
+
+
+def _one_row(facts: Facts, extra: dict[str, Any]) -> dict[str, Array]:
+    """The row of the table of graphs. Columns of the user's begin with `x_`."""
+    model = facts.metadata.get("model")
+    values: dict[str, Any] = {
+        "graph": facts.name,
+        "prompt": facts.prompt,
+        "slug": str(extra.get("slug") or facts.metadata.get("slug") or facts.name),
+        "group": None if extra.get("group") is None else str(extra["group"]),
+        "model": model if isinstance(model, str) else "",
+        "set": facts.scan,
+        "n_tokens": facts.n_pos,
+        "n_layers": facts.n_layers,
+        "n_features": int(((facts.kind == 0) & facts.kept).sum()),
+        "n_nodes": int(facts.kept.sum()),
+        "n_edges": len(facts.source),
+        "replacement": facts.replacement,
+        "completeness": facts.completeness,
+        "target": facts.targets[0][0] if facts.targets else "",
+        "target_token": facts.targets[0][1] if facts.targets else -1,
+        "probability": facts.targets[0][2] if facts.targets else float("nan"),
+        "whole": facts.whole,
+    }
+    for name, value in extra.items():
+        if name not in ("slug", "group"):
+            values[f"x_{name}"] = None if value is None else str(value)
+    typed = {str: object, int: np.int64, float: np.float64, bool: np.bool_, type(None): object}
+    return {name: np.array([value], dtype=typed[type(value)]) for name, value in values.items()}
+
+
+def write_tables(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    extras: dict[str, dict[str, Any]] | None = None,
+    paths: Iterable[Path] | None = None,
+) -> tuple[Path, int]:
+    """Write the tables of a folder's graphs; those that are newer than their graph are left alone.
+
+    Args:
+        folder: Of a batch, or any folder with graphs.
+        out: Where to write; None for `tables/` in the folder.
+        extras: By graph name, further columns of its row in `graphs`.
+        paths: The graph files; None for those that the folder holds.
+
+    Returns:
+        The folder of the tables, and how many graphs were written anew.
+
+    Raises:
+        MissingExtra: DuckDB isn't installed.
+        MissingFile: No such folder, or no graph in it.
+        OutputError: The tables can't be written.
+    """
+    connection = connect()
+    out = folder / FOLDER if out is None else out
+    written = 0
+    for path in graph_files(folder) if paths is None else paths:
+        files = {table: out / table / f"{path.stem}.parquet" for table in TABLES}
+        changed = path.stat().st_mtime_ns
+        if all(file.exists() and file.stat().st_mtime_ns >= changed for file in files.values()):
+            continue
+        facts = read_facts(path)
+        for table, columns in columns_of(facts, (extras or {}).get(facts.name)).items():
+            _write_parquet(connection, columns, files[table])
+        written += 1
+    return out, written
+
+
+def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Array], path: Path) -> None:
+    """One Parquet file, moved into place when it is whole. Raises OutputError."""
+    import duckdb
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection.register("columns_of_one_graph", columns)
+        target = str(part).replace("'", "''")
+        connection.execute(
+            f"COPY (SELECT * FROM columns_of_one_graph) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+        )
+        connection.unregister("columns_of_one_graph")
+        part.replace(path)
+    except (OSError, duckdb.Error) as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"can't write {path}: {error}", "name a folder that can be written to with -o"
+        ) from error
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection to an empty database in memory. Raises MissingExtra."""
+    try:
+        import duckdb
+    except ImportError as error:
+        raise MissingExtra(
+            "tables need DuckDB, which isn't installed", "pip install 'circuit-tracer-cli[tables]'"
+        ) from error
+    return duckdb.connect(
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    )
+
+
+def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
+    """The tables of a folder's graphs as views `graphs`, `tokens`, `nodes`, `edges` and `fingerprints` of a DuckDB connection.
+
+    They are written first where they are missing or older than their graphs. The connection can read nothing but them.
+
+    Args:
+        folder: Of a batch, any folder with graphs, or a folder that `circuit-tracer table` wrote.
+
+    Raises:
+        MissingExtra: DuckDB isn't installed.
+        MissingFile: No such folder, or no graph in it.
+        OutputError: The tables are missing and can't be written.
+    """
+    path = Path(folder)
+    where = path if _has_tables(path) else write_tables(path)[0]
+    connection = connect()
+    for table in TABLES:
+        pattern = str((where / table).resolve() / "*.parquet").replace("'", "''")
+        connection.execute(
+            f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{pattern}', union_by_name = true)"
+        )
+    allowed = str(where.resolve()).replace("'", "''")
+    connection.execute(f"SET allowed_directories = ['{allowed}']")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _has_tables(folder: Path) -> bool:
+    return all((folder / table).is_dir() for table in TABLES)
+
+
+def query(folder: str | os.PathLike[str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Column names and rows of a read-only SQL query over a folder's tables.
+
+    Raises:
+        UsageError: The text isn't one SELECT.
+        CircuitTracerError: DuckDB refuses the query, or as `tables` does.
+    """
+    import contextlib
+
+    connection = tables(folder)
+    import duckdb
+
+    with contextlib.closing(connection):
+        try:
+            statements = connection.extract_statements(sql)
+        except duckdb.Error as error:
+            raise InvalidValue(f"the query isn't SQL that DuckDB reads: {_first_line(error)}") from error
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise UsageError("only one SELECT at a time can be asked", "for example: select * from graphs")
+        try:
+            found = connection.execute(statements[0])
+            names = [column[0] for column in found.description or ()]
+            return names, found.fetchall()
+        except duckdb.Error as error:
+            raise CircuitTracerError(
+                f"the query failed: {_first_line(error)}",
+                f'the tables are {", ".join(TABLES)}; "describe nodes" lists columns in DuckDB',
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def as_records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows as objects; a float that isn't finite is None."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, float) and not np.isfinite(value):
+            return None
+        return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+
+    return [{name: plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
