@@ -15,14 +15,17 @@ from circuit_tracer_cli.cli import (
     attribute,
     cache,
     demo,
+    diff,
     doctor,
     estimate,
     export,
     features,
     intervene,
+    merge,
     prune,
     serve,
     show,
+    tables,
     validate,
 )
 from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
@@ -95,6 +98,10 @@ _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how far a graph's predictions hold.")
+_register("diff", diff.diff, "Compare two graphs.")
+_register("merge", merge.merge, "Merge the graphs of many prompts into one.")
+_register("table", tables.table, "Write graphs as Parquet tables.")
+_register("query", tables.query, "Ask graphs a question in SQL.")
 _register("estimate", estimate.estimate, "Say what a trace would need, before anything is loaded.")
 _register("demo", demo.demo, "Trace an example that comes with the program.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")

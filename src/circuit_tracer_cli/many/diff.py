@@ -335,9 +335,9 @@ def target_changes(a: Facts, b: Facts, keys_of: Sequence[Array], targets: tuple[
     kind = (union >> np.uint64(62)).astype(np.int64)
     has = [value != 0 for value in active]
     gain = [np.divide(w, x, out=np.zeros_like(w), where=x != 0) for w, x in zip(weight, active, strict=True)]
-    gain_a = np.where(has[0], gain[0], gain[1])
-    by_activation = np.where(kind == FEATURE, (active[1] - active[0]) * gain_a, 0.0)
     change = weight[1] - weight[0]
+    of_both = (active[1] - active[0]) * gain[0]
+    by_activation = np.where(kind == FEATURE, np.where(has[0] & has[1], of_both, change), 0.0)
     order = np.argsort(-np.abs(change), kind="stable")
     ids = _ids(union, (a, b), keys_of)
     return [

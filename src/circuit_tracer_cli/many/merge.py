@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.graph.scratch import scratch_array
+from circuit_tracer_cli.files.scratch import scratch_array
 from circuit_tracer_cli.many.align import Alignment, node_keys
 from circuit_tracer_cli.many.facts import Array, Facts
 

@@ -1,0 +1,134 @@
+"""`merge`: many graphs made one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.destinations import check_directory
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output, number
+from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.export.slugs import check_slug
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.many.merged_file import Union
+
+FolderArg = Annotated[str, typer.Argument(metavar="DIR", help="A batch's folder, or any folder with graphs.")]
+OutOpt = Annotated[
+    str, typer.Option("--output", "-o", metavar="FILE.json", help="Write the merged graph for the viewer.")
+]
+FrequencyOpt = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="Keep nodes and edges of at least this share of the graphs; 1 for what all have.",
+    ),
+]
+AlignOpt = Annotated[
+    Literal["exact", "slots", "end", "bag"] | None,
+    typer.Option(
+        "--align",
+        show_default="by the template, exact for equal prompts, else bag",
+        help="How positions are matched.",
+    ),
+]
+ByOpt = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Compare the two groups that this column of the prompt file makes."),
+]
+SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of the resampling.")]
+
+
+def merge(
+    folder: FolderArg,
+    output_path: OutOpt,
+    min_frequency: FrequencyOpt = 0.0,
+    align: AlignOpt = None,
+    by: ByOpt = None,
+    seed: SeedOpt = 0,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Merge the graphs of many prompts: how often each node and edge is there, how strong it is, and how steady.
+
+    The result opens in the viewer like any graph. An edge's weight is its mean over all graphs; frequencies, 95 % intervals over
+    prompts and stability stand beside it.
+    """
+    output = Output(quiet=quiet)
+    target = Path(output_path)
+    if target.suffix != ".json":
+        raise UsageError(f"{output_path} doesn't end in .json", "name it like -o union.json")
+    check_slug(target.stem)
+    check_directory(str(target.parent))
+    set_manners(output)
+    from circuit_tracer_cli.export.graph_json import write_graph_json
+    from circuit_tracer_cli.files.atomic import atomic_writer
+    from circuit_tracer_cli.many.facts import graph_files
+    from circuit_tracer_cli.many.merged_file import graph_file_of, merge_files
+    from circuit_tracer_cli.many.prompts import groups_of
+
+    paths = [path for path in graph_files(Path(folder)) if path.resolve() != target.resolve()]
+    union = merge_files(
+        paths,
+        level=align,
+        least=min_frequency,
+        group_of=None if by is None else groups_of(Path(folder), by),
+        seed=seed,
+    )
+    file = graph_file_of(union, target.stem)
+    with atomic_writer(target) as stream:
+        write_graph_json(stream, file.metadata, file.qParams, file.nodes, file.links)
+    if json_:
+        output.data(_summary(union))
+    else:
+        _print(union, output)
+    output.note(f"written      {target}")
+    output.note(f"next: circuit-tracer serve {target.parent}")
+
+
+def _summary(union: Union) -> dict[str, Any]:
+    merged = union.merged
+    summary: dict[str, Any] = {
+        "n": len(merged.members),
+        "level": merged.level,
+        "slots": list(merged.names),
+        "nodes": len(merged.nodes.keys),
+        "edges": len(merged.edges.keys),
+        "in_all": int((merged.nodes.frequency == 1).sum()),
+        "groups": merged.groups,
+    }
+    if merged.tests:
+        summary["tests"] = {
+            name: {"n": test.n_tests, "below_0.05": int((test.q < 0.05).sum())}
+            for name, test in merged.tests.items()
+        }
+    return summary
+
+
+def _print(union: Union, output: Output) -> None:
+    merged = union.merged
+    output.result(f"graphs       {len(merged.members)}, positions matched by {merged.level}")
+    for what, statistics in (("nodes", merged.nodes), ("edges", merged.edges)):
+        frequency = statistics.frequency
+        output.result(
+            f"{what:<12} {len(frequency)}: {int((frequency == 1).sum())} in all graphs, "
+            f"{int((frequency >= 0.5).sum())} in half, {int((frequency < 0.2).sum())} in fewer than a fifth"
+        )
+    if merged.groups:
+        output.result(
+            "groups       " + ", ".join(f"{name}: {count}" for name, count in merged.groups.items())
+        )
+    for what, test in (merged.tests or {}).items():
+        if test.q.size and test.q.min() == test.q.min():
+            output.result(
+                f"differences  {int((test.q < 0.05).sum())} of {test.n_tests} {what} at q < 0.05 "
+                f"(lowest q {number(float(test.q.min()))})"
+            )
+        else:
+            output.result(f"differences  no p-values for {what}: they need five prompts in each group")

@@ -1,0 +1,87 @@
+"""`table` and `query`: graphs as Parquet, and SQL over them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.output import Output, number, visible
+
+FolderArg = Annotated[str, typer.Argument(metavar="DIR", help="A batch's folder, or any folder with graphs.")]
+OutOpt = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="DIR", show_default="DIR/tables", help="Folder for the tables."),
+]
+SqlArg = Annotated[
+    str,
+    typer.Argument(metavar="SQL", help="One SELECT over graphs, tokens, nodes, edges and fingerprints."),
+]
+CsvOpt = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
+
+
+def table(
+    folder: FolderArg, output_path: OutOpt = None, json_: opt.JsonOpt = False, quiet: opt.QuietOpt = False
+) -> None:
+    """Write the graphs of a folder as Parquet tables: graphs, tokens, nodes, edges and fingerprints.
+
+    DuckDB, polars, pandas and R read them. Run it again after more graphs have come: only new ones are added.
+    """
+    output = Output(quiet=quiet)
+    set_manners(output)
+    from circuit_tracer_cli.many.prompts import listed_prompts
+    from circuit_tracer_cli.many.tables import write_tables
+
+    where, written = write_tables(
+        Path(folder), None if output_path is None else Path(output_path), extras=listed_prompts(Path(folder))
+    )
+    if json_:
+        output.data({"tables": str(where), "written": written})
+        return
+    output.result(f"{where}: {written} graphs added")
+    output.note(
+        f'next: circuit-tracer query {folder} "select graph, prompt, target, probability from graphs"'
+    )
+
+
+def query(
+    folder: FolderArg,
+    sql: SqlArg,
+    json_: opt.JsonOpt = False,
+    csv_: CsvOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Ask one SQL question about the graphs of a folder. Nothing can be changed by it.
+
+    Tables that are missing or older than their graphs are written first. Prints a table, JSON or CSV.
+    """
+    output = Output(quiet=quiet)
+    set_manners(output)
+    from circuit_tracer_cli.many import tables
+
+    names, rows = tables.query(folder, sql)
+    if json_:
+        output.data(tables.as_records(names, rows))
+    elif csv_:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+        output.result(text.getvalue().rstrip("\n"))
+    else:
+        numeric = [
+            all(isinstance(row[i], (int, float)) for row in rows) and bool(rows) for i in range(len(names))
+        ]
+        columns = [f"{name}#" if is_number else name for name, is_number in zip(names, numeric, strict=True)]
+        output.table("", columns, ([_cell(value) for value in row] for row in rows))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else visible(str(value))
