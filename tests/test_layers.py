@@ -132,7 +132,7 @@ def test_every_folder_has_its_place() -> None:
 
 
 _DISTRIBUTIONS = {"yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-_OPTIONAL = {"nnsight", "networkx", "pandas", "IPython"}
+_OPTIONAL = {"duckdb", "nnsight", "networkx", "pandas", "IPython"}
 
 
 def test_every_third_party_import_is_declared() -> None:
