@@ -58,7 +58,7 @@ def attribute(
     offload: own.OffloadOpt = "auto",
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
-    backend: own.BackendOpt = "transformerlens",
+    backend: own.BackendOpt = "auto",
     offline: own.OfflineOpt = False,
     verbose: own.VerboseOpt = False,
     no_progress: own.NoProgressOpt = False,

@@ -120,7 +120,7 @@ def build(
     device_map: own.DeviceMapOpt = None,
     lazy_encoder: own.LazyEncoderOpt = None,
     lazy_decoder: own.LazyDecoderOpt = None,
-    backend: own.BackendOpt = "transformerlens",
+    backend: own.BackendOpt = "auto",
     offline: own.OfflineOpt = False,
     resume: ResumeOpt = True,
     verbose: own.VerboseOpt = False,

@@ -53,7 +53,7 @@ def intervene(
     dtype: shared.DTypeOpt = "float32",
     device: shared.DeviceOpt = "auto",
     device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "transformerlens",
+    backend: shared.BackendOpt = "auto",
     offline: shared.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,

@@ -66,7 +66,7 @@ def serve(
     dtype: shared.DTypeOpt = "float32",
     device: shared.DeviceOpt = "auto",
     device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "transformerlens",
+    backend: shared.BackendOpt = "auto",
     offline: shared.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:

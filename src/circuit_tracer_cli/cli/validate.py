@@ -61,7 +61,7 @@ def validate(
     dtype: DTypeOpt = None,
     device: shared.DeviceOpt = "auto",
     device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "transformerlens",
+    backend: shared.BackendOpt = "auto",
     offline: shared.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     save: SaveOpt = None,
