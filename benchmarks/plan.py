@@ -139,11 +139,15 @@ def predicted(
     free: int | None = None,
 ) -> dict[str, int]:
     """The plan's peaks for the number of features that were active."""
-    from circuit_tracer_cli.planning.facts import trace_sizes
     from circuit_tracer_cli.planning.memory import predict, usual_work
     from circuit_tracer_cli.planning.sizes import Choices
+    from circuit_tracer_cli.prepare import prepare
+    from circuit_tracer_cli.request import TraceRequest
 
-    sizes = trace_sizes(str(folder / "set"), str(folder / "model"), n_pos=n_tokens, max_feature_nodes=nodes)
+    request = TraceRequest(
+        transcoder_set=str(folder / "set"), model=str(folder / "model"), max_feature_nodes=nodes
+    )
+    sizes = prepare(request, n_tokens=n_tokens).sizes
     sizes = replace(sizes, active_per_position=active / sizes.n_layers / (n_tokens - 1))
     work = usual_work(sizes, on_gpu=False)
     choices = Choices(work=work, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder)

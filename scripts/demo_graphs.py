@@ -21,8 +21,10 @@ from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import Intervention
-from circuit_tracer_cli.pipeline import TraceRequest, trace
+from circuit_tracer_cli.pipeline import trace
+from circuit_tracer_cli.prepare import prepare
 from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
 from circuit_tracer_cli.validation.checks import stored_report
 from circuit_tracer_cli.validation.report import Effort, validate_graph
@@ -141,7 +143,7 @@ def make(name: str, kind: Literal["clt", "plt"], folder: Path) -> Path:
         offline=True,
         command=f"circuit-tracer demo --prompt-id {name} --transcoders {kind}",
     )
-    graph = trace(request, SilentProgress(), on_model=loaded.append)
+    graph = trace(prepare(request), SilentProgress(), on_model=loaded.append)
     graph.metadata[REPORT] = stored_report(
         validate_graph(graph, loaded[0], Effort(samples=24, perturbations=4))
     )

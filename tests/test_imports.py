@@ -59,6 +59,26 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(circuit_tracer_cli, name) is not None for name in circuit_tracer_cli.__all__)
 
 
+def test_type_checkers_and_the_interpreter_know_the_same_public_names() -> None:
+    import ast
+    from pathlib import Path
+
+    import circuit_tracer_cli
+
+    (block,) = (
+        node
+        for node in ast.parse(Path(circuit_tracer_cli.__file__).read_text()).body
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
+    )
+    imported = {
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == circuit_tracer_cli._PUBLIC
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     import circuit_tracer_cli
 

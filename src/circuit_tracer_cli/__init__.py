@@ -1,40 +1,64 @@
-"""Find, read and test circuits inside language models. Public names load on first use, so that importing costs nothing."""
+"""Find, read and test circuits inside language models. Public names load on first use, so that importing costs nothing.
+
+A public name stands twice below: for type checkers where it is imported, for the interpreter in the table. A test holds them
+together.
+"""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.attention.loadings import head_loadings as head_loadings
+    from circuit_tracer_cli.attribution.attribute import attribute as attribute
+    from circuit_tracer_cli.attribution.targets import AttributionTargets as AttributionTargets
+    from circuit_tracer_cli.attribution.targets import CustomTarget as CustomTarget
+    from circuit_tracer_cli.errors import CircuitTracerError as CircuitTracerError
+    from circuit_tracer_cli.export.viewer import create_graph_files as create_graph_files
+    from circuit_tracer_cli.graph.graph import Graph as Graph
+    from circuit_tracer_cli.graph.prune import prune_graph as prune_graph
+    from circuit_tracer_cli.graph.scores import compute_graph_scores as compute_graph_scores
+    from circuit_tracer_cli.graph.store import load_graph as load_graph
+    from circuit_tracer_cli.interventions.urls import decode_url_features as decode_url_features
+    from circuit_tracer_cli.notebook.show import show_graph as show_graph
+    from circuit_tracer_cli.replacement import ReplacementModel as ReplacementModel
+    from circuit_tracer_cli.server.serve import serve as serve
+    from circuit_tracer_cli.transcoders.loading import load_transcoders as load_transcoders
+    from circuit_tracer_cli.types import LogitTarget as LogitTarget
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "AttributionTargets": "circuit_tracer_cli.attribution.targets",
+    "CircuitTracerError": "circuit_tracer_cli.errors",
+    "CustomTarget": "circuit_tracer_cli.attribution.targets",
+    "Graph": "circuit_tracer_cli.graph.graph",
+    "LogitTarget": "circuit_tracer_cli.types",
     "ReplacementModel": "circuit_tracer_cli.replacement",
     "attribute": "circuit_tracer_cli.attribution.attribute",
-    "AttributionTargets": "circuit_tracer_cli.attribution.targets",
-    "CustomTarget": "circuit_tracer_cli.attribution.targets",
-    "LogitTarget": "circuit_tracer_cli.types",
-    "Graph": "circuit_tracer_cli.graph.graph",
-    "head_loadings": "circuit_tracer_cli.attention.loadings",
-    "load_graph": "circuit_tracer_cli.graph.store",
-    "prune_graph": "circuit_tracer_cli.graph.prune",
     "compute_graph_scores": "circuit_tracer_cli.graph.scores",
     "create_graph_files": "circuit_tracer_cli.export.viewer",
+    "decode_url_features": "circuit_tracer_cli.interventions.urls",
+    "head_loadings": "circuit_tracer_cli.attention.loadings",
+    "load_graph": "circuit_tracer_cli.graph.store",
+    "load_transcoders": "circuit_tracer_cli.transcoders.loading",
+    "prune_graph": "circuit_tracer_cli.graph.prune",
     "serve": "circuit_tracer_cli.server.serve",
     "show_graph": "circuit_tracer_cli.notebook.show",
-    "decode_url_features": "circuit_tracer_cli.interventions.urls",
 }
 
-__all__ = ["__version__", *sorted(_PUBLIC)]
+if not TYPE_CHECKING:  # a type checker would take every unknown name for one of these
+    __all__ = ["__version__", *_PUBLIC]
 
+    def __getattr__(name: str) -> object:
+        """The public name, imported now."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
-def __getattr__(name: str) -> Any:
-    """The public name, imported now."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_PUBLIC[name]), name)
-    globals()[name] = value
-    return value
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
 
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(_PUBLIC))
+    def __dir__() -> list[str]:
+        return sorted(set(globals()) | set(_PUBLIC))

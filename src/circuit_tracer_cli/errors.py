@@ -34,15 +34,45 @@ class InvalidType(UsageError, TypeError):
 
 
 class BadPrompt(InvalidValue):
-    """The prompt is empty, too long, or can't be tokenised."""
+    """The prompt is empty, isn't text, or isn't one that this model takes."""
+
+
+class EmptyPrompt(BadPrompt):
+    """There is no text in the prompt."""
 
 
 class BadTarget(InvalidValue):
-    """An attribution target can't be understood."""
+    """An attribution target can't be understood, or isn't one that this model has."""
 
 
 class BadIntervention(InvalidValue):
     """A feature edit names a layer, position, feature or value that can't be used."""
+
+
+class Unsuitable(CircuitTracerError):
+    """A value is well formed, but not one for this model, these transcoders or this file; judged after reading them."""
+
+    exit_code = 1
+
+
+class UnsuitableValue(Unsuitable, InvalidValue):
+    """An argument doesn't fit the model, the transcoders or the file that it is for."""
+
+
+class UnsuitablePrompt(Unsuitable, BadPrompt):
+    """The model can't take the prompt: too long, without a chat template, an id outside its vocabulary."""
+
+
+class UnsuitableTarget(Unsuitable, BadTarget):
+    """The model's vocabulary doesn't have the target as one token."""
+
+
+class BadPlan(Unsuitable, BadIntervention):
+    """A file of edits is malformed, or names an edit that can't be used."""
+
+
+class UnsuitableIntervention(Unsuitable, BadIntervention):
+    """An edit addresses what this model, set or prompt doesn't have."""
 
 
 class MissingFile(CircuitTracerError, FileNotFoundError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
 from circuit_tracer_cli.backends.devices import DeviceMap, Placement, default_device, place_layers
 from circuit_tracer_cli.backends.model_config import check_agreement
+from circuit_tracer_cli.backends.model_source import find_model
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
 from circuit_tracer_cli.interventions.methods import generate_call
@@ -102,7 +104,10 @@ class ReplacementModel:
         if device_map is not None:
             kwargs["placement"] = place_layers(device_map, transcoders.n_layers)
         start = torch.device(device or default_device())
-        model = backend_class(backend).from_pretrained(resolve_model(model_name), start, dtype, **kwargs)
+        source = find_model(model_name)
+        if source.revision is not None:
+            kwargs.setdefault("revision", source.revision)
+        model = backend_class(backend).from_pretrained(source.name, start, dtype, **kwargs)
         check_match(model, transcoders)
         transcoders.place(model.layer_devices, dtype)
         return cls(model, transcoders)
@@ -179,8 +184,10 @@ class ReplacementModel:
         """The prompt's ids `(pos)` with the special first token that the model expects (spec 1.7)."""
         return self.tokenize(prompt).ids
 
-    def tokenize(self, prompt: str | Tensor | Sequence[int]) -> Tokens:
-        """The prompt's ids, texts and the positions at which nothing is traced."""
+    def tokenize(self, prompt: str | Tensor | Sequence[int] | Tokens) -> Tokens:
+        """The prompt's ids, texts and the positions at which nothing is traced; tokens stay as they are."""
+        if isinstance(prompt, Tokens):
+            return replace(prompt, ids=prompt.ids.to(self.device))
         return ensure_tokenized(
             prompt,
             self.tokenizer,
@@ -293,15 +300,6 @@ class ReplacementModel:
         return generate_call(
             self.interventions, inputs, tokens, interventions, constraints, recording, kwargs
         )
-
-
-def resolve_model(name: str) -> str:
-    """The folder of the embedded model for `demo`, otherwise the name itself."""
-    if name != "demo":
-        return name
-    from circuit_tracer_cli.demo import model_dir
-
-    return str(model_dir())
 
 
 def check_match(model: Backend, transcoders: Transcoders) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadPrompt, InvalidType
+from circuit_tracer_cli.errors import BadPrompt, EmptyPrompt, InvalidType, UnsuitablePrompt
 
 # <bos><start_of_turn>user\n, on which features of an instruction-tuned Gemma 3 say nothing about the prompt.
 _GEMMA3_PREFIX = (2, 105, 2364, 107)
@@ -69,11 +69,11 @@ def ensure_tokenized(
     given = _text_ids(prompt, tokenizer) if isinstance(prompt, str) else _given_ids(prompt)
     strangers = _unknown_words(prompt, given, tokenizer) if isinstance(prompt, str) else ()
     if not given:
-        raise BadPrompt("the prompt is empty")
+        raise EmptyPrompt("the prompt is empty")
     _check_vocabulary(given, d_vocab)
     ids, zeroed, notes = _with_prefix(given, tokenizer, model_name, d_vocab)
     if n_ctx is not None and len(ids) > n_ctx:
-        raise BadPrompt(
+        raise UnsuitablePrompt(
             f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}", hint="shorten it"
         )
     return Tokens(
@@ -140,7 +140,7 @@ def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: s
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
-        raise BadPrompt(
+        raise UnsuitablePrompt(
             "the tokenizer has no chat template", hint="leave out --chat and write the prompt in full"
         )
     messages = [{"role": "user", "content": prompt}]
@@ -150,7 +150,7 @@ def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: s
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
         hint = None if system is None else "leave out --system"
-        raise BadPrompt(f"the chat template refuses the messages: {error}", hint=hint) from None
+        raise UnsuitablePrompt(f"the chat template refuses the messages: {error}", hint=hint) from None
     return str(text) + (prefill or "")
 
 
@@ -210,7 +210,9 @@ def _as_tensor(prompt: Any) -> Tensor:
 def _check_vocabulary(ids: Sequence[int], d_vocab: int) -> None:
     for position, token in enumerate(ids):
         if not 0 <= token < d_vocab:
-            raise BadPrompt(f"token id {token} at position {position} is outside the vocabulary of {d_vocab}")
+            raise UnsuitablePrompt(
+                f"token id {token} at position {position} is outside the vocabulary of {d_vocab}"
+            )
 
 
 def _with_prefix(
@@ -249,7 +251,7 @@ def _is_gemma3_chat(model_name: str) -> bool:
 def _check_gemma3_prefix(ids: Sequence[int], tokenizer: Any) -> None:
     if tuple(ids[: len(_GEMMA3_PREFIX)]) != _GEMMA3_PREFIX:
         start = tokenizer.decode(list(ids[: len(_GEMMA3_PREFIX)]))
-        raise BadPrompt(
+        raise UnsuitablePrompt(
             f"a prompt for an instruction-tuned Gemma 3 must begin with its chat prefix, not with {start!r}",
             hint="use --chat, or begin with <bos><start_of_turn>user and a line break",
         )

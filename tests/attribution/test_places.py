@@ -9,11 +9,12 @@ from tests.builders import PROMPT, replacement
 from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.attribution.places import (
     choose_places,
-    sizes_of,
+    sizes_of_loaded,
     target_count,
     with_what_is_held,
 )
 from circuit_tracer_cli.planning import Budget, DeviceBudget, TraceSizes, plan_memory
+from circuit_tracer_cli.planning.facts import trace_sizes
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
 from circuit_tracer_cli.planning.sizes import usual_l0
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -29,7 +30,7 @@ def free_memory(monkeypatch: pytest.MonkeyPatch, n_bytes: int) -> None:
 
 
 def test_sizes_are_those_of_what_is_loaded(model: ReplacementModel) -> None:
-    sizes = sizes_of(model, 7, n_targets=10, max_feature_nodes=0)
+    sizes = trace_sizes(sizes_of_loaded(model), dtype_bytes=4, n_pos=7, max_feature_nodes=0)
     hf_model = model.model.hf_model  # type: ignore[attr-defined]
     assert sizes.model_params == sum(p.numel() for p in hf_model.parameters())
     assert sizes.encoder_bytes == 3 * 36 * 24 * 4
@@ -84,7 +85,7 @@ def test_a_loaded_model_over_gpu_and_cpu_is_planned_as_before_it_was_loaded() ->
 
 
 def test_an_expected_number_of_active_features_is_that_of_the_command_line(model: ReplacementModel) -> None:
-    sizes = sizes_of(model, 7, n_targets=10, max_feature_nodes=0)
+    sizes = trace_sizes(sizes_of_loaded(model), dtype_bytes=4, n_pos=7, max_feature_nodes=0)
     assert model.transcoders.expected_l0 is None
     assert sizes.active_per_position == usual_l0(36) < 1
 

@@ -99,14 +99,14 @@ class Held:
         self.go = threading.Event()
         real = pipeline.trace_with
 
-        def trace_with(model: Any, request: Any, progress: Any, on_partial: Any, plan: Any = None) -> Any:
+        def trace_with(model: Any, prepared: Any, progress: Any, on_partial: Any) -> Any:
             def look(make: Any) -> None:
                 on_partial(make)
                 while not self.go.wait(0.02):
                     progress.advance(0)
                     on_partial(make)
 
-            return real(model, request, progress, look, plan)
+            return real(model, prepared, progress, look)
 
         monkeypatch.setattr(pipeline, "trace_with", trace_with)
 

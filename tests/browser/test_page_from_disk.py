@@ -10,7 +10,9 @@ import pytest
 from circuit_tracer_cli.cli.summary import GraphSummary
 from circuit_tracer_cli.demo import transcoder_dir
 from circuit_tracer_cli.export.html import export
-from circuit_tracer_cli.pipeline import TraceRequest, trace
+from circuit_tracer_cli.pipeline import trace
+from circuit_tracer_cli.prepare import prepare
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ PROMPT = "Fact: the capital of the state containing Dallas is"
 
 @pytest.fixture(scope="module")
 def graph() -> Graph:
-    return trace(TraceRequest(prompt=PROMPT), SilentProgress())
+    return trace(prepare(TraceRequest(prompt=PROMPT)), SilentProgress())
 
 
 @pytest.fixture(scope="module")

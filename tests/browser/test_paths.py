@@ -9,7 +9,9 @@ import pytest
 from circuit_tracer_cli.export.viewer import export
 from circuit_tracer_cli.graph.paths import strongest_paths
 from circuit_tracer_cli.graph.prune import pruned_graph
-from circuit_tracer_cli.pipeline import TraceRequest, trace
+from circuit_tracer_cli.pipeline import trace
+from circuit_tracer_cli.prepare import prepare
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
 
 from .conftest import Viewer
@@ -33,7 +35,7 @@ def steps(viewer: Viewer, row: int) -> list[str | None]:
 
 
 def test_they_are_those_of_show(viewer: Viewer) -> None:
-    graph = pruned_graph(trace(TraceRequest(prompt=PROMPT), SilentProgress()), None, None)
+    graph = pruned_graph(trace(prepare(TraceRequest(prompt=PROMPT)), SilentProgress()), None, None)
     export(graph, slug="traced", directory=Path(viewer.folder))
     names = graph.node_ids()
     expected = [[names[node] for node in path.nodes] for path in strongest_paths(graph, k=6)]

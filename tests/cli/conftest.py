@@ -121,10 +121,12 @@ def spawn(here: Path, environment: dict[str, str]) -> Run:
 def raw_graph(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The graph of a prompt, as `attribute` writes it."""
     from circuit_tracer_cli.graph.store import save_graph
-    from circuit_tracer_cli.pipeline import TraceRequest, trace
+    from circuit_tracer_cli.pipeline import trace
+    from circuit_tracer_cli.prepare import prepare
+    from circuit_tracer_cli.request import TraceRequest
     from circuit_tracer_cli.types import SilentProgress
 
     request = TraceRequest(prompt=PROMPT, transcoder_set=str(tiny.transcoders), max_n_logits=3, batch_size=16)
     path = tmp_path_factory.mktemp("graphs") / "raw.safetensors"
-    save_graph(trace(request, SilentProgress()), path)
+    save_graph(trace(prepare(request), SilentProgress()), path)
     return path

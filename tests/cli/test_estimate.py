@@ -72,3 +72,16 @@ def test_bad_input(run: Run, arguments: list[str], code: int | None, part: str) 
     assert done.stderr.startswith("error: ")
     assert part in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+def test_a_piped_prompt_is_the_one_that_was_written(run: Run, mark: bytes, end: bytes) -> None:
+    done = run("estimate", "--prompt", "-", "--json", stdin=mark + PROMPT.encode() + end)
+    assert json.loads(done.stdout)["tokens"] == 11
+
+
+def test_an_endless_prompt_is_refused(run: Run) -> None:
+    done = run("estimate", "--prompt", "-", stdin=b"a" * (17 << 20))
+    assert done.code == 1
+    assert "stdin is larger" in done.stderr

@@ -11,7 +11,9 @@ import pytest
 
 from circuit_tracer_cli.graph import load_graph
 from circuit_tracer_cli.interventions import generate as generation
-from circuit_tracer_cli.pipeline import TraceRequest, load_model
+from circuit_tracer_cli.pipeline import load_model
+from circuit_tracer_cli.prepare import prepare
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Finished, Run, Tiny
 
@@ -73,7 +75,7 @@ def test_tables_on_stdout_and_nothing_else(intervene: Run) -> None:
 
 def test_the_numbers_are_those_of_the_library(intervene: Run, tiny: Tiny) -> None:
     found = as_json(intervene("-p", PROMPT, "-e", "1/4@3=30", "--json", "--top-k", 2))
-    model = load_model(TraceRequest(prompt=PROMPT, transcoder_set=str(tiny.transcoders)), SilentProgress())
+    model = load_model(prepare(TraceRequest(transcoder_set=str(tiny.transcoders))), SilentProgress())
     logits, _ = model.feature_intervention(PROMPT, ["1/4@3=30"])
     top = logits[0, -1].double().softmax(-1).topk(1)
     first = found["next_token"]["tokens"][0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from circuit_tracer_cli.cli.live import told
+from circuit_tracer_cli.cli.attribute import _end_shown_on
 from circuit_tracer_cli.errors import BadPrompt
 from circuit_tracer_cli.graph.store import load_graph
 from circuit_tracer_cli.server.live import LiveTrace
@@ -172,15 +172,15 @@ def test_a_preview_that_fails_is_the_last_and_harms_nothing(
 def test_the_page_learns_how_it_ended() -> None:
     for error, shown in ((BadPrompt("too long", "cut it"), "too long"), (MemoryError(), "MemoryError")):
         live = LiveTrace("mine", PROMPT)
-        with pytest.raises(type(error)), told(live):
+        with pytest.raises(type(error)), _end_shown_on(live):
             raise error
         assert shown in live.status()["error"]
     live = LiveTrace("mine", PROMPT)
-    with told(live):
+    with _end_shown_on(live):
         pass
     assert live.status()["state"] == "done"
     interrupted = LiveTrace("mine", PROMPT)
-    with pytest.raises(KeyboardInterrupt), told(interrupted):
+    with pytest.raises(KeyboardInterrupt), _end_shown_on(interrupted):
         raise KeyboardInterrupt
     assert interrupted.status()["state"] == "running"
 

@@ -9,7 +9,9 @@ import torch
 
 from circuit_tracer_cli import hub as client
 from circuit_tracer_cli.errors import ModelMismatch
-from circuit_tracer_cli.pipeline import TraceRequest, check, trace
+from circuit_tracer_cli.pipeline import trace
+from circuit_tracer_cli.prepare import prepare
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Tiny, tiny
 from tests.hub.fake_hub import FakeHub, Repository
@@ -25,13 +27,13 @@ def publish(hub: FakeHub, folder: Path, commit: str) -> None:
 def test_a_graph_with_a_set_of_the_hub(hub: FakeHub, tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(hub, tiny.transcoders, "c" * 40)
     request = TraceRequest(prompt=PROMPT, transcoder_set="user/set", model=str(tiny.model), device="cpu")
-    check(request)
+    prepare(request)
     assert not list(client.cache_folder().rglob("*.safetensors"))
-    graph = trace(request, SilentProgress())
+    graph = trace(prepare(request), SilentProgress())
     assert graph.scan == "user/set"
     hub.requests.clear()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    again = trace(request, SilentProgress())
+    again = trace(prepare(request), SilentProgress())
     assert hub.requests == []
     assert torch.equal(graph.adjacency_matrix, again.adjacency_matrix)
 
@@ -42,4 +44,4 @@ def test_a_set_for_another_model_is_refused_by_its_headers(hub: FakeHub, tiny: T
     files.pop(max(name for name in files if name.startswith("layer_")))
     request = TraceRequest(prompt=PROMPT, transcoder_set="user/set", model=str(tiny.model), device="cpu")
     with pytest.raises(ModelMismatch):
-        check(request)
+        prepare(request)

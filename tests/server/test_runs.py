@@ -12,8 +12,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue, MissingFile, ModelMismatch
-from circuit_tracer_cli.pipeline import TraceRequest
 from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server import runs
 from circuit_tracer_cli.server.model import ModelRunner, RunRequest
 from circuit_tracer_cli.server.runs import QueueFull, Run, RunQueue, Work
@@ -173,7 +173,7 @@ def test_a_model_in_use_is_waited_for() -> None:
 
 def test_a_set_that_is_named_is_loaded() -> None:
     """As `serve -t` does: there is no prompt yet."""
-    queue = RunQueue(ModelRunner(TraceRequest(prompt="", transcoder_set="demo-plt", device="cpu")))
+    queue = RunQueue(ModelRunner(TraceRequest(transcoder_set="demo-plt", device="cpu")))
     queue.start()
     until(lambda: queue.describe()["state"] != "loading")
     assert (queue.describe()["state"], queue.describe()["error"]) == ("ready", None)

@@ -14,14 +14,14 @@ import torch
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli import pipeline
-from circuit_tracer_cli.attribution import attribute
 from circuit_tracer_cli.attribution.offload import Offload
 from circuit_tracer_cli.attribution.targets import TokenReader
 from circuit_tracer_cli.errors import InvalidType, InvalidValue
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
-from circuit_tracer_cli.pipeline import TraceRequest
-from circuit_tracer_cli.planning import Choices
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.prepare import Prepared
 from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server import runs
 from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import RunQueue
@@ -90,7 +90,7 @@ class Held:
     def __init__(self, client: TestClient, monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]) -> None:
         real = pipeline.trace_with
 
-        def trace_with(model: Any, request: Any, progress: Any, on_partial: Any, plan: Any = None) -> Any:
+        def trace_with(model: Any, prepared: Any, progress: Any, on_partial: Any) -> Any:
             def look(make: Any) -> None:
                 on_partial(make)
                 if not self.seen:
@@ -98,7 +98,7 @@ class Held:
                     end()
 
             client.get("/api/live")  # a page watches
-            return real(model, request, progress, look, plan)
+            return real(model, prepared, progress, look)
 
         self.seen: list[Any] = []
         monkeypatch.setattr(pipeline, "trace_with", trace_with)
@@ -347,12 +347,11 @@ def test_every_prompt_is_planned_and_weights_are_back_before_the_next_run(
     """Where no memory is free, weights wait on the disk; nothing of that is in the command."""
     planned: list[tuple[int, str]] = []
     moved: list[int] = []
-    real_choose, real_restore = attribute.choose_places, Offload.restore
+    real_trace, real_restore = pipeline.trace_with, Offload.restore
 
-    def choose(one: ReplacementModel, n_pos: int, **sizes: int) -> Choices:
-        found = real_choose(one, n_pos, **sizes)
-        planned.append((n_pos, found.offload))
-        return found
+    def trace_with(one: ReplacementModel, prepared: Prepared, *rest: Any) -> Graph:
+        planned.append((len(prepared.tokens or ()), prepared.plan.choices.offload))
+        return real_trace(one, prepared, *rest)
 
     def restore(self: Offload) -> None:
         moved.append(self.moved_bytes)
@@ -362,7 +361,7 @@ def test_every_prompt_is_planned_and_weights_are_back_before_the_next_run(
         return sum(parameter.numel() for parameter in model.model.hf_model.parameters())  # type: ignore[attr-defined]
 
     before = size()
-    monkeypatch.setattr(attribute, "choose_places", choose)
+    monkeypatch.setattr(pipeline, "trace_with", trace_with)
     monkeypatch.setattr(Offload, "restore", restore)
     monkeypatch.setattr("circuit_tracer_cli.attribution.places.free_memory", lambda device=None: 0)
     for prompt in (PROMPT, OTHER):
@@ -466,7 +465,7 @@ def test_a_model_that_is_loading_takes_a_trace_and_traces_it_later(
 
 def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> None:
     base = TraceRequest(
-        prompt="", transcoder_set="some/set@v1", model="my/model", dtype="bfloat16", device="cuda:1", offload="cpu",
+        transcoder_set="some/set@v1", model="my/model", dtype="bfloat16", device="cuda:1", offload="cpu",
         lazy_encoder=False, offline=True,
     )  # fmt: skip
     body = TraceBody(
@@ -491,7 +490,7 @@ def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> Non
 )
 def test_numbers_of_a_command_are_read_as_the_same(value: float, text: str, folder: Path) -> None:
     body = TraceBody(prompt="a", desired_logit_prob=value, node_threshold=value, edge_threshold=value)
-    words = shlex.split(command_line(body.request(TraceRequest(prompt="")), body, "x", folder))
+    words = shlex.split(command_line(body.request(TraceRequest()), body, "x", folder))
     for option in ("--desired-logit-prob", "--edge-threshold"):
         assert words[words.index(option) + 1] == text
         assert float(text) == value
@@ -501,5 +500,5 @@ def test_numbers_of_a_command_are_read_as_the_same(value: float, text: str, fold
 def test_the_defaults_are_those_of_the_command_line() -> None:
     assert (defaults()["node_threshold"], defaults()["edge_threshold"]) == (NODE_THRESHOLD, EDGE_THRESHOLD)
     body, request = TraceBody(prompt="a"), TraceRequest(prompt="a")
-    assert body.request(TraceRequest(prompt="")) == request
+    assert body.request(TraceRequest()) == request
     assert all(getattr(body, name) == value for name, value in defaults().items())

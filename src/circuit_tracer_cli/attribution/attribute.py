@@ -43,7 +43,7 @@ OFFLOADS: dict[str | None, Place] = {
 
 
 def attribute(
-    prompt: str | Tensor | Sequence[int],
+    prompt: str | Tensor | Sequence[int] | Tokens,
     model: ReplacementModel,
     *,
     attribution_targets: Any = None,
@@ -62,7 +62,7 @@ def attribute(
     """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
     Args:
-        prompt: Text, or token ids.
+        prompt: Text, token ids, or tokens as `model.tokenize` gives them.
         model: Model and transcoders.
         attribution_targets: None for the likeliest tokens; a tensor of ids; token strings or differences `"A - B"`; or
             `(token_str, prob, vec)` tuples.
@@ -98,9 +98,10 @@ def attribute(
         progress = _terminal_progress() if verbose else SilentProgress()
     place = OFFLOADS[offload]
     if offload == "auto":
+        prompt = model.tokenize(prompt)
         choices = choose_places(
             model,
-            len(model.tokenize(prompt).ids),
+            len(prompt),
             n_targets=target_count(attribution_targets, max_n_logits),
             max_feature_nodes=max_feature_nodes or 0,
         )
@@ -144,7 +145,7 @@ class Attribution:
         self.linear_weights: LinearWeights | None = None  # without embeddings, while those are away
 
     @torch.no_grad()
-    def run(self, prompt: str | Tensor | Sequence[int], attribution_targets: Any) -> Graph:
+    def run(self, prompt: str | Tensor | Sequence[int] | Tokens, attribution_targets: Any) -> Graph:
         """The phases in order."""
         tokens = self.model.tokenize(prompt)
         for note in (*tokens.notes, *self.notes_on_set()):

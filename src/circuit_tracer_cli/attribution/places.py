@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from circuit_tracer_cli.files.capacity import free_memory
-from circuit_tracer_cli.planning import Budget, Choices, TraceSizes, plan_memory
+from circuit_tracer_cli.planning import Budget, Choices, MemoryPlan, TraceSizes, plan_memory
+from circuit_tracer_cli.planning.facts import SetupSizes, trace_sizes
 from circuit_tracer_cli.planning.free import memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
-from circuit_tracer_cli.planning.sizes import of_model, usual_l0
 from circuit_tracer_cli.planning.spread import held_bytes
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.weights import WeightSource
@@ -20,17 +20,38 @@ from circuit_tracer_cli.transcoders.weights import WeightSource
 
 def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int) -> Choices:
     """How to trace a prompt of `n_pos` tokens in the memory that is free now, beside what the model and its set hold already."""
-    sizes = sizes_of(model, n_pos, n_targets=n_targets, max_feature_nodes=max_feature_nodes)
+    sizes = trace_sizes(
+        sizes_of_loaded(model),
+        dtype_bytes=model.dtype.itemsize,
+        n_pos=n_pos,
+        n_targets=n_targets,
+        max_feature_nodes=max_feature_nodes,
+    )
+    return plan_for_loaded(model, sizes)[0].choices
+
+
+def plan_for_loaded(
+    model: ReplacementModel, sizes: TraceSizes, offload: Literal["none", "cpu", "disk"] | None = None
+) -> tuple[MemoryPlan, Budget]:
+    """The plan of a trace on a loaded model, and the memory that is free now or held by it and its set.
+
+    Args:
+        model: Model and set.
+        sizes: Of the trace.
+        offload: Where weights are to wait; None to decide.
+    """
     encoders, decoders = _weights(model)
     now = memory_budget(model.model.layer_devices, free_memory(), free_memory)
     in_memory = _bytes([weights for weights in (*encoders, *decoders) if not weights.lazy])
+    budget = with_what_is_held(now, sizes, in_memory)
     plan = plan_memory(
         sizes,
-        with_what_is_held(now, sizes, in_memory),
+        budget,
         lazy_encoder=all(weights.lazy for weights in encoders),
         lazy_decoder=all(weights.lazy for weights in decoders),
+        offload=offload,
     )
-    return plan.choices
+    return plan, budget
 
 
 def target_count(attribution_targets: Any, most: int) -> int:
@@ -42,25 +63,20 @@ def target_count(attribution_targets: Any, most: int) -> int:
     return len(attribution_targets) if isinstance(attribution_targets, Sized) else most
 
 
-def sizes_of(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int) -> TraceSizes:
-    """The sizes of a trace, from what is loaded."""
-    shape, transcoders = model.model.shape, model.transcoders
+def sizes_of_loaded(model: ReplacementModel) -> SetupSizes:
+    """The sizes of a loaded model and its set."""
+    transcoders = model.transcoders
     encoders, decoders = _weights(model)
-    layers = range(transcoders.n_layers)
-    return TraceSizes(
-        **of_model(shape),
+    return SetupSizes(
+        shape=model.model.shape,
+        model_elements=model.model.n_parameters,
+        closed_form=model.model.has_closed_form,
         kind=transcoders.kind,
         d_transcoder=transcoders.d_transcoder,
-        n_pos=n_pos,
-        n_targets=n_targets,
-        max_feature_nodes=max_feature_nodes,
-        active_per_position=transcoders.expected_l0 or usual_l0(transcoders.d_transcoder),
-        model_params=model.model.n_parameters,
-        dtype_bytes=model.dtype.itemsize,
-        encoder_bytes=_bytes(encoders),
-        decoder_bytes=_bytes(decoders),
-        skip_layers=sum(transcoders.skip_matrix(layer) is not None for layer in layers),
-        closed_form=model.model.has_closed_form,
+        encoder_elements=_elements(encoders),
+        decoder_elements=_elements(decoders),
+        skip_layers=sum(transcoders.skip_matrix(layer) is not None for layer in range(transcoders.n_layers)),
+        active_per_position=transcoders.expected_l0,
     )
 
 
@@ -86,6 +102,10 @@ def _weights(model: ReplacementModel) -> tuple[Sequence[WeightSource], Sequence[
     """Encoders and decoders of a set made of layers; none of any other."""
     layers = getattr(model.transcoders, "layers", ())
     return [layer.W_enc for layer in layers], [layer.W_dec for layer in layers]
+
+
+def _elements(weights: Sequence[WeightSource]) -> int:
+    return sum(torch.Size(one.shape).numel() for one in weights)
 
 
 def _bytes(weights: Sequence[WeightSource]) -> int:

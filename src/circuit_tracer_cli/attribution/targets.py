@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue
+from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue, UnsuitableTarget
 from circuit_tracer_cli.types import LogitTarget
 
 DIFFERENCE = " - "
@@ -55,11 +55,11 @@ class TokenReader:
         if text.startswith("id:"):
             return self._number(text)
         if self.tokenizer is None:
-            raise BadTarget(f"target {text!r} needs a tokenizer", hint="give ids: id:123")
+            raise UnsuitableTarget(f"target {text!r} needs a tokenizer", hint="give ids: id:123")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise BadTarget(
+            raise UnsuitableTarget(
                 f"target {text!r} holds half a character (a lone surrogate)", hint="give whole text, or id:N"
             ) from None
         tried = []
@@ -67,19 +67,19 @@ class TokenReader:
             try:
                 ids = list(self.tokenizer.encode(candidate, add_special_tokens=False))
             except (ValueError, TypeError, KeyError) as error:
-                raise BadTarget(f"target {text!r} can't be tokenised: {error}") from error
+                raise UnsuitableTarget(f"target {text!r} can't be tokenised: {error}") from error
             tried.append(ids)
             if len(ids) == 1 and not self._unknown(ids[0], candidate):
                 if candidate != text:
                     note(f"target {text!r} is read as {candidate!r} (token {ids[0]})")
                 return self._in_vocabulary(int(ids[0]), text)
         if not tried[0]:
-            raise BadTarget(f"target {text!r} is no token at all")
+            raise UnsuitableTarget(f"target {text!r} is no token at all")
         if any(len(ids) == 1 for ids in tried):
-            raise BadTarget(
+            raise UnsuitableTarget(
                 f"target {text!r} is no word that the tokenizer knows", hint="give another token, or id:N"
             )
-        raise BadTarget(
+        raise UnsuitableTarget(
             f"target {text!r} was encoded to {len(tried[0])} tokens {tried[0]}, but a target is one token",
             hint="give a single token, or id:N",
         )
@@ -97,7 +97,9 @@ class TokenReader:
         """The two tokens of `A - B`. Raises BadTarget for one that can't be used, or twice the same."""
         first, second = (self.single_token(part, note) for part in text.split(DIFFERENCE, 1))
         if first == second:
-            raise BadTarget(f"target {text!r} is a token minus itself", hint="name two different tokens")
+            raise UnsuitableTarget(
+                f"target {text!r} is a token minus itself", hint="name two different tokens"
+            )
         return first, second
 
     def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
@@ -112,12 +114,16 @@ class TokenReader:
         try:
             token = int(text[3:])
         except ValueError:
-            raise BadTarget(f"target {text!r} has no number after 'id:'", hint="for example id:123") from None
+            raise UnsuitableTarget(
+                f"target {text!r} has no number after 'id:'", hint="for example id:123"
+            ) from None
         return self._in_vocabulary(token, text)
 
     def _in_vocabulary(self, token: int, text: str) -> int:
         if not 0 <= token < self.n_logits:
-            raise BadTarget(f"target {text!r} is token {token}, outside the vocabulary of {self.n_logits}")
+            raise UnsuitableTarget(
+                f"target {text!r} is token {token}, outside the vocabulary of {self.n_logits}"
+            )
         return token
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from circuit_tracer_cli.errors import InvalidType, InvalidValue
+from circuit_tracer_cli.errors import InvalidType, InvalidValue, UnsuitableValue
 
 DeviceMap = str | Mapping[Any, Any] | Sequence[Any]
 """`auto`, `balanced`, `"0-11:cuda:0,12-25:cuda:1"`, `"cuda:0,cuda:1"`, a mapping of such ranges, or one device per layer."""
@@ -103,7 +103,7 @@ def place_layers(device_map: DeviceMap | Placement, n_layers: int) -> Placement:
         return Placement(_of_ranges(device_map.items(), n_layers))
     if isinstance(device_map, Sequence):
         if len(device_map) != n_layers:
-            raise InvalidValue(
+            raise UnsuitableValue(
                 f"the device map names {len(device_map)} devices, the model has {n_layers} layers"
             )
         return Placement(tuple(_device(device) for device in device_map))
@@ -191,7 +191,7 @@ def _of_ranges(pairs: Iterable[tuple[Any, Any]], n_layers: int) -> tuple[torch.d
         covered, device = _range(layers), _device(named)
         for layer in covered:
             if layer >= n_layers:
-                raise InvalidValue(
+                raise UnsuitableValue(
                     f"the device map names layer {layer}, but the model has layers 0 to {n_layers - 1}"
                 )
             if layer in found:
@@ -199,7 +199,7 @@ def _of_ranges(pairs: Iterable[tuple[Any, Any]], n_layers: int) -> tuple[torch.d
             found[layer] = device
     missing = next((layer for layer in range(n_layers) if layer not in found), None)
     if missing is not None:
-        raise InvalidValue(
+        raise UnsuitableValue(
             f"the device map leaves out layer {missing}; the model has layers 0 to {n_layers - 1}",
             hint=_EXAMPLE,
         )

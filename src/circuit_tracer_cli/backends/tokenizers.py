@@ -10,13 +10,13 @@ from circuit_tracer_cli.errors import BadModel
 
 
 @functools.lru_cache(maxsize=4)
-def load_tokenizer(model_name: str) -> Any:
-    """The tokenizer of a local folder or a model of the hub. Raises BadModel."""
+def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
+    """The tokenizer of a local folder or a model of the hub, there at `revision`. Raises BadModel."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model_name)
+        return AutoTokenizer.from_pretrained(model_name, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise BadModel(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.errors import BadTranscoders, UsageError
 from circuit_tracer_cli.files.capacity import size_in_words
-from circuit_tracer_cli.pipeline import DTYPES
+from circuit_tracer_cli.request import DTYPES
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.transcoders.converted import ConvertedSet
@@ -60,7 +60,7 @@ def add(
     output = Output(quiet=quiet)
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}", hint=f"choose one of {', '.join(DTYPES)}")
-    set_manners(output, offline=offline)
+    silence_libraries(output, offline=offline)
     import torch
 
     from circuit_tracer_cli.cache import save_transcoders_to_cache

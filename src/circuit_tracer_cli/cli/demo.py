@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.attribute import typed_command
 from circuit_tracer_cli.cli.demo_check import check_story
 from circuit_tracer_cli.cli.demo_next import Following, print_next
 from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.cli.graph_files import GraphFiles
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, quoted
 from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.cli.summary import GraphSummary, print_summary
 from circuit_tracer_cli.cli.viewing import Viewer
 from circuit_tracer_cli.errors import InvalidValue, ServerError
@@ -66,7 +65,7 @@ def demo(
     graph_file_dir: opt.GraphFileDirOpt = opt.DEFAULT_DIRECTORY,
     port: DemoPortOpt = 0,
     json_: opt.JsonOpt = False,
-    no_progress: own.NoProgressOpt = False,
+    no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Trace an example on the small model that comes with the program, and open the viewer on it.
@@ -78,14 +77,14 @@ def demo(
         _list(output, as_json=json_)
         return
     if check:
-        set_manners(output)
+        silence_libraries(output)
         check_story(transcoders, output, bars=not no_progress, as_json=json_)
         return
     chosen = _chosen(prompt_id)
     slug = f"demo-{chosen['id']}" + ("-plt" if transcoders == "plt" else "")
     directory = graph_file_dir or opt.DEFAULT_DIRECTORY
     GraphFiles(slug=slug, directory=directory).check()
-    set_manners(output)
+    silence_libraries(output)
     model, graph, runner = _trace(chosen, transcoders, output, bars=not no_progress)
     files = GraphFiles(
         graph_path=str(Path(directory) / f"{slug}.safetensors"), slug=slug, directory=directory
@@ -137,15 +136,14 @@ def _trace(
     chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool
 ) -> tuple[ReplacementModel, Graph, ModelRunner]:
     """The model, the graph, and the model again for edits from the viewer."""
-    from circuit_tracer_cli.pipeline import TraceRequest, trace
+    from circuit_tracer_cli.pipeline import trace
+    from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.server.model import ModelRunner
 
-    request = TraceRequest(
-        prompt=chosen["prompt"], transcoder_set=f"demo-{transcoders}", offline=True, command=typed_command()
-    )
+    request = request_from({}, prompt=chosen["prompt"], transcoder_set=f"demo-{transcoders}", offline=True)
     with progress_on(output, bars=bars) as progress:
         loaded: list[ReplacementModel] = []
-        graph = trace(request, progress, on_model=loaded.append)
+        graph = trace(prepare(request, progress=progress), progress, on_model=loaded.append)
     return loaded[0], graph, ModelRunner(request, loaded[0])
 
 

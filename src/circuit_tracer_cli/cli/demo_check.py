@@ -26,13 +26,15 @@ def check_story(
     import torch
 
     from circuit_tracer_cli.demo.story import all_questions, outcome
-    from circuit_tracer_cli.pipeline import TraceRequest, load_model
+    from circuit_tracer_cli.pipeline import load_model
+    from circuit_tracer_cli.prepare import prepare
+    from circuit_tracer_cli.request import TraceRequest
 
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
     groups = list(all_questions())
-    request = TraceRequest(prompt=groups[0][2][0].prompt, transcoder_set=f"demo-{transcoders}", offline=True)
+    request = TraceRequest(transcoder_set=f"demo-{transcoders}", offline=True)
     with progress_on(output, bars=bars) as progress:
-        model = load_model(request, progress)
+        model = load_model(prepare(request, progress=progress), progress)
         progress.phase("asking", sum(len(questions) for _, _, questions in groups))
         outcomes = [
             outcome(model, transcoders, kind, relation, questions, progress.advance)

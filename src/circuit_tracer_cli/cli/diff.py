@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, quoted
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def diff(
     Graphs of different transcoder sets are compared by layer and position.
     """
     output = Output(quiet=quiet)
-    set_manners(output)
+    silence_libraries(output)
     from circuit_tracer_cli.many.diff import diff_facts, threshold_noise
     from circuit_tracer_cli.many.facts import read_facts
 

@@ -13,7 +13,7 @@ import typer
 
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.files.capacity import size_in_words, total_memory
 
@@ -33,7 +33,7 @@ def doctor(models: ModelsOpt = False, json_: opt.JsonOpt = False) -> None:
     Paste it into a bug report. With --models, print which models can be traced instead.
     """
     output = Output()
-    set_manners(output)
+    silence_libraries(output)
     if models:
         from circuit_tracer_cli.cli.model_table import show_models
 

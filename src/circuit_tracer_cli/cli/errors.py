@@ -7,12 +7,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from circuit_tracer_cli.cli.streams import silence_stdout
-from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError, UsageError
+from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -28,16 +26,6 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def install_signal_handlers() -> None:
     """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files go. SIGHUP stays as nohup or tmux set it."""
     signal.signal(signal.SIGTERM, _terminate)
-
-
-@contextmanager
-def judged_by_files() -> Iterator[None]:
-    """What turns out to be wrong in here could only be told from a file's contents: exit code 1, not 2."""
-    try:
-        yield
-    except UsageError as error:
-        error.exit_code = FAILED
-        raise
 
 
 def report(error: BaseException) -> int:

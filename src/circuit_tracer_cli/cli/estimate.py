@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.errors import UsageError
 from circuit_tracer_cli.files.capacity import size_in_words
 from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.pipeline import Estimate
+    from circuit_tracer_cli.planning import Budget, MemoryPlan, TraceSizes
+    from circuit_tracer_cli.request import TraceRequest
 
 
 PromptOpt = Annotated[
@@ -26,7 +28,7 @@ PromptOpt = Annotated[
         "-p",
         metavar="TEXT",
         help="The prompt, whose tokens are counted.",
-        rich_help_panel=own.PROMPT,
+        rich_help_panel=ask.PROMPT,
     ),
 ]
 TokensOpt = Annotated[
@@ -36,7 +38,7 @@ TokensOpt = Annotated[
         metavar="N",
         show_default=str(DEFAULT_TOKENS),
         help="Length of the prompt, instead of one.",
-        rich_help_panel=own.PROMPT,
+        rich_help_panel=ask.PROMPT,
     ),
 ]
 ActiveOpt = Annotated[
@@ -47,26 +49,27 @@ ActiveOpt = Annotated[
         metavar="N",
         show_default="as the set's name says, else 50",
         help="Active features per token and layer.",
-        rich_help_panel=own.PROMPT,
+        rich_help_panel=ask.PROMPT,
     ),
 ]
 
 
 def estimate(
+    ctx: typer.Context,
     prompt: PromptOpt = None,
     tokens: TokensOpt = None,
-    transcoder_set: own.TranscoderSetOpt = "demo",
-    model: own.ModelOpt = None,
+    transcoder_set: ask.TranscoderSetOpt = "demo",
+    model: ask.ModelOpt = None,
     active: ActiveOpt = None,
-    max_n_logits: own.MaxNLogitsOpt = 10,
-    max_feature_nodes: own.MaxFeatureNodesOpt = 7500,
-    dtype: own.DTypeOpt = "float32",
-    device: own.DeviceOpt = "auto",
-    device_map: own.DeviceMapOpt = None,
-    lazy_encoder: own.LazyEncoderOpt = None,
-    lazy_decoder: own.LazyDecoderOpt = None,
-    offload: own.OffloadOpt = "auto",
-    offline: own.OfflineOpt = False,
+    max_n_logits: ask.MaxNLogitsOpt = 10,
+    max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,
+    dtype: ask.DTypeOpt = "float32",
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    lazy_encoder: ask.LazyEncoderOpt = None,
+    lazy_decoder: ask.LazyDecoderOpt = None,
+    offload: ask.OffloadOpt = "auto",
+    offline: ask.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
     json_: opt.JsonOpt = False,
 ) -> None:
@@ -77,21 +80,36 @@ def estimate(
     if prompt is not None and tokens is not None:
         raise UsageError("--prompt and --tokens both say how long the prompt is", "name one of them")
     output = Output(quiet=quiet)
-    own.check_places(device, device_map)
-    set_manners(output, offline=offline)
-    from circuit_tracer_cli.pipeline import TraceRequest, estimate_trace
-
-    request = TraceRequest(
-        prompt=prompt or "", transcoder_set=transcoder_set, model=model, max_n_logits=max_n_logits,
-        max_feature_nodes=max_feature_nodes, dtype=own.long_dtype(dtype), device=device,
-        device_map=device_map, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, offload=offload, offline=offline,
-    )  # fmt: skip
-    with judged_by_files():
-        found = estimate_trace(request, n_tokens=tokens, active=active)
+    silence_libraries(output, offline=offline)
+    request = request_from(ctx.params)
+    found = _estimated(request, tokens, active)
     if json_:
         output.data(_record(found))
         return
     _print(found, output)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a trace would need, and what there is."""
+
+    sizes: TraceSizes
+    plan: MemoryPlan
+    budget: Budget
+    seconds: dict[str, float]  # by phase
+    device: str
+
+
+def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None) -> Estimate:
+    """Memory and time of a request, from configurations and headers. Raises CircuitTracerError, as `prepare` does."""
+    from circuit_tracer_cli.planning import plan_time
+    from circuit_tracer_cli.planning.rates import measure_rates
+    from circuit_tracer_cli.prepare import prepare
+
+    prepared = prepare(request, n_tokens=n_tokens, active=active)
+    placement, sizes, plan = prepared.setup.placement, prepared.sizes, prepared.plan
+    seconds = plan_time(sizes, plan.choices, measure_rates(str(placement.first)))
+    return Estimate(sizes, plan, prepared.budget, seconds, str(placement))
 
 
 def _record(found: Estimate) -> dict[str, Any]:

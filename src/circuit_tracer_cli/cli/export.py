@@ -9,8 +9,7 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
@@ -57,22 +56,19 @@ def export(
     if slug is not None:
         check_slug(slug)
     directory = check_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
-    set_manners(output)
+    silence_libraries(output)
     raw = read_graph(graph)
     from circuit_tracer_cli.export import exporter
 
-    with judged_by_files():
-        written = exporter(format_)(
-            raw,
-            slug=slug or invent_slug(raw.input_string),
-            directory=directory,
-            scan=scan,
-            node_threshold=node_threshold,
-            edge_threshold=edge_threshold,
-            features_dir=Path(features_dir)
-            if features_dir is not None
-            else examples_folder(scan or raw.scan),
-        )
+    written = exporter(format_)(
+        raw,
+        slug=slug or invent_slug(raw.input_string),
+        directory=directory,
+        scan=scan,
+        node_threshold=node_threshold,
+        edge_threshold=edge_threshold,
+        features_dir=Path(features_dir) if features_dir is not None else examples_folder(scan or raw.scan),
+    )
     for path in written:
         if is_aside(path):
             output.warn(aside_note(path))

@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circuit_tracer_cli.cli import attribute_options as own
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.errors import OutOfMemory, OutputError
 from circuit_tracer_cli.files.capacity import free_memory, size_in_words
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.features.build import BuildSummary
     from circuit_tracer_cli.features.settings import BuildSettings
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.prepare import Prepared
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.request import TraceRequest
     from circuit_tracer_cli.types import Progress
 
 group = typer.Typer(rich_markup_mode=None, help="Feature examples for the viewer.")
@@ -101,10 +102,11 @@ DirectoryArg = Annotated[str, typer.Argument(metavar="DIR", help="Folder of feat
 
 
 def build(
+    ctx: typer.Context,
     text: TextOpt,
     output_dir: OutputDirOpt,
-    transcoder_set: own.TranscoderSetOpt = "demo",
-    model: own.ModelOpt = None,
+    transcoder_set: ask.TranscoderSetOpt = "demo",
+    model: ask.ModelOpt = None,
     split: SplitOpt = "auto",
     text_field: TextFieldOpt = "text",
     max_documents: MaxDocumentsOpt = None,
@@ -115,16 +117,16 @@ def build(
     layers: LayersOpt = None,
     sequence_length: SequenceLengthOpt = 512,
     seed: SeedOpt = 0,
-    dtype: own.DTypeOpt = "float32",
-    device: own.DeviceOpt = "auto",
-    device_map: own.DeviceMapOpt = None,
-    lazy_encoder: own.LazyEncoderOpt = None,
-    lazy_decoder: own.LazyDecoderOpt = None,
-    backend: own.BackendOpt = "auto",
-    offline: own.OfflineOpt = False,
+    dtype: ask.DTypeOpt = "float32",
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    lazy_encoder: ask.LazyEncoderOpt = None,
+    lazy_decoder: ask.LazyDecoderOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
     resume: ResumeOpt = True,
-    verbose: own.VerboseOpt = False,
-    no_progress: own.NoProgressOpt = False,
+    verbose: opt.VerboseOpt = False,
+    no_progress: opt.NoProgressOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
@@ -134,26 +136,20 @@ def build(
     says otherwise). An interrupted build goes on when the same command is run again.
     """
     output = Output(quiet=quiet)
-    own.check_places(device, device_map)
-    set_manners(output, verbose=verbose, offline=offline)
+    silence_libraries(output, verbose=verbose, offline=offline)
+    request = request_from(ctx.params, max_n_logits=1)
     from circuit_tracer_cli.features.documents import TextSource
     from circuit_tracer_cli.features.settings import BuildSettings
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.pipeline import load_model
 
     settings = BuildSettings(
         context=context, examples=examples, quantiles=quantiles, logits=logits, layers=_bounds(layers),
         sequence_length=sequence_length, seed=seed,
     )  # fmt: skip
-    request = TraceRequest(
-        prompt="a", transcoder_set=transcoder_set, model=model, dtype=own.long_dtype(dtype), device=device,
-        device_map=device_map, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder, backend=backend,
-        offline=offline, max_n_logits=1,
-    )  # fmt: skip
-    with judged_by_files():
-        _check(request, settings, Path(output_dir), output)
-    documents = _first_read(TextSource(text, split, text_field).documents())
-    with judged_by_files(), progress_on(output, bars=not no_progress) as progress:
-        loaded = _load(request, progress)
+    with progress_on(output, bars=not no_progress) as progress:
+        prepared = _prepared(request, settings, Path(output_dir), output, progress)
+        documents = _first_read(TextSource(text, split, text_field).documents())
+        loaded = load_model(prepared, progress)
         summary = _build(
             loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress
         )
@@ -167,41 +163,32 @@ def _bounds(layers: str | None) -> tuple[int, int] | None:
     return int(first), int(end)
 
 
-def _check(request: TraceRequest, settings: BuildSettings, folder: Path, output: Output) -> None:
-    """What can be judged before weights are read: the set, the model's configuration, the layers, room in memory."""
-    from contextlib import suppress
-
-    from circuit_tracer_cli.errors import BadPrompt
+def _prepared(
+    request: TraceRequest, settings: BuildSettings, folder: Path, output: Output, progress: Progress
+) -> Prepared:
+    """The request, judged before weights are read: the set, the model's configuration, the layers, room in memory."""
     from circuit_tracer_cli.features.build import memory_needed
-    from circuit_tracer_cli.pipeline import check
-    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+    from circuit_tracer_cli.prepare import prepare
 
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", "name a folder with --output-dir")
-    with suppress(BadPrompt):  # there is no prompt yet, and some models refuse the one that stands in for it
-        check(request)
-    shape = inspect_transcoders(request.transcoder_set).shape
-    needed, free = memory_needed(settings, shape.n_layers, shape.d_transcoder), free_memory()
+    prepared = prepare(request, progress=progress, n_tokens=2)
+    n_layers, d_transcoder = prepared.setup.shape.n_layers, prepared.setup.sizes.d_transcoder
+    needed, free = memory_needed(settings, n_layers, d_transcoder), free_memory()
     if needed > free:
-        fewer = max(1, len(settings.layer_range(shape.n_layers)) * free // (2 * needed))
+        fewer = max(1, len(settings.layer_range(n_layers)) * free // (2 * needed))
         raise OutOfMemory(
             f"the examples of these layers take {size_in_words(needed)} while they are collected, {size_in_words(free)} are free",
             f"build a few layers at a time, such as --layers 0:{fewer}, or lower --examples, --quantiles, --context",
         )
     output.note(f"collecting takes {size_in_words(needed)} of memory besides model and transcoders")
+    return prepared
 
 
 def _first_read(documents: Iterable[str]) -> Iterable[str]:
     """The same documents, the first one read now, so that a wrong path is found before a model is loaded."""
     rest = iter(documents)
     return chain([next(rest)], rest)
-
-
-def _load(request: TraceRequest, progress: Progress) -> ReplacementModel:
-    from circuit_tracer_cli.pipeline import load_model, offline_mode
-
-    with offline_mode(request.offline):
-        return load_model(request, progress)
 
 
 def _build(

@@ -7,54 +7,134 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from circuit_tracer_cli.cli import attribute_options as shared
-from circuit_tracer_cli.cli import intervene_options as own
+import typer
+
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli import request_options as ask
 from circuit_tracer_cli.cli.destinations import STREAM
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, quoted, visible
 from circuit_tracer_cli.cli.progress import progress_on
-from circuit_tracer_cli.errors import BadIntervention, MissingFile, UsageError
+from circuit_tracer_cli.cli.request_options import request_from
+from circuit_tracer_cli.errors import (
+    BadIntervention,
+    MissingFile,
+    UnsuitableIntervention,
+    UnsuitablePrompt,
+    UsageError,
+)
+from circuit_tracer_cli.files.inputs import LARGEST_TEXT, read_limited
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.experiment import Experiment
     from circuit_tracer_cli.interventions.generate import Sampling
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import Intervention
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.prepare import Prepared
+    from circuit_tracer_cli.types import Progress
+EDITS, PINS, SHOWN = "Edits", "What stays as it was", "What is shown"
+
+EditOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edit",
+        "-e",
+        metavar="EDIT",
+        help="LAYER/FEATURE@POS=VALUE. POS: 3, -1, 2:5 or 6: (goes on). VALUE: 4.5, x2 or off. Repeatable.",
+        rich_help_panel=EDITS,
+    ),
+]
+PlanOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE", help="Edits and settings saved before; - reads stdin.", rich_help_panel=EDITS
+    ),
+]
+SavePlanOpt = Annotated[
+    str | None, typer.Option(metavar="FILE", help="Save edits and settings as JSON.", rich_help_panel=EDITS)
+]
+GraphOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A graph file of the viewer, with named supernodes; - reads stdin.",
+        rich_help_panel=EDITS,
+    ),
+]
+SupernodeOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Edit the features of this supernode. Repeatable.", rich_help_panel=EDITS
+    ),
+]
+FactorOpt = Annotated[
+    str,
+    typer.Option(metavar="FACTOR", help="What supernodes are multiplied by, or off.", rich_help_panel=EDITS),
+]
+FreezeOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--freeze-attention/--no-freeze-attention",
+        show_default="freeze-attention",
+        help="Keep the attention patterns of the unedited run.",
+        rich_help_panel=PINS,
+    ),
+]
+ConstrainedOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIRST:END",
+        help="Keep these layers' outputs but for the edits; : is all layers.",
+        rich_help_panel=PINS,
+    ),
+]
+GenerateOpt = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Also continue the prompt by N tokens.", rich_help_panel=SHOWN)
+]
+TemperatureOpt = Annotated[
+    float,
+    typer.Option(min=0, metavar="T", help="Draw tokens; 0 takes the likeliest.", rich_help_panel=SHOWN),
+]
+SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of the draws.", rich_help_panel=SHOWN)]
+TopKOpt = Annotated[
+    int, typer.Option(min=1, metavar="N", help="List so many of the likeliest tokens.", rich_help_panel=SHOWN)
+]
+
 EMBEDDED = ("demo-clt", "demo-plt")
 """What graphs of the embedded transcoders call these, and `-t` too."""
+LARGEST_GRAPH_FILE = 2 << 30
+"""Bytes of a graph file of the viewer."""
 MOST_FEATURES = 20
 """Edited features that are listed; `--json` has them all."""
 
 
 def intervene(
-    prompt: own.PromptOpt = None,
-    transcoder_set: own.TranscoderSetOpt = None,
-    model: shared.ModelOpt = None,
-    chat: shared.ChatOpt = False,
-    system: shared.SystemOpt = None,
-    prefill: shared.PrefillOpt = None,
-    edit: own.EditOpt = None,
-    plan: own.PlanOpt = None,
-    save_plan: own.SavePlanOpt = None,
-    graph: own.GraphOpt = None,
-    supernode: own.SupernodeOpt = None,
-    factor: own.FactorOpt = "off",
-    freeze_attention: own.FreezeOpt = None,
-    constrained_layers: own.ConstrainedOpt = None,
-    generate: own.GenerateOpt = 0,
-    temperature: own.TemperatureOpt = 0.0,
-    seed: own.SeedOpt = 0,
-    top_k: own.TopKOpt = 5,
-    dtype: shared.DTypeOpt = "float32",
-    device: shared.DeviceOpt = "auto",
-    device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "auto",
-    offline: shared.OfflineOpt = False,
+    ctx: typer.Context,
+    prompt: ask.OptionalPromptOpt = None,
+    transcoder_set: ask.OptionalSetOpt = None,
+    model: ask.ModelOpt = None,
+    chat: ask.ChatOpt = False,
+    system: ask.SystemOpt = None,
+    prefill: ask.PrefillOpt = None,
+    edit: EditOpt = None,
+    plan: PlanOpt = None,
+    save_plan: SavePlanOpt = None,
+    graph: GraphOpt = None,
+    supernode: SupernodeOpt = None,
+    factor: FactorOpt = "off",
+    freeze_attention: FreezeOpt = None,
+    constrained_layers: ConstrainedOpt = None,
+    generate: GenerateOpt = 0,
+    temperature: TemperatureOpt = 0.0,
+    seed: SeedOpt = 0,
+    top_k: TopKOpt = 5,
+    dtype: ask.DTypeOpt = "float32",
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
@@ -64,41 +144,51 @@ def intervene(
     """
     output = Output(quiet=quiet)
     _check_combination(prompt, edit, plan, graph, supernode)
-    _check_chat(prompt, chat=chat, parts=(system, prefill))
+    if chat and prompt is None:
+        raise UsageError(
+            "--chat needs --prompt: the prompt of a plan or graph is in its template already",
+            "leave --chat out",
+        )
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
-    shared.check_places(device, device_map)
-    set_manners(output, offline=offline)
+    silence_libraries(output, offline=offline)
+    typed = request_from(ctx.params)
     from circuit_tracer_cli.interventions.spec import parse_intervention
     from circuit_tracer_cli.interventions.supernodes import parse_factor
-    from circuit_tracer_cli.pipeline import TraceRequest, check, offline_mode, with_whole_prompt
+    from circuit_tracer_cli.prepare import prepare
 
     edits = tuple(parse_intervention(text) for text in edit or ())
     parse_factor(factor)
-    with judged_by_files(), offline_mode(offline):
-        wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
-        wanted = _overridden(wanted, prompt, transcoder_set, model, freeze_attention, layers)
-        wanted = _complete(wanted, scan)
-        request = TraceRequest(
-            prompt=wanted.prompt or "", transcoder_set=wanted.transcoder_set or "demo", model=wanted.model,
-            dtype=shared.long_dtype(dtype), device=device, device_map=device_map, backend=backend, offline=offline,
-            chat=chat, system=system, prefill=prefill,
-        )  # fmt: skip
-        check(request)
-        request = with_whole_prompt(request)
-        wanted = replace(wanted, prompt=request.prompt)
-        _check_edits(request, wanted, scan, generates=generate > 0)
-        experiment = _run(request, wanted, output, top_k, _sampling(generate, temperature, seed))
+    wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
+    wanted = _overridden(wanted, typed.prompt, transcoder_set, model, freeze_attention, layers)
+    wanted = _complete(wanted, scan)
+    request = replace(
+        typed,
+        prompt=wanted.prompt,
+        transcoder_set=wanted.transcoder_set or "demo",
+        model=wanted.model,
+    )
+    with progress_on(output, bars=True) as progress:
+        prepared = prepare(request, progress=progress)
+        wanted = replace(wanted, prompt=prepared.text)
+        _check_edits(prepared, wanted, scan, generates=generate > 0)
+        sampling = _sampling(generate, temperature, seed)
+        experiment = _run(prepared, wanted, progress, top_k, sampling)
     if save_plan is not None:
         _save(wanted, save_plan)
-    _tell(wanted, experiment, output, as_json=json_)
+    if json_:
+        output.data(
+            {"prompt": wanted.prompt, "edits": [str(one) for one in wanted.edits], **experiment.to_dict()}
+        )
+    else:
+        _print(experiment, output)
 
 
 def _complete(plan: Plan, scan: str | None) -> Plan:
     """The plan with the embedded set that a graph was made with. Raises for one without a prompt or without edits."""
     if not plan.prompt:
-        raise _no_prompt()
+        raise UnsuitablePrompt("the plan or graph has no prompt", 'add --prompt "The capital of Texas is"')
     if not plan.edits:
-        raise BadIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
+        raise UnsuitableIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
     return replace(plan, transcoder_set=scan) if plan.transcoder_set is None and scan in EMBEDDED else plan
 
 
@@ -107,14 +197,6 @@ def _sampling(n_tokens: int, temperature: float, seed: int) -> Sampling | None:
     from circuit_tracer_cli.interventions.generate import Sampling
 
     return Sampling(max_new_tokens=n_tokens, temperature=temperature, seed=seed) if n_tokens else None
-
-
-def _tell(plan: Plan, experiment: Experiment, output: Output, *, as_json: bool) -> None:
-    if as_json:
-        edits = [str(one) for one in plan.edits]
-        output.data({"prompt": plan.prompt, "edits": edits, **experiment.to_dict()})
-    else:
-        _print(experiment, output)
 
 
 def _check_combination(
@@ -137,17 +219,6 @@ def _check_combination(
         raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
     if plan is None and graph is None and not (prompt or "").strip():
         raise _no_prompt()
-
-
-def _check_chat(prompt: str | None, *, chat: bool, parts: tuple[str | None, str | None]) -> None:
-    """Raise UsageError where a conversation isn't one: parts without --chat, or a prompt that is in its template already."""
-    if not chat and any(part is not None for part in parts):
-        raise UsageError("--system and --prefill are parts of a conversation", "add --chat")
-    if chat and prompt is None:
-        raise UsageError(
-            "--chat needs --prompt: the prompt of a plan or graph is in its template already",
-            "leave --chat out",
-        )
 
 
 def _no_prompt() -> UsageError:
@@ -203,11 +274,15 @@ def _gathered(
 
 
 def _content(path: str, what: str) -> bytes:
+    limit = {"plan": LARGEST_TEXT, "graph file": LARGEST_GRAPH_FILE}[what]
     if path == STREAM:
-        return sys.stdin.buffer.read()
+        return read_limited(sys.stdin.buffer, f"the {what} on stdin", limit)
     try:
-        return Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            return read_limited(file, f"{what} {path}", limit)
     except OSError as error:
+        if isinstance(error, MissingFile):
+            raise
         made_by = {"plan": "`intervene --save-plan FILE`", "graph file": "`export GRAPH --slug NAME`"}[what]
         raise MissingFile(
             f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}",
@@ -225,15 +300,14 @@ def _overridden(
 ) -> Plan:
     """The plan with what the command line says instead. Features of another set mean something else, so sets must agree."""
     if transcoder_set is not None and plan.transcoder_set not in (None, transcoder_set):
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"the plan edits features of {plan.transcoder_set}, but --transcoder-set says {transcoder_set}",
             hint="leave --transcoder-set out",
         )
-    given = sys.stdin.read().removesuffix("\n") if prompt == STREAM else prompt
     ends = plan.constrained_layers
     return replace(
         plan,
-        prompt=plan.prompt if given is None else given,
+        prompt=plan.prompt if prompt is None else prompt,
         transcoder_set=transcoder_set or plan.transcoder_set,
         model=model or plan.model,
         freeze_attention=plan.freeze_attention if freeze_attention is None else freeze_attention,
@@ -241,56 +315,47 @@ def _overridden(
     )
 
 
-def _check_edits(request: TraceRequest, plan: Plan, scan: str | None, *, generates: bool) -> None:
+def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates: bool) -> None:
     """Raise BadIntervention for an edit that doesn't fit set or prompt, before any weight is read.
 
     `scan` names the transcoders of the graph that features were taken from; of others they mean something else.
     """
-    from circuit_tracer_cli.backends.model_config import model_shape, read_config
-    from circuit_tracer_cli.backends.tokenizers import load_tokenizer
     from circuit_tracer_cli.interventions.cells import resolve
-    from circuit_tracer_cli.pipeline import model_folder
-    from circuit_tracer_cli.tokens import ensure_tokenized
-    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
-    described = inspect_transcoders(request.transcoder_set)
+    described, tokens = prepared.setup.described, prepared.tokens
+    assert described is not None
+    assert tokens is not None
     known = described.config.scan
     if scan is not None and isinstance(known, str) and known != scan:
-        raise BadIntervention(
-            f"the graph names features of {scan}, and {request.transcoder_set} is {known}",
+        raise UnsuitableIntervention(
+            f"the graph names features of {scan}, and {prepared.request.transcoder_set} is {known}",
             "name the graph's own with --transcoder-set",
         )
-    folder = model_folder(request.model or described.config.model_name)
-    if folder is not None:
-        d_vocab = model_shape(read_config(folder)).d_vocab
-        tokens = ensure_tokenized(
-            request.prompt, load_tokenizer(str(folder)), model_name=str(folder), d_vocab=d_vocab
+    if not resolve(plan.edits, len(tokens), described.shape) and not generates:
+        raise UnsuitableIntervention(
+            f"every edit begins after the prompt's {len(tokens)} tokens, and nothing is generated",
+            "add --generate 10",
         )
-        if not resolve(plan.edits, len(tokens), described.shape) and not generates:
-            raise BadIntervention(
-                f"every edit begins after the prompt's {len(tokens)} tokens, and nothing is generated",
-                "add --generate 10",
-            )
 
 
 def _run(
-    request: TraceRequest, plan: Plan, output: Output, top_k: int, sampling: Sampling | None
+    prepared: Prepared, plan: Plan, progress: Progress, top_k: int, sampling: Sampling | None
 ) -> Experiment:
     """Load the model and run it without and with the edits."""
     from circuit_tracer_cli.interventions.experiment import run_experiment
     from circuit_tracer_cli.interventions.generate import stop_tokens
     from circuit_tracer_cli.pipeline import load_model
 
-    with progress_on(output, bars=True) as progress:
-        model = load_model(request, progress)
-        tokens = model.tokenize(request.prompt)
-        for note in tokens.notes:
-            progress.note(note)
-        if sampling is not None:
-            sampling = replace(sampling, stop_at=stop_tokens(model.tokenizer))
-        return run_experiment(
-            model.interventions, tokens, plan, top_k=top_k, sampling=sampling, progress=progress
-        )
+    assert prepared.tokens is not None
+    model = load_model(prepared, progress)
+    tokens = model.tokenize(prepared.tokens)
+    for note in tokens.notes:
+        progress.note(note)
+    if sampling is not None:
+        sampling = replace(sampling, stop_at=stop_tokens(model.tokenizer))
+    return run_experiment(
+        model.interventions, tokens, plan, top_k=top_k, sampling=sampling, progress=progress
+    )
 
 
 def _save(plan: Plan, path: str) -> None:

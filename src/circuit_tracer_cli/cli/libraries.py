@@ -17,7 +17,7 @@ _SILENT = {
 }
 
 
-def set_manners(output: Output, *, verbose: bool = False, offline: bool = False) -> None:
+def silence_libraries(output: Output, *, verbose: bool = False, offline: bool = False) -> None:
     """Before torch or transformers is imported: silence them, or with `verbose` let them speak; `offline` forbids downloads."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"

@@ -9,7 +9,7 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import check_directory
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number
 from circuit_tracer_cli.errors import UsageError
 from circuit_tracer_cli.export.slugs import check_slug
@@ -66,7 +66,7 @@ def merge(
         raise UsageError(f"{output_path} doesn't end in .json", "name it like -o union.json")
     check_slug(target.stem)
     check_directory(str(target.parent))
-    set_manners(output)
+    silence_libraries(output)
     from circuit_tracer_cli.export.graph_json import write_graph_json
     from circuit_tracer_cli.files.atomic import atomic_writer
     from circuit_tracer_cli.many.facts import graph_files

@@ -101,3 +101,5 @@ RootPathOpt = Annotated[
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+VerboseOpt = Annotated[bool, typer.Option("--verbose", help="Also the messages of the libraries underneath.")]
+NoProgressOpt = Annotated[bool, typer.Option("--no-progress", help="Notes, but no progress.")]

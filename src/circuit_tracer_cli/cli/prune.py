@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, headline
 
@@ -24,12 +23,11 @@ def prune(
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     check_graph_destination(output_path)
-    set_manners(output)
+    silence_libraries(output)
     raw = read_graph(graph)
     from circuit_tracer_cli.graph.prune import pruned_graph
 
-    with judged_by_files():
-        pruned = pruned_graph(raw, node_threshold, edge_threshold)
+    pruned = pruned_graph(raw, node_threshold, edge_threshold)
     if output_path is not None:
         write_graph(pruned, output_path)
     summary = GraphSummary(pruned, n_nodes=0, n_paths=0)

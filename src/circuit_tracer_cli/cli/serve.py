@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
+from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.cli.viewing import Viewer
 from circuit_tracer_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.request import TraceRequest
     from circuit_tracer_cli.server.model import ModelRunner
 
 DirectoryArg = Annotated[
@@ -54,6 +54,7 @@ SameDirectoryOpt = Annotated[
 
 
 def serve(
+    ctx: typer.Context,
     directory: DirectoryArg = None,
     graph_file_dir: SameDirectoryOpt = None,
     features_dir: opt.FeaturesDirOpt = None,
@@ -63,11 +64,11 @@ def serve(
     root_path: opt.RootPathOpt = "",
     transcoder_set: ServedSetOpt = None,
     model: ServedModelOpt = None,
-    dtype: shared.DTypeOpt = "float32",
-    device: shared.DeviceOpt = "auto",
-    device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "auto",
-    offline: shared.OfflineOpt = False,
+    dtype: ask.DTypeOpt = "float32",
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Open the viewer on a folder of graph files, until Ctrl-C. Graphs added later appear by themselves.
@@ -80,16 +81,8 @@ def serve(
     output = Output(quiet=quiet)
     runner = None
     if transcoder_set is not None:
-        from circuit_tracer_cli.pipeline import TraceRequest
-
-        set_manners(output, offline=offline)
-        shared.check_places(device, device_map)
-        runner = _runner(
-            TraceRequest(
-                prompt="", transcoder_set=transcoder_set, model=model, dtype=shared.long_dtype(dtype), device=device,
-                device_map=device_map, backend=backend, offline=offline,
-            )
-        )  # fmt: skip
+        silence_libraries(output, offline=offline)
+        runner = _runner(request_from(ctx.params))
     elif model is not None:
         raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
     viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path)
@@ -100,15 +93,7 @@ def serve(
 
 def _runner(request: TraceRequest) -> ModelRunner:
     """What loads the model in the background. Raises for a set or a model that isn't there, before the page is up."""
-    from circuit_tracer_cli.backends import backend_class
-    from circuit_tracer_cli.backends.devices import pick_device
-    from circuit_tracer_cli.pipeline import layer_devices, model_folder, offline_mode
+    from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.server.model import ModelRunner
-    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
 
-    pick_device(request.device)
-    backend_class(request.backend).require()
-    with judged_by_files(), offline_mode(request.offline):
-        model_folder(request.model or inspect_transcoders(request.transcoder_set).config.model_name)
-        layer_devices(request)
-    return ModelRunner(request)
+    return ModelRunner(request, prepared=prepare(request))

@@ -9,7 +9,7 @@ import typer
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.destinations import STREAM, read_graph
 from circuit_tracer_cli.cli.examples import labels_of
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, print_summary
 
@@ -33,7 +33,7 @@ def show(
     Features are written layer/feature@position; an arrow → raises what it points at, ⊣ lowers it.
     """
     output = Output(quiet=quiet)
-    set_manners(output)
+    silence_libraries(output)
     loaded = read_graph(graph)
     summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir))
     if json_:

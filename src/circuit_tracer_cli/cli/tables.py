@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, visible
 
 FolderArg = Annotated[str, typer.Argument(metavar="DIR", help="A batch's folder, or any folder with graphs.")]
@@ -33,7 +33,7 @@ def table(
     DuckDB, polars, pandas and R read them. Run it again after more graphs have come: only new ones are added.
     """
     output = Output(quiet=quiet)
-    set_manners(output)
+    silence_libraries(output)
     from circuit_tracer_cli.many.prompts import listed_prompts
     from circuit_tracer_cli.many.tables import write_tables
 
@@ -61,7 +61,7 @@ def query(
     Tables that are missing or older than their graphs are written first. Prints a table, JSON or CSV.
     """
     output = Output(quiet=quiet)
-    set_manners(output)
+    silence_libraries(output)
     from circuit_tracer_cli.many import tables
 
     names, rows = tables.query(folder, sql)

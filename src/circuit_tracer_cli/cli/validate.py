@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from circuit_tracer_cli.cli import attribute_options as shared
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli import request_options as ask
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
-from circuit_tracer_cli.cli.errors import judged_by_files
-from circuit_tracer_cli.cli.intervene_options import TranscoderSetOpt
-from circuit_tracer_cli.cli.libraries import set_manners
+from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number
 from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.cli.summary import VERDICTS
-from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.errors import UnsuitableValue, UsageError
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
-    from circuit_tracer_cli.pipeline import TraceRequest
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.request import TraceRequest
     from circuit_tracer_cli.validation.checks import Check
     from circuit_tracer_cli.validation.report import Effort, Validation
 
@@ -46,23 +45,24 @@ DTypeOpt = Annotated[
     typer.Option(
         show_default="the graph's",
         help="Number type of model and transcoders.",
-        rich_help_panel=shared.MACHINE,
+        rich_help_panel=ask.MACHINE,
     ),
 ]
 
 
 def validate(
+    ctx: typer.Context,
     graph: opt.GraphArg = STREAM,
-    transcoder_set: TranscoderSetOpt = None,
-    model: shared.ModelOpt = None,
+    transcoder_set: ask.OptionalSetOpt = None,
+    model: ask.ModelOpt = None,
     samples: SamplesOpt = 24,
     perturbations: PerturbationsOpt = 4,
     seed: SeedOpt = 0,
     dtype: DTypeOpt = None,
-    device: shared.DeviceOpt = "auto",
-    device_map: shared.DeviceMapOpt = None,
-    backend: shared.BackendOpt = "auto",
-    offline: shared.OfflineOpt = False,
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     save: SaveOpt = None,
     json_: opt.JsonOpt = False,
@@ -76,21 +76,18 @@ def validate(
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     check_graph_destination(output_path)
     _check_suffix(save)
-    shared.check_places(device, device_map)
-    set_manners(output, offline=offline)
+    silence_libraries(output, offline=offline)
+    typed = request_from(ctx.params, max_n_logits=1)
     loaded = read_graph(graph)
     from circuit_tracer_cli.export.report import check_report_file
 
     if save is not None:
         check_report_file(Path(save), loaded)
-    from circuit_tracer_cli.pipeline import offline_mode
     from circuit_tracer_cli.validation.report import Effort
 
     effort = Effort(samples=samples, perturbations=perturbations, seed=seed)
-    with judged_by_files(), offline_mode(offline):
-        request = _request(loaded, transcoder_set, model, dtype, offline=offline)
-        request = replace(request, device=device, device_map=device_map, backend=backend)
-        report = _measure(loaded, request, effort, output)
+    request = _request(typed, loaded, transcoder_set, model, dtype)
+    report = _measure(loaded, request, effort, output)
     _write(loaded, report, output_path, save, output)
     if json_:
         from circuit_tracer_cli.validation.checks import checks
@@ -128,29 +125,23 @@ def _write(
 
 
 def _request(
-    graph: Graph,
-    transcoder_set: str | None,
-    model: str | None,
-    dtype: str | None,
-    *,
-    offline: bool,
+    typed: TraceRequest, graph: Graph, transcoder_set: str | None, model: str | None, dtype: str | None
 ) -> TraceRequest:
-    """What to load. Raises UsageError if neither the graph nor the command line says it."""
-    from circuit_tracer_cli.pipeline import DTYPES, TraceRequest
+    """What to load. Raises UnsuitableValue if neither the graph nor the command line says it."""
+    from circuit_tracer_cli.request import DTYPES
 
     named_set, named_model = origin(graph)
     chosen = transcoder_set or named_set
     if chosen is None:
-        raise UsageError(
+        raise UnsuitableValue(
             "the graph doesn't say which transcoders it was made with", "name them with --transcoder-set"
         )
     known = graph.cfg.dtype if graph.cfg.dtype in DTYPES else "float32"
-    return TraceRequest(
-        prompt=graph.input_string or " ",
+    return replace(
+        typed,
         transcoder_set=chosen,
         model=model or (None if transcoder_set else named_model),
-        dtype=shared.long_dtype(dtype or str(known)),
-        offline=offline,
+        dtype=dtype or str(known),
     )
 
 
@@ -185,13 +176,17 @@ def _option(words: list[str], short: str, long: str) -> str | None:
 
 def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output) -> Validation:
     from circuit_tracer_cli.pipeline import load_model
+    from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.validation.report import validate_graph
 
     with progress_on(output, bars=True) as progress:
-        model = load_model(request, progress)
+        n_tokens = len(graph.input_tokens)
+        prepared = prepare(request, progress=progress, n_tokens=n_tokens)
+        model = load_model(prepared, progress)
 
         def exact() -> ReplacementModel:
-            return load_model(replace(request, dtype="float32"), progress)
+            in_float32 = replace(request, dtype="float32")
+            return load_model(prepare(in_float32, prepared.setup, n_tokens=n_tokens), progress)
 
         return validate_graph(graph, model, effort, float32_model=exact, progress=progress)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import circuit_tracer_cli
 from circuit_tracer_cli.demo import model_label
-from circuit_tracer_cli.errors import InvalidValue, OutputError
+from circuit_tracer_cli.errors import OutputError, UnsuitableValue
 from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_annotations
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
@@ -165,14 +165,14 @@ def make_folder(directory: Path) -> Path:
 def scan_names(scan: str | list[str] | None) -> tuple[str, list[str]]:
     """The scan as one string and the per-layer ids it stands for: a list gets a name made from its content, the same each time.
 
-    Raises InvalidValue where there is none.
+    Raises UnsuitableValue where there is none.
     """
     if isinstance(scan, list) and scan:
         digest = hashlib.sha256(json.dumps(scan).encode("ascii")).hexdigest()
         return f"custom-{digest[:16]}", list(scan)
     if isinstance(scan, str) and scan:
         return scan, []
-    raise InvalidValue("the graph doesn't say which transcoders it was made with", "name them with --scan")
+    raise UnsuitableValue("the graph doesn't say which transcoders it was made with", "name them with --scan")
 
 
 def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_list: list[str]) -> Metadata:

@@ -71,7 +71,7 @@ class TextSource:
         try:
             with _opened(path) as stream:
                 if split == "files":
-                    yield stream.read()
+                    yield stream.read().removesuffix("\n")
                 elif split == "jsonl":
                     yield from self._json_lines(stream, path)
                 elif split == "paragraphs":
@@ -113,17 +113,17 @@ class TextSource:
 
 
 def _opened(path: Path | None) -> IO[str]:
-    """The text of a file or of stdin; line ends stay as they are, and closing leaves stdin open."""
+    """The text of a file or of stdin; without a byte order mark, CR LF as LF; closing leaves stdin open."""
     if path is None:
         raw = getattr(sys.stdin, "buffer", None)
         return (
             io.StringIO(sys.stdin.read())
             if raw is None
-            else open(raw.fileno(), encoding="utf-8", closefd=False)
+            else open(raw.fileno(), encoding="utf-8-sig", closefd=False)
         )
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _paragraphs(stream: IO[str]) -> Iterator[str]:

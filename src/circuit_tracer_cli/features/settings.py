@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue
 
 PER_QUANTILE = 4
 
@@ -65,7 +65,7 @@ class BuildSettings:
         """The layers to build. Raises InvalidValue if the set doesn't have them."""
         first, end = self.layers or (0, n_layers)
         if not 0 <= first < end <= n_layers:
-            raise InvalidValue(
+            raise UnsuitableValue(
                 f"layers {first}:{end} don't exist in a set of {n_layers}", hint=f"--layers 0:{n_layers}"
             )
         return range(first, end)

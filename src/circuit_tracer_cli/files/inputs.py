@@ -64,6 +64,15 @@ def read_limited(stream: BinaryIO, source: str, limit: int = LARGEST_TEXT) -> by
     return b"".join(parts)
 
 
+def plain_text(content: bytes) -> str:
+    """Text as its writer meant it: UTF-8 without a byte order mark, CR LF as LF, and without one line end at the end.
+
+    What isn't UTF-8 comes back as surrogates, for the caller to refuse by name.
+    """
+    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return text.replace("\r\n", "\n").removesuffix("\n")
+
+
 def unreadable(path: str | os.PathLike[str], error: OSError) -> MissingFile:
     """The one-line error for a file that can't be read."""
     name = os.fspath(path)

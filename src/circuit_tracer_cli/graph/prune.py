@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.errors import UnsuitableValue
 from circuit_tracer_cli.files.scratch import scratch_array
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.edges import Array, Edges, require_memory
@@ -69,7 +69,7 @@ def prune_graph(
 
     Raises:
         InvalidValue: A threshold outside 0..1.
-        UsageError: The graph was pruned with other thresholds.
+        UnsuitableValue: The graph was pruned with other thresholds.
     """
     check_threshold(node_threshold, "node_threshold")
     check_threshold(edge_threshold, "edge_threshold")
@@ -142,7 +142,7 @@ def pruned_graph(
 
 def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshold: float) -> None:
     if (done.node_threshold, done.edge_threshold) != (node_threshold, edge_threshold):
-        raise UsageError(
+        raise UnsuitableValue(
             f"the graph was already pruned with thresholds {done.node_threshold:g} and {done.edge_threshold:g}",
             "leave the thresholds out, or start from the raw graph",
         )

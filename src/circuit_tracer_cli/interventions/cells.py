@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.errors import UnsuitableIntervention
 from circuit_tracer_cli.interventions.spec import Intervention, Scaled
 
 
@@ -89,7 +89,7 @@ def conflicts(
 
 def _layer(edit: Intervention, n_layers: int) -> int:
     if not 0 <= edit.layer < n_layers:
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"edit {edit}: layer {edit.layer} doesn't exist, the model has layers 0 to {n_layers - 1}",
             hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )
@@ -107,13 +107,13 @@ def _cells(edit: Intervention, n_pos: int, d_transcoder: int) -> Cells:
     try:
         region = np.broadcast_shapes(rows.shape, features.shape)
     except ValueError:
-        raise BadIntervention(f"edit {edit}: there are not as many positions as features") from None
+        raise UnsuitableIntervention(f"edit {edit}: there are not as many positions as features") from None
     value = edit.value.factor if isinstance(edit.value, Scaled) else edit.value
     try:
         values = torch.as_tensor(value).cpu().to(torch.float64).expand(region)
     except RuntimeError:
         shape = tuple(torch.as_tensor(value).shape)
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"edit {edit}: a value of shape {shape} doesn't fit cells of shape {tuple(region)}"
         ) from None
     relative = torch.full((values.numel(),), isinstance(edit.value, Scaled))
@@ -126,7 +126,7 @@ def _positions(edit: Intervention, n_pos: int) -> int | range | Tensor:
     if isinstance(position, slice):
         found = range(*position.indices(n_pos))
         if not found and not edit.open_ended:
-            raise BadIntervention(
+            raise UnsuitableIntervention(
                 f"edit {edit}: no position of the {n_pos} tokens lies in the slice",
                 hint=f"positions are 0 to {n_pos - 1}, and the end of a slice isn't in it",
             )
@@ -134,7 +134,7 @@ def _positions(edit: Intervention, n_pos: int) -> int | range | Tensor:
     index = torch.as_tensor(position)
     outside = index[(index < -n_pos) | (index >= n_pos)]
     if outside.numel():
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"edit {edit}: position {int(outside.flatten()[0])} lies outside the {n_pos} tokens",
             hint=f"positions are 0 to {n_pos - 1}, or -1 to {-n_pos} from the end",
         )
@@ -146,7 +146,7 @@ def _features(edit: Intervention, d_transcoder: int) -> Tensor:
     index = torch.as_tensor(edit.feature)
     outside = index[(index < 0) | (index >= d_transcoder)]
     if outside.numel():
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"edit {edit}: feature {int(outside.flatten()[0])} doesn't exist, layers have features 0 to {d_transcoder - 1}",
             hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )

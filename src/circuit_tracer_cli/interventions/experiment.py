@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.errors import UnsuitableIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, conflicts, resolve
 from circuit_tracer_cli.interventions.compare import Comparison, compare
 from circuit_tracer_cli.interventions.generate import Sampling, generate_steps
@@ -86,7 +86,7 @@ def run_experiment(
     edits = list(plan.edits)
     clash = conflicts(edits, len(tokens), model.transcoders)
     if clash is not None:
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"the edits {clash[0]} and {clash[1]} give the same feature different values",
             hint="leave one of them out",
         )

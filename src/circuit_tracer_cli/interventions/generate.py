@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadPrompt, InvalidValue
+from circuit_tracer_cli.errors import InvalidValue, UnsuitablePrompt
 from circuit_tracer_cli.interventions.cells import at_generated, resolve
 from circuit_tracer_cli.interventions.passes import EditedPass, Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
@@ -118,7 +118,7 @@ def generate_steps(
     """
     n_prompt, n_ctx = len(tokens), model.backend.shape.n_ctx
     if n_prompt + sampling.max_new_tokens - 1 > n_ctx:
-        raise BadPrompt(
+        raise UnsuitablePrompt(
             f"{n_prompt} tokens and {sampling.max_new_tokens} new ones are more than the {n_ctx} that the model takes",
             hint=f"generate at most {n_ctx - n_prompt + 1}",
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.errors import BadIntervention, BadPlan
 from circuit_tracer_cli.interventions.spec import Intervention, as_interventions, parse_intervention
 
 FORMAT = "circuit-tracer-plan"
@@ -73,9 +73,16 @@ def _plain(value: Any) -> Any:
 
 
 def plan_from_json(content: str | bytes) -> Plan:
-    """The plan that a JSON text holds. Raises BadIntervention naming the part that can't be used."""
+    """The plan that a JSON text holds. Raises BadPlan naming the part that can't be used."""
     try:
-        values = json.loads(content)
+        return _plan(content)
+    except BadIntervention as error:
+        raise BadPlan(error.message, error.hint) from None
+
+
+def _plan(content: str | bytes) -> Plan:
+    try:
+        values = json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
     except (ValueError, RecursionError) as error:
         raise BadIntervention(
             f"the plan isn't valid JSON: {error}", hint="`intervene --save-plan FILE` writes one"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import Backend, FrozenPass, PartialRun
-from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.errors import BadIntervention, UnsuitableIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, resolve
 from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push, Recording, Site
 from circuit_tracer_cli.interventions.spec import Intervention, as_interventions
@@ -224,7 +224,7 @@ def _checked_layers(layers: Iterable[int] | None, n_layers: int) -> frozenset[in
         )
     outside = sorted(layer for layer in found if not 0 <= layer < n_layers)
     if outside:
-        raise BadIntervention(
+        raise UnsuitableIntervention(
             f"constrained_layers names layer {outside[0]}, but the model has layers 0 to {n_layers - 1}",
             hint=f"for example range(0, {n_layers}), or --constrained-layers : for all",
         )

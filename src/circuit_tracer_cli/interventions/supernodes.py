@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from circuit_tracer_cli.errors import BadIntervention
+from circuit_tracer_cli.errors import BadIntervention, UnsuitableIntervention
 from circuit_tracer_cli.interventions.spec import Intervention, Scaled, parse_value
 
 
@@ -29,12 +29,12 @@ def supernode_edits(
             if names
             else "group nodes in the viewer and save, or use --edit"
         )
-        raise BadIntervention(f"the graph has no supernode {name!r}", hint=hint)
+        raise UnsuitableIntervention(f"the graph has no supernode {name!r}", hint=hint)
     value = parse_factor(factor)
     edits = {node: feature_edit(node, value) for node in dict.fromkeys(found)}
     known = tuple(edit for edit in edits.values() if edit is not None)
     if not known:
-        raise BadIntervention(f"supernode {name!r} holds no feature, and only features can be edited")
+        raise UnsuitableIntervention(f"supernode {name!r} holds no feature, and only features can be edited")
     return known, tuple(node for node, edit in edits.items() if edit is None)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from circuit_tracer_cli.planning.memory import MemoryPlan, plan_memory
+from circuit_tracer_cli.planning.memory import MemoryPlan
+from circuit_tracer_cli.planning.plan import plan_memory
 from circuit_tracer_cli.planning.sizes import Budget, Choices, DeviceBudget, TraceSizes
 from circuit_tracer_cli.planning.work import Rates, plan_time
 

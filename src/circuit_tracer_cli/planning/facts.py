@@ -1,123 +1,119 @@
-"""Reads the sizes of a trace from configurations and file headers. Reads no weights."""
+"""The sizes of a trace, from what model, transcoder set and prompt say about themselves. Reads no weights."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from circuit_tracer_cli.errors import InvalidValue, UsageError
-from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, of_model, usual_l0
+from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, usual_l0
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.backends.base import ModelShape
+    from circuit_tracer_cli.transcoders.loading import InspectedTranscoders
 
 _HEADER_LIMIT = 100_000_000
-_L0_IN_NAME = re.compile(r"(?:average_)?l0_(\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupSizes:
+    """What a model and a transcoder set contribute to the sizes of every trace on them. Weights are counted in elements."""
+
+    shape: ModelShape
+    model_elements: int
+    closed_form: bool
+    kind: Literal["plt", "clt"]
+    d_transcoder: int
+    encoder_elements: int
+    decoder_elements: int
+    skip_layers: int
+    active_per_position: float | None = None  # None where neither name nor settings of the set say it
 
 
 def trace_sizes(
-    transcoder_set: str,
-    model_folder: str | Path | None,
+    setup: SetupSizes,
     *,
-    n_pos: int | None,
-    dtype: str = "float32",
-    max_feature_nodes: int = 7500,
+    dtype_bytes: int,
+    n_pos: int | None = None,
     n_targets: int = 10,
+    max_feature_nodes: int = 7500,
     active_per_position: float | None = None,
 ) -> TraceSizes:
     """The sizes of a trace.
 
     Args:
-        transcoder_set: Reference of the set.
-        model_folder: Local folder of the model, or a model of the hub whose configuration is fetched.
+        setup: Model and set.
+        dtype_bytes: Of an element of the loaded weights.
         n_pos: Tokens of the prompt; None for a usual number.
-        dtype: `float32`, `bfloat16` or `float16`.
-        max_feature_nodes: 0 for all.
         n_targets: Logits to explain.
-        active_per_position: Active features per position and layer; None for what the set's name says, else a usual value.
-
-    Raises:
-        CircuitTracerError: What inspecting the set or reading the configuration raises.
-        ModelMismatch: They don't belong together.
-        InvalidValue: The prompt is longer than the model takes.
+        max_feature_nodes: 0 for all.
+        active_per_position: Active features per position and layer; None for what the set says, else a usual value.
     """
-    from circuit_tracer_cli.backends.families import family_for
-    from circuit_tracer_cli.backends.model_config import check_agreement, model_shape
-    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
-
-    described = inspect_transcoders(transcoder_set)
-    config = model_config(model_folder)
-    shape, set_shape = model_shape(config), described.shape
-    check_agreement(shape, set_shape, str(model_folder))
-    set_shape = set_shape.covering(shape.n_layers)
-    if n_pos is not None and n_pos > shape.n_ctx:
-        raise InvalidValue(
-            f"a prompt has {n_pos} tokens, the model takes at most {shape.n_ctx}",
-            hint=f"--tokens {shape.n_ctx}",
-        )
-    width: int = 4 if dtype == "float32" else 2
-    stored = set_shape.stored_dtype.itemsize
-    kind: Literal["plt", "clt"] = set_shape.kind
+    shape = setup.shape
     return TraceSizes(
-        **of_model(shape),
-        kind=kind,
-        d_transcoder=set_shape.d_transcoder,
+        n_layers=shape.n_layers,
+        d_model=shape.d_model,
+        n_heads=shape.n_heads,
+        n_kv_heads=shape.n_kv_heads,
+        d_head=shape.d_head,
+        d_mlp=shape.d_mlp,
+        d_vocab=shape.d_vocab,
+        kind=setup.kind,
+        d_transcoder=setup.d_transcoder,
         n_pos=min(DEFAULT_TOKENS, shape.n_ctx) if n_pos is None else n_pos,
         n_targets=n_targets,
         max_feature_nodes=max_feature_nodes,
-        active_per_position=active_per_position
-        or _l0_of(transcoder_set, described.folder, set_shape.d_transcoder),
-        model_params=parameters(model_folder, config),
-        dtype_bytes=width,
-        encoder_bytes=sum(set_shape.encoder_bytes) * width // stored,
-        decoder_bytes=sum(set_shape.decoder_bytes) * width // stored,
-        skip_layers=len(set_shape.skip_layers),
-        closed_form=family_for(config).closed_form,
+        active_per_position=active_per_position or setup.active_per_position or usual_l0(setup.d_transcoder),
+        model_params=setup.model_elements,
+        dtype_bytes=dtype_bytes,
+        encoder_bytes=setup.encoder_elements * dtype_bytes,
+        decoder_bytes=setup.decoder_elements * dtype_bytes,
+        skip_layers=setup.skip_layers,
+        closed_form=setup.closed_form,
     )
 
 
-def _l0_of(reference: str, folder: Path, d_transcoder: int) -> float:
-    """The mean number of active features that a published set's own path names, else the usual one of a set of its width."""
-    names = [reference, *(path.name for path in sorted(folder.glob("*/*/*")) if path.is_dir())]
-    found = [float(match[1]) for name in names if (match := _L0_IN_NAME.search(name))]
-    return sum(found) / len(found) if found else usual_l0(d_transcoder)
+def sizes_of_files(
+    described: InspectedTranscoders, config: Mapping[str, Any], folder: Path | None
+) -> SetupSizes:
+    """The sizes of a model and a set that aren't loaded.
+
+    Args:
+        described: The set.
+        config: The model's configuration.
+        folder: The model's folder, if it has one.
+
+    Raises:
+        UnsupportedArchitecture: The model's family isn't known.
+    """
+    from circuit_tracer_cli.backends.families import family_for
+    from circuit_tracer_cli.backends.model_config import model_shape
+    from circuit_tracer_cli.transcoders.config import stated_l0
+
+    shape = model_shape(config)
+    of_set = described.shape.covering(shape.n_layers)
+    kind: Literal["plt", "clt"] = of_set.kind
+    return SetupSizes(
+        shape=shape,
+        model_elements=parameters(folder, config),
+        closed_form=family_for(config).closed_form,
+        kind=kind,
+        d_transcoder=of_set.d_transcoder,
+        encoder_elements=sum(of_set.encoder_bytes) // of_set.stored_dtype.itemsize,
+        decoder_elements=sum(of_set.decoder_bytes) // of_set.stored_dtype.itemsize,
+        skip_layers=len(of_set.skip_layers),
+        active_per_position=stated_l0(described.config),
+    )
 
 
-def model_config(model: str | Path | None) -> dict[str, Any]:
-    """The configuration of a folder, or of a model on the hub. Raises UsageError for none at all."""
-    from circuit_tracer_cli.backends.model_config import read_config
-
-    if model is None:
-        raise UsageError("the transcoder set names no model", hint="name one with --model")
-    if Path(model).is_dir():
-        return text_part(read_config(Path(model)))
-    from transformers import AutoConfig
-
-    from circuit_tracer_cli.errors import BadModel
-
-    try:
-        return text_part(AutoConfig.from_pretrained(str(model)).to_dict())
-    except (OSError, ValueError) as error:
-        raise BadModel(
-            f"the configuration of {model} can't be read: {str(error).splitlines()[0]}",
-            hint="check the name, or give a local folder with --model",
-        ) from None
-
-
-def text_part(config: dict[str, Any]) -> dict[str, Any]:
-    """The language model's part of a multimodal configuration."""
-    text = config.get("text_config")
-    return {**text, "architectures": config.get("architectures")} if isinstance(text, dict) else config
-
-
-def parameters(model: str | Path | None, config: dict[str, Any]) -> int:
+def parameters(folder: Path | None, config: Mapping[str, Any]) -> int:
     """Parameters of the model: counted in the headers of its files where they are here, else from its sizes."""
-    if model is not None and Path(model).is_dir():
-        counted = sum(_elements(path) for path in Path(model).glob("*.safetensors"))
-        if counted:
-            return counted
-    return from_sizes(config)
+    counted = sum(_elements(path) for path in folder.glob("*.safetensors")) if folder is not None else 0
+    return counted or from_sizes(config)
 
 
 def _elements(path: Path) -> int:
@@ -133,14 +129,15 @@ def _elements(path: Path) -> int:
         return 0
 
 
-def from_sizes(config: dict[str, Any]) -> int:
+def from_sizes(config: Mapping[str, Any]) -> int:
     """Parameters of a decoder of these sizes."""
+    from circuit_tracer_cli.backends.families import flat
     from circuit_tracer_cli.backends.model_config import model_shape
 
-    shape = model_shape(config)
+    shape, values = model_shape(config), flat(config)
     matrices = 3 if shape.layout.gated else 2
-    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
+    experts = int(values.get("num_local_experts") or values.get("num_experts") or 1)
     mlp = matrices * shape.d_model * shape.d_mlp * experts
     attention = 2 * shape.d_model * shape.d_head * (shape.n_heads + shape.n_kv_heads)
-    embeddings = shape.d_vocab * shape.d_model * (1 if config.get("tie_word_embeddings", True) else 2)
+    embeddings = shape.d_vocab * shape.d_model * (1 if values.get("tie_word_embeddings", True) else 2)
     return shape.n_layers * (mlp + attention) + embeddings

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from circuit_tracer_cli.backends.base import ModelShape
+from typing import Literal
 
 DEFAULT_L0 = 50.0
 """Active features per position and layer that are expected of a set which doesn't say (Ameisen et al. 2025 report tens)."""
@@ -20,12 +17,6 @@ DEFAULT_TOKENS = 64
 def usual_l0(d_transcoder: int) -> float:
     """Active features per position and layer of a set that doesn't say how many it expects."""
     return min(DEFAULT_L0, USUAL_SHARE * d_transcoder)
-
-
-def of_model(shape: ModelShape) -> dict[str, int]:
-    """The sizes that a model gives to `TraceSizes`."""
-    names = ("n_layers", "d_model", "n_heads", "n_kv_heads", "d_head", "d_mlp", "d_vocab")
-    return {name: getattr(shape, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

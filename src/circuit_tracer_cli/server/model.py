@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.experiment import Experiment
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import Intervention
-    from circuit_tracer_cli.pipeline import TraceRequest
+    from circuit_tracer_cli.prepare import Prepared
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.request import TraceRequest
 
 _LOOK_SECONDS = 0.1
 MOST_EDITS, MOST_WATCHED, MOST_NEW_TOKENS, MOST_TOKENS = 4096, 1024, 256, 50
@@ -78,6 +79,7 @@ class ModelRunner:
     Args:
         request: What to load; its prompt isn't read.
         model: The same, if it is loaded already.
+        prepared: The request as `prepare` understood it, so that no file is read again.
         is_busy: Don't load it; somebody uses one now and hands it over with `adopt`.
 
     Attributes:
@@ -90,9 +92,10 @@ class ModelRunner:
         request: TraceRequest | None = None,
         model: ReplacementModel | None = None,
         *,
+        prepared: Prepared | None = None,
         is_busy: bool = False,
     ) -> None:
-        self._request, self._model = request, model
+        self._request, self._model, self._prepared = request, model, prepared
         self.reading = threading.Lock()
         self._free = threading.Event()
         if not is_busy:
@@ -129,11 +132,11 @@ class ModelRunner:
         while not self._free.wait(_LOOK_SECONDS):
             progress.advance(0)
         if self._model is None:
-            from circuit_tracer_cli.pipeline import load_model, offline_mode
+            from circuit_tracer_cli.pipeline import load_model
+            from circuit_tracer_cli.prepare import prepare
 
             assert self._request is not None
-            with offline_mode(self._request.offline):
-                self._model = load_model(self._request, progress)
+            self._model = load_model(self._prepared or prepare(self._request, progress=progress), progress)
         if self._model.tokenizer is not None:
             with self.reading:
                 self._model.tokenizer.encode("a", add_special_tokens=False)

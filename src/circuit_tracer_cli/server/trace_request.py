@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
-from circuit_tracer_cli.pipeline import TraceRequest
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server.fields import flag, number, record, text, texts, whole
 
 MOST_TARGETS, MOST_COUNT = 256, 1 << 30
@@ -71,18 +71,22 @@ class TraceBody:
             slug=text(given, "slug") or None,
         )
 
-    def request(self, base: TraceRequest) -> TraceRequest:
-        """The whole request: what the model was loaded with, and this prompt."""
-        asked: dict[str, Any] = {name: getattr(self, name) for name in ("prompt", "targets", *SETTINGS)}
+    def conversation(self, base: TraceRequest) -> TraceRequest:
+        """What the model was loaded with, and this prompt; targets and numbers as by default. Raises BadPrompt."""
         return replace(
             base,
+            prompt=self.prompt,
             chat=self.chat,
             system=self.system if self.chat else None,
             prefill=self.prefill if self.chat else None,
             update_interval=_DEFAULTS["update_interval"],
             command="",
-            **asked,
         )
+
+    def request(self, base: TraceRequest) -> TraceRequest:
+        """The whole request. Raises as `TraceRequest`."""
+        asked: dict[str, Any] = {name: getattr(self, name) for name in ("targets", *SETTINGS)}
+        return replace(self.conversation(base), **asked)
 
 
 def defaults() -> dict[str, Any]:
@@ -93,7 +97,7 @@ def defaults() -> dict[str, Any]:
 
 def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path) -> str:
     """The same trace as a command for a POSIX shell; what is as by default isn't said."""
-    words = ["circuit-tracer", "attribute", "-p", request.prompt, "-t", request.transcoder_set]
+    words = ["circuit-tracer", "attribute", "-p", request.prompt or "", "-t", request.transcoder_set]
     for name, option in _OPTIONS:
         value = getattr(request, name)
         if value != _DEFAULTS[name]:

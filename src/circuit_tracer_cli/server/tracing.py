@@ -8,7 +8,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,15 @@ from circuit_tracer_cli.errors import (
     OutOfMemory,
 )
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
-from circuit_tracer_cli.pipeline import TraceRequest, check_one_kind, check_values, model_folder, prompt_text
+from circuit_tracer_cli.prepare import (
+    Prepared,
+    check_counts,
+    check_targets,
+    prepare,
+    prompt_text,
+    setup_of,
+)
+from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server.graphs import GraphFolder
 from circuit_tracer_cli.server.live import LiveStage, LiveTrace
 from circuit_tracer_cli.server.model import ModelRunner, scan_name
@@ -45,16 +52,6 @@ class SlugTaken(InvalidValue):
             f"{slug!r} is the graph of another prompt or set", f"take another name, for example {proposal}"
         )
         self.proposal = proposal
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that a loaded model could trace."""
-
-    body: TraceBody
-    request: TraceRequest
-    tokens: Tokens
-    slug: str
 
 
 class Tracing:
@@ -96,31 +93,31 @@ class Tracing:
                 return {**found, "slug": _named(wanted)}
             except InvalidValue as error:
                 return {**found, "problem": _problem("slug", error)}
+        setup, base = setup_of(model), self._base(model)
         with self._runner.reading:
             try:
-                request = self._request(wanted, model)
-                tokens = self._tokens(request, model)
+                asked = wanted.conversation(base)
+                tokens = setup.tokenize(prompt_text(asked, setup) or "")
             except CircuitTracerError as error:
-                part = "prompt" if isinstance(error, BadPrompt) else "settings"
-                return {**found, "problem": _problem(part, error)}
+                return {**found, "problem": _problem(_part_of(error), error)}
             found["tokens"] = [
                 {"id": token, "text": text}
                 for token, text in zip(tokens.ids.tolist(), tokens.strings, strict=True)
             ]
             found |= {"zeroed": len(tokens.zero_positions), "notes": list(tokens.notes)}
-            for part, judge in (("targets", self._check_targets), ("settings", self._check_values)):
-                try:
-                    judge(request, model)
-                except CircuitTracerError as error:
-                    found["problem"] = _problem(part, error)
-                    break
+            try:
+                asked = wanted.request(base)
+                check_targets(asked, setup)
+                check_counts(asked, setup)
+            except CircuitTracerError as error:
+                found["problem"] = _problem(_part_of(error), error)
         try:
             found["slug"] = self._slug(wanted, tokens, model)
             found["replaces"] = (self._graphs.root / f"{found['slug']}.json").exists()
         except InvalidValue as error:
             found["problem"] = found["problem"] or _problem("slug", error)
         if found["problem"] is None:
-            found["command"] = self._command(request, wanted, str(found["slug"]))
+            found["command"] = self._command(asked, wanted, str(found["slug"]))
         return found
 
     def trace(self, body: object) -> Work:
@@ -145,7 +142,8 @@ class Tracing:
         assert model is not None
         with memory_in_words(), torch.no_grad():
             with self._runner.reading:
-                tokens = self._tokens(self._request(wanted, model), model)
+                setup, asked = setup_of(model), wanted.conversation(self._base(model))
+                tokens = model.tokenize(setup.tokenize(prompt_text(asked, setup) or ""))
             run.phase("forward pass")
             logits = model.frozen_pass(tokens.ids).logits
         reader = TokenReader(model.tokenizer, len(logits))
@@ -162,15 +160,15 @@ class Tracing:
 
         model = self._runner.model
         assert model is not None
-        ready = self._prepared(wanted, model)
-        request, folder = ready.request, self._graphs.root
-        live = LiveTrace(ready.slug, ready.tokens.text, run=run.id)
+        ready, first_slug = self._prepared(wanted, model)
+        request, tokens, folder = ready.request, _tokens(ready), self._graphs.root
+        live = LiveTrace(first_slug, tokens.text, run=run.id)
         self._stage.trace = live
         partial = PartialGraphs(live, folder, wanted.node_threshold, wanted.edge_threshold)
         with ended(live, "the server's log has the details"), memory_in_words():
-            graph = trace_with(model, request, Both(run, live), partial)
+            graph = trace_with(model, ready, Both(run, live), partial)
             run.phase("writing the graph")
-            slug = self._slug(wanted, ready.tokens, model, insist=False)
+            slug = self._slug(wanted, tokens, model, insist=False)
             command = self._command(request, wanted, slug)
             graph.metadata["command"] = command or ""
             written = export(
@@ -189,36 +187,14 @@ class Tracing:
             "note": None if aside is None else aside_note(Path(aside.name)),
         }
 
-    def _prepared(self, wanted: TraceBody, model: ReplacementModel) -> Prepared:
-        """Everything that can be judged before the work. Raises BadPrompt, BadTarget, InvalidValue."""
-        request = self._request(wanted, model)
+    def _prepared(self, wanted: TraceBody, model: ReplacementModel) -> tuple[Prepared, str]:
+        """Everything that can be judged before the work, and the file's name. Raises BadPrompt, BadTarget, InvalidValue."""
         with self._runner.reading:
-            tokens = self._tokens(request, model)
-            self._check_targets(request, model)
-        self._check_values(request, model)
-        return Prepared(wanted, request, tokens, self._slug(wanted, tokens, model))
+            ready = prepare(wanted.request(self._base(model)), setup_of(model))
+        return ready, self._slug(wanted, _tokens(ready), model)
 
-    def _request(self, wanted: TraceBody, model: ReplacementModel) -> TraceRequest:
-        base = self._runner.request or _request_of(model)
-        return wanted.request(base)
-
-    def _tokens(self, request: TraceRequest, model: ReplacementModel) -> Tokens:
-        return model.tokenize(prompt_text(request, model.tokenizer))
-
-    def _check_targets(self, request: TraceRequest, model: ReplacementModel) -> None:
-        from circuit_tracer_cli.attribution.targets import TokenReader
-
-        check_one_kind(request.targets)
-        TokenReader(model.tokenizer, model.model.shape.d_vocab).check(request.targets)
-
-    def _check_values(self, request: TraceRequest, model: ReplacementModel) -> None:
-        check_values(request)
-        vocabulary = model.model.shape.d_vocab
-        if request.max_n_logits > vocabulary:
-            raise InvalidValue(
-                f"max_n_logits is {request.max_n_logits}, but the vocabulary has {vocabulary} tokens",
-                f"{vocabulary} at most",
-            )
+    def _base(self, model: ReplacementModel) -> TraceRequest:
+        return self._runner.request or _request_of(model)
 
     def _slug(
         self, wanted: TraceBody, tokens: Tokens, model: ReplacementModel, *, insist: bool = True
@@ -273,11 +249,22 @@ def memory_in_words() -> Iterator[None]:
 
 
 def _with_prompt(body: object) -> TraceBody:
-    """The request that a body means. Raises BadPrompt for one without a prompt, and as `TraceBody.from_json`."""
+    """The request that a body means. Raises EmptyPrompt for one without a prompt, and as `TraceBody.from_json`."""
     wanted = TraceBody.from_json(body)
-    if not wanted.prompt.strip():
-        raise BadPrompt("the prompt is empty", hint="write what the model shall continue")
+    wanted.conversation(TraceRequest())
     return wanted
+
+
+def _tokens(ready: Prepared) -> Tokens:
+    assert ready.tokens is not None  # a body has a prompt
+    return ready.tokens
+
+
+def _part_of(error: CircuitTracerError) -> str:
+    """The part of the page's form that an error is about."""
+    if isinstance(error, BadPrompt):
+        return "prompt"
+    return "targets" if isinstance(error, BadTarget) else "settings"
 
 
 def _named(wanted: TraceBody) -> str:
@@ -302,6 +289,7 @@ def _problem(part: str, error: CircuitTracerError) -> dict[str, Any]:
 def _request_of(model: ReplacementModel) -> TraceRequest:
     """A request that would load a model that was given loaded; its set is empty where no name of it is known."""
     from circuit_tracer_cli.backends.devices import default_device
+    from circuit_tracer_cli.backends.model_source import find_model
     from circuit_tracer_cli.transcoders.references import resolve
 
     reference = scan_name(model).replace("//", "/", 1)
@@ -312,9 +300,8 @@ def _request_of(model: ReplacementModel) -> TraceRequest:
     name = model.cfg.model_name
     device = "auto" if model.device == default_device() else str(model.device)
     return TraceRequest(
-        prompt="",
         transcoder_set=reference,
-        model=None if name == str(model_folder("demo")) else name,
+        model=None if name == find_model("demo").name else name,
         dtype=str(model.dtype).removeprefix("torch."),
         device=device,
         backend=model.backend,

@@ -1,22 +1,25 @@
-"""The options of `attribute` alone, in the groups that its help shows."""
+"""The options that make up a request, in the groups that help shows, and the request that they make."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.cli.destinations import STREAM
+from circuit_tracer_cli.errors import BadPrompt
+from circuit_tracer_cli.files.inputs import plain_text, read_limited
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.request import TraceRequest
 
 PROMPT, TRACE, MACHINE = "Prompt and model", "What to trace", "Machine"
 
-_LONG_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
-
-
-def long_dtype(name: str) -> str:
-    """The dtype's full name."""
-    return _LONG_DTYPES.get(name, name)
 
 
 def _above_zero(value: float) -> float:
@@ -33,23 +36,56 @@ def _known_device(value: str) -> str:
     return value
 
 
-def check_places(device: str, device_map: str | None) -> None:
-    """Raise for a device that isn't here, a device map that no model could follow, and where the two exclude each other."""
-    if device_map is None:
-        if device not in ("auto", "cpu"):
-            from circuit_tracer_cli.backends.devices import pick_device
+LARGEST_PROMPT = 16 << 20
+"""Bytes of a prompt; a million tokens take some 4 MiB."""
 
-            pick_device(device)
-        return
-    if device != "auto":
-        raise UsageError("--device and --device-map both say where layers lie", "leave one of them out")
-    from circuit_tracer_cli.backends.devices import check_device_map
 
-    check_device_map(device_map)
+def request_from(parsed: Mapping[str, Any], **instead: Any) -> TraceRequest:
+    """The request that a command's parsed options make: those named like its fields, `target` being `targets`.
+
+    Args:
+        parsed: The options by name, as in `typer.Context.params`; others than a request's are passed over.
+        instead: Fields that the command decides itself.
+
+    Raises:
+        UsageError: What `TraceRequest` raises.
+    """
+    from circuit_tracer_cli.request import TraceRequest
+
+    names = {field.name for field in fields(TraceRequest)}
+    values = {name: value for name, value in parsed.items() if name in names and value is not None}
+    values |= {"targets": tuple(parsed.get("target") or ()), "command": typed_command(), **instead}
+    if "prompt" not in instead and parsed.get("prompt") is not None:
+        values["prompt"] = given_prompt(parsed["prompt"])
+    return TraceRequest(**values)
+
+
+def given_prompt(prompt: str) -> str:
+    """The prompt itself, read from stdin for `-`, without a byte order mark and the line end that `echo` adds.
+
+    Raises:
+        BadPrompt: It isn't UTF-8.
+        MissingFile: stdin has more to say than any prompt.
+    """
+    text = prompt
+    if prompt == STREAM:
+        text = plain_text(read_limited(sys.stdin.buffer, "the prompt on stdin", LARGEST_PROMPT))
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadPrompt("the prompt isn't text in UTF-8", "convert it, for example with iconv -t utf-8")
+    return text
+
+
+def typed_command() -> str:
+    """The command line, to be kept with the graph and typed again."""
+    return shlex.join(["circuit-tracer", *sys.argv[1:]])
 
 
 PromptOpt = Annotated[
     str,
+    typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt; - reads stdin.", rich_help_panel=PROMPT),
+]
+OptionalPromptOpt = Annotated[
+    str | None,
     typer.Option("--prompt", "-p", metavar="TEXT", help="The prompt; - reads stdin.", rich_help_panel=PROMPT),
 ]
 TranscoderSetOpt = Annotated[
@@ -59,6 +95,17 @@ TranscoderSetOpt = Annotated[
         "-t",
         metavar="SET",
         help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo or demo-plt.",
+        rich_help_panel=PROMPT,
+    ),
+]
+OptionalSetOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--transcoder-set",
+        "-t",
+        metavar="SET",
+        show_default="demo",
+        help="Transcoders: a folder, or demo, demo-clt, demo-plt.",
         rich_help_panel=PROMPT,
     ),
 ]
@@ -122,10 +169,6 @@ UpdateIntervalOpt = Annotated[
     typer.Option(min=1, metavar="N", help="Batches between two rankings of features.", rich_help_panel=TRACE),
 ]
 
-ServerOpt = Annotated[
-    bool, typer.Option("--server", help="Open the viewer on the result.", rich_help_panel="Viewer")
-]
-
 DTypeOpt = Annotated[
     Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"],
     typer.Option(help="Number type of model and transcoders.", rich_help_panel=MACHINE),
@@ -172,13 +215,7 @@ LazyDecoderOpt = Annotated[
     ),
 ]
 BackendOpt = Annotated[
-    Literal["auto", "transformers", "transformerlens", "nnsight"],
-    typer.Option(
-        help="Library that runs the model. All give the same graphs; auto is transformers, which starts fastest.",
-        rich_help_panel=MACHINE,
-    ),
+    Literal["transformerlens", "nnsight"],
+    typer.Option(help="Library that runs the model.", rich_help_panel=MACHINE),
 ]
 OfflineOpt = Annotated[bool, typer.Option("--offline", help="Download nothing.", rich_help_panel=MACHINE)]
-
-VerboseOpt = Annotated[bool, typer.Option("--verbose", help="Also the messages of the libraries underneath.")]
-NoProgressOpt = Annotated[bool, typer.Option("--no-progress", help="Notes, but no progress.")]

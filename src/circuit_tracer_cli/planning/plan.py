@@ -1,0 +1,87 @@
+"""The way to run a trace that fits the memory there is at the least cost of speed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from circuit_tracer_cli.planning.memory import PROGRAM, SMALLEST_WORK, MemoryPlan, predict, usual_work
+from circuit_tracer_cli.planning.sizes import Budget, Choices, TraceSizes
+from circuit_tracer_cli.planning.spread import device_peaks
+
+
+def plan_memory(
+    sizes: TraceSizes,
+    budget: Budget,
+    *,
+    lazy_encoder: bool | None = None,
+    lazy_decoder: bool | None = None,
+    offload: Literal["none", "cpu", "disk"] | None = None,
+) -> MemoryPlan:
+    """The way to run a trace that fits the memory and gives up the least speed.
+
+    In this order: everything as usual, decoders lazy; on an accelerator, what has done its work in host memory; encoders lazy;
+    what has done its work on the disk; then smaller blocks in the engine. Choices that are given stay as they are. If nothing
+    fits, the leanest way comes back with `fits` False.
+
+    Args:
+        sizes: What is to be traced.
+        budget: Memory that there is.
+        lazy_encoder: True or False as asked for; None to decide.
+        lazy_decoder: The same.
+        offload: Where weights are to wait; None to decide.
+    """
+    on_gpu = budget.device is not None
+    start = Choices(work=usual_work(sizes, on_gpu), on_gpu=on_gpu)
+    plan = None
+    for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
+        plan = _spread(predict(sizes, choices, budget.host), sizes, budget)
+        if _fits(plan, budget):
+            return plan
+    assert plan is not None
+    return replace(plan, fits=False)
+
+
+def _ways(
+    start: Choices,
+    lazy_encoder: bool | None,
+    lazy_decoder: bool | None,
+    offload: Literal["none", "cpu", "disk"] | None,
+) -> list[Choices]:
+    """Ways to run a trace, from the fastest to the leanest, that agree with what was asked for."""
+    # Lazy decoders cost next to nothing: rows are read once.
+    start = replace(start, lazy_decoder=lazy_decoder is not False)
+    order: list[tuple[bool, Literal["none", "cpu", "disk"]]] = [
+        (False, "none"),
+        (True, "none"),
+        (True, "disk"),
+    ]
+    if start.on_gpu:
+        order = [(False, "none"), (False, "cpu"), (True, "cpu"), (True, "disk")]
+    ways: list[Choices] = []
+    for lazy, place in order:
+        encoder = lazy if lazy_encoder is None else lazy_encoder
+        way = replace(start, lazy_encoder=encoder, offload=place if offload is None else offload)
+        if way not in ways:
+            ways.append(way)
+    work = start.work
+    while (work := work // 2) >= SMALLEST_WORK:
+        ways.append(replace(ways[-1], work=work))
+    return ways
+
+
+def _spread(plan: MemoryPlan, sizes: TraceSizes, budget: Budget) -> MemoryPlan:
+    """The plan with a peak for each device, if there are several; layers on the CPU are held by the host."""
+    if not budget.devices:
+        return plan
+    peaks = device_peaks(sizes, plan.choices, budget.devices)
+    host = plan.host_peak + (peaks["cpu"] - PROGRAM if "cpu" in peaks else 0)  # the program is in both
+    return replace(plan, device_peaks=peaks, device_peak=max(peaks.values()), host_peak=host)
+
+
+def _fits(plan: MemoryPlan, budget: Budget) -> bool:
+    if plan.host_peak > budget.host:
+        return False
+    if budget.devices:
+        return all(plan.device_peaks[device.name] <= device.free for device in budget.devices)
+    return budget.device is None or plan.device_peak is None or plan.device_peak <= budget.device

@@ -1,0 +1,265 @@
+"""What a request means, found out once and before any weight is read: model, set, tokens, devices, plan.
+
+`set_up` describes the model and the transcoder set, which many prompts may share; `prepare` adds what one prompt needs.
+Every command and the server start here, so that a file's header is read once, a prompt tokenised once, and a fault found
+in one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from circuit_tracer_cli.errors import BadTranscoders, UnsuitablePrompt, UnsuitableValue
+from circuit_tracer_cli.request import TraceRequest, offline_mode
+from circuit_tracer_cli.types import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.backends.base import ModelShape
+    from circuit_tracer_cli.backends.devices import Placement
+    from circuit_tracer_cli.backends.model_source import ModelSource
+    from circuit_tracer_cli.planning import Budget, MemoryPlan, TraceSizes
+    from circuit_tracer_cli.planning.facts import SetupSizes
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.tokens import Tokens
+    from circuit_tracer_cli.transcoders.loading import InspectedTranscoders
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A model and a transcoder set that fit each other, as their files or the loaded model describe them.
+
+    Attributes:
+        model: Where the model is.
+        sizes: Sizes of both.
+        placement: The device of each layer.
+        described: The set, where it was described by its files.
+        loaded: Both, where they are loaded.
+    """
+
+    model: ModelSource
+    sizes: SetupSizes
+    placement: Placement
+    described: InspectedTranscoders | None = None
+    loaded: ReplacementModel | None = None
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes and facts of the model."""
+        return self.sizes.shape
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer, read when it is first asked for. Raises BadModel."""
+        if self.loaded is not None:
+            return self.loaded.tokenizer
+        from circuit_tracer_cli.backends.tokenizers import load_tokenizer
+
+        return load_tokenizer(self.model.name, self.model.revision)
+
+    def tokenize(self, text: str) -> Tokens:
+        """The prompt's tokens as the model will see them. Raises BadPrompt."""
+        if self.loaded is not None:
+            return self.loaded.tokenize(text)
+        from circuit_tracer_cli.tokens import ensure_tokenized
+
+        shape = self.shape
+        return ensure_tokenized(
+            text, self.tokenizer, model_name=self.model.name, d_vocab=shape.d_vocab, n_ctx=shape.n_ctx
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request and all that is known about it before weights are read.
+
+    Attributes:
+        request: What is asked for.
+        setup: Model and set.
+        text: The prompt, in the chat template if that was asked for; None where there is none.
+        tokens: The same as tokens.
+        sizes: Sizes of the trace.
+        plan: How it is run: what stays in files, where weights wait, how large blocks are.
+        budget: The memory that the plan was made for.
+    """
+
+    request: TraceRequest
+    setup: Setup
+    text: str | None
+    tokens: Tokens | None
+    sizes: TraceSizes
+    plan: MemoryPlan
+    budget: Budget
+
+
+def prepare(
+    request: TraceRequest,
+    setup: Setup | None = None,
+    *,
+    progress: Progress | None = None,
+    n_tokens: int | None = None,
+    active: float | None = None,
+) -> Prepared:
+    """Everything that can be known before weights are read, every fault that can be found by then included.
+
+    Args:
+        request: What is asked for.
+        setup: Its model and set, if they are known already; then no file is read again.
+        progress: Told about downloads of configurations and headers.
+        n_tokens: Length of the prompt to plan for, where the request has none; None for a usual one.
+        active: Active features per position and layer to plan for; None for what the set says, else a usual number.
+
+    Raises:
+        CircuitTracerError: one of its leaves, for what is missing, malformed or doesn't belong together.
+    """
+    with offline_mode(request.offline):
+        setup = setup or set_up(request, progress)
+        check_counts(request, setup)
+        text = prompt_text(request, setup)
+        tokens = None if text is None else setup.tokenize(text)
+        check_targets(request, setup)
+        sizes = _sizes(request, setup, len(tokens) if tokens is not None else n_tokens, active)
+        plan, budget = _plan(request, setup, sizes)
+    return Prepared(request, setup, text, tokens, sizes, plan, budget)
+
+
+def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
+    """The model and set of a request from their configurations and headers, checked against each other.
+
+    Raises:
+        CircuitTracerError: one of its leaves, for what is missing, malformed or doesn't belong together.
+    """
+    from circuit_tracer_cli.backends import backend_class
+    from circuit_tracer_cli.backends.families import family_for
+    from circuit_tracer_cli.backends.model_config import check_agreement, model_shape
+    from circuit_tracer_cli.backends.model_source import find_model
+    from circuit_tracer_cli.backends.points import feature_points
+    from circuit_tracer_cli.planning.facts import sizes_of_files
+    from circuit_tracer_cli.transcoders.loading import inspect_transcoders
+    from circuit_tracer_cli.transcoders.references import EMBEDDED
+
+    (progress or SilentProgress()).phase("reading configurations")
+    _check_devices(request)
+    with offline_mode(request.offline):
+        backend_class(request.backend).require()
+        described = inspect_transcoders(request.transcoder_set, progress=progress)
+        name = request.model or described.config.model_name
+        if name is None:
+            raise BadTranscoders("the transcoder set names no model", "name one with --model")
+        placement = _placement(request, described.shape.n_layers)
+        source = find_model(name)
+        if source.folder is None and request.transcoder_set in EMBEDDED:
+            raise UnsuitableValue(
+                f"the embedded transcoders belong to the embedded model, not to {request.model}",
+                "name the model's own with --transcoder-set, for example user/repo or a folder",
+            )
+        config = source.config()
+    family_for(config)
+    shape = model_shape(config)
+    hooks = described.config.feature_input_hook, described.config.feature_output_hook
+    feature_points(*hooks, parallel=shape.parallel, model=source.name, layout=shape.layout)
+    check_agreement(shape, described.shape, source.name)
+    return Setup(source, sizes_of_files(described, config, source.folder), placement, described)
+
+
+def setup_of(model: ReplacementModel) -> Setup:
+    """The setup of a model that is loaded already; nothing is read."""
+    from circuit_tracer_cli.attribution.places import sizes_of_loaded
+    from circuit_tracer_cli.backends.devices import Placement
+    from circuit_tracer_cli.backends.model_source import ModelSource
+
+    return Setup(
+        ModelSource(model.cfg.model_name),
+        sizes_of_loaded(model),
+        Placement(tuple(model.model.layer_devices)),
+        loaded=model,
+    )
+
+
+def check_counts(request: TraceRequest, setup: Setup) -> None:
+    """Raise UnsuitableValue for more logits than the vocabulary has."""
+    if request.max_n_logits > setup.shape.d_vocab:
+        raise UnsuitableValue(
+            f"max_n_logits is {request.max_n_logits}, but the vocabulary has {setup.shape.d_vocab} tokens",
+            f"--max-n-logits {setup.shape.d_vocab} at most",
+        )
+
+
+def check_targets(request: TraceRequest, setup: Setup) -> None:
+    """Raise BadTarget for a target that the model's vocabulary doesn't have."""
+    if request.targets:
+        from circuit_tracer_cli.attribution.targets import TokenReader
+
+        TokenReader(setup.tokenizer, setup.shape.d_vocab).check(request.targets)
+
+
+def prompt_text(request: TraceRequest, setup: Setup) -> str | None:
+    """The prompt, in the tokenizer's chat template if that is asked for. Raises BadPrompt."""
+    if request.prompt is None or not request.chat:
+        return request.prompt
+    from circuit_tracer_cli.tokens import chat_text
+
+    return chat_text(setup.tokenizer, request.prompt, request.system, request.prefill)
+
+
+def _check_devices(request: TraceRequest) -> None:
+    """Raise InvalidValue for devices that aren't here, and for a device map that no model could follow."""
+    from circuit_tracer_cli.backends.devices import check_device_map, pick_device
+
+    if request.device_map is None:
+        pick_device(request.device)
+    else:
+        check_device_map(request.device_map)
+
+
+def _placement(request: TraceRequest, n_layers: int) -> Placement:
+    """The device of each layer. Raises UnsuitableValue for a map that doesn't fit the model."""
+    from circuit_tracer_cli.backends.devices import Placement, pick_device, place_layers
+
+    if request.device_map is None:
+        return Placement((pick_device(request.device),) * n_layers)
+    return place_layers(request.device_map, n_layers)
+
+
+def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float | None) -> TraceSizes:
+    """The sizes of the trace. Raises UnsuitablePrompt for a length that the model doesn't take."""
+    import torch
+
+    from circuit_tracer_cli.planning.facts import trace_sizes
+
+    longest = setup.shape.n_ctx
+    if n_pos is not None and n_pos > longest:
+        raise UnsuitablePrompt(
+            f"a prompt has {n_pos} tokens, the model takes at most {longest}", f"--tokens {longest}"
+        )
+    dtype = getattr(torch, request.dtype) if setup.loaded is None else setup.loaded.dtype
+    return trace_sizes(
+        setup.sizes,
+        dtype_bytes=dtype.itemsize,
+        n_pos=n_pos,
+        n_targets=len(request.targets) or request.max_n_logits,
+        max_feature_nodes=request.max_feature_nodes,
+        active_per_position=active,
+    )
+
+
+def _plan(request: TraceRequest, setup: Setup, sizes: TraceSizes) -> tuple[MemoryPlan, Budget]:
+    """How to run the trace in the memory that is free now."""
+    offload = None if request.offload == "auto" else cast('Literal["none", "cpu", "disk"]', request.offload)
+    if setup.loaded is not None:
+        from circuit_tracer_cli.attribution.places import plan_for_loaded
+
+        return plan_for_loaded(setup.loaded, sizes, offload)
+    from circuit_tracer_cli.files.capacity import free_memory
+    from circuit_tracer_cli.planning import plan_memory
+    from circuit_tracer_cli.planning.free import memory_budget
+
+    budget = memory_budget(setup.placement.layers, free_memory(), free_memory)
+    plan = plan_memory(
+        sizes,
+        budget,
+        lazy_encoder=request.lazy_encoder,
+        lazy_decoder=request.lazy_decoder,
+        offload=offload,
+    )
+    return plan, budget
