@@ -12,6 +12,7 @@ from typing import Literal
 from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.demo import DemoPrompt, prompts
 from circuit_tracer_cli.demo.places import place_edits, places
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.records import QParams, cantor_code
 from circuit_tracer_cli.export.report import REPORT
 from circuit_tracer_cli.export.viewer import export
@@ -152,7 +153,7 @@ def make(name: str, kind: Literal["clt", "plt"], folder: Path) -> Path:
     target = folder / f"{slug}.json"
     target.unlink(missing_ok=True)  # annotations of an older one would be kept
     annotations = Annotator(chosen, kind, loaded[0], pruned).annotations()
-    export(pruned, slug=slug, directory=folder, annotations=annotations)
+    export(pruned, Destination(slug, folder), annotations=annotations)
     return target
 
 

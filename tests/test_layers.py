@@ -163,6 +163,7 @@ _DOORS = {
     "rich": {"cli", "demo"},
     "starlette": {"server"},
     "uvicorn": {"server"},
+    "pydantic": {"server"},
     "transformer_lens": {"backends", "replacement"},
     "nnsight": {"backends"},
     "psutil": {"files"},

@@ -9,7 +9,9 @@ import pytest
 
 from circuit_tracer_cli.cli.summary import GraphSummary
 from circuit_tracer_cli.demo import transcoder_dir
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.html import export
+from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.pipeline import trace
 from circuit_tracer_cli.prepare import prepare
 from circuit_tracer_cli.request import TraceRequest
@@ -31,7 +33,8 @@ def graph() -> Graph:
 @pytest.fixture(scope="module")
 def page_file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    (path,) = export(graph, slug="dallas", directory=folder, features_dir=transcoder_dir("clt") / "features")
+    to = Destination("dallas", folder, transcoder_dir("clt") / "features")
+    (path,) = export(pruned_graph(graph), to)
     return path
 
 

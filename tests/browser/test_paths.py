@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.viewer import export
 from circuit_tracer_cli.graph.paths import strongest_paths
 from circuit_tracer_cli.graph.prune import pruned_graph
@@ -36,7 +37,7 @@ def steps(viewer: Viewer, row: int) -> list[str | None]:
 
 def test_they_are_those_of_show(viewer: Viewer) -> None:
     graph = pruned_graph(trace(prepare(TraceRequest(prompt=PROMPT)), SilentProgress()), None, None)
-    export(graph, slug="traced", directory=Path(viewer.folder))
+    export(graph, Destination("traced", Path(viewer.folder)))
     names = graph.node_ids()
     expected = [[names[node] for node in path.nodes] for path in strongest_paths(graph, k=6)]
     open_paths(viewer, "traced")

@@ -17,8 +17,7 @@ import pytest
 from circuit_tracer_cli.cli.attribute import _end_shown_on
 from circuit_tracer_cli.errors import BadPrompt
 from circuit_tracer_cli.graph.store import load_graph
-from circuit_tracer_cli.server.live import LiveTrace
-from circuit_tracer_cli.server.partial import Both, PartialGraphs
+from circuit_tracer_cli.server.live import Both, LiveTrace, PartialGraphs
 from circuit_tracer_cli.types import SilentProgress
 from tests.cli.conftest import PROMPT, Tiny
 from tests.cli.test_processes import started, wait_for
@@ -28,7 +27,7 @@ WATCHED = """
 import time
 from circuit_tracer_cli.attribution import rows, tracing
 from circuit_tracer_cli.server.live import LiveTrace
-from circuit_tracer_cli.server.partial import Both, PartialGraphs
+from circuit_tracer_cli.server.live import Both, PartialGraphs
 rows.CPU_WORK = 300
 traces = []
 create, publish = LiveTrace.__init__, LiveTrace.publish

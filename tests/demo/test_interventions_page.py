@@ -21,7 +21,8 @@ from tests.server.builders import make_client
 
 from circuit_tracer_cli.interventions.plan import plan_from_json
 from circuit_tracer_cli.replacement import ReplacementModel
-from circuit_tracer_cli.server.model import ModelRunner, RunRequest
+from circuit_tracer_cli.server.edits import RunRequest
+from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import ENDED, MOST_WAITING, RunQueue
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,6 +165,6 @@ def alike(found: Any, shown: Any) -> None:
 
 def test_the_page_names_every_part_of_a_request() -> None:
     text = section("Over HTTP")
-    for name in RunRequest.__dataclass_fields__:
+    for name in RunRequest.model_fields:
         assert f"`{name}`" in text or f'"{name}"' in text, name
     assert f"{MOST_WAITING} runs" in text

@@ -11,9 +11,11 @@ import pytest
 
 from circuit_tracer_cli.demo import transcoder_dir
 from circuit_tracer_cli.errors import InvalidValue, MissingFile
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.html import export
 from circuit_tracer_cli.export.viewer import create_graph_files
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.types import LogitTarget
 from circuit_tracer_cli.viewer_files import static_folder
 from tests.graph.builders import worked_example
@@ -50,7 +52,7 @@ class Page(HTMLParser):
 
 
 def written(graph: Graph, folder: Path, **arguments: Any) -> Page:
-    (path,) = export(graph, slug="page", directory=folder, **arguments)
+    (path,) = export(pruned_graph(graph), Destination("page", folder, **arguments))
     assert path == folder / "page.html"
     return Page(path.read_text(encoding="utf-8"))
 
@@ -100,7 +102,7 @@ def test_every_module_is_in_the_map_and_imports_only_from_it(tmp_path: Path) -> 
 
 def test_every_style_sheet_is_in_the_page_in_the_order_of_the_viewer(tmp_path: Path) -> None:
     graph = worked_example()
-    (path,) = export(graph, slug="g", directory=tmp_path)
+    (path,) = export(pruned_graph(graph), Destination("g", tmp_path))
     text = path.read_text(encoding="utf-8")
     places = [
         text.index(sheet.read_text(encoding="utf-8")) for sheet in map(static_folder().joinpath, SHEETS)
@@ -124,5 +126,5 @@ def test_wrong_folders_and_names(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="no feature examples"):
         written(worked_example(), tmp_path / "out", features_dir=tmp_path)
     with pytest.raises(InvalidValue):
-        export(worked_example(), slug="../x", directory=tmp_path)
+        export(pruned_graph(worked_example()), Destination("../x", tmp_path))
     assert list(tmp_path.rglob("*.html")) == []

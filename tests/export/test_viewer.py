@@ -14,9 +14,15 @@ import torch
 from hypothesis import given, settings
 
 from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, OutputError, UsageError
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.graph_json import read_graph_json
-from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
-from circuit_tracer_cli.export.viewer import create_graph_files, export, scan_names
+from circuit_tracer_cli.export.viewer import (
+    create_graph_files,
+    export,
+    prompt_tokens_of,
+    scan_names,
+    with_scan,
+)
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
@@ -154,7 +160,7 @@ def test_pruned_graph_is_not_pruned_again(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="already pruned"):
         create_graph_files(pruned, "other", tmp_path, node_threshold=0.7)
     with pytest.raises(UsageError, match="already pruned"):
-        export(pruned, slug="other", directory=tmp_path, node_threshold=0.8)
+        pruned_graph(pruned, 0.8)
     assert not (tmp_path / "other.json").exists()
 
 
@@ -223,19 +229,20 @@ def test_annotations_survive_an_export_of_the_same(tmp_path: Path) -> None:
 
 def test_annotations_that_fit_no_more_are_kept_aside(tmp_path: Path) -> None:
     graph, path = worked_example(), tmp_path / "graph.json"
-    write = partial(export, slug="graph", directory=tmp_path)
+    write = partial(create_graph_files, slug="graph", output_path=tmp_path)
     assert write(graph) == [path, tmp_path / "graph-metadata.json"]
     annotate(path, linkType="input", pruningThreshold=0.5)
     assert len(write(graph, scan="other")) == 2  # nobody wrote anything that could be missed
     annotate(path, pinnedIds=["0_7_1"], clerps=[["14", "label"]])
     assert len(write(graph, scan="other")) == 2
     kept = path.read_bytes()
-    *_, aside = write(graph, scan="third")
+    to = Destination("graph", tmp_path)
+    *_, aside = export(with_scan(pruned_graph(graph), "third"), to)
     assert aside == tmp_path / "graph.json.bak"
     assert aside.read_bytes() == kept
     assert json.loads(path.read_bytes())["qParams"]["pinnedIds"] == []
     annotate(path, pinnedIds=["0_7_1"])
-    assert write(graph, scan="fourth")[-1] == tmp_path / "graph.json.bak2"
+    assert export(with_scan(pruned_graph(graph), "fourth"), to)[-1] == tmp_path / "graph.json.bak2"
     assert aside.read_bytes() == kept
 
 

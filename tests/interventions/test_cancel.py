@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,10 @@ from circuit_tracer_cli.interventions.plan import Plan
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import as_interventions
 from circuit_tracer_cli.replacement import ReplacementModel
-from circuit_tracer_cli.server.model import ModelRunner
+from circuit_tracer_cli.server.edits import plan_edits
+from circuit_tracer_cli.server.graphs import GraphFolder
+from circuit_tracer_cli.server.live import LiveStage
+from circuit_tracer_cli.server.model import Desk, ModelRunner
 from circuit_tracer_cli.server.runs import ENDED, Cancelled, RunQueue
 from circuit_tracer_cli.types import SilentProgress
 from tests.builders import PROMPT, replacement
@@ -140,10 +144,13 @@ def test_an_experiment_that_is_cancelled_frees_it(watched: Watched) -> None:
     watched.check_freed()
 
 
-def test_a_run_that_the_server_cancels_frees_it(watched: Watched) -> None:
-    queue, started = RunQueue(ModelRunner(model=watched.model)), threading.Event()
+def test_a_run_that_the_server_cancels_frees_it(watched: Watched, tmp_path: Path) -> None:
+    runner, started = ModelRunner(model=watched.model), threading.Event()
+    queue = RunQueue(runner)
     queue.start()
-    run = queue.submit({"prompt": "3 42 7 7 29 35", "edits": ["1/4@2:=3"], "generate": 40})
+    desk = Desk(runner, GraphFolder(tmp_path, tmp_path), LiveStage())
+    body = {"prompt": "3 42 7 7 29 35", "edits": ["1/4@2:=3"], "generate": 40}
+    run = queue.add(plan_edits(desk, body, {}))
     watched.at_run[6] = lambda: (queue.cancel(run.id), started.set())
     assert started.wait(60)
     while run.state not in ENDED:

@@ -12,8 +12,8 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from circuit_tracer_cli.server.access import AccessRules, check_origins
 from circuit_tracer_cli.server.app import Settings, create_app
-from circuit_tracer_cli.server.security import AccessRules, check_origins
 
 PAGE = "http://127.0.0.1:8041"
 
@@ -71,7 +71,7 @@ def make_client(
     )
     peer = settings.pop("peer", "127.0.0.1")
     settings.setdefault("feature_cache", data_dir.parent / "feature-cache")
-    settings.setdefault("compact_cache", data_dir.parent / "compact-cache")
+    settings.setdefault("spare_dir", data_dir.parent / "spare")
     app = create_app(Settings(data_dir, static, rules=rules, **settings))
     return TestClient(app, base_url=base, raise_server_exceptions=False, client=(peer, 50000))
 

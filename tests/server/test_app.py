@@ -26,8 +26,8 @@ def test_missing_things_are_json_errors(client: TestClient, path: str) -> None:
     assert set(reply.json()) == {"error", "hint"}
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/graphs"), ("DELETE", "/data/demo.json"), ("PUT", "/"),
-                                              ("PATCH", "/api/graphs/demo"), ("POST", "/elsewhere")])  # fmt: skip
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/api/graphs"), ("DELETE", "/data/demo.json"), ("PUT", "/"),
+                                              ("PUT", "/api/graphs/demo"), ("POST", "/elsewhere")])  # fmt: skip
 def test_other_methods_are_refused(client: TestClient, method: str, path: str) -> None:
     reply = client.request(method, path)
     assert reply.status_code == 405

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 from starlette.testclient import TestClient
 
-from circuit_tracer_cli.server.feature_sources import FeatureSources, feature_cache
+from circuit_tracer_cli.server.features import FeatureSources, feature_cache
 from tests.hub.fake_hub import FakeHub, Repository, serving
 
 from .builders import make_client, make_graph, write_features

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from circuit_tracer_cli.server.features import cantor, uncantor
+from circuit_tracer_cli.export.records import cantor_code as cantor
+from circuit_tracer_cli.export.records import cantor_decode as uncantor
 
 from .builders import make_client, write_features, write_graph
 

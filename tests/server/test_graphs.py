@@ -14,9 +14,10 @@ from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import BadGraphFile, OutputError
 from circuit_tracer_cli.export.report import save_report
-from circuit_tracer_cli.server import atomic, graphs
-from circuit_tracer_cli.server.bodies import BodyCache
+from circuit_tracer_cli.files import atomic
+from circuit_tracer_cli.server import graphs
 from circuit_tracer_cli.server.graphs import GraphFolder
+from circuit_tracer_cli.server.replies import BodyCache
 
 from .builders import make_client, make_graph, write_graph
 
@@ -102,13 +103,13 @@ def test_every_truncation_of_a_graph_is_refused(data_dir: Path, client: TestClie
 def test_a_large_file_is_listed_by_its_head(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "_WHOLE_UP_TO", 64)
     monkeypatch.setattr(graphs, "_PARSED_UP_TO", 64)
-    assert GraphFolder(data_dir).read("demo").content == (data_dir / "demo.json").read_bytes()
-    assert [graph["slug"] for graph in GraphFolder(data_dir).listing().graphs] == ["demo"]
+    assert GraphFolder(data_dir, data_dir).read("demo").content == (data_dir / "demo.json").read_bytes()
+    assert [graph["slug"] for graph in GraphFolder(data_dir, data_dir).listing().graphs] == ["demo"]
     whole = (data_dir / "demo.json").read_bytes()
     (data_dir / "demo.json").write_bytes(whole[: len(whole) // 2])
-    assert [problem["slug"] for problem in GraphFolder(data_dir).listing().errors] == ["demo"]
+    assert [problem["slug"] for problem in GraphFolder(data_dir, data_dir).listing().errors] == ["demo"]
     with pytest.raises(BadGraphFile, match="end is missing"):
-        GraphFolder(data_dir).read("demo")
+        GraphFolder(data_dir, data_dir).read("demo")
 
 
 def test_a_broken_metadata_file_hides_nothing(data_dir: Path, client: TestClient) -> None:
@@ -200,7 +201,7 @@ def test_a_file_changed_by_another_program_is_a_conflict(data_dir: Path, client:
 
 
 def test_of_two_writers_one_wins(data_dir: Path) -> None:
-    folders = [GraphFolder(data_dir), GraphFolder(data_dir)]
+    folders = [GraphFolder(data_dir, data_dir), GraphFolder(data_dir, data_dir)]
     tag = folders[0].read("demo").etag
     outcomes: list[str] = []
     barrier = threading.Barrier(12)
@@ -233,7 +234,7 @@ def test_a_failed_save_leaves_the_old_file(
 
     monkeypatch.setattr(atomic.os, step, full)
     with pytest.raises(OutputError, match="no space left"):
-        GraphFolder(data_dir).save("demo", {"pinnedIds": ["x"]}, lambda _: True)
+        GraphFolder(data_dir, data_dir).save("demo", {"pinnedIds": ["x"]}, lambda _: True)
     monkeypatch.undo()
     assert (data_dir / "demo.json").read_bytes() == before
     assert [file.name for file in data_dir.iterdir() if not file.name.endswith(".lock")] == ["demo.json"]
@@ -270,7 +271,7 @@ def test_bodies_are_kept_within_the_limit(tmp_path: Path) -> None:
 
 
 def test_a_file_that_fails_its_check_is_not_kept(data_dir: Path) -> None:
-    folder = GraphFolder(data_dir)
+    folder = GraphFolder(data_dir, data_dir)
     (data_dir / "bad.json").write_text("{}")
     assert folder.read_file("bad.json").content == b"{}"
     for _ in range(2):

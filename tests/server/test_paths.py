@@ -9,7 +9,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile
-from circuit_tracer_cli.server.paths import check_slug, contained, graph_path
+from circuit_tracer_cli.server.graphs import check_slug, graph_path
+from circuit_tracer_cli.server.replies import contained
 
 from .builders import make_client, write_features
 

@@ -8,8 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.server.access import check_root_path
 from circuit_tracer_cli.server.app import Settings, create_app
-from circuit_tracer_cli.server.prefix import check_root_path
 from circuit_tracer_cli.viewer_files import static_folder
 
 PREFIX = "/user/me/proxy/8041"
@@ -65,7 +65,7 @@ def test_no_path_is_none(given: str) -> None:
 
 @pytest.mark.parametrize("given", ["https://hub.example.org/x", "/a/../b", "/a b", "/a?b", "/a//b", "/é"])
 def test_what_is_no_path_is_refused(given: str) -> None:
-    with pytest.raises(InvalidValue, match="is no path of a proxy"):
+    with pytest.raises(InvalidValue, match="is not a proxy's path"):
         check_root_path(given)
 
 
@@ -80,5 +80,5 @@ def test_a_path_with_escaped_letters_is_met_as_it_comes(data_dir: Path) -> None:
 
 @pytest.mark.parametrize("given", ["/api", "/data/x", "features"])
 def test_a_path_that_hides_the_servers_own_is_refused(given: str) -> None:
-    with pytest.raises(InvalidValue, match="the server's own"):
+    with pytest.raises(InvalidValue, match="the server itself"):
         check_root_path(given)

@@ -15,7 +15,9 @@ from circuit_tracer_cli.errors import InvalidType, InvalidValue, MissingFile, Mo
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server import runs
-from circuit_tracer_cli.server.model import ModelRunner, RunRequest
+from circuit_tracer_cli.server.bodies import parsed
+from circuit_tracer_cli.server.edits import RunRequest
+from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import QueueFull, Run, RunQueue, Work
 from circuit_tracer_cli.types import Progress
 
@@ -67,6 +69,12 @@ def fake() -> Any:
     model.go.set()
 
 
+def submit(queue: RunQueue, body: object) -> Run:
+    """Puts a run of the fake into its queue."""
+    assert isinstance(queue.runner, FakeModel)
+    return queue.add(queue.runner.plan(body))
+
+
 def until(condition: Callable[[], bool]) -> None:
     """Waits for a condition."""
     limit = time.monotonic() + LIMIT
@@ -82,7 +90,7 @@ def ended(run: Run) -> Run:
 
 def test_runs_are_done_one_at_a_time_in_order(fake: tuple[FakeModel, RunQueue]) -> None:
     model, queue = fake
-    first, second, third = (queue.submit(number) for number in (1, 2, 3))
+    first, second, third = (submit(queue, number) for number in (1, 2, 3))
     until(lambda: first.state == "running")
     assert [queue.status(run)["ahead"] for run in (first, second, third)] == [0, 0, 1]
     until(lambda: queue.status(first)["phase"] == "thinking")
@@ -95,14 +103,14 @@ def test_runs_are_done_one_at_a_time_in_order(fake: tuple[FakeModel, RunQueue]) 
 
 def test_what_waits_and_what_runs_can_be_cancelled(fake: tuple[FakeModel, RunQueue]) -> None:
     model, queue = fake
-    running, waiting = queue.submit("a"), queue.submit("b")
+    running, waiting = submit(queue, "a"), submit(queue, "b")
     until(lambda: running.state == "running")
     assert queue.cancel(waiting.id).state == "cancelled"
     queue.cancel(running.id)
     assert ended(running).state == "cancelled"
     assert running.result is None
     model.go.set()
-    assert ended(queue.submit("c")).result == {"echo": "c"}
+    assert ended(submit(queue, "c")).result == {"echo": "c"}
     assert queue.cancel(running.id).state == "cancelled"
     assert model.order == ["c"]
 
@@ -110,14 +118,14 @@ def test_what_waits_and_what_runs_can_be_cancelled(fake: tuple[FakeModel, RunQue
 def test_a_failing_run_says_why_and_the_next_one_runs(fake: tuple[FakeModel, RunQueue]) -> None:
     model, queue = fake
     model.go.set()
-    broken = ended(queue.submit("break"))
+    broken = ended(submit(queue, "break"))
     assert broken.state == "failed"
     assert broken.error == {
         "error": "the run failed: out of fake memory",
         "hint": "the server's log has the details",
     }
-    assert ended(queue.submit("mismatch")).error == {"error": "it doesn't fit", "hint": "take another"}
-    assert ended(queue.submit("fine")).state == "done"
+    assert ended(submit(queue, "mismatch")).error == {"error": "it doesn't fit", "hint": "take another"}
+    assert ended(submit(queue, "fine")).state == "done"
 
 
 def test_a_model_that_cannot_be_loaded_fails_every_run() -> None:
@@ -128,7 +136,7 @@ def test_a_model_that_cannot_be_loaded_fails_every_run() -> None:
     queue.start()
     until(lambda: queue.describe()["state"] == "failed")
     assert queue.describe()["error"] == {"error": "the fake is gone", "hint": "look for it"}
-    assert ended(queue.submit(1)).error == {"error": "the fake is gone", "hint": "look for it"}
+    assert ended(submit(queue, 1)).error == {"error": "the fake is gone", "hint": "look for it"}
     queue.close()
 
 
@@ -138,22 +146,22 @@ def test_the_queue_has_an_end_and_forgets(
     model, queue = fake
     monkeypatch.setattr(runs, "MOST_WAITING", 2)
     monkeypatch.setattr(runs, "MOST_KEPT", 2)
-    first = queue.submit(0)
+    first = submit(queue, 0)
     until(lambda: first.state == "running")
-    queue.submit(1)
-    last = queue.submit(2)
+    submit(queue, 1)
+    last = submit(queue, 2)
     with pytest.raises(QueueFull, match="too many runs"):
-        queue.submit(3)
+        submit(queue, 3)
     model.go.set()
     ended(last)
-    ended(queue.submit(4))
+    ended(submit(queue, 4))
     with pytest.raises(MissingFile, match="no run"):
         queue.find(first.id)
 
 
 def test_closing_ends_the_thread(fake: tuple[FakeModel, RunQueue]) -> None:
     _, queue = fake
-    run = queue.submit(1)
+    run = submit(queue, 1)
     until(lambda: run.state == "running")
     queue.close()
     assert ended(run).state == "cancelled"
@@ -266,7 +274,7 @@ def test_edits_of_the_demo_over_http(client_with_model: TestClient) -> None:
         ({"prompt": PROMPT, "edits": ["9/1@1=off"]}, "layer 9"),
         ({"prompt": PROMPT, "edits": ["0/1@1=off", "0/1@1=x2"]}, "different values"),
         ({"prompt": PROMPT, "edits": ["0/1@1=off"], "scan": "demo-plt"}, "demo-plt"),
-        ({"prompt": PROMPT, "edits": ["0/1@1=off"], "prompt_tokens": ["<bos>"]}, "other tokens"),
+        ({"prompt": PROMPT, "edits": ["0/1@1=off"], "prompt_tokens": ["<bos>"]}, "differ from the graph's"),
         ({"prompt": PROMPT, "edits": ["0/1@1=off"], "constrained_layers": [9, None]}, "empty range"),
     ],
 )
@@ -312,9 +320,9 @@ def test_other_pages_cannot_start_runs(client_with_model: TestClient) -> None:
 
 
 def test_a_request_is_read_strictly() -> None:
-    request = RunRequest.from_json({"prompt": "a", "edits": ["0/1@1=off"], "scan": None, "top_k": 3})
+    request = parsed(RunRequest, {"prompt": "a", "edits": ["0/1@1=off"], "scan": None, "top_k": 3})
     assert (request.scan, request.top_k, request.generate) == (None, 3, 0)
     with pytest.raises(InvalidType, match="watch"):
-        RunRequest.from_json({"prompt": "a", "edits": [], "watch": [1]})
-    with pytest.raises(InvalidValue, match="watch has 2000"):
-        RunRequest.from_json({"prompt": "a", "edits": [], "watch": ["x"] * 2000})
+        parsed(RunRequest, {"prompt": "a", "edits": [], "watch": [1]})
+    with pytest.raises(InvalidValue, match="watch"):
+        parsed(RunRequest, {"prompt": "a", "edits": [], "watch": ["x"] * 2000})

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.server.security import AccessRules, check_origins
+from circuit_tracer_cli.server.access import AccessRules, check_origins
 
 from .builders import PAGE, make_client
 

@@ -155,7 +155,7 @@ SAVER = """
 import sys
 from pathlib import Path
 from circuit_tracer_cli.server.graphs import GraphFolder
-folder = GraphFolder(Path(sys.argv[1]))
+folder = GraphFolder(Path(sys.argv[1]), Path(sys.argv[1]))
 print("ready", flush=True)
 for number in range(100_000):
     folder.save("demo", {"pinnedIds": [str(number)] * 2000}, lambda present: True)

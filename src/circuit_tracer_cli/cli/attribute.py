@@ -101,9 +101,8 @@ def attribute(
 
 def _checked(viewer: Viewer, request: TraceRequest) -> Viewer:
     """The viewer with the model behind it, what was typed about it checked. Raises InvalidValue."""
+    from circuit_tracer_cli.server.access import check_origins, check_root_path
     from circuit_tracer_cli.server.model import ModelRunner
-    from circuit_tracer_cli.server.prefix import check_root_path
-    from circuit_tracer_cli.server.security import check_origins
 
     check_root_path(viewer.root_path)
     check_origins(viewer.allow_origin)
@@ -133,8 +132,7 @@ def _run_in_view(
 ) -> None:
     """The same with the page open from the start, which shows the graph as it grows; stays up until Ctrl-C."""
     from circuit_tracer_cli.pipeline import trace
-    from circuit_tracer_cli.server.live import LiveTrace
-    from circuit_tracer_cli.server.partial import Both, PartialGraphs
+    from circuit_tracer_cli.server.live import Both, LiveTrace, PartialGraphs
 
     live, loaded = LiveTrace(files.slug or "", prepared.text or ""), list["ReplacementModel"]()
     partial = PartialGraphs(live, viewer.directory, files.node_threshold, files.edge_threshold)
@@ -153,7 +151,7 @@ def _run_in_view(
 @contextmanager
 def _end_shown_on(live: LiveTrace) -> Iterator[None]:
     """Around the work: the page learns how it ended before the server goes too. An interruption ends the server at once."""
-    from circuit_tracer_cli.server.partial import ended
+    from circuit_tracer_cli.server.live import ended
 
     try:
         with ended(live, "the terminal that it runs in says more"):

@@ -58,16 +58,14 @@ def export(
     directory = check_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
     silence_libraries(output)
     raw = read_graph(graph)
-    from circuit_tracer_cli.export import exporter
+    from circuit_tracer_cli.export import Destination, exporter
+    from circuit_tracer_cli.export.viewer import with_scan
+    from circuit_tracer_cli.graph.prune import pruned_graph
 
+    pruned = with_scan(pruned_graph(raw, node_threshold, edge_threshold), scan)
+    examples = Path(features_dir) if features_dir is not None else examples_folder(pruned.scan)
     written = exporter(format_)(
-        raw,
-        slug=slug or invent_slug(raw.input_string),
-        directory=directory,
-        scan=scan,
-        node_threshold=node_threshold,
-        edge_threshold=edge_threshold,
-        features_dir=Path(features_dir) if features_dir is not None else examples_folder(scan or raw.scan),
+        pruned, Destination(slug or invent_slug(raw.input_string), directory, examples)
     )
     for path in written:
         if is_aside(path):

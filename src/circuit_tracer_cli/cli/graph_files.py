@@ -76,15 +76,10 @@ class GraphFiles:
             if self.graph_path != STREAM:
                 written.append(Path(self.graph_path))
         if self.slug is not None and self.directory is not None:
+            from circuit_tracer_cli.export import Destination
             from circuit_tracer_cli.export.viewer import export
+            from circuit_tracer_cli.graph.prune import pruned_graph
 
-            written += export(
-                graph,
-                slug=self.slug,
-                directory=Path(self.directory),
-                scan=None,
-                node_threshold=self.node_threshold,
-                edge_threshold=self.edge_threshold,
-                annotations=annotations,
-            )
+            pruned = pruned_graph(graph, self.node_threshold, self.edge_threshold)
+            written += export(pruned, Destination(self.slug, Path(self.directory)), annotations=annotations)
         return written

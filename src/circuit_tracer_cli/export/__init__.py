@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -20,28 +21,29 @@ FORMATS: dict[str, str] = {
 """Format name to `module:function`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a graph is written to.
+
+    Args:
+        slug: Name of the files.
+        directory: The folder, made if it's missing.
+        features_dir: Feature examples, for formats that carry them.
+    """
+
+    slug: str
+    directory: Path
+    features_dir: Path | None = None
+
+
 class Exporter(Protocol):
-    """Writes a graph, pruned first if it isn't yet, and says which files it wrote."""
+    """Write a pruned graph and return the files written. Raises UsageError, OutputError."""
 
-    def __call__(
-        self,
-        graph: Graph,
-        *,
-        slug: str,
-        directory: Path,
-        scan: str | list[str] | None = None,
-        node_threshold: float | None = None,
-        edge_threshold: float | None = None,
-        features_dir: Path | None = None,
-    ) -> list[Path]:
-        """Thresholds left out are the graph's own, else the defaults of pruning; `features_dir` holds feature examples.
-
-        Raises UsageError, OutputError.
-        """
+    def __call__(self, pruned: Graph, to: Destination) -> list[Path]: ...
 
 
 def exporter(name: str) -> Exporter:
-    """The writer of a format, imported now. Raises UsageError for a name that isn't in the table."""
+    """Return the writer of a format, imported now. Raises UsageError for a name that isn't in the table."""
     if name not in FORMATS:
         raise UsageError(f"unknown export format {name!r}", f"choose one of: {', '.join(FORMATS)}")
     module, function = FORMATS[name].split(":")

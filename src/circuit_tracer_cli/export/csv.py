@@ -9,28 +9,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import make_folder
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 
 
-def export(
-    graph: Graph,
-    *,
-    slug: str,
-    directory: Path,
-    scan: str | list[str] | None = None,
-    node_threshold: float | None = None,
-    edge_threshold: float | None = None,
-    features_dir: Path | None = None,
-) -> list[Path]:
-    """Writes `{slug}-nodes.csv` and `{slug}-edges.csv`; the edges name nodes by the ids of the JSON file."""
-    check_slug(slug)
-    pruned = pruned_graph(graph, node_threshold, edge_threshold)
-    folder = make_folder(directory)
+def export(pruned: Graph, to: Destination) -> list[Path]:
+    """Write `{slug}-nodes.csv` and `{slug}-edges.csv`; the edges name nodes by the ids of the JSON file."""
+    check_slug(to.slug)
+    folder = make_folder(to.directory)
     columns = [f.name for f in dataclasses.fields(NodeView) if f.name != "index"]
     nodes = ([_text(getattr(node, name)) for name in columns] for node in iter_nodes(pruned))
     names = pruned.node_ids()
@@ -40,8 +30,8 @@ def export(
         for source, target, weight in block.triples()
     )
     return [
-        _write(folder / f"{slug}-nodes.csv", columns, nodes),
-        _write(folder / f"{slug}-edges.csv", ["source", "target", "weight"], edges),
+        _write(folder / f"{to.slug}-nodes.csv", columns, nodes),
+        _write(folder / f"{to.slug}-edges.csv", ["source", "target", "weight"], edges),
     ]
 
 

@@ -47,3 +47,11 @@ def add_to_graph_list(directory: Path, metadata: Metadata) -> Path:
     entries.append(to_values(metadata))
     write_bytes(directory / LIST_NAME, encode_json({"graphs": entries}))
     return directory / LIST_NAME
+
+
+def remove_from_graph_list(directory: Path, slug: str) -> None:
+    """Take a graph out of the list, if it's there; the caller holds the lock."""
+    entries = read_graph_list(directory)
+    kept = [entry for entry in entries if entry.get("slug") != slug]
+    if kept != entries:
+        write_bytes(directory / LIST_NAME, encode_json({"graphs": kept}))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import make_folder
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 
 _KEYS = {
@@ -29,26 +29,16 @@ _KEYS = {
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def export(
-    graph: Graph,
-    *,
-    slug: str,
-    directory: Path,
-    scan: str | list[str] | None = None,
-    node_threshold: float | None = None,
-    edge_threshold: float | None = None,
-    features_dir: Path | None = None,
-) -> list[Path]:
-    """Writes `{slug}.graphml`: node ids as in the JSON file, node attributes by kind, signed edge weights."""
-    check_slug(slug)
-    pruned = pruned_graph(graph, node_threshold, edge_threshold)
-    target = make_folder(directory) / f"{slug}.graphml"
+def export(pruned: Graph, to: Destination) -> list[Path]:
+    """Write `{slug}.graphml`: node ids as in the JSON file, node attributes by kind, signed edge weights."""
+    check_slug(to.slug)
+    target = make_folder(to.directory) / f"{to.slug}.graphml"
     with atomic_writer(target) as stream:
-        _write(stream, pruned, scan if scan is not None else graph.scan)
+        _write(stream, pruned)
     return [target]
 
 
-def _write(stream: BinaryIO, graph: Graph, scan: str | list[str] | None) -> None:
+def _write(stream: BinaryIO, graph: Graph) -> None:
     stream.write(
         b'<?xml version="1.0" encoding="UTF-8"?>\n<graphml xmlns="http://graphml.graphdrawing.org/xmlns">\n'
     )
@@ -58,7 +48,7 @@ def _write(stream: BinaryIO, graph: Graph, scan: str | list[str] | None) -> None
     for name in ("prompt", "scan"):
         _line(stream, f'<key id="{name}" for="graph" attr.name="{name}" attr.type="string"/>')
     _line(stream, '<graph edgedefault="directed">')
-    scans = "\n".join(scan) if isinstance(scan, list) else scan or ""
+    scans = "\n".join(graph.scan) if isinstance(graph.scan, list) else graph.scan or ""
     _line(stream, _data([("prompt", graph.input_string), ("scan", scans)]))
     for node in iter_nodes(graph):
         _line(stream, f"<node id={_attribute(node.node_id)}>{_data(_node_values(node))}</node>")

@@ -1,61 +1,154 @@
-"""One page that opens from disk with everything in it: viewer, graph, and the examples of the features shown."""
+"""One page that opens from disk with everything in it: viewer, graph, and the examples of the features shown.
+
+Modules can't import each other from disk, so each becomes a `data:` address in the page's import map. The page's own policy
+forbids it to ask the network for anything. Importing this loads no torch.
+"""
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from circuit_tracer_cli.errors import MissingFile
-from circuit_tracer_cli.export.graph_json import write_graph_json
-from circuit_tracer_cli.export.html_page import carried, most_records, page
+from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
+from circuit_tracer_cli.export.graph_json import encode_json, write_graph_json
 from circuit_tracer_cli.export.records import FEATURE_TYPE, Node
-from circuit_tracer_cli.export.slugs import check_slug
-from circuit_tracer_cli.export.viewer import graph_parts, make_folder
 from circuit_tracer_cli.features.pack import INDEX
 from circuit_tracer_cli.features.read import FeatureFiles
 from circuit_tracer_cli.files.atomic import atomic_writer
-from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.viewer_files import static_folder
 
+if TYPE_CHECKING:
+    from circuit_tracer_cli.export import Destination
+    from circuit_tracer_cli.graph.graph import Graph
 
-def export(
-    graph: Graph,
-    *,
-    slug: str,
-    directory: Path,
-    scan: str | list[str] | None = None,
-    node_threshold: float | None = None,
-    edge_threshold: float | None = None,
-    features_dir: Path | None = None,
-) -> list[Path]:
-    """Writes `{slug}.html`, with the annotations of the `{slug}.json` beside it.
+_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' data: blob:; worker-src data: blob:; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'"
+)
+_IMPORT = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
+_STYLE_SHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)"')
+_EXAMPLES_BYTES = 12_000_000
+"""Most bytes of feature examples; the features that matter most come first."""
 
-    Args:
-        features_dir: Folder of feature examples; without one the page shows no examples.
+
+def export(pruned: Graph, to: Destination) -> list[Path]:
+    """Write `{slug}.html`, with the annotations of the `{slug}.json` beside it and the examples of `features_dir`.
 
     Raises:
         UsageError: As for the JSON file.
         OutputError: The folder can't be written to.
         MissingFile: `features_dir` holds no examples, or the viewer isn't installed.
     """
-    check_slug(slug)
-    parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
+    from circuit_tracer_cli.export.viewer import graph_parts, make_folder
+
+    parts = graph_parts(pruned, to.slug)
     document = io.BytesIO()
-    write_graph_json(
-        document,
-        parts.metadata,
-        parts.kept_annotations(directory / f"{slug}.json"),
-        parts.nodes,
-        parts.links(),
-    )
-    features, labels = _examples(parts.nodes, features_dir)
+    annotations = parts.kept_annotations(to.directory / f"{to.slug}.json")
+    write_graph_json(document, parts.metadata, annotations, parts.nodes, parts.links())
+    features, labels = _examples(parts.nodes, to.features_dir)
     content = carried(document.getvalue(), features, labels)
-    target = make_folder(directory) / f"{slug}.html"
+    target = make_folder(to.directory) / f"{to.slug}.html"
     with atomic_writer(target) as stream:
         for piece in page(static_folder(), parts.metadata.prompt, content):
             stream.write(piece)
     return [target]
+
+
+def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
+    """Yield the page's pieces in order.
+
+    Args:
+        folder: The viewer's static files.
+        title: Text of the window's title.
+        content: What `carried` gives.
+    """
+    style = _style(folder)
+    yield (
+        '<!doctype html>\n<html lang="en" data-theme="light">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        f'<link rel="icon" href="{_address(folder / "icon.svg", "image/svg+xml")}">\n<style>\n{style}\n</style>\n'
+    ).encode()
+    yield b'<script type="importmap">' + encode_json({"imports": _modules(folder)}) + b"</script>\n</head>\n"
+    yield b'<body>\n<header id="header" class="topbar"></header>\n<main id="panels" class="panels"></main>\n'
+    yield b"<noscript>This page needs JavaScript.</noscript>\n"
+    yield b'<script type="application/json" id="embedded-graph">' + _inert(content) + b"</script>\n"
+    yield b'<script type="module">import "viewer/main.js";</script>\n</body>\n</html>\n'
+
+
+def _style(folder: Path) -> str:
+    """The style sheets that the viewer's own page names, in its order."""
+    names = _STYLE_SHEET.findall((folder / "index.html").read_text(encoding="utf-8"))
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def _inert(content: bytes) -> bytes:
+    """JSON that means the same and can't end the element that holds it."""
+    return content.replace(b"<", b"\\u003c")
+
+
+def _modules(folder: Path) -> dict[str, str]:
+    """Each module that the page reaches, by the name under which the others import it."""
+    found: dict[str, str] = {}
+    waiting = ["main.js"]
+    while waiting:
+        name = waiting.pop()
+        if f"viewer/{name}" in found:
+            continue
+        here = posixpath.dirname(name)
+        imports: list[str] = []
+
+        def renamed(match: re.Match[str], here: str = here, imports: list[str] = imports) -> str:
+            path = posixpath.normpath(posixpath.join(here, match[3]))
+            imports.append(path)
+            return f"{match[1]}{match[2]}viewer/{path}{match[2]}"
+
+        source = (folder / name).read_text(encoding="utf-8")
+        content = _IMPORT.sub(renamed, source).encode()
+        found[f"viewer/{name}"] = "data:text/javascript;base64," + base64.b64encode(content).decode()
+        waiting += imports
+    return dict(sorted(found.items()))
+
+
+def _address(path: Path, media_type: str) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def carried(document: bytes, features: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bytes:
+    """Return what a page carries: the JSON of a graph file, and by Cantor code the records and labels of its features."""
+    about = b'"features":%b,"labels":%b' % (encode_json(features), encode_json(labels))
+    return b'{"graph":%b,%b}' % (document, about)
+
+
+def most_records(
+    shown: Mapping[int, tuple[int, int]], record: Callable[[int, int], dict[str, Any] | None]
+) -> dict[str, dict[str, Any]]:
+    """Return the records of features by Cantor code, up to a size.
+
+    Args:
+        shown: Layer and feature by code, those that matter most first.
+        record: Reads one; a feature that it has nothing of, or that can't be read, is left out.
+    """
+    records, size = {}, 0
+    for code, place in shown.items():
+        try:
+            found = record(*place)
+        except (MissingFile, BadFeatureFiles):
+            continue
+        if found is None:
+            continue
+        size += len(json.dumps(found))
+        if size <= _EXAMPLES_BYTES:
+            records[str(code)] = found
+    return records
 
 
 def _examples(
@@ -67,7 +160,7 @@ def _examples(
     if not (features_dir / INDEX).is_file():
         raise MissingFile(
             f"{features_dir} holds no feature examples (no {INDEX})",
-            hint="make them with circuit-tracer features build, or leave --features-dir away",
+            hint="make them with circuit-tracer features build, or omit --features-dir",
         )
     files = FeatureFiles(features_dir)
     shown = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
 import shlex
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +19,11 @@ import numpy as np
 import circuit_tracer_cli
 from circuit_tracer_cli.demo import model_label
 from circuit_tracer_cli.errors import OutputError, UnsuitableValue
+from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_annotations
+from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
-from circuit_tracer_cli.export.prompt_tokens import prompt_tokens_of
 from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
@@ -32,6 +35,7 @@ from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
 from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 
+_UNAVAILABLE = (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 _GENERATION_SETTINGS = ("max_n_logits", "desired_logit_prob", "batch_size", "max_feature_nodes")
 
 
@@ -43,13 +47,13 @@ def create_graph_files(
     node_threshold: float = NODE_THRESHOLD,
     edge_threshold: float = EDGE_THRESHOLD,
 ) -> list[Path]:
-    """Prunes a graph and writes `{slug}.json` and the folder's `graph-metadata.json`.
+    """Prune a graph and write `{slug}.json` and the folder's `graph-metadata.json`.
 
     Args:
         graph_or_path: A graph or the path of its file; the graph itself stays as it is.
         slug: Name of the file: letters, digits, dots, hyphens, underscores.
         output_path: The folder, made if it's missing.
-        scan: Identifier of the transcoders; the graph's own when left out.
+        scan: Identifier of the transcoders; the graph's own by default.
         node_threshold: For a graph that is pruned already the default means its own threshold.
         edge_threshold: The same.
 
@@ -61,49 +65,54 @@ def create_graph_files(
         OutputError: The folder can't be written to.
         BadGraphFile: The graph, or the folder's list, is damaged.
     """
+    check_slug(slug)
     graph = graph_or_path if isinstance(graph_or_path, Graph) else load_graph(graph_or_path)
-    return export(
+    pruned = pruned_graph(
         graph,
-        slug=slug,
-        directory=Path(output_path),
-        scan=scan,
-        node_threshold=None if graph.pruning and node_threshold == NODE_THRESHOLD else node_threshold,
-        edge_threshold=None if graph.pruning and edge_threshold == EDGE_THRESHOLD else edge_threshold,
-    )[:2]
+        None if graph.pruning and node_threshold == NODE_THRESHOLD else node_threshold,
+        None if graph.pruning and edge_threshold == EDGE_THRESHOLD else edge_threshold,
+    )
+    return export(with_scan(pruned, scan), Destination(slug, Path(output_path)))[:2]
+
+
+def with_scan(graph: Graph, scan: str | list[str] | None) -> Graph:
+    """Return the graph under another name of its transcoders; the graph itself where `scan` is None."""
+    if scan is None:
+        return graph
+    renamed = copy.copy(graph)
+    renamed.scan = scan
+    return renamed
 
 
 def export(
-    graph: Graph,
-    *,
-    slug: str,
-    directory: Path,
-    scan: str | list[str] | None = None,
-    node_threshold: float | None = None,
-    edge_threshold: float | None = None,
-    features_dir: Path | None = None,
-    annotations: QParams | None = None,
-    command: str | None = None,
+    pruned: Graph, to: Destination, *, annotations: QParams | None = None, command: str | None = None
 ) -> list[Path]:
-    """Writes both files. A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain.
+    """Write `{slug}.json`, its compact form if it's large, and the folder's list.
 
-    Where some can't be kept, the file as it was stays beside the new one, and its name is returned too (`keep_aside`).
-    `annotations` are what a file begins with that has none yet; `command` is a command line that would write the same, kept
-    without the folders of this machine.
+    A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain. Where some can't be kept, the
+    file as it was stays beside the new one, and its name is returned too (`keep_aside`).
+
+    Args:
+        pruned: The graph.
+        to: Where to.
+        annotations: What a file without annotations starts with.
+        command: A command line that would write the same, kept without the folders of this machine.
     """
-    parts = graph_parts(graph, slug, scan, node_threshold, edge_threshold)
+    parts = graph_parts(pruned, to.slug)
     if command:
         extra = {**parts.metadata.extra, "command": _shareable(command)}
         parts = replace(parts, metadata=replace(parts.metadata, extra=extra))
-    target = make_folder(directory) / f"{slug}.json"
-    with locked_folder(directory):
-        read_graph_list(directory)  # a damaged list is found before anything is written
+    target = make_folder(to.directory) / f"{to.slug}.json"
+    with locked_folder(to.directory):
+        read_graph_list(to.directory)  # a damaged list is found before anything is written
         q_params = parts.kept_annotations(target)
         if annotations is not None and q_params == QParams():
             q_params = fitting(annotations, parts.node_ids)
         aside = keep_aside(target, q_params)
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
-        written = [target, add_to_graph_list(directory, parts.metadata)]
+        write_form(target, parts.metadata, q_params, parts.nodes, pruned)
+        written = [target, add_to_graph_list(to.directory, parts.metadata)]
     return written if aside is None else [*written, aside]
 
 
@@ -135,17 +144,10 @@ class GraphParts:
         return _links(self.pruned)
 
 
-def graph_parts(
-    graph: Graph,
-    slug: str,
-    scan: str | list[str] | None = None,
-    node_threshold: float | None = None,
-    edge_threshold: float | None = None,
-) -> GraphParts:
-    """The parts of a graph's file, pruned unless it is. Raises UsageError for a bad slug or threshold, or without a scan."""
+def graph_parts(pruned: Graph, slug: str) -> GraphParts:
+    """Return the parts of a pruned graph's file. Raises UsageError for a bad slug, or a graph without a scan."""
     check_slug(slug)
-    scan_name, transcoder_list = scan_names(graph.scan if scan is None else scan)
-    pruned = pruned_graph(graph, node_threshold, edge_threshold)
+    scan_name, transcoder_list = scan_names(pruned.scan)
     assert pruned.pruning is not None
     metadata = _metadata(pruned, pruned.pruning, slug, scan_name, transcoder_list)
     return GraphParts(metadata, _nodes(pruned), pruned)
@@ -260,3 +262,31 @@ def _links(graph: Graph) -> Iterator[Link]:
     for block in graph.edges.blocks():
         for source, target, weight in block.triples():
             yield Link(names[source], names[target], weight)
+
+
+def prompt_tokens_of(graph: Graph) -> list[str]:
+    """Return each prompt token decoded: from the graph, else by the tokenizer that it names, else `⟨id⟩` with a warning."""
+    if graph.prompt_tokens is not None:
+        return graph.prompt_tokens
+    ids = graph.input_tokens.tolist()
+    decoded = _decoded(graph.cfg.tokenizer_name, ids)
+    if decoded is not None:
+        return decoded
+    warnings.warn(
+        f"the graph doesn't hold its tokens as text and the tokenizer {graph.cfg.tokenizer_name!r} can't be loaded;"
+        " tokens are shown by number",
+        stacklevel=2,
+    )
+    return [f"⟨{token}⟩" for token in ids]
+
+
+def _decoded(name: str, ids: list[int]) -> list[str] | None:
+    if not name:
+        return None
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        return [str(tokenizer.decode([token])) for token in ids]
+    except _UNAVAILABLE:
+        return None

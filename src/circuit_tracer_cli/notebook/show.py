@@ -127,14 +127,14 @@ def _write(
     edge_threshold: float | None,
 ) -> str | list[str] | None:
     """Writes the viewer's files of a graph; returns its scan."""
+    from circuit_tracer_cli.export import Destination
     from circuit_tracer_cli.export.viewer import export
     from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.graph.prune import pruned_graph
     from circuit_tracer_cli.graph.store import load_graph
 
     record = graph if isinstance(graph, Graph) else load_graph(graph)
-    export(
-        record, slug=slug, directory=directory, node_threshold=node_threshold, edge_threshold=edge_threshold
-    )
+    export(pruned_graph(record, node_threshold, edge_threshold), Destination(slug, directory))
     return record.scan
 
 

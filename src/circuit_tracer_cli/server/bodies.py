@@ -1,98 +1,99 @@
-"""File contents as they go over the wire: bytes, entity tag and, made once, a compressed copy."""
+"""The bodies of requests: limited in size, strict JSON, read into pydantic models whose errors name the part that is wrong."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
+import json
+import math
+from typing import Any, TypeVar
 
-_GZIP_FROM = 1 << 12
-_GZIP_LEVEL = 3
-_HURRY_FROM = 32 << 20
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
+from circuit_tracer_cli.errors import InvalidType, InvalidValue, UsageError
 
-class Body:
-    """One version of one file. Its compressed copy is made when somebody first takes it: packing a large graph takes a second."""
-
-    __slots__ = ("_packed", "content", "etag")
-
-    def __init__(self, content: bytes, etag: str) -> None:
-        self.content = content
-        self.etag = etag
-        self._packed: tuple[bytes | None] | None = None
-
-    @property
-    def compressed(self) -> bytes | None:
-        """The content as gzip, or None where that wouldn't pay."""
-        if self._packed is None:
-            self._packed = (_compressed(self.content),)
-        return self._packed[0]
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory."""
-        return len(self.content) + len((self._packed and self._packed[0]) or b"")
+_WORDS = {
+    "extra_forbidden": "unknown key",
+    "missing": "missing",
+    "string_type": "must be a string",
+    "list_type": "must be an array",
+    "bool_type": "must be true or false",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+}
 
 
-def etag_of(content: bytes) -> str:
-    """A strong entity tag: the same for equal content, whatever the file's date."""
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+class RequestBody(BaseModel):
+    """A request's body: keys of their exact types, no others. A key that is null counts as absent."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def body_of(content: bytes) -> Body:
-    """The body of some content."""
-    return Body(content, etag_of(content))
+Known = TypeVar("Known", bound=BaseModel)
 
 
-class BodyCache:
-    """Bodies of recently read files, dropped as soon as the file changes, least recently used first.
+def parsed(kind: type[Known], value: object, hint: str | None = None) -> Known:
+    """Return a body's value as a model.
 
-    Args:
-        max_bytes: How much may be kept in memory, both copies counted. A larger file is served and not kept.
+    Raises:
+        InvalidType: It isn't an object, or a key has another type.
+        InvalidValue: A key is unknown or its value out of bounds.
     """
-
-    def __init__(self, max_bytes: int = 256 << 20) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[Path, tuple[tuple[int, ...], Body]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
-        """The file's body. `check` sees every new version once and raises if it must not be served."""
-        version = file_version(path)
-        with self._lock:
-            version_and_body = self._entries.get(path)
-            if version_and_body is not None and version_and_body[0] == version:
-                self._entries.move_to_end(path)
-                return version_and_body[1]
-        content = path.read_bytes()
-        if check is not None:
-            check(content)
-        body = body_of(content)
-        self._keep(path, version, body)
-        return body
-
-    def _keep(self, path: Path, version: tuple[int, ...], body: Body) -> None:
-        with self._lock:
-            self._entries.pop(path, None)
-            if body.size > self._max_bytes:
-                return
-            self._entries[path] = (version, body)
-            while sum(kept.size for _, kept in self._entries.values()) > self._max_bytes:
-                self._entries.popitem(last=False)
+    if not isinstance(value, dict):
+        raise InvalidType("the body must be a JSON object", hint)
+    try:
+        return kind.model_validate({key: part for key, part in value.items() if part is not None})
+    except ValidationError as error:
+        raise _in_words(error, hint or f"known keys: {', '.join(kind.model_fields)}") from None
 
 
-def file_version(path: Path) -> tuple[int, ...]:
-    """What changes whenever a file does, without reading it. Raises OSError."""
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
+def _in_words(error: ValidationError, hint: str) -> UsageError:
+    """The first thing that is wrong, in a sentence."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part)[:80] for part in first["loc"][:3]) or "the body"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    words = _WORDS.get(first["type"], message[:1].lower() + message[1:])
+    kind = (
+        InvalidType if first["type"].endswith("_type") or first["type"] == "int_from_float" else InvalidValue
+    )
+    return kind(f"{place}: {words}", hint)
 
 
-def _compressed(content: bytes) -> bytes | None:
-    if len(content) < _GZIP_FROM:
-        return None
-    level = 1 if len(content) > _HURRY_FROM else _GZIP_LEVEL
-    packed = gzip.compress(content, compresslevel=level, mtime=0)
-    return packed if len(packed) < len(content) else None
+async def json_body(request: Request, limit: int) -> Any:
+    """Return the body's value. Raises HTTPException: 413 for more than `limit` bytes, 400 for what isn't JSON."""
+    return await run_in_threadpool(as_json, await limited_body(request, limit))
+
+
+async def limited_body(request: Request, limit: int) -> bytes:
+    """Return the body's bytes. Raises HTTPException 413 for more than `limit`."""
+    too_large = HTTPException(413, f"the body is larger than {limit >> 20} MiB")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and (len(declared) > 18 or int(declared) > limit):
+        raise too_large
+    content = bytearray()
+    async for chunk in request.stream():
+        content += chunk
+        if len(content) > limit:
+            raise too_large
+    return bytes(content)
+
+
+def as_json(content: bytes) -> Any:
+    """Return the value of a JSON document without NaN and Infinity. Raises HTTPException 400."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not a JSON number")
+
+    def finite(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            refuse(text)
+        return value
+
+    try:
+        return json.loads(content, parse_constant=refuse, parse_float=finite)
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body isn't valid JSON") from error

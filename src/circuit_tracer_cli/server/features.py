@@ -1,17 +1,40 @@
-"""Feature examples of a folder, read again when the folder is built again, and the labels of a graph's features."""
+"""Feature examples: from a folder that was named, from the folder of a graph's transcoder set, or from the set on the hub.
+
+A graph file can only name a repository there; the address is always the hub's.
+"""
 
 from __future__ import annotations
 
-import json
-import math
+import re
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
+from urllib.parse import quote
 
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from circuit_tracer_cli import hub
+from circuit_tracer_cli.errors import BadFeatureFiles, CircuitTracerError, MissingFile
+from circuit_tracer_cli.export.records import cantor_code, cantor_decode
+from circuit_tracer_cli.features.folders import examples_folder
 from circuit_tracer_cli.features.pack import INDEX
-from circuit_tracer_cli.features.read import FeatureFiles
-from circuit_tracer_cli.server.paths import contained
+from circuit_tracer_cli.features.read import FeatureFiles, unpack_record
+from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.files.locations import cache_root
+from circuit_tracer_cli.server.live import ShownGraphs
+from circuit_tracer_cli.server.replies import contained, file_reply
+from circuit_tracer_cli.types import SilentProgress
+
+_FRESH = {"Cache-Control": "no-cache"}
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*\Z")
+_MAX_RECORD = 64 << 20
+_RETRY_SECONDS = 30.0
+_HINT = "serve with --features-dir FOLDER; circuit-tracer features build makes them"
+_NEURONPEDIA = {"mwhanna/gemma-scope-transcoders": ("gemma-2-2b", "gemmascope-transcoder-16k")}
 
 
 class FeatureFolder:
@@ -42,7 +65,7 @@ class FeatureFolder:
         """The proposed labels of these (layer, feature) pairs, by Cantor code. Raises as `record`."""
         files = self._current()
         pairs = [(layer, feature, files.label(layer, feature)) for layer, feature in set(features)]
-        return {cantor(layer, feature): label for layer, feature, label in pairs if label is not None}
+        return {cantor_code(layer, feature): label for layer, feature, label in pairs if label is not None}
 
     def _current(self) -> FeatureFiles:
         status = contained(self.root, INDEX).stat()
@@ -53,32 +76,245 @@ class FeatureFolder:
             return self._files[1]
 
 
-def cantor(layer: int, feature: int) -> int:
-    """The code by which graph files name a feature."""
-    return (layer + feature) * (layer + feature + 1) // 2 + feature
+class HubFeatures:
+    """The examples in the folder `features` of a set on the hub. Every method may wait for the network.
+
+    Args:
+        repo_id: The repository.
+        path: The set's folder in it, without slashes at its ends.
+        revision: Branch, tag or commit; None for the main branch.
+        cache: Where records are kept.
+    """
+
+    def __init__(self, repo_id: str, path: str, revision: str | None, cache: Path) -> None:
+        self._repo_id, self._revision, self._cache = repo_id, revision, cache
+        self._folder = f"{path}/features" if path else "features"
+        self._files: tuple[str, FeatureFiles] | None = None
+        self._lock = threading.Lock()
+
+    def record(self, layer: int, feature: int) -> dict[str, Any] | None:
+        """What is known of a feature; None if the set holds nothing about it.
+
+        Raises:
+            MissingFile: The set has no examples.
+            BadFeatureFiles: Index or record can't be read.
+            HubUnavailable, AccessDenied, UnknownReference: As the hub answers.
+        """
+        commit, files = self._index()
+        entry = files.layers.get(layer)
+        if entry is None or not 0 <= feature < len(entry.offsets) - 1:
+            return None
+        start, stop = entry.offsets[feature], entry.offsets[feature + 1]
+        if stop <= start:
+            return None
+        if not _PLAIN_NAME.match(entry.filename) or start < 0 or stop - start > _MAX_RECORD:
+            raise BadFeatureFiles(
+                f"the index of {self._repo_id} is damaged: layer {layer}, feature {feature}"
+            )
+        return unpack_record(self._bytes(commit, entry.filename, start, stop))
+
+    def _index(self) -> tuple[str, FeatureFiles]:
+        with self._lock:
+            if self._files is None:
+                name = f"{self._folder}/{INDEX}"
+                found = hub.snapshot(self._repo_id, self._revision, [name], SilentProgress())
+                folder = found.folder / self._folder
+                if not (folder / INDEX).is_file():
+                    raise MissingFile(
+                        f"{self._repo_id} has no feature examples (no {name})",
+                        "make them with circuit-tracer features build, and serve with --features-dir FOLDER",
+                    )
+                self._files = (found.commit, FeatureFiles(folder))
+            return self._files
+
+    def _bytes(self, commit: str, filename: str, start: int, stop: int) -> bytes:
+        kept = (
+            self._cache
+            / self._repo_id.replace("/", "--")
+            / commit
+            / self._folder
+            / filename
+            / f"{start}-{stop}"
+        )
+        if kept.is_file():
+            return kept.read_bytes()
+        content = hub.read_range(self._repo_id, commit, f"{self._folder}/{filename}", start, stop - start)
+        unpack_record(content)  # what can't be read isn't kept
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(kept, content)
+        return content
 
 
-def uncantor(code: int) -> tuple[int, int]:
-    """The layer and feature of a code."""
-    total = (math.isqrt(8 * code + 1) - 1) // 2
-    feature = code - total * (total + 1) // 2
-    return total - feature, feature
+class Records(Protocol):
+    """Somewhere that has feature records."""
+
+    def record(self, layer: int, feature: int) -> dict[str, Any] | None:
+        """One record, None if there is none of the feature. Raises CircuitTracerError."""
 
 
-def feature_codes(content: bytes) -> set[int]:
-    """The codes of all features that a graph file holds. Entries of another form are passed over."""
-    codes = (node.get("feature") for node in json.loads(content)["nodes"] if _is_feature(node))
-    return {code for code in codes if isinstance(code, int) and code >= 0}
+Source = TypeVar("Source", bound=Records)
 
 
-def feature_node_codes(nodes: list[Any]) -> list[int]:
-    """The codes of the features among the nodes of a graph file, those of the smallest cumulative influence first."""
-    found = [node for node in nodes if _is_feature(node) and isinstance(node.get("feature"), int)]
-    rank = [node.get("influence") for node in found]
-    order = sorted(range(len(found)), key=lambda i: rank[i] if isinstance(rank[i], int | float) else 2.0)
-    return [code for i in order if (code := found[i]["feature"]) >= 0]
+class FeatureSources:
+    """The examples of any set. A set without them is asked for again after a while.
+
+    Args:
+        chosen: A folder that is used whatever the graph's set is.
+        cache: Where records from the hub are kept.
+    """
+
+    def __init__(self, chosen: Path | None, cache: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._chosen = None if chosen is None else FeatureFolder(chosen)
+        self._cache, self._clock = cache, clock
+        self._known: dict[str, Records] = {}
+        self._failed: dict[str, tuple[float, CircuitTracerError]] = {}
+        self._lock = threading.Lock()
+
+    def folder(self, scan: object) -> FeatureFolder | None:
+        """The examples of a set on this machine."""
+        if self._chosen is not None or not isinstance(scan, str):
+            return self._chosen
+        known = self._known.get(scan)
+        found = None if known is not None else examples_folder(scan)
+        if found is not None:
+            known = self._remember(scan, FeatureFolder(found.resolve()))
+        return known if isinstance(known, FeatureFolder) else None
+
+    def answer(self, metadata: Mapping[str, Any], layer: int, feature: int) -> dict[str, Any]:
+        """The record of a feature of a graph, or why there is none, and where else it is shown.
+
+        Returns:
+            `record` (or null), `reason` and `hint` (or null), `set`, `link` (or null).
+        """
+        scan = _set_of(metadata, layer)
+        answer: dict[str, Any] = {
+            "record": None,
+            "reason": None,
+            "hint": None,
+            "set": scan,
+            "link": _link(metadata, layer, feature),
+        }
+        try:
+            answer["record"] = self._record(scan, layer, feature)
+        except CircuitTracerError as error:
+            return {**answer, "reason": error.message, "hint": error.hint}
+        if answer["record"] is None:
+            answer["reason"] = (
+                "the examples hold nothing of this feature: it wasn't active on the texts they are from"
+            )
+        return answer
+
+    def _record(self, scan: str, layer: int, feature: int) -> dict[str, Any] | None:
+        source: Records = self.folder(scan) or self._on_the_hub(scan)
+        failed = self._failed.get(scan)
+        if failed is not None and self._clock() - failed[0] < _RETRY_SECONDS:
+            raise failed[1]
+        try:
+            return source.record(layer, feature)
+        except CircuitTracerError as error:
+            if isinstance(source, HubFeatures):
+                self._failed[scan] = (self._clock(), error)
+            raise
+
+    def _on_the_hub(self, scan: str) -> Records:
+        from circuit_tracer_cli.transcoders.references import hub_reference
+
+        known = self._known.get(scan)
+        if known is not None:
+            return known
+        found = None if scan.startswith(("/", ".", "~")) else hub_reference(scan.replace("//", "/", 1))
+        if found is None:
+            raise MissingFile(f"no feature examples are known for the set {scan[:200]!r}", _HINT)
+        return self._remember(scan, HubFeatures(found.repo_id, found.path, found.revision, self._cache))
+
+    def _remember(self, scan: str, source: Source) -> Source:
+        with self._lock:
+            self._known[scan] = source
+        return source
 
 
-def _is_feature(node: Any) -> bool:
-    kind = node.get("feature_type") if isinstance(node, dict) else None
-    return isinstance(kind, str) and kind not in ("embedding", "logit") and "error" not in kind
+def feature_cache() -> Path:
+    """Where records from the hub are kept: `features` in `CIRCUIT_TRACER_CACHE_DIR`, else in the user's cache folder."""
+    return cache_root() / "features"
+
+
+def _set_of(metadata: Mapping[str, Any], layer: int) -> str:
+    """The set that a layer's features belong to: a graph over several sets lists one for each layer."""
+    sets = metadata.get("transcoder_list")
+    if isinstance(sets, list) and 0 <= layer < len(sets):
+        return str(sets[layer])
+    return str(metadata.get("scan", ""))
+
+
+def _link(metadata: Mapping[str, Any], layer: int, feature: int) -> str | None:
+    """The feature's page on Neuronpedia, where the set is one of those shown there."""
+    scan = _set_of(metadata, layer)
+    details = metadata.get("feature_details")
+    sources = details.get("neuronpedia_source_set") if isinstance(details, dict) else None
+    model, source = _NEURONPEDIA.get(scan.partition("@")[0], (scan, sources))
+    if not isinstance(source, str) or not source or "/" in model or not model:
+        return None
+    return f"https://www.neuronpedia.org/{quote(model, safe='')}/{layer}-{quote(source, safe='')}/{feature}"
+
+
+class FeatureRoutes:
+    """The endpoints.
+
+    Args:
+        shown: The graphs whose features are asked for.
+        sources: Where their examples come from.
+    """
+
+    def __init__(self, shown: ShownGraphs, sources: FeatureSources) -> None:
+        self._shown, self._sources = shown, sources
+
+    def table(self) -> list[Route]:
+        """All routes, first match wins."""
+        return [
+            Route("/api/graphs/{slug}/features/{layer:count}/{feature:count}", self.graph_feature),
+            Route("/api/features/{layer:count}/{feature:count}", self.feature),
+            Route("/features/{code:count}.json", self.feature_by_code),
+            Route("/features/{relative:path}", self.feature_file),
+        ]
+
+    def has_features(self) -> bool:
+        """Return whether there is a folder of examples to answer from without naming a graph."""
+        return self._default() is not None
+
+    def graph_feature(self, request: Request) -> Response:
+        """GET …/features/{layer}/{feature}: `record`, or `reason` and `hint` why there is none; `set` and `link`."""
+        given = request.path_params
+        metadata = self._shown.metadata(given["slug"])
+        return JSONResponse(self._sources.answer(metadata, given["layer"], given["feature"]), headers=_FRESH)
+
+    def feature(self, request: Request) -> Response:
+        """GET /api/features/{layer}/{feature}: one feature's examples as JSON; 204 if there are none of it."""
+        return self._record_reply(request.path_params["layer"], request.path_params["feature"])
+
+    def feature_by_code(self, request: Request) -> Response:
+        """GET /features/{code}.json: the same under its Cantor code, where graph files' `feature_json_base_url` leads."""
+        return self._record_reply(*cantor_decode(request.path_params["code"]))
+
+    def _record_reply(self, layer: int, feature: int) -> Response:
+        record = self._folder().record(layer, feature)
+        if record is None:
+            return Response(status_code=204, headers=_FRESH)
+        return JSONResponse(record, headers=_FRESH)
+
+    def feature_file(self, request: Request) -> Response:
+        """GET /features/…: index and binary files as they are, with ranges."""
+        return file_reply(request, contained(self._folder().root, request.path_params["relative"]))
+
+    def _folder(self) -> FeatureFolder:
+        found = self._default()
+        if found is None:
+            raise MissingFile("this server has no feature examples", "start it with --features-dir FOLDER")
+        return found
+
+    def _default(self) -> FeatureFolder | None:
+        """The folder that was named, else that of the newest graph that has one."""
+        chosen = self._sources.folder(None)
+        if chosen is not None:
+            return chosen
+        found = map(self._sources.folder, self._shown.scans())
+        return next((folder for folder in found if folder is not None), None)

@@ -1,27 +1,68 @@
-"""A folder of graph files: which graphs there are, one graph's bytes, and saving annotations into it."""
+"""A folder of graph files: which graphs there are, one graph's bytes, saving annotations into it, and the routes for all that."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue, MissingFile, OutputError
+from circuit_tracer_cli.export.compact import current_form, features_in
 from circuit_tracer_cli.export.graph_json import encode_json
-from circuit_tracer_cli.export.graph_list import locked_folder
+from circuit_tracer_cli.export.graph_list import LIST_NAME, locked_folder
 from circuit_tracer_cli.export.splice import read_top_level, replace_value
-from circuit_tracer_cli.server.atomic import replace_content
-from circuit_tracer_cli.server.bodies import Body, BodyCache, body_of, etag_of, file_version
-from circuit_tracer_cli.server.paths import METADATA_NAME, contained, graph_path
+from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.server.annotations import check_annotations, from_reference
+from circuit_tracer_cli.server.bodies import json_body
+from circuit_tracer_cli.server.replies import (
+    NO_STORE,
+    Body,
+    BodyCache,
+    body_of,
+    body_reply,
+    contained,
+    etag_of,
+    file_reply,
+    file_version,
+    json_error,
+    matches_strongly,
+    media_type,
+)
 
 _REQUIRED = ("metadata", "nodes", "links")
 _WHOLE_UP_TO = 8 << 20
 _PARSED_UP_TO = 32 << 20
 _HEAD = 1 << 20
 _TAIL = 64
+_MEMORY_SUFFIXES = frozenset({".json", ".csv", ".graphml", ".html"})
+LIST_HINT = "GET /api/graphs lists the graphs of this server"
+
+
+def check_slug(slug: str) -> str:
+    """Return the slug, if a graph file may have that name. Raises InvalidValue."""
+    bad = not slug or slug.startswith(".") or "/" in slug or "\\" in slug or "\0" in slug
+    if bad or f"{slug}.json" == LIST_NAME:
+        raise InvalidValue(f"{slug[:200]!r} can't be the name of a graph", LIST_HINT)
+    return slug
+
+
+def graph_path(root: Path, slug: str) -> Path:
+    """Return the file of one graph. Raises InvalidValue for an impossible slug, MissingFile if there is none."""
+    try:
+        return contained(root, f"{check_slug(slug)}.json")
+    except MissingFile as error:
+        raise MissingFile(f"there is no graph {slug[:200]!r}", LIST_HINT) from error
 
 
 class StaleTag(Exception):
@@ -50,10 +91,15 @@ class Saved:
 
 
 class GraphFolder:
-    """The graph files of one folder. Every method blocks on the disk: not for the event loop's thread."""
+    """The graph files of one folder. Every method blocks on the disk: not for the event loop's thread.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    Args:
+        root: The folder.
+        spare: Where compact forms go if the folder is read-only.
+    """
+
+    def __init__(self, root: Path, spare: Path) -> None:
+        self.root, self._spare = root, spare
         self._graphs = BodyCache()
         self._files = BodyCache()
         self._known: dict[Path, tuple[tuple[int, int], dict[str, Any] | BadGraphFile]] = {}
@@ -75,12 +121,22 @@ class GraphFolder:
             except CircuitTracerError as error:
                 found.errors.append({"slug": slug, "error": error.message})
                 continue
-            found.graphs.append({**entries.get(slug, {}), **metadata, "slug": slug})
+            file = names[slug].stat()
+            found.graphs.append(
+                {
+                    **entries.get(slug, {}),
+                    **metadata,
+                    "slug": slug,
+                    "folder": self.root.name,
+                    "modified_ms": file.st_mtime_ns // 1_000_000,
+                    "bytes": file.st_size,
+                }
+            )
         return found
 
     def read(self, slug: str) -> Body:
         """One graph's file. Raises InvalidValue, MissingFile, or BadGraphFile if it isn't a whole graph."""
-        return self._graphs.read(graph_path(self.root, slug), _check_graph)
+        return self._graphs.read(graph_path(self.root, slug), check_graph)
 
     def metadata(self, slug: str) -> dict[str, Any]:
         """What a graph's file says about it. Raises as `read`."""
@@ -95,7 +151,7 @@ class GraphFolder:
         version = file_version(path)
         known = self._views.get(path)
         if known is None or known[0] != version:
-            body = self._graphs.read(path, _check_graph)
+            body = self._graphs.read(path, check_graph)
             values = read_top_level(_decode(body.content), frozenset(["metadata", "qParams"])).values
             content = {"metadata": values["metadata"], "qParams": _object(values.get("qParams"))}
             known = (version, Body(encode_json(content), body.etag))
@@ -104,7 +160,7 @@ class GraphFolder:
 
     def nodes(self, slug: str) -> Body:
         """All texts, numbers and truth values of every node, in the file's order. Raises as `read`."""
-        body = self._graphs.read(graph_path(self.root, slug), _check_graph)
+        body = self._graphs.read(graph_path(self.root, slug), check_graph)
         nodes = read_top_level(_decode(body.content), frozenset(["nodes"])).values["nodes"]
         plain = [
             {key: value for key, value in _object(node).items() if isinstance(value, str | int | float)}
@@ -112,12 +168,25 @@ class GraphFolder:
         ]
         return body_of(encode_json({"nodes": plain}))
 
+    def compact(self, slug: str) -> Path | None:
+        """The file with the compact form of a graph; None for one without. Raises as `graph_path`, and BadGraphFile."""
+        path = graph_path(self.root, slug)
+        form = current_form(path, self._spare)
+        if form is None:
+            self.read(slug)
+        return form
+
+    def codes(self, slug: str) -> set[int]:
+        """The codes of the features of a graph. Raises as `read`."""
+        form = current_form(graph_path(self.root, slug), self._spare)
+        return feature_codes(self.read(slug).content) if form is None else features_in(form)
+
     def read_file(self, relative: str) -> Body:
         """Any file of the folder, as it is. Raises MissingFile."""
         return self._files.read(contained(self.root, relative))
 
     def save(self, slug: str, annotations: dict[str, Any], accepts: Callable[[str], bool]) -> Saved:
-        """Exchanges the graph's `qParams`, leaving every other byte of its file as it is.
+        """Exchange the graph's `qParams`, leaving every other byte of its file as it is.
 
         Args:
             slug: Which graph.
@@ -142,7 +211,11 @@ class GraphFolder:
             top = read_top_level(text, frozenset(["metadata", "qParams"]))
             new = _encode(replace_value(text, top, "qParams", value))
             if new != content:
-                replace_content(path, new)
+                if not os.access(path, os.W_OK):
+                    raise OutputError(
+                        f"{path.name} is read-only", "give yourself write permission on the file"
+                    )
+                write_bytes(path, new)
         return Saved(etag_of(new), _object(top.values.get("qParams")), _object(top.values.get("metadata")))
 
     def _lock(self, path: Path) -> threading.Lock:
@@ -154,7 +227,7 @@ class GraphFolder:
         return [path for path in self.root.glob("*.json") if self._is_graph_file(path)]
 
     def _is_graph_file(self, path: Path) -> bool:
-        if path.name == METADATA_NAME:
+        if path.name == LIST_NAME:
             return False
         try:
             contained(self.root, path.name)
@@ -165,7 +238,7 @@ class GraphFolder:
     def _entries(self) -> dict[str, dict[str, Any]]:
         """`graph-metadata.json` by slug; empty if it is missing or broken, since the graphs say the same."""
         try:
-            listed = json.loads((self.root / METADATA_NAME).read_bytes())["graphs"]
+            listed = json.loads((self.root / LIST_NAME).read_bytes())["graphs"]
             return {entry["slug"]: entry for entry in listed if isinstance(entry["slug"], str)}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
@@ -228,8 +301,11 @@ def _as_metadata(value: object) -> dict[str, Any]:
     return value
 
 
-def _check_graph(content: bytes) -> None:
-    """Raises BadGraphFile. Parsing takes ten times a file's size in memory, so that a large one is only glanced at."""
+def check_graph(content: bytes) -> None:
+    """Raise BadGraphFile unless this is a graph file.
+
+    A large one is judged by its beginning and end: parsing takes ten times its size in memory.
+    """
     if len(content) <= _PARSED_UP_TO:
         _graph_metadata(content)
     else:
@@ -247,4 +323,107 @@ def _encode(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidValue("the annotations hold half a character (a lone surrogate)") from error
+        raise InvalidValue("the annotations contain a lone surrogate, which is not a character") from error
+
+
+def is_feature(node: object) -> bool:
+    """Return whether an entry among a graph file's nodes is a feature."""
+    kind = node.get("feature_type") if isinstance(node, dict) else None
+    return isinstance(kind, str) and kind not in ("embedding", "logit") and "error" not in kind
+
+
+def feature_codes(content: bytes) -> set[int]:
+    """Return the Cantor codes of all features that a graph file holds. Entries of another form are passed over."""
+    codes = (node.get("feature") for node in json.loads(content)["nodes"] if is_feature(node))
+    return {code for code in codes if isinstance(code, int) and code >= 0}
+
+
+class GraphRoutes:
+    """The endpoints. Those that only read are plain functions: Starlette runs them in other threads.
+
+    Args:
+        graphs: The folder.
+        on_save: Told after every save, for what other graphs may learn from it.
+        max_body: The largest request body in bytes.
+    """
+
+    def __init__(
+        self, graphs: GraphFolder, on_save: Callable[[Saved, dict[str, Any]], None], max_body: int
+    ) -> None:
+        self._graphs, self._on_save, self._max_body = graphs, on_save, max_body
+
+    def table(self) -> list[Route]:
+        """All routes."""
+        return [
+            Route("/api/graphs", self.list_graphs, methods=["GET"]),
+            Route("/api/graphs/{slug}", self.graph, methods=["GET"]),
+            Route("/api/graphs/{slug}/compact", self.compact),
+            Route("/api/graphs/{slug}/view", self.view),
+            Route("/api/graphs/{slug}/nodes", self.nodes),
+            Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
+            Route("/data/{relative:path}", self.data_file),
+            Route("/graph_data/{relative:path}", self.data_file),
+            Route("/save_graph/{relative:path}", self.save_graph, methods=["POST"]),
+        ]
+
+    def list_graphs(self, _request: Request) -> Response:
+        """GET /api/graphs: metadata of every graph, read from the folder now."""
+        listing = self._graphs.listing()
+        content = {"graphs": listing.graphs, "errors": listing.errors, "folder": str(self._graphs.root)}
+        return JSONResponse(content, headers={"Cache-Control": "no-cache"})
+
+    def graph(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}: the graph file, validated once per version."""
+        return body_reply(request, self._graphs.read(request.path_params["slug"]))
+
+    def compact(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/compact: the graph as typed arrays, with ranges; 204 if it has no such form."""
+        form = self._graphs.compact(request.path_params["slug"])
+        if form is None:
+            return Response(status_code=204, headers={"Cache-Control": "no-cache"})
+        return file_reply(request, form)
+
+    def view(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/view: the file's `metadata` and `qParams` alone, so that a page learns what changed in it."""
+        return body_reply(request, self._graphs.view(request.path_params["slug"]))
+
+    def nodes(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/nodes: what the file says about each node, for those who have the compact form."""
+        return body_reply(request, self._graphs.nodes(request.path_params["slug"]))
+
+    async def annotate(self, request: Request) -> Response:
+        """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""
+        condition = request.headers.get("if-match")
+        if condition is None:
+            hint = "send the ETag of the graph that you read as If-Match"
+            return json_error(428, "saving needs an If-Match header", hint)
+        annotations = check_annotations(await json_body(request, self._max_body))
+        return await self._save(request.path_params["slug"], annotations, condition)
+
+    async def save_graph(self, request: Request) -> Response:
+        """POST /save_graph/…/{slug}: the reference page's save; values may be strings, arrays are written."""
+        body = await json_body(request, self._max_body)
+        if not isinstance(body, dict) or not isinstance(body.get("qParams"), dict):
+            raise HTTPException(400, "the body must be an object with a qParams object")
+        slug = request.path_params["relative"].rpartition("/")[2]
+        return await self._save(slug, from_reference(body["qParams"]), request.headers.get("if-match", "*"))
+
+    async def _save(self, slug: str, annotations: dict[str, Any], condition: str) -> Response:
+        accepts = partial(matches_strongly, condition)
+        try:
+            saved = await run_in_threadpool(self._graphs.save, slug, annotations, accepts)
+        except StaleTag as error:
+            hint = "read the graph again and repeat the change"
+            message = "the graph was saved by somebody else since it was read"
+            return json_error(412, message, hint, {"ETag": error.current})
+        await run_in_threadpool(self._on_save, saved, annotations)
+        headers = {"ETag": saved.etag, **NO_STORE}
+        return JSONResponse({"slug": slug, "etag": saved.etag}, headers=headers)
+
+    def data_file(self, request: Request) -> Response:
+        """GET /data/… and /graph_data/…: a file of the graph folder."""
+        relative = request.path_params["relative"]
+        path = contained(self._graphs.root, relative)
+        if path.suffix.lower() in _MEMORY_SUFFIXES:
+            return body_reply(request, self._graphs.read_file(relative), media_type(path))
+        return file_reply(request, path)

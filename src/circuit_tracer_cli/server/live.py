@@ -1,30 +1,45 @@
-"""A trace under way, as the page follows it: how far it is, and the graph of the rows that are known. Imports no torch.
+"""A trace under way, as the page follows it: progress, the graph of the rows that are known, and the end. Imports no torch.
 
 The process that traces writes, the server's threads read. Nothing of it is on the disk: what ends early leaves nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from circuit_tracer_cli.server.bodies import Body, body_of
-from circuit_tracer_cli.server.replies import body_reply, json_error
+from circuit_tracer_cli.errors import CircuitTracerError
+from circuit_tracer_cli.export.splice import read_top_level
+from circuit_tracer_cli.server.graphs import GraphFolder, feature_codes
+from circuit_tracer_cli.server.replies import NO_STORE, Body, body_of, body_reply, json_error
+from circuit_tracer_cli.server.runs import Cancelled
+from circuit_tracer_cli.types import Progress
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
 
 State = Literal["running", "done", "failed", "cancelled"]
 _NOTES_KEPT = 20
 _WATCHED_SECONDS = 5.0
 _FAREWELL_SECONDS = 2.0
+_SECONDS_APART = 1.0
+_SHARE = 10
+_log = logging.getLogger(__name__)
 
 
 class LiveTrace:
-    """One trace and what a page may know of it. It is a `Progress`, to be told like any other.
+    """One trace and what a page may know of it. It is a `Progress`.
 
     Args:
         slug: Name that the finished graph will have.
@@ -46,7 +61,7 @@ class LiveTrace:
         self._failure: dict[str, str | None] = {}
         self._ended: float | None = None
         self._seen_at: float | None = None
-        self._told = threading.Event()
+        self._read = threading.Event()
         self._lock = threading.Lock()
 
     _total: int | None
@@ -57,12 +72,12 @@ class LiveTrace:
             self._phase, self._done, self._total = name, 0, total
 
     def advance(self, steps: int = 1) -> None:
-        """So many steps of it are done."""
+        """Steps of it are done."""
         with self._lock:
             self._done += steps
 
     def note(self, message: str) -> None:
-        """Something to read."""
+        """Keep a line for people to read."""
         with self._lock:
             self._notes = [*self._notes, message][-_NOTES_KEPT:]
 
@@ -83,13 +98,13 @@ class LiveTrace:
         self._end("failed")
 
     def cancel(self) -> None:
-        """There will be no graph, for nobody wants it any more."""
+        """There will be no graph, as somebody asked for."""
         self._end("cancelled")
 
     def farewell(self) -> None:
-        """Returns when a page that follows has been told of a failure, or soon anyway: before the program ends."""
+        """Wait until a page that follows has read of a failure, at most two seconds: before the program ends."""
         if self.is_watched():
-            self._told.wait(_FAREWELL_SECONDS)
+            self._read.wait(_FAREWELL_SECONDS)
 
     def _end(self, state: State) -> None:
         with self._lock:
@@ -106,7 +121,7 @@ class LiveTrace:
             now = self._clock()
             self._seen_at = now
             if self._state == "failed":
-                self._told.set()
+                self._read.set()
             until = now if self._ended is None else self._ended
             return {
                 "state": self._state, "slug": self.slug, "prompt": self._prompt, "phase": self._phase, "done": self._done,
@@ -131,24 +146,149 @@ class LiveStage:
         self.trace = trace
 
     def graph_of(self, slug: str) -> Body | None:
-        """The latest partial graph of a slug."""
-        trace = self.trace
-        return trace.graph() if trace is not None and trace.slug == slug else None
+        """Return the latest partial graph of a slug."""
+        return self.trace.graph() if self.is_traced(slug) and self.trace is not None else None
 
+    def is_traced(self, slug: str) -> bool:
+        """Return whether the last trace has this slug."""
+        return self.trace is not None and self.trace.slug == slug
 
-def live_routes(stage: LiveStage) -> list[Route]:
-    """`/api/live`, the progress, and `/api/live/graph`, the graph so far. Without a trace the state is `none`."""
+    def table(self) -> list[Route]:
+        """All routes."""
+        return [Route("/api/live", self.progress), Route("/api/live/graph", self.partial_graph)]
 
-    def progress(_request: Request) -> Response:
-        trace = stage.trace
-        status = {"state": "none"} if trace is None else trace.status()
-        return JSONResponse(status, headers={"Cache-Control": "no-store"})
+    async def progress(self, _request: Request) -> Response:
+        """GET /api/live: how far the trace is; its state is `none` without one."""
+        status = {"state": "none"} if self.trace is None else self.trace.status()
+        return JSONResponse(status, headers=NO_STORE)
 
-    def graph(request: Request) -> Response:
-        trace = stage.trace
-        body = None if trace is None else trace.graph()
+    def partial_graph(self, request: Request) -> Response:
+        """GET /api/live/graph: the graph of the rows that are known."""
+        body = None if self.trace is None else self.trace.graph()
         if body is None:
             return json_error(404, "there is no partial graph", "GET /api/live says how far the trace is")
         return body_reply(request, body)
 
-    return [Route("/api/live", progress), Route("/api/live/graph", graph)]
+
+class ShownGraphs:
+    """The graphs that a page can show: those of the folder, and the one that is being traced."""
+
+    def __init__(self, graphs: GraphFolder, stage: LiveStage) -> None:
+        self._graphs, self._stage = graphs, stage
+
+    def metadata(self, slug: str) -> dict[str, Any]:
+        """Return a graph's metadata. Raises MissingFile, BadGraphFile."""
+        partial = self._stage.graph_of(slug)
+        if partial is None:
+            return self._graphs.metadata(slug)
+        return dict(read_top_level(partial.content.decode(), frozenset(["metadata"])).values["metadata"])
+
+    def codes(self, slug: str) -> set[int]:
+        """Return the Cantor codes of a graph's features. Raises as `metadata`."""
+        partial = self._stage.graph_of(slug)
+        return self._graphs.codes(slug) if partial is None else feature_codes(partial.content)
+
+    def is_traced(self, slug: str) -> bool:
+        """Return whether this is the graph of the last trace."""
+        return self._stage.is_traced(slug)
+
+    def scans(self) -> list[str]:
+        """Return the transcoder sets of the folder's graphs, that of the newest graph first."""
+        graphs = reversed(self._graphs.listing().graphs)
+        return list(dict.fromkeys(str(graph.get("scan")) for graph in graphs))
+
+
+class Both:
+    """Progress that goes to two listeners."""
+
+    def __init__(self, first: Progress, second: Progress) -> None:
+        self._listeners = (first, second)
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.phase(name, total)
+
+    def advance(self, steps: int = 1) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.advance(steps)
+
+    def note(self, message: str) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.note(message)
+
+
+@contextmanager
+def ended(live: LiveTrace, details: str) -> Iterator[None]:
+    """Around the work: record how it ended, and let whatever it raised pass.
+
+    Args:
+        live: What pages see of it.
+        details: Where to read more about an error that isn't a CircuitTracerError.
+    """
+    try:
+        yield
+    except Cancelled:
+        live.cancel()
+        raise
+    except CircuitTracerError as error:
+        live.fail(error.message, error.hint)
+        raise
+    except Exception as error:
+        live.fail(f"the trace failed: {type(error).__name__}", details)
+        raise
+    live.finish()
+
+
+class PartialGraphs:
+    """Publish the graph of the known rows while a page watches, at most a tenth of the time.
+
+    A failure here ends the previews, never the trace.
+
+    Args:
+        live: Where they go.
+        folder: Where the finished graph will be; annotations that are there already are shown.
+        node_threshold, edge_threshold: How it will be pruned; None is the default.
+        clock: Seconds, for tests.
+    """
+
+    def __init__(
+        self,
+        live: LiveTrace,
+        folder: Path,
+        node_threshold: float | None = None,
+        edge_threshold: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._live, self._folder, self._clock = live, folder, clock
+        self._thresholds = node_threshold, edge_threshold
+        self._not_before = 0.0
+        self._broken = False
+
+    def __call__(self, make: Callable[[], Graph]) -> None:
+        """Make the graph and publish it, if a page watches and the last one wasn't too recent."""
+        start = self._clock()
+        if self._broken or start < self._not_before or not self._live.is_watched():
+            return
+        try:
+            self._live.publish(self._graph_file(make()))
+        except Exception:  # whatever goes wrong with a preview, the trace goes on
+            self._broken = True
+            _log.exception("the partial graph can't be shown")
+        took = self._clock() - start
+        self._not_before = start + took + max(_SECONDS_APART, _SHARE * took)
+
+    def _graph_file(self, graph: Graph) -> bytes:
+        """The graph file as it would be now, marked as partial, with the annotations that the folder has of it."""
+        from circuit_tracer_cli.export.graph_json import write_graph_json
+        from circuit_tracer_cli.export.viewer import graph_parts
+        from circuit_tracer_cli.graph.prune import pruned_graph
+
+        parts = graph_parts(pruned_graph(graph, *self._thresholds), self._live.slug)
+        metadata = dataclasses.replace(parts.metadata, extra={**parts.metadata.extra, "partial": True})
+        annotations = parts.kept_annotations(self._folder / f"{self._live.slug}.json")
+        document = io.BytesIO()
+        write_graph_json(document, metadata, annotations, parts.nodes, parts.links())
+        return document.getvalue()

@@ -2,32 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from email.utils import formatdate
+import gzip
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
-from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import (
+    FileResponse,
+    JSONResponse,
+    MalformedRangeHeader,
+    RangeNotSatisfiable,
+    Response,
+)
 
-from circuit_tracer_cli.server.bodies import Body
-from circuit_tracer_cli.server.ranges import UnsatisfiableRange, parse_range
+from circuit_tracer_cli.errors import MissingFile
+from circuit_tracer_cli.export.compact import entity_tag
 
-_CHUNK = 1 << 18
+_FORBIDDEN_CHARACTERS = frozenset("\\\0")
+NO_STORE = {"Cache-Control": "no-store"}
+_GZIP_FROM = 1 << 12
+_HURRY_FROM = 32 << 20
+_MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+    ".wasm": "application/wasm",
+    ".txt": "text/plain; charset=utf-8",
+}
+
+
+def media_type(path: Path) -> str:
+    """Return the Content-Type of a static file, the same on every system."""
+    return _MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def json_error(
     status: int, error: str, hint: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The one form of every error."""
-    reply = JSONResponse({"error": error, "hint": hint}, status, headers)
-    reply.headers["Cache-Control"] = "no-store"
-    return reply
+    """Return the one form of every error."""
+    return JSONResponse({"error": error, "hint": hint}, status, {**(headers or {}), **NO_STORE})
+
+
+class Body:
+    """One version of a file's content, its entity tag, and its compressed copy once somebody takes that."""
+
+    __slots__ = ("_packed", "content", "etag")
+
+    def __init__(self, content: bytes, etag: str) -> None:
+        self.content = content
+        self.etag = etag
+        self._packed: tuple[bytes | None] | None = None
+
+    @property
+    def compressed(self) -> bytes | None:
+        """The content as gzip, or None where that wouldn't pay."""
+        if self._packed is None:
+            level = 1 if len(self.content) > _HURRY_FROM else 3
+            worth = len(self.content) >= _GZIP_FROM
+            packed = gzip.compress(self.content, compresslevel=level, mtime=0) if worth else self.content
+            self._packed = (packed if len(packed) < len(self.content) else None,)
+        return self._packed[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return len(self.content) + len((self._packed and self._packed[0]) or b"")
+
+
+def etag_of(content: bytes) -> str:
+    """Return a strong entity tag: the same for equal content, whatever the file's date."""
+    return entity_tag(hashlib.sha256(content).hexdigest())
+
+
+def body_of(content: bytes) -> Body:
+    """Return the body of some content."""
+    return Body(content, etag_of(content))
+
+
+class BodyCache:
+    """Bodies of recently read files, dropped as soon as the file changes, least recently used first.
+
+    Args:
+        max_bytes: How much may be kept in memory, both copies counted. A larger file is served and not kept.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._max_bytes = max_bytes
+        self._entries: OrderedDict[Path, tuple[tuple[int, ...], Body]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
+        """Return the file's body. `check` sees every new version once and raises if it must not be served."""
+        version = file_version(path)
+        with self._lock:
+            version_and_body = self._entries.get(path)
+            if version_and_body is not None and version_and_body[0] == version:
+                self._entries.move_to_end(path)
+                return version_and_body[1]
+        content = path.read_bytes()
+        if check is not None:
+            check(content)
+        body = body_of(content)
+        with self._lock:
+            self._entries.pop(path, None)
+            if body.size <= self._max_bytes:
+                self._entries[path] = (version, body)
+            while sum(kept.size for _, kept in self._entries.values()) > self._max_bytes:
+                self._entries.popitem(last=False)
+        return body
+
+
+def file_version(path: Path) -> tuple[int, ...]:
+    """Return what changes whenever a file does, without reading it. Raises OSError."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def body_reply(request: Request, body: Body, media_type: str = "application/json") -> Response:
-    """A body in memory: 304 if the client has it, compressed if the client takes that."""
+    """Return a body in memory: 304 if the client has it, compressed if the client takes that."""
     headers = {"ETag": body.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if matches(request.headers.get("if-none-match"), body.etag):
         return Response(status_code=304, headers=headers)
@@ -37,75 +139,39 @@ def body_reply(request: Request, body: Body, media_type: str = "application/json
     return Response(body.content, headers=headers, media_type=media_type)
 
 
-def bytes_reply(request: Request, content: bytes, etag: str) -> Response:
-    """Bytes in memory, whole or in the range asked for; 304 if the client has them."""
-    headers = {"ETag": etag, "Cache-Control": "no-cache", "Accept-Ranges": "bytes"}
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", etag) == etag else None
-    try:
-        part = parse_range(wanted, len(content))
-    except UnsatisfiableRange:
-        return _beyond_the_end(len(content))
-    start, stop = part or (0, len(content))
-    if part:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
-    return Response(content[start:stop], 206 if part else 200, headers, "application/octet-stream")
+class RangedFile(FileResponse):
+    """A file, whole or in the ranges asked for. A range that can't be understood gives all of it, as RFC 9110 allows."""
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []
+        except RangeNotSatisfiable as error:
+            message = "the range begins beyond the end of the file"
+            raise HTTPException(416, message, {"Content-Range": f"bytes */{file_size}"}) from error
 
 
-def _beyond_the_end(size: int) -> Response:
-    hint = f"the file has {size} bytes"
-    return json_error(
-        416, "the range begins beyond the end of the file", hint, {"Content-Range": f"bytes */{size}"}
-    )
-
-
-def file_reply(request: Request, path: Path, media_type: str) -> Response:
-    """A file straight from the disk, whole or in the range asked for."""
-    status = path.stat()
-    etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
-    headers = {"ETag": etag, "Cache-Control": "no-cache", "Accept-Ranges": "bytes"}
-    headers["Last-Modified"] = formatdate(status.st_mtime, usegmt=True)
-    if matches(request.headers.get("if-none-match"), etag):
-        return Response(status_code=304, headers=headers)
-    condition = request.headers.get("if-range", etag)
-    wanted = request.headers.get("range") if condition in (etag, headers["Last-Modified"]) else None
-    try:
-        part = parse_range(wanted, status.st_size)
-    except UnsatisfiableRange:
-        return _beyond_the_end(status.st_size)
-    start, stop = part or (0, status.st_size)
-    headers["Content-Length"] = str(stop - start)
-    if part:
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{status.st_size}"
-    code = 206 if part else 200
-    if request.method == "HEAD":
-        return Response(status_code=code, headers=headers, media_type=media_type)
-    return StreamingResponse(_chunks(path.open("rb"), start, stop), code, headers, media_type)
-
-
-async def _chunks(file: IO[bytes], start: int, stop: int) -> AsyncIterator[bytes]:
-    try:
-        await run_in_threadpool(file.seek, start)
-        while start < stop:
-            chunk = await run_in_threadpool(file.read, min(_CHUNK, stop - start))
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk
-    finally:
-        file.close()
+def file_reply(request: Request, path: Path, media_type: str = "application/octet-stream") -> Response:
+    """Return a file straight from the disk, whole or in the ranges asked for; 304 if the client has it."""
+    headers = {"Cache-Control": "no-cache"}
+    reply = RangedFile(path, stat_result=path.stat(), media_type=media_type, headers=headers)
+    if matches(request.headers.get("if-none-match"), reply.headers["etag"]):
+        kept = ("etag", "last-modified", "cache-control")
+        return Response(status_code=304, headers={name: reply.headers[name] for name in kept})
+    return reply
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header names this entity tag (weak comparison)."""
+    """Return whether an If-None-Match header names this entity tag (weak comparison)."""
     if header is None:
         return False
     return header.strip() == "*" or etag in (tag.removeprefix("W/") for tag in _tags(header))
 
 
 def matches_strongly(header: str, etag: str) -> bool:
-    """Whether an If-Match header names this entity tag; a weak tag never does."""
+    """Return whether an If-Match header names this entity tag; a weak tag never does."""
     return header.strip() == "*" or etag in _tags(header)
 
 
@@ -114,19 +180,37 @@ def _tags(header: str) -> list[str]:
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Whether an Accept-Encoding header allows gzip, by name or by `*`, with a weight above zero."""
+    """Return whether an Accept-Encoding header allows gzip, by name or by `*`, with a weight above zero."""
     weights: dict[str, float] = {}
     for item in (header or "").lower().split(","):
         name, _, parameter = item.partition(";")
-        weights[name.strip()] = _weight(parameter)
+        key, _, value = parameter.strip().partition("=")
+        try:
+            weights[name.strip()] = float(value) if key.strip() == "q" else 1.0
+        except ValueError:
+            weights[name.strip()] = 0.0
     return weights.get("gzip", weights.get("x-gzip", weights.get("*", 0.0))) > 0
 
 
-def _weight(parameter: str) -> float:
-    name, _, value = parameter.strip().partition("=")
-    if name.strip() != "q":
-        return 1.0
+def contained(root: Path, relative: str) -> Path:
+    """Return the real path of the file `relative` below `root`.
+
+    Args:
+        root: A folder; symbolic links that lead out of it are refused.
+        relative: Segments joined by `/`, percent-decoded already.
+
+    Raises:
+        MissingFile: There is no such file, it is hidden, or it lies elsewhere.
+    """
+    missing = MissingFile(f"there is no file {relative[:200]!r}")
+    segments = relative.split("/")
+    if any(not part or part.startswith(".") or _FORBIDDEN_CHARACTERS & set(part) for part in segments):
+        raise missing
+    real_root = root.resolve()
     try:
-        return float(value)
-    except ValueError:
-        return 0.0
+        path = real_root.joinpath(*segments).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise missing from error
+    if not path.is_relative_to(real_root) or not path.is_file():
+        raise missing
+    return path

@@ -1,6 +1,6 @@
-"""Runs of a loaded model: a queue that one thread works off, so that the model never does two things at once.
+"""Runs of a loaded model: a queue that one thread works off, so that the model never does two things at once; and its routes.
 
-Knows neither HTTP nor models; what a run does is a function that gets somebody to tell how far it is.
+Knows nothing of models; what a run does is a function that gets the run as its progress.
 """
 
 from __future__ import annotations
@@ -8,44 +8,53 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile
+from circuit_tracer_cli.server.bodies import json_body
+from circuit_tracer_cli.server.replies import NO_STORE, json_error
 from circuit_tracer_cli.types import Progress
 
 _log = logging.getLogger(__name__)
 MOST_WAITING = 32
 MOST_KEPT = 64
 ENDED = frozenset({"done", "failed", "cancelled"})
+THREAD = "circuit-tracer-runs"
+_CLOSE_SECONDS = 3.0
 Work = Callable[["Run"], dict[str, Any]]
+Plan = Callable[[Any, Mapping[str, Any]], Work]
+"""From a request's body and the parts of its path to the work. Raises UsageError for what can't be done, before anything runs."""
 
 
 @runtime_checkable
 class Runner(Protocol):
-    """A model that runs can be done on."""
+    """A model for runs."""
 
     def describe(self) -> dict[str, Any]:
-        """What it is, and whether it is loaded, as plain values."""
+        """Return what it is, and whether it is loaded, as plain values."""
 
     def prepare(self, progress: Progress) -> None:
-        """Loads it, unless it is."""
-
-    def plan(self, body: object) -> Work:
-        """What a request's body asks for. Raises UsageError for one that can't be meant, before anything runs."""
+        """Load it, unless it is."""
 
 
 class QueueFull(CircuitTracerError):
-    """More runs are waiting than anybody will look at."""
+    """Too many runs are waiting."""
 
 
 class Cancelled(Exception):
-    """Raised inside a run when somebody doesn't want it any more."""
+    """Raised inside a run that was cancelled."""
 
 
 class Run:
-    """One run and how far it is. Also the progress that its work tells.
+    """One run and how far it is. Also the Progress of its work.
 
     Attributes:
         state: `queued`, `running`, `done`, `failed` or `cancelled`.
@@ -98,26 +107,26 @@ class RunQueue:
         self._change = threading.Condition()
         self._loading = Run(None)
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="circuit-tracer-runs", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
+        self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begins to load the model, and then works off what comes."""
+        """Start loading the model, then work off what comes."""
         self._thread.start()
 
     def close(self) -> None:
-        """Cancels everything. A run that is in the middle of a pass ends after it."""
+        """Cancel everything and wait a little for the thread to end; a run in the middle of a pass ends after it."""
         with self._change:
             self._closed = True
             for run in (self._loading, *self._known.values()):
                 run.cancelled.set()
             self._change.notify_all()
-
-    def submit(self, body: object) -> Run:
-        """Puts a run of edits at the end of the queue. Raises UsageError for a bad body, QueueFull."""
-        return self.add(self.runner.plan(body))
+        limit = time.monotonic() + _CLOSE_SECONDS
+        while self._thread.is_alive() and not self._ended.is_set() and time.monotonic() < limit:
+            time.sleep(0.01)
 
     def add(self, work: Work) -> Run:
-        """Puts any work at the end of the queue; the model is loaded when it's called. Raises QueueFull."""
+        """Put work at the end of the queue; the model is loaded when it's called. Raises QueueFull."""
         run = Run(work)
         with self._change:
             if len(self._waiting) >= MOST_WAITING:
@@ -131,7 +140,7 @@ class RunQueue:
         return run
 
     def cancel(self, run_id: str) -> Run:
-        """Ends a run, at once if it waits and else after the step that it's in. Raises MissingFile for an unknown one."""
+        """End a run, at once if it waits and else after the step that it's in. Raises MissingFile for an unknown one."""
         run = self.find(run_id)
         with self._change:
             run.cancelled.set()
@@ -141,11 +150,11 @@ class RunQueue:
         return run
 
     def find(self, run_id: str) -> Run:
-        """A run that is known still. Raises MissingFile."""
+        """Return a run that isn't forgotten yet. Raises MissingFile."""
         with self._change:
             if run_id not in self._known:
                 raise MissingFile(
-                    f"there is no run {run_id!r}", "runs are forgotten after a while; start it again"
+                    f"there is no run {run_id[:80]!r}", "runs are forgotten after a while; start it again"
                 )
             return self._known[run_id]
 
@@ -177,6 +186,12 @@ class RunQueue:
         }
 
     def _work(self) -> None:
+        try:
+            self._work_off()
+        finally:
+            self._ended.set()
+
+    def _work_off(self) -> None:
         self._loading.work = self._prepare
         self._do(self._loading)
         while True:
@@ -214,3 +229,65 @@ class RunQueue:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             run.error = {"error": f"the run failed: {first}", "hint": "the server's log has the details"}
             run.state = "failed"
+
+
+class RunRoutes:
+    """The endpoints: the model, the tasks that it may be given, and the runs that they become.
+
+    Args:
+        runs: The queue, or None for a server without a model.
+        tasks: What makes the work, by address of the POST request; None where there is no model for it.
+        max_body: The largest request body in bytes.
+    """
+
+    def __init__(self, runs: RunQueue | None, tasks: Mapping[str, Plan | None], max_body: int) -> None:
+        self._runs, self._tasks, self._max_body = runs, tasks, max_body
+
+    def table(self) -> list[Route]:
+        """All routes."""
+        return [
+            Route("/api/model", self.model),
+            *(Route(path, self._starter(plan), methods=["POST"]) for path, plan in self._tasks.items()),
+            Route("/api/runs/{run_id}", self.run, methods=["GET"]),
+            Route("/api/runs/{run_id}", self.cancel, methods=["DELETE"]),
+        ]
+
+    async def model(self, _request: Request) -> Response:
+        """GET /api/model: what the model is; `{"state": "none"}` for a server without one."""
+        described = {"state": "none"} if self._runs is None else self._runs.describe()
+        return JSONResponse(described, headers=NO_STORE)
+
+    def _starter(self, plan: Plan | None) -> Callable[[Request], Any]:
+        async def start(request: Request) -> Response:
+            """POST to a task's address: 202 with the run; 409 without a model, 503 if too many wait."""
+            if self._runs is None or plan is None:
+                return without_model()
+            body = await json_body(request, self._max_body)
+            try:
+                run = self._runs.add(await run_in_threadpool(plan, body, request.path_params))
+            except QueueFull as error:
+                return json_error(503, error.message, error.hint, {"Retry-After": "5"})
+            headers = {**NO_STORE, "Location": f"api/runs/{run.id}"}
+            return JSONResponse(self._runs.status(run), 202, headers)
+
+        return start
+
+    async def run(self, request: Request) -> Response:
+        """GET /api/runs/{id}: how far it is, and its result when it's done."""
+        if self._runs is None:
+            return without_model()
+        found = self._runs.find(request.path_params["run_id"])
+        return JSONResponse(self._runs.status(found), headers=NO_STORE)
+
+    async def cancel(self, request: Request) -> Response:
+        """DELETE /api/runs/{id}: end it. Ending one that has ended changes nothing."""
+        if self._runs is None:
+            return without_model()
+        found = self._runs.cancel(request.path_params["run_id"])
+        return JSONResponse(self._runs.status(found), headers=NO_STORE)
+
+
+def without_model() -> Response:
+    """Return the reply to what only a server with a model can do."""
+    hint = "start the server with circuit-tracer serve DIR --transcoder-set SET"
+    return json_error(409, "no model is loaded", hint)

@@ -6,9 +6,11 @@ import atexit
 import errno
 import logging
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,13 +18,19 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
+from circuit_tracer_cli.server.access import (
+    AccessRules,
+    check_origins,
+    check_root_path,
+    is_any_address,
+    is_loopback,
+    token_for,
+)
 from circuit_tracer_cli.server.app import Settings, create_app
+from circuit_tracer_cli.server.deadlines import DeadlineProtocol
+from circuit_tracer_cli.server.labels import labels_folder
 from circuit_tracer_cli.server.live import LiveTrace
-from circuit_tracer_cli.server.prefix import check_root_path
 from circuit_tracer_cli.server.runs import Runner, RunQueue
-from circuit_tracer_cli.server.security import AccessRules, check_origins
-from circuit_tracer_cli.server.shared_labels import labels_folder
-from circuit_tracer_cli.server.token import is_any_address, token_for
 from circuit_tracer_cli.viewer_files import static_folder
 
 if TYPE_CHECKING:
@@ -39,7 +47,10 @@ _LOOK_SECONDS = 0.2
 class Server:
     """A running server. Also a context manager that stops it."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, spare: tempfile.TemporaryDirectory[str]
+    ) -> None:
+        self._spare = spare
         self.host: str = settings.rules.host
         self.port: int = listener.getsockname()[1]
         self._listener = listener
@@ -47,6 +58,8 @@ class Server:
         self._runs = settings.runs
         config = uvicorn.Config(
             create_app(settings),
+            http=DeadlineProtocol,
+            ws="none",
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -74,7 +87,7 @@ class Server:
 
     @property
     def link(self) -> str:
-        """What to open in a browser: the URL, for a server that others can reach with its token."""
+        """What to open in a browser: the URL, with the token if the server has one."""
         if self._token is None:
             return self.url
         host = socket.gethostname() if is_any_address(self.host) else self.host
@@ -84,7 +97,7 @@ class Server:
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> None:
-        """Returns when requests are answered. Raises ServerError if that doesn't come about."""
+        """Return when requests are answered. Raises ServerError if that takes too long."""
         self._thread.start()
         if self._runs is not None:
             self._runs.start()
@@ -97,7 +110,7 @@ class Server:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        """Ends the server and frees the port. Calling it again does nothing."""
+        """End the server and free the port. Calling it again does nothing."""
         atexit.unregister(self.stop)
         if self._runs is not None:
             self._runs.close()
@@ -107,9 +120,10 @@ class Server:
             while not self._ended.is_set() and time.monotonic() < limit:
                 time.sleep(0.01)
         self._listener.close()
+        self._spare.cleanup()
 
     def wait(self) -> None:
-        """Blocks until the server has stopped. Ctrl-C stops it, then raises KeyboardInterrupt."""
+        """Block until the server has stopped. Ctrl-C stops it, then raises KeyboardInterrupt."""
         try:
             while not self._ended.is_set():
                 time.sleep(_LOOK_SECONDS)
@@ -137,8 +151,9 @@ def serve(
     labels_dir: str | Path | None = None,
     frame_origins: Iterable[str] = (),
     root_path: str = "",
+    token: bool | None = None,
 ) -> Server:
-    """Serves the graph files of a folder and the viewer, in a background thread. Returns at once.
+    """Serve the graph files of a folder and the viewer, in a background thread, and return at once.
 
     Args:
         data_dir: Folder of graph files. Files that appear later are listed without a restart.
@@ -146,7 +161,7 @@ def serve(
         features_dir: Folder of feature examples with `index.json.gz`, for all graphs. Without it, those that lie beside a
             graph's transcoders, or are in its repository on the hub, are found.
         port: 0 takes the next free one, from 8041 on.
-        host: Address to listen on. For one that other machines can reach they need a token, which `link` holds.
+        host: Address to listen on. For one that other machines can reach, every client needs a token, which `link` holds.
         allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
         live: A trace under way, which the page follows.
         model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
@@ -154,11 +169,13 @@ def serve(
         frame_origins: Pages that may show this one in a frame, such as a notebook on this machine: `http://localhost:*`.
         root_path: A path that a proxy leaves in front of every request, as `/user/me/proxy/8041`; one that takes it away is
             served as well.
+        token: True wants a token on this machine too (for machines that others use as well), False none anywhere. It is taken
+            from the environment variable `CIRCUIT_TRACER_TOKEN`, else it is a new one.
 
     Raises:
         MissingFile: A folder doesn't exist, or holds no viewer.
         ServerError: The port is taken or the address unknown.
-        InvalidValue: The port is no port, an origin no origin, or `root_path` no path.
+        InvalidValue: The port, an origin or `root_path` is not valid.
     """
     if isinstance(port, bool) or not 0 <= port <= 65535:
         raise InvalidValue(f"port {port} doesn't exist", "use 1 to 65535, or 0 for the next free one")
@@ -166,16 +183,18 @@ def serve(
         data_dir=_folder(data_dir, "graph folder"),
         static_dir=static_folder(frontend_dir).resolve(),
         features_dir=None if features_dir is None else _folder(features_dir, "feature folder"),
-        rules=AccessRules(host, check_origins(allow_origins), token_for(host), tuple(frame_origins)),
+        rules=AccessRules(host, check_origins(allow_origins), token_for(host, token), tuple(frame_origins)),
         live=live,
         runs=None if model is None else RunQueue(_runner(model)),
         labels_dir=labels_folder() if labels_dir is None else Path(labels_dir),
         root_path=check_root_path(root_path),
     )
-    server = Server(settings, _listen(host, port))
+    listener = _listen(host, port)
+    spare = tempfile.TemporaryDirectory(prefix="circuit-tracer-forms-")
+    server = Server(replace(settings, spare_dir=Path(spare.name)), listener, spare)
     server.start()
-    if settings.rules.token is not None:
-        _log.warning("other machines can reach this server; the link for them is %s", server.link)
+    if settings.rules.token is not None and not is_loopback(host):
+        _log.warning("other machines can reach this server; the link is %s", server.link)
     return server
 
 
@@ -192,6 +211,11 @@ def _folder(path: str | Path, what: str) -> Path:
         wrong = "is a file" if folder.exists() else "doesn't exist"
         raise MissingFile(f"the {what} {str(path)!r} {wrong}", "name an existing folder")
     return folder.resolve()
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise ServerError if a server couldn't listen there, before any work is done for it."""
+    _listen(host, port).close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Traces of new prompts on the server's model: what a prompt would become, and the work that makes its graph.
+"""Graphs of new prompts on the server's model: `POST /api/traces`, `/api/traces/draft`, `/api/predictions`.
 
 Importing this loads no torch.
 """
@@ -6,10 +6,17 @@ Importing this loads no torch.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from circuit_tracer_cli.errors import (
     BadGraphFile,
@@ -18,9 +25,9 @@ from circuit_tracer_cli.errors import (
     CircuitTracerError,
     InvalidValue,
     MissingFile,
-    OutOfMemory,
 )
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.prepare import (
     Prepared,
     check_counts,
@@ -30,11 +37,11 @@ from circuit_tracer_cli.prepare import (
     setup_of,
 )
 from circuit_tracer_cli.request import TraceRequest
-from circuit_tracer_cli.server.graphs import GraphFolder
-from circuit_tracer_cli.server.live import LiveStage, LiveTrace
-from circuit_tracer_cli.server.model import ModelRunner, scan_name
-from circuit_tracer_cli.server.runs import Run, Work
-from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
+from circuit_tracer_cli.server.bodies import RequestBody, json_body, parsed
+from circuit_tracer_cli.server.live import Both, LiveTrace, PartialGraphs, ended
+from circuit_tracer_cli.server.model import Desk, memory_in_words, scan_name
+from circuit_tracer_cli.server.replies import NO_STORE
+from circuit_tracer_cli.server.runs import Run, Work, without_model
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.attribution.targets import TokenReader
@@ -42,6 +49,102 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.tokens import Tokens
 
 _LONGEST_SEARCH = 1000
+_EXAMPLE = 'for example {"prompt": "The capital of France is"}'
+_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(TraceRequest)}
+SETTINGS = ("max_n_logits", "desired_logit_prob", "max_feature_nodes", "batch_size")
+_OPTIONS = (
+    ("model", "-m"), ("system", "--system"), ("prefill", "--prefill"), ("max_n_logits", "--max-n-logits"),
+    ("desired_logit_prob", "--desired-logit-prob"), ("max_feature_nodes", "--max-feature-nodes"),
+    ("batch_size", "--batch-size"), ("update_interval", "--update-interval"), ("dtype", "--dtype"),
+    ("device", "--device"), ("device_map", "--device-map"), ("offload", "--offload"), ("backend", "--backend"),
+)  # fmt: skip
+
+
+Count = Annotated[int, Field(ge=1, le=1 << 30)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class TraceBody(RequestBody):
+    """The body of `POST /api/traces`, `/api/traces/draft` and `/api/predictions`.
+
+    Attributes:
+        prompt: The text, or the user's message in a conversation.
+        chat, system, prefill: Whether it's put into the tokenizer's chat template, and the turns around it.
+        targets: As `--target`; none for the most likely tokens.
+        max_n_logits, desired_logit_prob, max_feature_nodes, batch_size: As for `attribute`.
+        node_threshold, edge_threshold: How the graph file is pruned.
+        slug: Name of the graph file; None for one made from the prompt.
+    """
+
+    prompt: str = ""
+    chat: bool = False
+    system: str | None = None
+    prefill: str | None = None
+    targets: Annotated[list[str], Field(max_length=256)] = Field([])
+    max_n_logits: Count = _DEFAULTS["max_n_logits"]
+    desired_logit_prob: Share = _DEFAULTS["desired_logit_prob"]
+    max_feature_nodes: Annotated[int, Field(ge=0, le=1 << 30)] = _DEFAULTS["max_feature_nodes"]
+    batch_size: Count = _DEFAULTS["batch_size"]
+    node_threshold: Share = NODE_THRESHOLD
+    edge_threshold: Share = EDGE_THRESHOLD
+    slug: str | None = None
+
+    def conversation(self, base: TraceRequest) -> TraceRequest:
+        """Return what the model was loaded with, and this prompt; targets and numbers as by default. Raises BadPrompt."""
+        return replace(
+            base,
+            prompt=self.prompt,
+            chat=self.chat,
+            system=self.system or None if self.chat else None,
+            prefill=self.prefill or None if self.chat else None,
+            update_interval=_DEFAULTS["update_interval"],
+            command="",
+        )
+
+    def request(self, base: TraceRequest) -> TraceRequest:
+        """Return the whole request. Raises as `TraceRequest`."""
+        asked: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS}
+        return replace(self.conversation(base), targets=tuple(self.targets), **asked)
+
+
+def defaults() -> dict[str, Any]:
+    """Return the settings of a request that gives none."""
+    settings = {name: _DEFAULTS[name] for name in SETTINGS}
+    return {**settings, "node_threshold": NODE_THRESHOLD, "edge_threshold": EDGE_THRESHOLD}
+
+
+def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path) -> str:
+    """Return the same trace as a command for a POSIX shell, without options that have their default."""
+    words = ["circuit-tracer", "attribute", "-p", request.prompt or "", "-t", request.transcoder_set]
+    for name, option in _OPTIONS:
+        value = getattr(request, name)
+        if value != _DEFAULTS[name]:
+            words += [option, _number(value) if isinstance(value, float) else str(value)]
+    words += ["--chat"] if request.chat else []
+    words += [word for target in request.targets for word in ("--target", target)]
+    for wish, option in ((request.lazy_encoder, "lazy-encoder"), (request.lazy_decoder, "lazy-decoder")):
+        words += [] if wish is None else [f"--{option}" if wish else f"--no-{option}"]
+    words += ["--offline"] if request.offline else []
+    for threshold, default, option in (
+        (body.node_threshold, NODE_THRESHOLD, "--node-threshold"),
+        (body.edge_threshold, EDGE_THRESHOLD, "--edge-threshold"),
+    ):
+        words += [] if threshold == default else [option, _number(threshold)]
+    return shlex.join([*words, "--slug", slug, "--graph-file-dir", _shown(folder)])
+
+
+def _number(value: float) -> str:
+    """The shortest text that is read as the same number."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def _shown(folder: Path) -> str:
+    """A folder below the current one by its relative name."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        return str(folder)
+    return str(folder.relative_to(here)) if folder.is_relative_to(here) else str(folder)
 
 
 class SlugTaken(InvalidValue):
@@ -55,19 +158,17 @@ class SlugTaken(InvalidValue):
 
 
 class Tracing:
-    """Traces new prompts into a folder.
+    """Traces of new prompts into a folder.
 
     Args:
-        runner: The model.
-        graphs: The folder.
-        stage: Where pages see the trace that is under way.
+        desk: The model, the folder, and where pages see the trace that is under way.
     """
 
-    def __init__(self, runner: ModelRunner, graphs: GraphFolder, stage: LiveStage) -> None:
-        self._runner, self._graphs, self._stage = runner, graphs, stage
+    def __init__(self, desk: Desk) -> None:
+        self._runner, self._graphs, self._stage = desk.runner, desk.graphs, desk.stage
 
     def describe(self) -> dict[str, Any]:
-        """What a page must know to ask: settings by default; a loaded model's longest prompt, and if it has a chat template."""
+        """Return what a page must know to ask: default settings, the longest prompt, whether there is a chat template."""
         model = self._runner.model
         known = None if model is None else model.model.shape
         return {
@@ -77,11 +178,11 @@ class Tracing:
         }
 
     def draft(self, body: object) -> dict[str, Any]:
-        """What a request would become, as plain values: tokens, name, command, and the first thing that is wrong with it.
+        """Return what a request would become, as plain values: tokens, name, command, and the first thing that is wrong with it.
 
-        Raises InvalidType or InvalidValue for a body that can't be meant.
+        Raises InvalidType or InvalidValue for a body that is wrong whatever the model is.
         """
-        wanted = TraceBody.from_json(body)
+        wanted = parsed(TraceBody, body, _EXAMPLE)
         model = self._runner.model
         found: dict[str, Any] = {
             "tokens": None, "zeroed": 0, "notes": [], "slug": None, "replaces": False, "command": None, "problem": None,
@@ -121,15 +222,19 @@ class Tracing:
         return found
 
     def trace(self, body: object) -> Work:
-        """The work that traces a request. Raises UsageError for one that can't be meant, as far as that is known by now."""
+        """Return the work that traces a request. Raises UsageError for what is wrong with it, as far as that is known by now."""
         wanted = _with_prompt(body)
         if self._runner.model is not None:
             self._prepared(wanted, self._runner.model)
         return lambda run: self._trace(wanted, run)
 
     def predictions(self, body: object) -> Work:
-        """The work that finds the likeliest next tokens of a request's prompt. Raises as `trace`."""
+        """Return the work that finds the most likely next tokens of a request's prompt. Raises as `trace`."""
         wanted = _with_prompt(body)
+        model = self._runner.model
+        if model is not None:
+            with self._runner.reading:
+                self._read(wanted, model)
         return lambda run: self._predictions(wanted, run)
 
     def _predictions(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
@@ -142,8 +247,7 @@ class Tracing:
         assert model is not None
         with memory_in_words(), torch.no_grad():
             with self._runner.reading:
-                setup, asked = setup_of(model), wanted.conversation(self._base(model))
-                tokens = model.tokenize(setup.tokenize(prompt_text(asked, setup) or ""))
+                tokens = self._read(wanted, model)
             run.phase("forward pass")
             logits = model.frozen_pass(tokens.ids).logits
         reader = TokenReader(model.tokenizer, len(logits))
@@ -153,10 +257,11 @@ class Tracing:
         return {TOP_PREDICTIONS: said}
 
     def _trace(self, wanted: TraceBody, run: Run) -> dict[str, Any]:
+        from circuit_tracer_cli.export import Destination
         from circuit_tracer_cli.export.annotations import aside_note, is_aside
         from circuit_tracer_cli.export.viewer import export
+        from circuit_tracer_cli.graph.prune import pruned_graph
         from circuit_tracer_cli.pipeline import trace_with
-        from circuit_tracer_cli.server.partial import Both, PartialGraphs, ended
 
         model = self._runner.model
         assert model is not None
@@ -171,14 +276,8 @@ class Tracing:
             slug = self._slug(wanted, tokens, model, insist=False)
             command = self._command(request, wanted, slug)
             graph.metadata["command"] = command or ""
-            written = export(
-                graph,
-                slug=slug,
-                directory=folder,
-                node_threshold=wanted.node_threshold,
-                edge_threshold=wanted.edge_threshold,
-                command=command,
-            )
+            pruned = pruned_graph(graph, wanted.node_threshold, wanted.edge_threshold)
+            written = export(pruned, Destination(slug, folder), command=command)
         aside = next(filter(is_aside, written), None)
         return {
             "slug": slug,
@@ -192,6 +291,11 @@ class Tracing:
         with self._runner.reading:
             ready = prepare(wanted.request(self._base(model)), setup_of(model))
         return ready, self._slug(wanted, _tokens(ready), model)
+
+    def _read(self, wanted: TraceBody, model: ReplacementModel) -> Tokens:
+        """The prompt's tokens. Raises BadPrompt, for one that is too long as well."""
+        setup, asked = setup_of(model), wanted.conversation(self._base(model))
+        return model.tokenize(setup.tokenize(prompt_text(asked, setup) or ""))
 
     def _base(self, model: ReplacementModel) -> TraceRequest:
         return self._runner.request or _request_of(model)
@@ -212,7 +316,7 @@ class Tracing:
             (name for name in numbered if not self._is_of_another(name, ours)),
             f"{slug}-{secrets.token_hex(3)}",
         )
-        if wanted.slug is not None and insist:
+        if wanted.slug and insist:
             raise SlugTaken(slug, free)
         return free
 
@@ -232,25 +336,9 @@ class Tracing:
         return command_line(request, wanted, slug, self._graphs.root)
 
 
-@contextmanager
-def memory_in_words() -> Iterator[None]:
-    """Around work on the model: raises OutOfMemory for what Python and torch raise when there is no memory left."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        from circuit_tracer_cli.attribution.backoff import is_out_of_memory
-
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemory(
-            "there is not enough memory for this prompt",
-            "shorten it, or lower the number of feature nodes; circuit-tracer estimate says what a trace needs",
-        ) from error
-
-
 def _with_prompt(body: object) -> TraceBody:
-    """The request that a body means. Raises EmptyPrompt for one without a prompt, and as `TraceBody.from_json`."""
-    wanted = TraceBody.from_json(body)
+    """The request in a body. Raises EmptyPrompt for one without a prompt, InvalidType, InvalidValue."""
+    wanted = parsed(TraceBody, body, _EXAMPLE)
     wanted.conversation(TraceRequest())
     return wanted
 
@@ -269,7 +357,7 @@ def _part_of(error: CircuitTracerError) -> str:
 
 def _named(wanted: TraceBody) -> str:
     """The name asked for, or one made from the prompt. Raises InvalidValue."""
-    return invent_slug(wanted.prompt) if wanted.slug is None else check_slug(wanted.slug)
+    return check_slug(wanted.slug) if wanted.slug else invent_slug(wanted.prompt)
 
 
 def _as_target(reader: TokenReader, text: str, token: int) -> str:
@@ -306,3 +394,44 @@ def _request_of(model: ReplacementModel) -> TraceRequest:
         device=device,
         backend=model.backend,
     )
+
+
+def plan_trace(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
+    """Return the work of `POST /api/traces`. Raises UsageError."""
+    return Tracing(desk).trace(body)
+
+
+def plan_predictions(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
+    """Return the work of `POST /api/predictions`. Raises UsageError."""
+    return Tracing(desk).predictions(body)
+
+
+class TraceRoutes:
+    """The endpoints beside the tasks: what may be traced, and what a request would become.
+
+    Args:
+        desk: The model and the folder; None for a server without a model.
+        max_body: The largest request body in bytes.
+    """
+
+    def __init__(self, desk: Desk | None, max_body: int) -> None:
+        self._tracing, self._max_body = None if desk is None else Tracing(desk), max_body
+
+    def table(self) -> list[Route]:
+        """All routes; put before the tasks', whose `/api/traces` only takes POST."""
+        return [
+            Route("/api/traces", self.describe, methods=["GET"]),
+            Route("/api/traces/draft", self.draft, methods=["POST"]),
+        ]
+
+    def describe(self, _request: Request) -> Response:
+        """GET /api/traces: whether new prompts can be traced, and the default settings."""
+        described = {} if self._tracing is None else self._tracing.describe()
+        return JSONResponse({"possible": self._tracing is not None, **described}, headers=NO_STORE)
+
+    async def draft(self, request: Request) -> Response:
+        """POST /api/traces/draft: a prompt's tokens, its graph's name and command, and what is wrong with the request."""
+        if self._tracing is None:
+            return without_model()
+        found = await run_in_threadpool(self._tracing.draft, await json_body(request, self._max_body))
+        return JSONResponse(found, headers=NO_STORE)

@@ -23,10 +23,10 @@ from circuit_tracer_cli.prepare import Prepared
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server import runs
+from circuit_tracer_cli.server.bodies import parsed
 from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import RunQueue
-from circuit_tracer_cli.server.trace_request import TraceBody, command_line, defaults
-from circuit_tracer_cli.server.tracing import _as_target
+from circuit_tracer_cli.server.traces import TraceBody, _as_target, command_line, defaults
 
 from .builders import make_client, write_graph
 
@@ -407,7 +407,7 @@ def test_a_body_that_cannot_be_meant_is_refused(client: TestClient, body: object
         assert reply.status_code == 422
         assert set(reply.json()) == {"error", "hint"}
     with pytest.raises((InvalidType, InvalidValue)):
-        TraceBody.from_json(body)
+        parsed(TraceBody, body)
 
 
 def test_an_empty_prompt_is_refused(client: TestClient) -> None:
@@ -469,7 +469,7 @@ def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> Non
         lazy_encoder=False, offline=True,
     )  # fmt: skip
     body = TraceBody(
-        prompt="it's", chat=True, system="be kind", prefill="Sure", targets=(" a - b",), max_n_logits=3,
+        prompt="it's", chat=True, system="be kind", prefill="Sure", targets=[" a - b"], max_n_logits=3,
         desired_logit_prob=0.5, max_feature_nodes=0, batch_size=8, edge_threshold=0.9,
     )  # fmt: skip
     assert command_line(body.request(base), body, "x", folder) == (

@@ -1,0 +1,27 @@
+"""What the server's model may be asked to do: one line for each address of a POST request, one file for each idea.
+
+A task is a function from the desk, the request's body and the parts of its path to the work, which waits in the queue. It raises
+UsageError for what is wrong with the request; the work raises CircuitTracerError for what only turns out when it's done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from circuit_tracer_cli.server.edits import plan_edits
+from circuit_tracer_cli.server.model import Desk
+from circuit_tracer_cli.server.runs import Plan, Work
+from circuit_tracer_cli.server.traces import plan_predictions, plan_trace
+
+TASKS: dict[str, Callable[[Desk, Any, Mapping[str, Any]], Work]] = {
+    "/api/runs": plan_edits,
+    "/api/traces": plan_trace,
+    "/api/predictions": plan_predictions,
+}
+
+
+def plans(desk: Desk | None) -> dict[str, Plan | None]:
+    """Return the tasks of a desk by address; None for each where there is no model."""
+    return {path: None if desk is None else partial(task, desk) for path, task in TASKS.items()}
