@@ -25,7 +25,7 @@ Every long option may be typed with hyphens or underscores (`--graph-file-dir`, 
 | 0 | done |
 | 1 | it could not be done: a file is missing, model and transcoders don't match, the disk is full |
 | 2 | the command line is wrong |
-| 130 | interrupted; nothing half-written is left |
+| 130, 143 | interrupted by Ctrl-C, by SIGTERM or SIGHUP; nothing half-written is left |
 
 Results go to stdout, everything else to stderr. An error is one line, `error: …`, and often a second, `hint: …`; with
 `CIRCUIT_TRACER_DEBUG=1` the traceback comes before them. A graph argument that is `-` or left out is read from stdin, `-o -`

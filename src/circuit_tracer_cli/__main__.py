@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 
 def main() -> None:
@@ -13,7 +15,26 @@ def main() -> None:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
+    _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process here if a thread is still inside the model.
+
+    When Python finalises, it ends such a thread with pthread_exit in the middle of C++ code, which can call `terminate`. So
+    everything that is registered for the exit is done, and then the process ends without finalising.
+    """
+    import atexit
+    import contextlib
+
+    if not any(thread.daemon and thread.name == "circuit-tracer-runs" for thread in threading.enumerate()):
+        return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ CASES = {
     "file": (MissingFile("no such file"), 1, "error: no such file\n"),
     "several lines": (BadGraphFile("one\n  two"), 1, "error: one two\n"),
     "interrupt": (KeyboardInterrupt(), 130, "interrupted\n"),
-    "terminated": (Terminated(), 130, "interrupted\n"),
+    "terminated": (Terminated(), 143, "interrupted\n"),
     "disk full": (OSError(errno.ENOSPC, "No space left on device"), 1, "error: the disk is full\n"),
     "permission": (
         PermissionError(errno.EACCES, "Permission denied", "x.pt"),

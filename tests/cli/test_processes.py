@@ -19,6 +19,8 @@ from tests.cli.conftest import PROGRAM, PROMPT, Run, Tiny
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
 SLOW_TRACE = """
 import sys, time
 import circuit_tracer_cli.pipeline as pipeline
@@ -87,7 +89,7 @@ def test_a_signal_ends_a_trace_cleanly(
         wait_for(process.stderr, "slow")
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == CODES[number]
     assert errors == "interrupted\n"
     assert list(here.iterdir()) == []
 
@@ -103,7 +105,7 @@ def test_a_signal_while_writing_leaves_no_half_file(
         assert [path.name for path in here.iterdir()] != []
         process.send_signal(number)
         process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == CODES[number]
     assert list(here.iterdir()) == []
 
 
@@ -119,7 +121,7 @@ def test_a_signal_ends_the_viewer_cleanly(
             assert answer.status == 200
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == CODES[number]
     assert "Traceback" not in errors
     assert "ssh -L" in errors
 

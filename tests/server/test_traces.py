@@ -415,6 +415,13 @@ def test_an_empty_prompt_is_refused(client: TestClient) -> None:
         assert client.post(route, json={"prompt": " \n"}).json()["error"] == "the prompt is empty"
 
 
+def test_predictions_refuse_a_prompt_that_traces_refuse(client: TestClient) -> None:
+    for route in ("/api/traces", "/api/predictions"):
+        reply = client.post(route, json={"prompt": "a " * 100})
+        assert reply.status_code == 422
+        assert "at most 64" in reply.json()["error"]
+
+
 def test_without_a_model_the_routes_say_what_to_type(folder: Path) -> None:
     client = make_client(folder)
     assert client.get("/api/traces").json() == {"possible": False}

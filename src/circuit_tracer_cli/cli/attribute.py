@@ -61,6 +61,7 @@ def attribute(
     host: opt.HostOpt = opt.DEFAULT_HOST,
     allow_origin: opt.AllowOriginOpt = None,
     root_path: opt.RootPathOpt = "",
+    token: opt.TokenOpt = None,
     features_dir: opt.FeaturesDirOpt = None,
     dtype: ask.DTypeOpt = "float32",
     device: ask.DeviceOpt = "auto",
@@ -93,7 +94,14 @@ def attribute(
     viewer = None
     if server:
         viewer = Viewer(
-            Path(files.directory or ""), examples, host, port, tuple(allow_origin or ()), None, root_path
+            Path(files.directory or ""),
+            examples,
+            host,
+            port,
+            tuple(allow_origin or ()),
+            None,
+            root_path,
+            token,
         )
         viewer = _checked(viewer, request)
     _run(request, files, viewer, output, bars=not no_progress)

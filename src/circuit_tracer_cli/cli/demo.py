@@ -64,13 +64,14 @@ def demo(
     transcoders: KindOpt = "clt",
     graph_file_dir: opt.GraphFileDirOpt = opt.DEFAULT_DIRECTORY,
     port: DemoPortOpt = 0,
+    token: opt.TokenOpt = None,
     json_: opt.JsonOpt = False,
     no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Trace an example on the small model that comes with the program, and open the viewer on it.
 
-    Needs no network and no GPU. On a terminal the viewer stays up until Ctrl-C; elsewhere it's tried once and closed.
+    Needs no network and no GPU. On a terminal the viewer stays up until Ctrl-C; elsewhere it is checked once and closed.
     """
     output = Output(quiet=quiet)
     if list_:
@@ -84,6 +85,7 @@ def demo(
     slug = f"demo-{chosen['id']}" + ("-plt" if transcoders == "plt" else "")
     directory = graph_file_dir or opt.DEFAULT_DIRECTORY
     GraphFiles(slug=slug, directory=directory).check()
+    _check_port(port)
     silence_libraries(output)
     model, graph, runner = _trace(chosen, transcoders, output, bars=not no_progress)
     files = GraphFiles(
@@ -97,9 +99,16 @@ def demo(
     else:
         print_summary(summary, output)
     print_next(following, following.experiments(model, files), files, output)
-    viewer = Viewer(Path(directory), port=port, runner=runner)
+    viewer = Viewer(Path(directory), port=port, runner=runner, token=token)
     with viewer.start() as server:
         _view(viewer, server, Output(quiet=quiet, stdout_taken=json_))
+
+
+def _check_port(port: int) -> None:
+    """Raise ServerError for a port that is taken, before the trace rather than after it."""
+    from circuit_tracer_cli.server.serve import check_port
+
+    check_port(opt.DEFAULT_HOST, port)
 
 
 def _list(output: Output, *, as_json: bool) -> None:
@@ -161,5 +170,7 @@ def _view(viewer: Viewer, server: Server, output: Output) -> None:
         message = f"the viewer doesn't answer at {server.url}: {error}"
         raise ServerError(message, "circuit-tracer doctor") from error
     output.result(server.url)
-    output.note(f"the viewer answered ({status}) and is closed again, for this is no terminal; to open it:")
+    output.note(
+        f"the viewer answered ({status}) and was closed again, since this is not a terminal; to open it:"
+    )
     output.note(f"             circuit-tracer serve {shlex.quote(str(viewer.directory))}")

@@ -12,11 +12,11 @@ from types import FrameType
 from circuit_tracer_cli.cli.streams import silence_stdout
 from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, it passes every `except Exception` on its way out."""
+    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, it passes every `except Exception` on its way out."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -24,8 +24,11 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def install_signal_handlers() -> None:
-    """SIGTERM unwinds the stack as Ctrl-C does, so that temporary files go. SIGHUP stays as nohup or tmux set it."""
+    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go. Under nohup, SIGHUP stays ignored."""
     signal.signal(signal.SIGTERM, _terminate)
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
+        signal.signal(hangup, _terminate)
 
 
 def report(error: BaseException) -> int:
@@ -34,7 +37,7 @@ def report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt | Terminated):
         _say("interrupted", None, prefix="")
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
     if _is_closed_pipe(error):
         silence_stdout()
         return DONE

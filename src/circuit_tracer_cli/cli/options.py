@@ -78,6 +78,15 @@ PortOpt = Annotated[
 HostOpt = Annotated[
     str, typer.Option(metavar="ADDRESS", help="Address the viewer listens on.", rich_help_panel=VIEWER)
 ]
+TokenOpt = Annotated[
+    bool | None,
+    typer.Option(
+        "--token/--no-token",
+        help="Whether the viewer answers only those who have the token in the link that it prints.",
+        show_default="only with a --host that other machines can reach",
+        rich_help_panel=VIEWER,
+    ),
+]
 FeaturesDirOpt = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Folder with feature examples for the viewer.", rich_help_panel=VIEWER),

@@ -62,6 +62,7 @@ def serve(
     port: opt.PortOpt = opt.DEFAULT_PORT,
     allow_origin: opt.AllowOriginOpt = None,
     root_path: opt.RootPathOpt = "",
+    token: opt.TokenOpt = None,
     transcoder_set: ServedSetOpt = None,
     model: ServedModelOpt = None,
     dtype: ask.DTypeOpt = "float32",
@@ -85,7 +86,7 @@ def serve(
         runner = _runner(request_from(ctx.params))
     elif model is not None:
         raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
-    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path)
+    viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path, token)
     with viewer.start() as server:
         viewer.announce(server, output)
         server.wait()

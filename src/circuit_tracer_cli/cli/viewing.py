@@ -28,6 +28,7 @@ class Viewer:
         allow_origin: Origins of notebook proxies that may show the page.
         runner: The model that the page may run edits on.
         root_path: Path that a proxy leaves in front of every request.
+        token: Whether clients need a token; None for those of a host that other machines can reach.
     """
 
     directory: Path
@@ -37,6 +38,7 @@ class Viewer:
     allow_origin: tuple[str, ...] = ()
     runner: ModelRunner | None = None
     root_path: str = ""
+    token: bool | None = None
 
     def start(self, live: LiveTrace | None = None) -> Server:
         """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
@@ -51,12 +53,13 @@ class Viewer:
             live=live,
             model=self.runner,
             root_path=self.root_path,
+            token=self.token,
         )
 
     def announce(self, server: Server, output: Output) -> None:
         """The URL on stdout; on stderr what is served, and how to reach it from another machine."""
         output.note(f"serving {self.directory.resolve()}")
-        output.result(server.url)
+        output.result(server.link)
         sys.stdout.flush()
         if self.host in {"127.0.0.1", "localhost", "::1"}:
             output.note(

@@ -41,6 +41,7 @@ FOLDER = ".compact"
 COMPACT_FROM = 1 << 20
 """Bytes of the smallest graph file that has a compact form."""
 MAGIC, VERSION = b"CTGB", 1
+_MOST_EDGES = 1 << 23
 _COLUMNS = ("feature", "ctx_idx", "token_prob", "influence", "activation")
 _HEAD = 4 << 20
 _CHUNK = 1 << 20
@@ -64,7 +65,7 @@ def entity_tag(digest: str) -> str:
 def write_form(
     path: Path, metadata: Metadata, annotations: QParams, nodes: list[Node], pruned: Graph
 ) -> None:
-    """Write the compact form of a graph file that was just written, unless the file is small. Never raises for a full disk.
+    """Write the compact form of a graph file that was just written, unless the file is small or has too many links.
 
     Args:
         path: The graph file.
@@ -77,7 +78,7 @@ def write_form(
     from circuit_tracer_cli.graph.influence import compute_edge_influence
 
     status = path.stat()
-    if status.st_size < COMPACT_FROM:
+    if status.st_size < COMPACT_FROM or pruned.edges.nnz > _MOST_EDGES:  # it is put together in memory
         return
     number = {node.node_id: index for index, node in enumerate(nodes)}
     shown = np.array([number.get(node_id, 0) for node_id in pruned.node_ids()], dtype=np.int64)
@@ -171,7 +172,7 @@ def _made(path: Path, places: Sequence[Path]) -> bytes | None:
 
 
 def _keep(form: Path, content: bytes, stamp: int) -> bool:
-    """Whether the form could be written; a graph without it is only slower to open."""
+    """Whether the form could be written; without it a graph is only slower to open."""
     try:
         form.parent.mkdir(exist_ok=True)
         write_bytes(form, content)

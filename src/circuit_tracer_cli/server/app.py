@@ -24,6 +24,7 @@ from circuit_tracer_cli.errors import (
     UsageError,
 )
 from circuit_tracer_cli.server.access import AccessRules, BelowPrefix, Gatekeeper
+from circuit_tracer_cli.server.deadlines import UntilGone
 from circuit_tracer_cli.server.features import FeatureRoutes, FeatureSources, feature_cache
 from circuit_tracer_cli.server.graphs import GraphFolder, GraphRoutes
 from circuit_tracer_cli.server.labels import LabelRoutes, SharedLabels
@@ -146,6 +147,7 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=routes(settings),
         middleware=[
+            Middleware(UntilGone),
             Middleware(BelowPrefix, prefix=settings.root_path),
             Middleware(Gatekeeper, rules=settings.rules),
         ],

@@ -1,6 +1,7 @@
 """HTTP connections with deadlines: a client that sends or reads too slowly is cut off instead of holding a connection for good.
 
-uvicorn itself only limits how long a connection may be idle between two requests.
+uvicorn itself only limits how long a connection may be idle between two requests. It also goes on with the requests of
+clients that have gone: each waits for a thread, makes its reply and keeps that in memory, for nobody.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 
+import anyio
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 10.0
@@ -85,3 +88,27 @@ class DeadlineProtocol(H11Protocol):
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+class UntilGone:
+    """ASGI middleware that ends what is done for a GET request when its client goes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+
+        async def watch(reply: anyio.CancelScope) -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            reply.cancel()
+
+        with anyio.CancelScope() as reply:
+            watcher = asyncio.ensure_future(watch(reply))
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                watcher.cancel()

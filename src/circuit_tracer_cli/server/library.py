@@ -122,6 +122,8 @@ class Library:
         try:
             with locked_folder(self._root):
                 yield
+        except CircuitTracerError:
+            raise
         except OSError as error:
             raise output_error(self._root, error) from error
 

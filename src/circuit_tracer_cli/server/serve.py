@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import errno
 import logging
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import anyio.to_thread
 import uvicorn
 
 from circuit_tracer_cli.errors import InvalidValue, MissingFile, ServerError
@@ -42,6 +44,7 @@ _PORTS_TO_TRY = 64
 _START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
+_THREADS = 20
 
 
 class Server:
@@ -76,9 +79,14 @@ class Server:
 
     def _serve(self) -> None:
         try:
-            self._uvicorn.run(sockets=[self._listener])
+            asyncio.run(self._answer())
         finally:
             self._ended.set()
+
+    async def _answer(self) -> None:
+        """Answer requests until the end, with few threads: each keeps memory of its own for the largest reply that it made."""
+        anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        await self._uvicorn.serve(sockets=[self._listener])
 
     @property
     def url(self) -> str:
