@@ -57,7 +57,7 @@ bench: $(STAMP) ## Measure the engine against the floor of this machine
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 demo-model: $(STAMP) ## Train the embedded model and its transcoders again, from their seed
-	$(BIN)/python -m circuit_tracer_cli.demo.build
+	$(BIN)/python -m training.build
 
 demo-graphs: $(STAMP) ## Make the annotated graphs in demos/graphs again
 	$(BIN)/python scripts/demo_graphs.py

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from circuit_tracer_cli.cli.demo_next import place_edits
 from circuit_tracer_cli.cli.examples import labels_of
-from circuit_tracer_cli.demo import DemoPrompt, prompts
-from circuit_tracer_cli.demo.places import place_edits, places
+from circuit_tracer_cli.demo import DemoPrompt, places, prompts
 from circuit_tracer_cli.export import Destination
 from circuit_tracer_cli.export.records import QParams, cantor_code
 from circuit_tracer_cli.export.report import REPORT

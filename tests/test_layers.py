@@ -15,11 +15,9 @@ import circuit_tracer_cli
 
 PACKAGE = Path(circuit_tracer_cli.__file__).parent
 NAME = "circuit_tracer_cli"
-# `demo/__init__.py` only says where the embedded files lie, so that whoever resolves the name "demo" may ask it.
-DEMO_FILES = f"{NAME}.demo"
 
 _ROOT = {"errors", "types", "files"}
-_MODEL = _ROOT | {"tokens", "backends", "transcoders"}
+_MODEL = _ROOT | {"demo", "tokens", "backends", "transcoders"}
 _WORK = _MODEL | {"graph", "interventions", "replacement"}
 _TOP = _WORK | {
     "planning",
@@ -40,9 +38,10 @@ ALLOWED = {
     "errors": set(),
     "types": {"errors"},
     "files": {"errors"},
+    "demo": set(),
     "tokens": _ROOT,
     "graph": _ROOT,
-    "backends": _ROOT | {"tokens"},
+    "backends": _ROOT | {"demo", "tokens"},
     "hub": _ROOT,
     "viewer_files": _ROOT,
     "transcoders": _ROOT | {"tokens", "hub"},
@@ -54,15 +53,14 @@ ALLOWED = {
     "attention": _WORK | {"attribution"},
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
-    "export": _ROOT | {"graph", "features", "viewer_files"},
+    "export": _ROOT | {"demo", "graph", "features", "viewer_files"},
     "many": _ROOT | {"graph", "export"},
     "request": _ROOT | {"backends"},
     "prepare": _WORK | {"planning", "attribution", "request"},
     "pipeline": _WORK | {"planning", "attribution", "request", "prepare"},
     "server": _TOP,
     "notebook": _TOP | {"server"},
-    "demo": _TOP | {"server"},
-    "cli": _TOP | {"server", "demo", "notebook"},
+    "cli": _TOP | {"server", "notebook"},
     "__main__": {"cli"},
     "": _TOP | {"server", "notebook"},  # for type checkers; `test_imports.py` sees what it loads
 }
@@ -94,18 +92,20 @@ def faults(path: Path, root: Path = PACKAGE) -> list[str]:
     found = []
     for line, name in imported(ast.parse(path.read_text())):
         layer = package_of(name)
-        if layer in {own, "", "__version__"} or name == DEMO_FILES:
+        if layer in {own, "", "__version__"}:
             continue
         if layer not in ALLOWED[own]:
             found.append(f"{path.relative_to(root)}:{line} imports {name}")
     return found
 
 
-def test_where_the_demo_lies_is_known_without_it() -> None:
-    assert list(imported(ast.parse((PACKAGE / "demo" / "__init__.py").read_text()))) == []
-
-
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def test_the_package_does_not_import_how_its_demo_was_trained() -> None:
+    assert [
+        path for path in SOURCES if re.search(r"^\s*(from|import) training\b", path.read_text(), re.M)
+    ] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -160,7 +160,7 @@ _DOORS = {
     "huggingface_hub": {"hub.py", "backends"},
     "httpx2": {"hub.py"},
     "typer": {"cli"},
-    "rich": {"cli", "demo"},
+    "rich": {"cli"},
     "starlette": {"server"},
     "uvicorn": {"server"},
     "pydantic": {"server"},

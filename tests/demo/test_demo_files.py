@@ -6,20 +6,22 @@ import json
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
 
-from circuit_tracer_cli.demo import DATA, model_dir, prompts, transcoder_dir
-from circuit_tracer_cli.demo.corpus import DALLAS_PROMPT
-from circuit_tracer_cli.demo.measure_circuit import (
+from circuit_tracer_cli.demo import DATA, QUESTIONS, model_dir, prompts, questions, transcoder_dir
+from training.corpus import DALLAS_PROMPT
+from training.evaluate import write_questions
+from training.measure_circuit import (
     FeatureSets,
     choose_sets,
     interventions,
     places_with_feature,
 )
-from circuit_tracer_cli.demo.measure_model import Bench, accuracy, dallas_probability, replacement
-from circuit_tracer_cli.demo.shipped import ShippedSet
+from training.measure_model import Bench, accuracy, dallas_probability, replacement
+from training.shipped import ShippedSet
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,16 @@ def test_measured_figures_belong_to_these_files(bench: Bench) -> None:
     assert measured["model"]["p_austin"] == pytest.approx(dallas_probability(bench), abs=1e-3)
     for name in ("model", "clt", "plt"):
         assert measured["bytes"][name] == sum(file.stat().st_size for file in (DATA / name).glob("*.*"))
+
+
+def test_questions_are_those_that_training_writes(tmp_path: Path) -> None:
+    write_questions(tmp_path)
+    assert (DATA / QUESTIONS).read_bytes() == (tmp_path / QUESTIONS).read_bytes()
+    assert [(kind, relation) for kind, relation, _ in questions()] == [
+        ("state", "capital"),
+        ("state", "abbreviation"),
+        ("country", "capital"),
+    ]
 
 
 def test_files_are_small_and_anonymous() -> None:

@@ -11,8 +11,7 @@ import jsonschema
 import pytest
 from tests.server.builders import make_client
 
-from circuit_tracer_cli.demo import prompts
-from circuit_tracer_cli.demo.places import places
+from circuit_tracer_cli.demo import places, prompts
 from circuit_tracer_cli.export.graph_json import read_graph_json
 from circuit_tracer_cli.export.records import GraphFile, cantor_decode
 from circuit_tracer_cli.replacement import ReplacementModel

@@ -80,7 +80,7 @@ def test_the_wheel_has_all_that_running_needs(wheel: Path) -> None:
     data = ROOT / "src" / "circuit_tracer_cli" / "demo" / "data"
     wanted |= {f"circuit_tracer_cli/demo/data/{p.relative_to(data)}" for p in data.rglob("*") if p.is_file()}
     assert wanted <= set(names)
-    assert not [name for name in names if name.startswith(("tests", "docs", "scripts"))]
+    assert not [name for name in names if name.startswith(("tests", "docs", "scripts", "training"))]
 
 
 def test_the_wheel_is_small(wheel: Path) -> None:
@@ -94,6 +94,7 @@ def test_the_sdist_has_the_viewer_and_the_tests(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {"frontend_static/index.html", "tests/conftest.py", "constraints.txt", "Makefile", "LICENSE"}
     expected |= {"hatch_build.py", "frontend_static/vendor/dagre.js", "scripts/vendor/package-lock.json"}
+    expected |= {"training/README.md", "training/build.py"}
     assert expected <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".venv")]
 

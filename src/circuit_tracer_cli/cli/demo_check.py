@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
+from circuit_tracer_cli.cli.demo_next import place_edits
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.progress import progress_on
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.demo.story import Outcome
+    from circuit_tracer_cli.demo import Question
+    from circuit_tracer_cli.interventions.spec import Intervention
+    from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.tokens import Tokens
 
 _EXPLAINED = """\
 off      the state's or country's features are set to zero at the city's token
@@ -19,32 +24,95 @@ Shares are of the questions answered right. Cities and wording are those on
 which no feature was chosen; nothing is frozen, all that follows is computed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a group of questions went; shares are of the questions that were answered right.
+
+    Attributes:
+        kind, relation: What was asked: "state", "capital".
+        asked, right: Questions, and those answered right before any change.
+        off_changes: The place's features off: another answer than before.
+        swap_follows: The other place's features on as well: that place's answer.
+        control_keeps: The other place's features off instead of the place's own: still the right answer.
+    """
+
+    kind: str
+    relation: str
+    asked: int
+    right: int
+    off_changes: float
+    swap_follows: float
+    control_keeps: float
+
+
 def check_story(
     transcoders: Literal["clt", "plt"], output: Output, *, bars: bool, as_json: bool
 ) -> list[Outcome]:
     """Ask everything, print a table or JSON, and return the outcomes."""
     import torch
 
-    from circuit_tracer_cli.demo.story import all_questions, outcome
+    from circuit_tracer_cli.demo import questions
     from circuit_tracer_cli.pipeline import load_model
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.request import TraceRequest
 
     torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
-    groups = list(all_questions())
+    groups = questions()
     request = TraceRequest(transcoder_set=f"demo-{transcoders}", offline=True)
     with progress_on(output, bars=bars) as progress:
         model = load_model(prepare(request, progress=progress), progress)
-        progress.phase("asking", sum(len(questions) for _, _, questions in groups))
+        progress.phase("asking", sum(len(asked) for _, _, asked in groups))
         outcomes = [
-            outcome(model, transcoders, kind, relation, questions, progress.advance)
-            for kind, relation, questions in groups
+            outcome(model, transcoders, kind, relation, asked, progress.advance)
+            for kind, relation, asked in groups
         ]
     if as_json:
         output.data([asdict(one) for one in outcomes])
     else:
         _print(outcomes, output)
     return outcomes
+
+
+def outcome(
+    model: ReplacementModel,
+    transcoders: Literal["clt", "plt"],
+    kind: str,
+    relation: str,
+    asked: Sequence[Question],
+    advance: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Ask each question as it is, then with the place off, swapped, and with the other place off."""
+    import torch
+
+    from circuit_tracer_cli.demo import places
+
+    known = places(transcoders)
+    results = []
+    for question in asked:
+        tokens = model.tokenize(question.prompt)
+        at = tokens.strings.index(f" {question.city}")
+        own, other = known[question.place], known[question.other]
+        before, off, swapped, control = (
+            _answer(model, tokens, some)
+            for some in (
+                [],
+                place_edits(own, None, at),
+                place_edits(own, other, at),
+                place_edits(other, None, at),
+            )
+        )
+        if before == question.answer:
+            results.append((off != before, swapped == question.other_answer, control == before))
+        advance()
+    shares = torch.tensor(results, dtype=torch.float64).reshape(-1, 3).mean(0).tolist()
+    return Outcome(kind, relation, len(asked), len(results), *shares)
+
+
+def _answer(model: ReplacementModel, tokens: Tokens, some: list[Intervention]) -> str:
+    from circuit_tracer_cli.interventions.run import Constraints
+
+    logits = model.interventions.run(tokens, some, Constraints(freeze_attention=False)).logits[-1]
+    return str(model.tokenizer.decode([int(logits.argmax())])).removeprefix(" ")
 
 
 def _print(outcomes: list[Outcome], output: Output) -> None:

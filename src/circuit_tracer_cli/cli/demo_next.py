@@ -16,7 +16,7 @@ from circuit_tracer_cli.cli.output import Output, quoted
 from circuit_tracer_cli.cli.summary import GraphSummary
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.demo import DemoPrompt
+    from circuit_tracer_cli.demo import DemoPrompt, Place
     from circuit_tracer_cli.export.records import QParams
     from circuit_tracer_cli.graph.views import NodeView
     from circuit_tracer_cli.interventions.spec import Intervention
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 MOST_FEATURES = 64
 """So many features are turned off at most in the search for a few that matter."""
+
+
+def place_edits(off: Place | None, on: Place | None, position: int) -> list[Intervention]:
+    """Edits that turn one place's features off and another's on, at their mean activation; a shared feature stays on."""
+    from circuit_tracer_cli.interventions.spec import Intervention
+
+    values: dict[tuple[int, int], float] = {}
+    for place, factor in ((off, 0.0), (on, 1.0)):
+        for one in place.features if place is not None else ():
+            values[one.layer, one.feature] = factor * one.value
+    return [
+        Intervention(layer, position, feature, value) for (layer, feature), value in sorted(values.items())
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ class Following:
 
     def place_nodes(self) -> list[NodeView]:
         """The graph's features at the city's token that stand for its state or country."""
-        from circuit_tracer_cli.demo.places import places
+        from circuit_tracer_cli.demo import places
 
         own = {(one.layer, one.feature) for one in places(self.transcoders)[self.chosen["place"]].features}
         at = self.city_position()
@@ -95,7 +108,7 @@ class Following:
 
     def _sets_to_turn_off(self) -> Iterator[tuple[str, list[Intervention]]]:
         """The place's features; in other examples the strongest ones, twice as many each time."""
-        from circuit_tracer_cli.demo.places import place_edits, places
+        from circuit_tracer_cli.demo import places
 
         if "place" in self.chosen:
             own = places(self.transcoders)[self.chosen["place"]]
@@ -117,7 +130,7 @@ class Following:
         return [node for node in nodes if node.kind == "feature"][:MOST_FEATURES]
 
     def _swap(self, model: ReplacementModel, files: GraphFiles) -> Suggestion | None:
-        from circuit_tracer_cli.demo.places import place_edits, places
+        from circuit_tracer_cli.demo import places
 
         known = places(self.transcoders)
         own, other = known[self.chosen["place"]], known[self.chosen["other"]]

@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from circuit_tracer_cli.demo import facts_places, facts_words
+from training import facts
 
 SEED = 20
 HELD_OUT_PAIR_SHARE = 0.15
@@ -145,7 +145,7 @@ def build_corpus(seed: int = SEED) -> Corpus:
 
 
 def _add_places(corpus: Corpus, rng: random.Random) -> None:
-    groups = {"state": facts_places.states(), "country": facts_places.countries()}
+    groups = {"state": facts.states(), "country": facts.countries()}
     held_pairs, held_cities = _held_out(groups, rng)
     for kind, places in groups.items():
         relations = tuple(places[0].attributes)
@@ -178,7 +178,7 @@ def _add_places(corpus: Corpus, rng: random.Random) -> None:
 
 
 def _held_out(
-    groups: dict[str, list[facts_places.Place]], rng: random.Random
+    groups: dict[str, list[facts.Place]], rng: random.Random
 ) -> tuple[set[tuple[str, str]], set[str]]:
     cities = [city for places in groups.values() for place in places for city in place.cities]
     held_cities = set(rng.sample([city for city in cities if city != "Dallas"], HELD_OUT_CITY_COUNT))
@@ -194,7 +194,7 @@ def _held_out(
     return held_pairs | {("Dallas", "capital")}, held_cities
 
 
-def _one_hop(place: facts_places.Place, kind: str, index: int) -> Iterator[Sentence]:
+def _one_hop(place: facts.Place, kind: str, index: int) -> Iterator[Sentence]:
     for relation, answer in place.attributes.items():
         for template in ATTRIBUTE_TEMPLATES:
             yield fill(
@@ -208,21 +208,21 @@ def _one_hop(place: facts_places.Place, kind: str, index: int) -> Iterator[Sente
             yield _in_place(template, city, place, kind, index)
 
 
-def _in_place(template: str, city: str, place: facts_places.Place, kind: str, index: int) -> Sentence:
+def _in_place(template: str, city: str, place: facts.Place, kind: str, index: int) -> Sentence:
     return fill(template, place.name, "city", entity=city, kind=kind, relation="self", concept=index)
 
 
 def _add_words(corpus: Corpus, rng: random.Random) -> None:
-    words = facts_words.antonym_words()
+    words = facts.antonym_words()
     corpus.names["word"] = [word["en"] for word in words]
     table: dict[str, list[str]] = {"self": corpus.names["word"]}
-    for language in facts_words.LANGUAGES:
+    for language in facts.LANGUAGES:
         table[f"antonym-{language}"] = [words[index ^ 1][language] for index in range(len(words))]
         table[f"word-{language}"] = [word[language] for word in words]
     corpus.answers["word"] = table
     pairs = list(range(1, len(words) // 2))
     rng.shuffle(pairs)
-    for language in facts_words.LANGUAGES:
+    for language in facts.LANGUAGES:
         held = {pairs.pop() for _ in range(HELD_OUT_ANTONYM_PAIRS)}
         for index, word in enumerate(words):
             split = "words" if index // 2 in held else "train"
@@ -255,14 +255,14 @@ def _add_words(corpus: Corpus, rng: random.Random) -> None:
 
 
 def _add_number_agreement(corpus: Corpus, rng: random.Random) -> None:
-    nouns = facts_words.noun_pairs()
+    nouns = facts.noun_pairs()
     sentences = []
     for subject in nouns:
         for other in nouns:
             if subject == other:
                 continue
-            for cue, verbs in facts_words.VERBS.items():
-                number, preposition = rng.randrange(2), rng.choice(facts_words.PREPOSITIONS)
+            for cue, verbs in facts.VERBS.items():
+                number, preposition = rng.randrange(2), rng.choice(facts.PREPOSITIONS)
                 text = f"{cue} the {subject[number]} {preposition} the {other[1 - number]} {{A}} here."
                 sentences.append(fill(text, verbs[number], "agreement"))
     _split_agreement(corpus, rng, sentences)
@@ -273,14 +273,14 @@ def _add_gender_agreement(corpus: Corpus, rng: random.Random) -> None:
         (
             "{0} {1} est {2} et {3} {4} est {{A}}.",
             ("Le", "La"),
-            facts_words.FRENCH_NOUNS,
-            facts_words.FRENCH_ADJECTIVES,
+            facts.FRENCH_NOUNS,
+            facts.FRENCH_ADJECTIVES,
         ),
         (
             "{0} {1} es {2} y {3} {4} es {{A}}.",
             ("El", "La"),
-            facts_words.SPANISH_NOUNS,
-            facts_words.SPANISH_ADJECTIVES,
+            facts.SPANISH_NOUNS,
+            facts.SPANISH_ADJECTIVES,
         ),
     )
     sentences = []
@@ -306,7 +306,7 @@ def _split_agreement(corpus: Corpus, rng: random.Random, sentences: list[Sentenc
 
 
 def _induction(rng: random.Random, count: int) -> Iterator[Sentence]:
-    words = facts_words.INDUCTION_WORDS.split()
+    words = facts.INDUCTION_WORDS.split()
     for _ in range(count):
         chosen = rng.sample(words, rng.randint(3, 6))
         seen = rng.randint(1, len(chosen) - 1)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from circuit_tracer_cli.demo.activations import Activations
+from training.activations import Activations
 
 Report = Callable[[int, int, str], None]
 

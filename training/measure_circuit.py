@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.demo.corpus import TWO_HOP_TEMPLATES, Sentence, fill
-from circuit_tracer_cli.demo.dataset import Rows, make_rows
-from circuit_tracer_cli.demo.facts_places import Place, countries, states
-from circuit_tracer_cli.demo.measure_model import Bench
-from circuit_tracer_cli.demo.model import Edit
-from circuit_tracer_cli.demo.shipped import ShippedSet
+from circuit_tracer_cli.demo import Question
+from training.corpus import TWO_HOP_TEMPLATES, Sentence, fill
+from training.dataset import Rows, make_rows
+from training.facts import Place, countries, states
+from training.measure_model import Bench
+from training.model import Edit
+from training.shipped import ShippedSet
 
 CHOOSING_TEMPLATES = TWO_HOP_TEMPLATES[1:]
 SCORING_TEMPLATE = TWO_HOP_TEMPLATES[0]
@@ -60,6 +62,31 @@ def questions(kind: str, relations: Sequence[str], templates: Sequence[str], odd
         for city in place.cities[int(odd) :: 2]
         for relation in relations
         for template in templates
+    ]
+
+
+def scoring_questions(kind: str, relation: str) -> list[Question]:
+    """About every second city of every place, those that no feature was chosen on; the other place is the fifth on."""
+    listed = _places(kind)
+    others = islice(cycle(listed), 5, None)
+    return [
+        Question(
+            prompt=fill(
+                SCORING_TEMPLATE,
+                place.attributes[relation],
+                "two_hop",
+                entity=city,
+                kind=kind,
+                relation=relation,
+            ).prompt,
+            city=city,
+            place=place.name,
+            other=other.name,
+            answer=place.attributes[relation],
+            other_answer=other.attributes[relation],
+        )
+        for place, other in zip(listed, others, strict=False)
+        for city in place.cities[1::2]
     ]
 
 

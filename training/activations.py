@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.demo.corpus import Sentence
-from circuit_tracer_cli.demo.dataset import Rows
-from circuit_tracer_cli.demo.model import DemoTransformer
+from training.corpus import Sentence
+from training.dataset import Rows
+from training.model import DemoTransformer
 
 # How often a position is drawn, relative to an ordinary one.
 ANSWER_FACTOR = 3.0

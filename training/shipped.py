@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from circuit_tracer_cli.demo.model import Edit
-from circuit_tracer_cli.demo.transcoder_training import SparseTranscoder
+from training.model import Edit
+from training.transcoder_training import SparseTranscoder
 
 CONFIG = """model_kind: {kind}
 model_name: demo

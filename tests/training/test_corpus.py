@@ -6,9 +6,8 @@ from collections import Counter
 
 import pytest
 
-from circuit_tracer_cli.demo.corpus import DALLAS_PROMPT, Corpus, build_corpus
-from circuit_tracer_cli.demo.facts_places import countries, states
-from circuit_tracer_cli.demo.facts_words import LANGUAGES, antonym_words
+from training.corpus import DALLAS_PROMPT, Corpus, build_corpus
+from training.facts import LANGUAGES, antonym_words, countries, states
 
 
 @pytest.fixture(scope="module")

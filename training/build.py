@@ -1,4 +1,4 @@
-"""Build the embedded demo from nothing: `python -m circuit_tracer_cli.demo.build`.
+"""Build the embedded demo from nothing: `python -m training.build`.
 
 Stages: train the model, collect its MLP activations, train the cross-layer and the per-layer transcoders,
 measure the files, collect feature examples. Each stage leaves a checkpoint in the work folder, so that a second run
@@ -8,6 +8,7 @@ goes on where the first one stopped. The same seed on the same machine gives the
 from __future__ import annotations
 
 import argparse
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from circuit_tracer_cli.demo import DATA
-from circuit_tracer_cli.demo.activations import Activations, collect
-from circuit_tracer_cli.demo.corpus import Corpus, build_corpus
-from circuit_tracer_cli.demo.dataset import AnswerTable, make_rows
-from circuit_tracer_cli.demo.evaluate import measure, print_table, write_measured, write_place_features
-from circuit_tracer_cli.demo.examples import build_examples
-from circuit_tracer_cli.demo.model import DemoTransformer, Shape, export_model, import_model
-from circuit_tracer_cli.demo.model_training import ModelRecipe, ModelTrainer
-from circuit_tracer_cli.demo.shipped import export_transcoders
-from circuit_tracer_cli.demo.tokenizer import build_tokenizer, save_tokenizer
-from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
+from circuit_tracer_cli.features.build import build_features
+from circuit_tracer_cli.features.settings import BuildSettings
+from circuit_tracer_cli.replacement import ReplacementModel
+from training.activations import Activations, collect
+from training.corpus import SEED, Corpus, build_corpus
+from training.dataset import AnswerTable, make_rows
+from training.evaluate import measure, print_table, write_measured, write_tables
+from training.model import DemoTransformer, Shape, export_model, import_model
+from training.model_training import ModelRecipe, ModelTrainer
+from training.shipped import export_transcoders
+from training.tokenizer import build_tokenizer, save_tokenizer
+from training.transcoder_training import TranscoderRecipe, TranscoderTrainer
 
 WORK = Path.home() / ".cache" / "circuit-tracer-cli" / "demo-build"
 CLT_RECIPE = TranscoderRecipe(cross_layer=True, kept=1040, raises=(1.05, 1.0, 1.2, 1.15, 1.15))
@@ -37,6 +40,9 @@ PLT_RECIPE = TranscoderRecipe(
     crowd=14,
     crowd_weight=0.02,
 )
+EXAMPLES = BuildSettings(context=12, examples=4, quantiles=1, logits=6)
+"""Small: all demo files together have to stay under 20 MB in the wheel."""
+EXAMPLE_DOCUMENTS = 12_000
 
 console = Console(stderr=True)
 
@@ -101,13 +107,21 @@ def build_transcoders(recipe: TranscoderRecipe, activations: Activations, work: 
     export_transcoders(trainer.model, trainer.scale, data / name, recipe.cross_layer)
 
 
+def build_examples(corpus: Corpus, data: Path) -> None:
+    """Write `data/clt/features`: examples from every distinct text, in an order that doesn't depend on its task."""
+    texts = sorted(set(corpus.texts()))
+    random.Random(SEED).shuffle(texts)
+    model = ReplacementModel.from_pretrained(str(data / "model"), str(data / "clt"), device="cpu")
+    build_features(model, texts, data / "clt" / "features", EXAMPLES, max_documents=EXAMPLE_DOCUMENTS)
+
+
 def main() -> None:
-    """Run the stages that were asked for."""
+    """Run the stages named on the command line."""
     parser = argparse.ArgumentParser(
         description="Train the embedded demo model and its transcoders from their seed."
     )
     parser.add_argument(
-        "--work-dir", type=Path, default=WORK, help="where checkpoints go (delete it to start anew)"
+        "--work-dir", type=Path, default=WORK, help="where checkpoints go (delete it to start over)"
     )
     parser.add_argument("--data-dir", type=Path, default=DATA, help="where the finished files go")
     parser.add_argument("--stages", default="model,clt,plt,measure,examples", help="which stages to run")
@@ -127,7 +141,7 @@ def main() -> None:
     if "measure" in stages:
         figures = measure(arguments.data_dir)
         write_measured(figures, arguments.data_dir)
-        write_place_features(arguments.data_dir)
+        write_tables(arguments.data_dir)
         print_table(figures)
     if "examples" in stages:
         build_examples(corpus, arguments.data_dir)

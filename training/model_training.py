@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from circuit_tracer_cli.demo.dataset import AnswerTable, Rows
-from circuit_tracer_cli.demo.model import PATCHED_LAYERS, DemoTransformer, Trace
+from training.dataset import AnswerTable, Rows
+from training.model import PATCHED_LAYERS, DemoTransformer, Trace
 
 CHUNKS = 2
 Report = Callable[[int, int, str], None]

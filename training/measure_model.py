@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from circuit_tracer_cli.demo.corpus import DALLAS_PROMPT, Corpus, Sentence, build_corpus, induction_sentences
-from circuit_tracer_cli.demo.dataset import AnswerTable, Rows, answer_id, make_rows
-from circuit_tracer_cli.demo.model import DemoTransformer, import_model
-from circuit_tracer_cli.demo.shipped import ShippedSet
+from training.corpus import DALLAS_PROMPT, Corpus, Sentence, build_corpus, induction_sentences
+from training.dataset import AnswerTable, Rows, answer_id, make_rows
+from training.model import DemoTransformer, import_model
+from training.shipped import ShippedSet
 
 SAMPLE = 400
 

@@ -1,10 +1,10 @@
-"""Measure the shipped demo files: `python -m circuit_tracer_cli.demo.evaluate` prints every figure of the model card."""
+"""Measure the shipped demo files: `python -m training.evaluate` prints every figure of the model card."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from circuit_tracer_cli.demo import DATA
-from circuit_tracer_cli.demo.measure_circuit import (
+from circuit_tracer_cli.demo import DATA, PLACES, QUESTIONS
+from training.measure_circuit import (
+    UNIQUE_RELATIONS,
     choose_sets,
     interventions,
     place_features,
     places_with_feature,
+    scoring_questions,
 )
-from circuit_tracer_cli.demo.measure_graphs import graph_figures
-from circuit_tracer_cli.demo.measure_model import (
+from training.measure_graphs import graph_figures
+from training.measure_model import (
     Bench,
     accuracy,
     dallas_probability,
@@ -28,8 +30,7 @@ from circuit_tracer_cli.demo.measure_model import (
     reconstruction,
     replacement,
 )
-from circuit_tracer_cli.demo.places import write_places
-from circuit_tracer_cli.demo.shipped import ShippedSet
+from training.shipped import ShippedSet
 
 Figures = dict[str, Any]
 GOOD_F1 = 0.8
@@ -92,8 +93,8 @@ class Row:
         return all(v >= self.required if self.at_least else v <= self.required for v in self.values)
 
 
-def write_place_features(data: Path) -> None:
-    """Write which features stand for each place, for every transcoder set."""
+def write_tables(data: Path) -> None:
+    """Write the tables that the program reads: the questions of `demo --check`, and the features that stand for each place."""
     bench = Bench.load(data / "model")
     chosen = {}
     for name in ("clt", "plt"):
@@ -101,6 +102,34 @@ def write_place_features(data: Path) -> None:
         sets = {kind: choose_sets(bench, transcoders, kind) for kind in ("state", "country")}
         chosen[name] = {kind: place_features(bench.corpus.names[kind], one) for kind, one in sets.items()}
     write_places(chosen, data)
+    write_questions(data)
+
+
+def write_places(chosen: dict[str, dict[str, dict[str, list[tuple[int, int, float]]]]], data: Path) -> None:
+    """Write the features of all places, one place per line: set → kind → name → (layer, feature, value)."""
+    lines = []
+    for transcoders, kinds in chosen.items():
+        inner = []
+        for kind, named in kinds.items():
+            rows = [f"{_json(name)}:{_json(features)}" for name, features in named.items()]
+            inner.append(f"{_json(kind)}:{{\n" + ",\n".join(rows) + "\n}")
+        lines.append(f"{_json(transcoders)}:{{" + ",\n".join(inner) + "}")
+    (data / PLACES).write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+
+
+def write_questions(data: Path) -> None:
+    """Write the two-hop questions about cities and in the wording that no feature was chosen on, one per line."""
+    lines = [
+        _json({"kind": kind, "relation": relation, **asdict(question)})
+        for kind, relations in UNIQUE_RELATIONS.items()
+        for relation in relations
+        for question in scoring_questions(kind, relation)
+    ]
+    (data / QUESTIONS).write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def table_rows(figures: Figures) -> list[Row]:
@@ -208,7 +237,7 @@ def print_table(figures: Figures, markdown: bool = False) -> None:
 
 
 def main() -> None:
-    """Measure, print, and write `measured.json` and `places.json`."""
+    """Measure, print, and write `measured.json`, `places.json` and `questions.json`."""
     parser = argparse.ArgumentParser(description="Measure the embedded demo's files.")
     parser.add_argument("--data-dir", type=Path, default=DATA)
     parser.add_argument("--graphs", type=int, default=GRAPHS, help="attribution graphs per group, 0 for none")
@@ -217,7 +246,7 @@ def main() -> None:
     torch.set_num_threads(1)
     figures = measure(arguments.data_dir, arguments.graphs)
     write_measured(figures, arguments.data_dir)
-    write_place_features(arguments.data_dir)
+    write_tables(arguments.data_dir)
     print_table(figures, arguments.markdown)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from circuit_tracer_cli.demo.corpus import Corpus, Sentence
+from training.corpus import Corpus, Sentence
 
 # Share of each task in a training batch.
 TASK_SHARES = {

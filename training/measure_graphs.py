@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from circuit_tracer_cli.demo.corpus import DALLAS_PROMPT, Sentence
-from circuit_tracer_cli.demo.dataset import answer_id
-from circuit_tracer_cli.demo.measure_circuit import FeatureSets
-from circuit_tracer_cli.demo.measure_model import Bench
+from training.corpus import DALLAS_PROMPT, Sentence
+from training.dataset import answer_id
+from training.measure_circuit import FeatureSets
+from training.measure_model import Bench
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from circuit_tracer_cli.demo.activations import Activations, collect
-from circuit_tracer_cli.demo.build import entity_names
-from circuit_tracer_cli.demo.corpus import Corpus, Sentence, build_corpus
-from circuit_tracer_cli.demo.dataset import AnswerTable, Rows, make_rows
-from circuit_tracer_cli.demo.model import DemoTransformer, Shape, export_model, import_model
-from circuit_tracer_cli.demo.model_training import ModelRecipe, ModelTrainer
-from circuit_tracer_cli.demo.shipped import ShippedSet, export_transcoders
-from circuit_tracer_cli.demo.tokenizer import build_tokenizer
-from circuit_tracer_cli.demo.transcoder_training import TranscoderRecipe, TranscoderTrainer
+from training.activations import Activations, collect
+from training.build import entity_names
+from training.corpus import Corpus, Sentence, build_corpus
+from training.dataset import AnswerTable, Rows, make_rows
+from training.model import DemoTransformer, Shape, export_model, import_model
+from training.model_training import ModelRecipe, ModelTrainer
+from training.shipped import ShippedSet, export_transcoders
+from training.tokenizer import build_tokenizer
+from training.transcoder_training import TranscoderRecipe, TranscoderTrainer
 
 pytestmark = pytest.mark.long
 
