@@ -58,9 +58,10 @@ ALLOWED = {
     "request": _ROOT | {"backends"},
     "prepare": _WORK | {"planning", "attribution", "request"},
     "pipeline": _WORK | {"planning", "attribution", "request", "prepare"},
+    "batch": _TOP,
     "server": _TOP,
     "notebook": _TOP | {"server"},
-    "cli": _TOP | {"server", "notebook"},
+    "cli": _TOP | {"batch", "server", "notebook"},
     "__main__": {"cli"},
     "": _TOP | {"server", "notebook"},  # for type checkers; `test_imports.py` sees what it loads
 }
@@ -136,7 +137,7 @@ def test_every_folder_has_its_place() -> None:
 
 
 _DISTRIBUTIONS = {"yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-_OPTIONAL = {"duckdb", "nnsight", "networkx", "pandas", "IPython"}
+_OPTIONAL = {"duckdb", "ray", "submitit", "nnsight", "networkx", "pandas", "IPython"}
 
 
 def test_every_third_party_import_is_declared() -> None:

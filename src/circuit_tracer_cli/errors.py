@@ -45,6 +45,10 @@ class BadTarget(InvalidValue):
     """An attribution target can't be understood, or isn't one that this model has."""
 
 
+class BadPromptFile(CircuitTracerError, ValueError):
+    """A line of a file of prompts can't be used."""
+
+
 class BadIntervention(InvalidValue):
     """A feature edit names a layer, position, feature or value that can't be used."""
 

@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import (
     attribute,
+    batch,
     cache,
     demo,
     diff,
@@ -91,6 +92,7 @@ def _register(
 
 
 _register("attribute", attribute.attribute, "Trace one prompt into a graph.")
+_register("batch", batch.batch, "Trace many prompts, here or on a cluster.")
 _register("prune", prune.prune, "Keep the part of a graph that matters.")
 _register("export", export.export, "Write a graph for the viewer or other programs.")
 _register("show", show.show, "Print a graph's strongest nodes and paths.")

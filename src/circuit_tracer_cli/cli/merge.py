@@ -67,11 +67,11 @@ def merge(
     check_slug(target.stem)
     check_directory(str(target.parent))
     silence_libraries(output)
+    from circuit_tracer_cli.batch.store import groups_of
     from circuit_tracer_cli.export.graph_json import write_graph_json
     from circuit_tracer_cli.files.atomic import atomic_writer
     from circuit_tracer_cli.many.facts import graph_files
     from circuit_tracer_cli.many.merged_file import graph_file_of, merge_files
-    from circuit_tracer_cli.many.prompts import groups_of
 
     paths = [path for path in graph_files(Path(folder)) if path.resolve() != target.resolve()]
     union = merge_files(

@@ -34,7 +34,7 @@ def table(
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
-    from circuit_tracer_cli.many.prompts import listed_prompts
+    from circuit_tracer_cli.batch.store import listed_prompts
     from circuit_tracer_cli.many.tables import write_tables
 
     where, written = write_tables(

@@ -124,7 +124,7 @@ def _one_row(facts: Facts, extra: dict[str, Any]) -> dict[str, Array]:
         "whole": facts.whole,
     }
     for name, value in extra.items():
-        if name not in ("slug", "group"):
+        if name not in ("slug", "group", "prompt", "n_tokens", SLOTS_KEY):
             values[f"x_{name}"] = None if value is None else str(value)
     typed = {str: object, int: np.int64, float: np.float64, bool: np.bool_, type(None): object}
     return {name: np.array([value], dtype=typed[type(value)]) for name, value in values.items()}
@@ -162,10 +162,25 @@ def write_tables(
         if all(file.exists() and file.stat().st_mtime_ns >= changed for file in files.values()):
             continue
         facts = read_facts(path)
-        for table, columns in columns_of(facts, (extras or {}).get(facts.name)).items():
-            _write_parquet(connection, columns, files[table])
+        write_graph_tables(facts, out, (extras or {}).get(facts.name), connection)
         written += 1
     return out, written
+
+
+def write_graph_tables(
+    facts: Facts,
+    out: Path,
+    extra: dict[str, Any] | None = None,
+    connection: duckdb.DuckDBPyConnection | None = None,
+) -> None:
+    """Write the tables of one graph, its row in `graphs` last, so that whoever sees it finds the others.
+
+    Raises MissingExtra, OutputError.
+    """
+    connection = connect() if connection is None else connection
+    columns = columns_of(facts, extra)
+    for table in sorted(columns, key=lambda name: name == "graphs"):
+        _write_parquet(connection, columns[table], out / table / f"{facts.name}.parquet")
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Array], path: Path) -> None:

@@ -1,0 +1,52 @@
+"""What a model or a transcoder set holds, as a short name: equal files, equal name. Reads headers and sizes, not gigabytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from circuit_tracer_cli.prepare import Setup
+
+_WHOLE_UP_TO = 1 << 22
+_SAMPLES, _SAMPLE = 16, 1 << 16
+
+
+def content_ids(setup: Setup) -> dict[str, str]:
+    """Names of the content of a model and a set: `model` and `set`.
+
+    Of files on the hub the commit stands for the content, where it is known.
+    """
+    assert setup.described is not None
+    described, source = setup.described, setup.model
+    model = folder_id(source.folder) if source.folder is not None else _of_hub(str(source), setup)
+    commit = described.commit
+    return {"model": model, "set": f"commit {commit}" if commit else folder_id(described.folder)}
+
+
+def _of_hub(name: str, setup: Setup) -> str:
+    commit = setup.model.config().get("_commit_hash")
+    return f"{name} commit {commit}" if commit else name
+
+
+def folder_id(folder: Path) -> str:
+    """Sixteen hexadecimal digits of the names, sizes and (of large files sampled) bytes of all files of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode("utf-8", "surrogateescape"))
+        with path.open("rb") as stream:
+            for start, length in _parts(size):
+                stream.seek(start)
+                digest.update(stream.read(length))
+    return digest.hexdigest()[:16]
+
+
+def _parts(size: int) -> Iterable[tuple[int, int]]:
+    """Where to read: a small file whole, of a large one its beginning (a header is there) and samples over all of it."""
+    if size <= _WHOLE_UP_TO:
+        return [(0, size)]
+    step = (size - _SAMPLE) // (_SAMPLES - 1)
+    return [(0, 1 << 20), *((number * step, _SAMPLE) for number in range(1, _SAMPLES))]

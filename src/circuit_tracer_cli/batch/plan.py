@@ -1,0 +1,198 @@
+"""From a list of prompts to a batch: every prompt is tokenised, judged and given its result's name before weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from circuit_tracer_cli import __version__
+from circuit_tracer_cli.batch.content import content_ids
+from circuit_tracer_cli.batch.prompts import BatchPrompt, token_slots
+from circuit_tracer_cli.batch.store import Failure, Item, Keep, Store, result_key, write_batch
+from circuit_tracer_cli.errors import CircuitTracerError
+from circuit_tracer_cli.many.align import SLOTS_KEY
+from circuit_tracer_cli.prepare import Prepared, Setup, prepare, set_up
+from circuit_tracer_cli.request import TraceRequest
+from circuit_tracer_cli.types import Progress
+
+NUMBERS_VERSION = 1
+"""Raised when the same request gives other numbers than before; results made before are then made again."""
+
+OF_REQUEST = (
+    "transcoder_set", "model", "dtype", "device", "device_map", "backend", "max_n_logits", "desired_logit_prob", "batch_size",
+    "max_feature_nodes", "update_interval", "offload", "lazy_encoder", "lazy_decoder", "chat", "system", "prefill", "offline",
+    "targets",
+)  # fmt: skip
+"""Fields of a request that are a batch's settings."""
+NO_NUMBERS = (
+    "transcoder_set", "model", "device", "device_map", "offload", "lazy_encoder", "lazy_decoder", "offline", "chat", "system",
+    "prefill", "targets",
+)  # fmt: skip
+"""Those that say where and how, not what: the names of model and set are replaced by their content, texts by their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """What all prompts of a batch have in common.
+
+    Attributes:
+        request: The request, without a prompt.
+        keep: What is stored of each graph.
+        node_threshold, edge_threshold: Of the pruned graphs; None for the defaults.
+        compute_block: Rows times positions in a block of the engine, fixed so that results don't depend on the machine's memory.
+        content: Content names of model and set.
+    """
+
+    request: TraceRequest
+    keep: Keep
+    node_threshold: float | None
+    edge_threshold: float | None
+    compute_block: int
+    content: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to `batch.json`."""
+        request = asdict(self.request)
+        return {
+            **{name: request[name] for name in OF_REQUEST},
+            "targets": list(self.request.targets),
+            "keep": self.keep,
+            "node_threshold": self.node_threshold,
+            "edge_threshold": self.edge_threshold,
+            "compute_block": self.compute_block,
+            "content": dict(self.content),
+            "numbers_version": NUMBERS_VERSION,
+            "version": __version__,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> BatchSettings:
+        """The record that `to_dict` wrote. Raises KeyError, TypeError, UsageError for anything else."""
+        request = {name: values[name] for name in OF_REQUEST}
+        request["targets"] = tuple(request["targets"])
+        return cls(
+            request=TraceRequest(**request),
+            keep=values["keep"],
+            node_threshold=values["node_threshold"],
+            edge_threshold=values["edge_threshold"],
+            compute_block=int(values["compute_block"]),
+            content=values["content"],
+        )
+
+    def request_for(self, record: Mapping[str, Any]) -> TraceRequest:
+        """The request of one prompt of the list."""
+        targets = tuple(record.get("targets") or ()) or self.request.targets
+        return replace(self.request, prompt=str(record["prompt"]), targets=targets)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedBatch:
+    """A batch that can be worked on.
+
+    Attributes:
+        store: Its folder.
+        settings: Its settings.
+        items: Its prompts.
+    """
+
+    store: Store
+    settings: BatchSettings
+    items: Sequence[Item]
+
+    def open_items(self) -> list[Item]:
+        """What is left to do, each result once, the prompts with the most tokens first."""
+        seen = set[str]()
+        left = []
+        for item in self.items:
+            if item.key not in seen and not self.store.is_settled(item.key):
+                seen.add(item.key)
+                left.append(item)
+        return sorted(left, key=lambda item: -int(item.record.get("n_tokens", 0)))
+
+
+def plan_batch(
+    root: Path,
+    prompts: Sequence[BatchPrompt],
+    request: TraceRequest,
+    *,
+    keep: Keep,
+    node_threshold: float | None,
+    edge_threshold: float | None,
+    progress: Progress,
+) -> PlannedBatch:
+    """Tokenise and judge every prompt, and write the batch's settings and list.
+
+    Prompts that can't be traced are recorded as failures; they don't keep the others from being traced.
+
+    Raises:
+        CircuitTracerError: What concerns all prompts: the set, the model, the folder, other settings than the folder's batch.
+    """
+    setup = set_up(request, progress)
+    content = content_ids(setup)
+    progress.phase("tokenising prompts", len(prompts))
+    prepared: list[Prepared | CircuitTracerError] = []
+    for one in prompts:
+        prepared.append(_prepared(replace(request, targets=one.targets or request.targets), one, setup))
+        progress.advance()
+    blocks = [one.plan.choices.work for one in prepared if isinstance(one, Prepared)]
+    settings = BatchSettings(request, keep, node_threshold, edge_threshold, min(blocks, default=0), content)
+    settings = _as_before(root, settings)
+    store = Store(root, keep)
+    items, failures = [], []
+    for one, known in zip(prompts, prepared, strict=True):
+        item = _item(one, known, settings)
+        items.append(item)
+        if isinstance(known, CircuitTracerError):
+            failures.append(failure_of(item, known, final=True))
+    all_items = write_batch(root, settings.to_dict(), items)
+    for failure in failures:
+        store.record_failure(failure)
+    return PlannedBatch(store, settings, all_items)
+
+
+def _prepared(request: TraceRequest, prompt: BatchPrompt, setup: Setup) -> Prepared | CircuitTracerError:
+    try:
+        return prepare(replace(request, prompt=prompt.prompt), setup)
+    except CircuitTracerError as error:
+        return error
+
+
+def _as_before(root: Path, settings: BatchSettings) -> BatchSettings:
+    """The settings with the block size of a batch that is there already: it only depends on memory that was free then."""
+    from circuit_tracer_cli.batch.store import SETTINGS_NAME, read_settings
+
+    if not (root / SETTINGS_NAME).exists():
+        return settings
+    return replace(
+        settings, compute_block=int(read_settings(root).get("compute_block", settings.compute_block))
+    )
+
+
+def _item(prompt: BatchPrompt, prepared: Prepared | CircuitTracerError, settings: BatchSettings) -> Item:
+    """The prompt's line of the list, under the name of its result."""
+    facts: dict[str, Any] = {
+        name: value
+        for name, value in settings.to_dict().items()
+        if name not in NO_NUMBERS and name != "version"
+    }
+    facts["targets"] = list(prompt.targets or settings.request.targets)
+    if isinstance(prepared, CircuitTracerError):
+        return Item(result_key({**facts, "prompt": prompt.prompt}), prompt.record())
+    assert prepared.tokens is not None
+    ids = prepared.tokens.ids.tolist()
+    record = {**prompt.record(), "n_tokens": len(ids)}
+    slots = token_slots(prompt, prepared.tokens.strings)
+    if slots is not None:
+        record[SLOTS_KEY] = slots
+    return Item(result_key({**facts, "tokens": ids}), record)
+
+
+def failure_of(item: Item, error: BaseException, *, final: bool) -> Failure:
+    """An error as the record that is kept of it."""
+    message = error.message if isinstance(error, CircuitTracerError) else f"{type(error).__name__}: {error}"
+    hint = error.hint if isinstance(error, CircuitTracerError) else None
+    return Failure(
+        item.key, str(item.record["prompt"]), message.splitlines()[0], hint, type(error).__name__, final
+    )

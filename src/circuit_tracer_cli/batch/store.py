@@ -1,0 +1,325 @@
+"""The folder of a batch: what is to be done, what is done, what failed. Safe for any number of writers and for being killed.
+
+batch.json          settings, fixed when the batch is made
+batch.jsonl         one line per prompt
+objects/ab/KEY…     the graphs, each under a hash of everything that changes its numbers; existing means done
+graphs/             graph files of the viewer, by slug
+tables/             Parquet tables
+errors/KEY.json     why a prompt failed
+running/KEY         touched by whoever works on it, for the display alone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile, OutputError, UsageError
+from circuit_tracer_cli.files.atomic import output_error, write_bytes
+from circuit_tracer_cli.files.inputs import read_file
+from circuit_tracer_cli.files.locks import locked_file
+
+Keep = Literal["raw", "pruned", "tables"]
+KEEPS: tuple[Keep, ...] = ("raw", "pruned", "tables")
+
+ATTEMPTS = 3
+"""Times that a prompt is tried before a failure that may pass counts as final."""
+FRESH = 60.0
+"""Seconds after its last sign of life for which a prompt counts as being worked on."""
+LIST_NAME = "batch.jsonl"
+SETTINGS_NAME = "batch.json"
+GRAPH = "graph"
+"""Key of a line of the list: the name of the graph's object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One prompt of a batch.
+
+    Attributes:
+        key: Name of its result: a hash of everything that its numbers depend on.
+        record: Its line: prompt, slug, targets, group, the user's columns.
+    """
+
+    key: str
+    record: Mapping[str, Any]
+
+    @property
+    def slug(self) -> str:
+        """Name of its graph in the viewer."""
+        return str(self.record["slug"])
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a prompt has no result.
+
+    Attributes:
+        key: Of the item.
+        prompt: Its text.
+        error, hint: As the command line would print them.
+        kind: Class of the error.
+        final: True if trying again can't help.
+        attempts: How often it was tried.
+    """
+
+    key: str
+    prompt: str
+    error: str
+    hint: str | None
+    kind: str
+    final: bool
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far a batch is, counted in prompts."""
+
+    total: int
+    done: int
+    failed: int
+    running: int
+    waiting: int
+    failures: tuple[Failure, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `batch --status --json` prints it."""
+        return {
+            "total": self.total,
+            "done": self.done,
+            "failed": self.failed,
+            "running": self.running,
+            "waiting": self.waiting,
+            "failures": [{"prompt": f.prompt, "error": f.error, "hint": f.hint} for f in self.failures],
+        }
+
+
+def result_key(facts: Mapping[str, Any]) -> str:
+    """The name of a result: sha256 of the facts as canonical JSON, the first 40 digits."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:40]
+
+
+class Store:
+    """The folder of one batch."""
+
+    def __init__(self, root: Path, keep: Keep = "raw") -> None:
+        self.root, self.keep = root, keep
+
+    def result(self, key: str) -> Path:
+        """Where the result of a key is or will be."""
+        if self.keep == "tables":
+            return self.root / "tables" / "graphs" / f"{key}.parquet"
+        return self.root / "objects" / key[:2] / f"{key}.safetensors"
+
+    def is_done(self, key: str) -> bool:
+        """True if the result is there; a result appears as a whole or not at all."""
+        return self.result(key).exists()
+
+    def _error_path(self, key: str) -> Path:
+        return self.root / "errors" / f"{key}.json"
+
+    def record_failure(self, failure: Failure) -> None:
+        """Keep why a prompt failed, counting how often. Raises OutputError."""
+        before = self.failure(failure.key)
+        record = {
+            "key": failure.key,
+            "prompt": failure.prompt,
+            "error": failure.error,
+            "hint": failure.hint,
+            "kind": failure.kind,
+            "final": failure.final,
+            "attempts": 1 if before is None else before.attempts + 1,
+        }
+        path = self._error_path(failure.key)
+        make_folder(path.parent)
+        write_bytes(
+            path, json.dumps(record, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+        )
+
+    def failure(self, key: str) -> Failure | None:
+        """Why a prompt failed, if it did. A record that can't be read counts as none."""
+        try:
+            values = json.loads(read_file(self._error_path(key)))
+            return Failure(**values)
+        except (CircuitTracerError, ValueError, TypeError):
+            return None
+
+    def forget_failure(self, key: str) -> None:
+        """Remove the record of a failure."""
+        self._error_path(key).unlink(missing_ok=True)
+
+    def is_settled(self, key: str) -> bool:
+        """True if nothing is left to do: done, or failed for good."""
+        if self.is_done(key):
+            return True
+        failure = self.failure(key)
+        return failure is not None and (failure.final or failure.attempts >= ATTEMPTS)
+
+    @contextlib.contextmanager
+    def working_on(self, key: str) -> Any:
+        """Show that a prompt is being worked on; yields a function to call as a sign of life."""
+        path = self.root / "running" / key
+        last = 0.0
+
+        def alive() -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > 1:
+                last = now
+                with contextlib.suppress(OSError):
+                    path.touch()
+
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        alive()
+        try:
+            yield alive
+        finally:
+            path.unlink(missing_ok=True)
+
+    def status(self, items: Sequence[Item]) -> Status:
+        """How far the batch is."""
+        done = failed = running = 0
+        failures = []
+        now = time.time()
+        for item in items:
+            if self.is_done(item.key):
+                done += 1
+                continue
+            with contextlib.suppress(OSError):
+                if now - (self.root / "running" / item.key).stat().st_mtime < FRESH:
+                    running += 1
+                    continue
+            failure = self.failure(item.key)
+            if failure is not None:
+                failed += 1
+                failures.append(failure)
+        waiting = len(items) - done - failed - running
+        return Status(len(items), done, failed, running, waiting, tuple(failures))
+
+    def sweep(self) -> None:
+        """Remove signs of life whose process is long gone."""
+        with contextlib.suppress(OSError):
+            for path in (self.root / "running").iterdir():
+                if time.time() - path.stat().st_mtime > FRESH:
+                    path.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_batch(root: Path, settings: Mapping[str, Any], items: Iterable[Item]) -> list[Item]:
+    """Fix the settings of a batch, or check that they are the same, and add its prompts to the list.
+
+    Returns:
+        All items of the batch, those from before first.
+
+    Raises:
+        UsageError: The folder holds a batch with other settings.
+        OutputError: It can't be written to.
+    """
+    make_folder(root)
+    with locked_file(root / ".batch.lock"):
+        path = root / SETTINGS_NAME
+        if path.exists():
+            check_same_settings(root, read_settings(root), settings)
+        else:
+            write_bytes(path, json.dumps(settings, indent=1, ensure_ascii=False).encode("utf-8"))
+        known = read_items(root)
+        lines = {_line(item) for item in known}
+        fresh = [item for item in items if _line(item) not in lines]
+        if fresh:
+            text = "".join(_line(item) + "\n" for item in [*known, *fresh])
+            write_bytes(root / LIST_NAME, text.encode("utf-8", "backslashreplace"))
+        return [*known, *fresh]
+
+
+def _line(item: Item) -> str:
+    return json.dumps({GRAPH: item.key, **item.record}, ensure_ascii=False)
+
+
+def check_same_settings(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the first setting in which two batches differ."""
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            raise UsageError(
+                f"{root} holds a batch made with {name} {old.get(name)!r}, not {new.get(name)!r}",
+                "name another folder with -o, or use the same settings",
+            )
+
+
+def read_settings(root: Path) -> dict[str, Any]:
+    """The settings of a batch. Raises MissingFile for a folder without one, BadGraphFile for a damaged one."""
+    path = root / SETTINGS_NAME
+    if not path.exists():
+        raise MissingFile(f"{root} holds no batch", "make one with circuit-tracer batch PROMPTS -o DIR")
+    try:
+        values = json.loads(read_file(path))
+    except ValueError as error:
+        raise BadGraphFile(f"{path} isn't valid JSON", "make the batch again in another folder") from error
+    if not isinstance(values, dict):
+        raise BadGraphFile(f"{path} isn't a batch's settings")
+    return values
+
+
+def read_items(root: Path) -> list[Item]:
+    """The prompts of a batch, or none for a folder that no batch made. Raises BadGraphFile."""
+    path = root / LIST_NAME
+    if not path.exists():
+        return []
+    items = []
+    for number, line in enumerate(read_file(path).decode("utf-8").splitlines(), 1):
+        try:
+            record = json.loads(line)
+            items.append(Item(str(record.pop(GRAPH)), record))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadGraphFile(f"line {number} of {path} isn't a prompt's record") from error
+    return items
+
+
+def listed_prompts(root: Path) -> dict[str, dict[str, Any]]:
+    """By graph name what the batch knows of its prompt; empty for a folder that no batch made. Raises BadGraphFile."""
+    return {item.key: dict(item.record) for item in reversed(read_items(root))}
+
+
+def groups_of(root: Path, column: str) -> dict[str, str]:
+    """The group of each graph by a column of the prompts. Raises MissingFile, UsageError."""
+    listed = listed_prompts(root)
+    if not listed:
+        raise MissingFile(
+            f"{root} has no {LIST_NAME}, so its graphs have no columns", "make them with circuit-tracer batch"
+        )
+    groups = {name: str(record[column]) for name, record in listed.items() if record.get(column) is not None}
+    if len(set(groups.values())) != 2:
+        known = sorted({name for record in listed.values() for name in record})
+        raise UsageError(
+            f"the column {column!r} makes {len(set(groups.values()))} groups, but two are compared",
+            f"the columns are {', '.join(known)}",
+        )
+    return groups
+
+
+def check_writable(root: Path) -> None:
+    """Raise OutputError if nothing can be written to the folder."""
+    make_folder(root)
+    probe = root / ".writable"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{root} can't be written to: {error.strerror}", "name another folder with -o"
+        ) from error

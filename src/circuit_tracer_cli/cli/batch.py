@@ -1,0 +1,330 @@
+"""`batch`: many prompts, on this machine or a cluster; stopped, killed or repeated at will."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.libraries import silence_libraries
+from circuit_tracer_cli.cli.output import Output, visible
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
+from circuit_tracer_cli.errors import InvalidValue, UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.batch.engines import Resources, SlurmJob
+    from circuit_tracer_cli.batch.plan import PlannedBatch
+    from circuit_tracer_cli.batch.store import Item, Status
+
+BATCH, CLUSTER = "Batch", "Cluster"
+SOME_FAILED = 3
+"""Exit code where some prompts failed and the others' results are there."""
+
+PromptsArg = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="Prompts: .jsonl, .csv, or text with one per line. Or the folder of a batch, to go on with it.",
+    ),
+]
+OutOpt = Annotated[
+    str | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder of the batch.", rich_help_panel=BATCH),
+]
+KeepOpt = Annotated[
+    Literal["raw", "pruned", "tables"],
+    typer.Option(help="What to keep of each graph, beside the viewer's file.", rich_help_panel=BATCH),
+]
+StatusOpt = Annotated[
+    bool, typer.Option("--status", help="Print how far the batch is, and stop.", rich_help_panel=BATCH)
+]
+WatchOpt = Annotated[
+    bool, typer.Option("--watch", help="Follow the batch until nothing is left to do.", rich_help_panel=BATCH)
+]
+RetryOpt = Annotated[
+    bool, typer.Option("--retry", help="Try failed prompts again, final failures too.", rich_help_panel=BATCH)
+]
+EngineOpt = Annotated[
+    Literal["local", "ray", "slurm"],
+    typer.Option(help="Who shares out the work: processes here, Ray, or Slurm.", rich_help_panel=CLUSTER),
+]
+WorkersOpt = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        show_default="one per device",
+        help="Workers; of Slurm, jobs.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+DevicesOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST",
+        show_default="all GPUs",
+        help="Devices of the workers: cuda:0,cuda:2.",
+        rich_help_panel=CLUSTER,
+    ),
+]
+GpusOpt = Annotated[
+    float | None,
+    typer.Option(min=0, metavar="N", help="Ray and Slurm: GPUs of a worker.", rich_help_panel=CLUSTER),
+]
+CpusOpt = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Ray and Slurm: processors of a worker.", rich_help_panel=CLUSTER),
+]
+MinutesOpt = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="Slurm: time limit of a job in minutes.", rich_help_panel=CLUSTER),
+]
+PartitionOpt = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Slurm: partition.", rich_help_panel=CLUSTER)
+]
+AtOnceOpt = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Slurm: jobs that run at once.", rich_help_panel=CLUSTER),
+]
+SlurmOptionOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE", help="Slurm: another option of sbatch. Repeatable.", rich_help_panel=CLUSTER
+    ),
+]
+ClusterOpt = Annotated[
+    Literal["slurm", "local", "debug"],
+    typer.Option(help="submitit's executor; local and debug need no Slurm.", rich_help_panel=CLUSTER),
+]
+PrintSbatchOpt = Annotated[
+    bool, typer.Option("--print-sbatch", help="Print a plain Slurm script and stop.", rich_help_panel=CLUSTER)
+]
+PartOpt = Annotated[str | None, typer.Option(metavar="I/N", hidden=True)]
+
+
+def batch(
+    ctx: typer.Context,
+    prompts: PromptsArg,
+    output_path: OutOpt = None,
+    transcoder_set: ask.TranscoderSetOpt = "demo",
+    model: ask.ModelOpt = None,
+    chat: ask.ChatOpt = False,
+    system: ask.SystemOpt = None,
+    prefill: ask.PrefillOpt = None,
+    target: ask.TargetOpt = None,
+    max_n_logits: ask.MaxNLogitsOpt = 10,
+    desired_logit_prob: ask.DesiredLogitProbOpt = 0.95,
+    max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,
+    batch_size: ask.BatchSizeOpt = 256,
+    update_interval: ask.UpdateIntervalOpt = 4,
+    keep: KeepOpt = "raw",
+    node_threshold: opt.NodeThresholdOpt = None,
+    edge_threshold: opt.EdgeThresholdOpt = None,
+    engine: EngineOpt = "local",
+    workers: WorkersOpt = None,
+    devices: DevicesOpt = None,
+    gpus_per_worker: GpusOpt = None,
+    cpus_per_worker: CpusOpt = 1,
+    cluster: ClusterOpt = "slurm",
+    minutes: MinutesOpt = 240,
+    partition: PartitionOpt = None,
+    at_once: AtOnceOpt = None,
+    slurm_option: SlurmOptionOpt = None,
+    print_sbatch: PrintSbatchOpt = False,
+    status: StatusOpt = False,
+    watch: WatchOpt = False,
+    retry: RetryOpt = False,
+    part: PartOpt = None,
+    dtype: ask.DTypeOpt = "float32",
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    offload: ask.OffloadOpt = "auto",
+    lazy_encoder: ask.LazyEncoderOpt = None,
+    lazy_decoder: ask.LazyDecoderOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
+    json_: opt.JsonOpt = False,
+    no_progress: opt.NoProgressOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Trace many prompts with one warm model per device. Run it again to go on: what is done is never done again.
+
+    Writes graphs under names that say all that their numbers depend on (objects/), files for the viewer (graphs/), and why
+    prompts failed (errors/). Exits 3 if some failed.
+    """
+    output = Output(quiet=quiet, stdout_taken=json_)
+    silence_libraries(output, verbose=False, offline=offline)
+    source = Path(prompts)
+    root = source if source.is_dir() else _folder(output_path)
+    if status or watch:
+        _follow(root, output, watch=watch, json_=json_)
+        return
+    from circuit_tracer_cli.batch.engines import Resources, SlurmJob
+
+    resources = Resources(
+        workers=workers,
+        devices=tuple(devices.split(",")) if devices else (),
+        gpus_per_worker=gpus_per_worker or 0,
+        cpus_per_worker=cpus_per_worker,
+    )
+    job = SlurmJob(workers or 1, at_once, minutes, partition, cluster, tuple(slurm_option or ()))
+    job.parameters()
+    if part is not None:
+        _run_part(root, part, output)
+        return
+    with progress_on(output, bars=not no_progress) as progress:
+        if source.is_dir():
+            from circuit_tracer_cli.batch.worker import open_batch
+
+            planned = open_batch(root)
+        else:
+            from circuit_tracer_cli.batch.plan import plan_batch
+            from circuit_tracer_cli.batch.prompts import read_prompts
+            from circuit_tracer_cli.batch.store import check_writable
+
+            read = read_prompts(source)
+            check_writable(root)
+            request = request_from(ctx.params, prompt=None, command="")
+            planned = plan_batch(
+                root,
+                read,
+                request,
+                keep=keep,
+                node_threshold=node_threshold,
+                edge_threshold=edge_threshold,
+                progress=progress,
+            )
+    if retry:
+        from circuit_tracer_cli.batch.worker import forget_final_failures
+
+        forget_final_failures(planned)
+    if print_sbatch:
+        from circuit_tracer_cli.batch.engines import sbatch_script
+
+        Output().result(sbatch_script(planned, job, resources).rstrip("\n"))
+        return
+    _run(planned, engine, job, resources, output, bars=not no_progress)
+    _conclude(planned, output, json_=json_)
+
+
+def _folder(output_path: str | None) -> Path:
+    if output_path is None:
+        raise UsageError("the batch has no folder", "name one with -o DIR")
+    return Path(output_path)
+
+
+def _run_part(root: Path, part: str, output: Output) -> None:
+    from circuit_tracer_cli.batch.worker import run_share
+
+    match = re.fullmatch(r"(\d+)/(\d+)", part)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise InvalidValue(f"--part {part!r} isn't I/N with I below N", "for example --part 0/4")
+    counts = run_share(root, int(match[1]), int(match[2]))
+    output.note(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if counts["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _run(
+    planned: PlannedBatch, engine: str, job: SlurmJob, resources: Resources, output: Output, *, bars: bool
+) -> None:
+    """Work the batch off, telling how far it is."""
+    from circuit_tracer_cli.batch import engines
+
+    if engine == "slurm":
+        jobs = engines.submit_slurm(planned, job, resources)
+        output.note(f"submitted    {len(jobs)} jobs: {', '.join(str(one.job_id) for one in jobs[:4])}")
+        if job.cluster == "slurm":
+            output.note(f"next: circuit-tracer batch {planned.store.root} --watch")
+            return
+        for one in jobs:
+            one.wait()
+        return
+    left = planned.open_items()
+    output.note(f"{len(left)} of {len(planned.items)} prompts to trace")
+    if not left:
+        return
+    run = engines.run_ray if engine == "ray" else engines.run_local
+    with _told(len(left), output, bars=bars) as told:
+        run(planned, told, resources)
+
+
+@contextmanager
+def _told(total: int, output: Output, *, bars: bool) -> Iterator[Any]:
+    """What is called after each prompt: moves a bar with rate and remaining time, or prints a line now and then."""
+    with progress_on(output, bars=bars) as progress:
+        progress.phase("prompts", total)
+        begun = last = time.monotonic()
+        counts = {"done": 0, "failed": 0, "there": 0}
+
+        def told(item: Item, outcome: str) -> None:
+            nonlocal last
+            counts[outcome] += 1
+            progress.advance()
+            number, now = sum(counts.values()), time.monotonic()
+            if outcome == "failed":
+                progress.note(f"failed       {visible(str(item.record['prompt']), 60)}")
+            if now - last > 10 or number == total:
+                last, each = now, (now - begun) / number
+                progress.note(
+                    f"{number}/{total} prompts, {counts['failed']} failed, "
+                    f"{each:.2f} s each, {each * (total - number):.0f} s left"
+                )
+
+        yield told
+
+
+def _follow(root: Path, output: Output, *, watch: bool, json_: bool) -> None:
+    """Print how far a batch is, once or until nothing is left to do."""
+    from circuit_tracer_cli.batch.store import Store, read_items, read_settings
+
+    settings = read_settings(root)
+    items = read_items(root)
+    store = Store(root, settings.get("keep", "raw"))
+    status = store.status(items)
+    last = ""
+    while watch and (status.running or status.waiting):
+        if (line := _line(status)) != last:
+            output.note(line)
+            last = line
+        time.sleep(2)
+        status = store.status(items)
+    if json_:
+        Output().data(status.to_dict())
+    else:
+        _print_status(status, output)
+    if status.failed and not (status.running or status.waiting):
+        raise typer.Exit(SOME_FAILED)
+
+
+def _conclude(planned: PlannedBatch, output: Output, *, json_: bool) -> None:
+    status = planned.store.status(planned.items)
+    if json_:
+        Output().data(status.to_dict())
+    else:
+        _print_status(status, output)
+    root = planned.store.root
+    output.note(f"next: circuit-tracer serve {root / 'graphs'}")
+    if status.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _line(status: Status) -> str:
+    return f"{status.done} of {status.total} done, {status.failed} failed, {status.running} running, {status.waiting} waiting"
+
+
+def _print_status(status: Status, output: Output) -> None:
+    output.result(_line(status))
+    for failure in status.failures:
+        output.result(f"failed       {visible(failure.prompt, 60)}")
+        output.result(f"             {failure.error}")
+        if failure.hint:
+            output.result(f"             {failure.hint}")
