@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from circuit_tracer_cli.errors import BadPromptFile
+from circuit_tracer_cli.errors import BadPromptFile, UsageError
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
 from circuit_tracer_cli.files.inputs import plain_text, read_file
 
@@ -124,7 +124,10 @@ def _prompt(row: dict[str, Any], where: str, taken: set[str]) -> BatchPrompt:
             raise BadPromptFile(f"{where} has a {name} that isn't text")
     given = row.get("slug")
     slug = base = invent_slug(prompt) if given is None else str(given)
-    check_slug(slug)
+    try:
+        check_slug(slug)
+    except UsageError as error:
+        raise BadPromptFile(f"{where}: {error.message}", error.hint) from error
     number = 2
     while slug in taken:
         slug, number = f"{base}-{number}", number + 1

@@ -1,0 +1,117 @@
+"""The folder of a batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from circuit_tracer_cli.batch.content import folder_id
+from circuit_tracer_cli.batch.store import (
+    ATTEMPTS,
+    FRESH,
+    Failure,
+    Item,
+    Store,
+    groups_of,
+    read_items,
+    read_settings,
+    result_key,
+    write_batch,
+)
+from circuit_tracer_cli.errors import BadGraphFile, MissingFile, UsageError
+
+
+def item(key: str, **record: object) -> Item:
+    return Item(key, {"prompt": f"prompt {key}", "slug": key, **record})
+
+
+def failure(key: str, *, final: bool = False) -> Failure:
+    return Failure(key, f"prompt {key}", "it broke", "mend it", "RuntimeError", final)
+
+
+def finish(store: Store, key: str) -> None:
+    path = store.result(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def test_a_key_depends_on_every_fact_and_on_no_order() -> None:
+    facts = {"tokens": [1, 2], "dtype": "float32"}
+    assert result_key(facts) == result_key(dict(reversed(facts.items())))
+    assert result_key(facts) != result_key({**facts, "tokens": [2, 1]})
+
+
+def test_a_batch_can_grow_but_not_change(tmp_path: Path) -> None:
+    settings = {"dtype": "float32"}
+    write_batch(tmp_path, settings, [item("a")])
+    assert [one.key for one in write_batch(tmp_path, settings, [item("a"), item("b")])] == ["a", "b"]
+    assert read_items(tmp_path) == [item("a"), item("b")]
+    assert read_settings(tmp_path) == settings
+    with pytest.raises(UsageError, match="dtype 'float32', not 'bfloat16'"):
+        write_batch(tmp_path, {"dtype": "bfloat16"}, [])
+
+
+def test_status_counts_prompts(tmp_path: Path) -> None:
+    store, items = Store(tmp_path), [item(key) for key in "abcde"]
+    finish(store, "a")
+    store.record_failure(failure("b"))
+    with store.working_on("c"):
+        status = store.status([*items, item("a")])
+    assert (status.total, status.done, status.failed, status.running, status.waiting) == (6, 2, 1, 1, 2)
+    assert status.to_dict()["failures"] == [{"prompt": "prompt b", "error": "it broke", "hint": "mend it"}]
+    assert store.status(items).running == 0
+
+
+def test_a_sign_of_life_of_a_killed_worker_goes_stale(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = tmp_path / "running" / "a"
+    path.parent.mkdir()
+    path.touch()
+    old = time.time() - FRESH - 1
+    os.utime(path, (old, old))
+    assert store.status([item("a")]).waiting == 1
+    store.sweep()
+    assert not path.exists()
+
+
+def test_failures_that_may_pass_are_tried_a_few_times(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for _ in range(ATTEMPTS):
+        assert not store.is_settled("a")
+        store.record_failure(failure("a"))
+    assert store.is_settled("a")
+    store.record_failure(failure("b", final=True))
+    assert store.is_settled("b")
+    store.forget_failure("b")
+    assert not store.is_settled("b")
+
+
+def test_a_damaged_list_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="holds no batch"):
+        read_settings(tmp_path)
+    (tmp_path / "batch.jsonl").write_text('{"prompt": "a"}\n')
+    with pytest.raises(BadGraphFile, match="line 1"):
+        read_items(tmp_path)
+
+
+def test_groups_come_from_a_column(tmp_path: Path) -> None:
+    items = [item("a", group="x"), item("b", group="y"), item("c")]
+    write_batch(tmp_path, {}, items)
+    assert groups_of(tmp_path, "group") == {"a": "x", "b": "y"}
+    with pytest.raises(UsageError, match="the columns are"):
+        groups_of(tmp_path, "slug")
+    with pytest.raises(MissingFile, match=r"no batch\.jsonl"):
+        groups_of(tmp_path / "..", "group")
+
+
+def test_content_is_known_by_its_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.bin").write_bytes(bytes(range(256)) * 40_000)
+    assert folder_id(tmp_path / "one") == folder_id(tmp_path / "two")
+    with (tmp_path / "two" / "a.bin").open("r+b") as stream:
+        stream.write(b"x")
+    assert folder_id(tmp_path / "one") != folder_id(tmp_path / "two")
