@@ -108,6 +108,7 @@ class Worker:
 
     def _store(self, graph: Graph, item: Item) -> None:
         """Write the viewer's file, then the object, whose being there says that all is done. Raises OutputError."""
+        from circuit_tracer_cli.export import Destination
         from circuit_tracer_cli.export.viewer import export
         from circuit_tracer_cli.graph.prune import pruned_graph
 
@@ -115,7 +116,7 @@ class Worker:
         pruned = pruned_graph(graph, settings.node_threshold, settings.edge_threshold)
         for other in self.batch.items:
             if other.key == item.key:
-                export(pruned, slug=other.slug, directory=store.root / "graphs")
+                export(pruned, Destination(other.slug, store.root / "graphs"))
         target = store.result(item.key)
         make_folder(target.parent)
         if store.keep == "tables":
