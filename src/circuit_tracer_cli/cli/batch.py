@@ -107,7 +107,9 @@ ClusterOpt = Annotated[
 PrintSbatchOpt = Annotated[
     bool, typer.Option("--print-sbatch", help="Print a plain Slurm script and stop.", rich_help_panel=CLUSTER)
 ]
-PartOpt = Annotated[str | None, typer.Option(metavar="I/N", hidden=True, help="Work off one of N shares, for schedulers.")]
+PartOpt = Annotated[
+    str | None, typer.Option(metavar="I/N", hidden=True, help="Work off one of N shares, for schedulers.")
+]
 
 
 def batch(
