@@ -169,7 +169,7 @@ def setup_of(model: ReplacementModel) -> Setup:
     from circuit_tracer_cli.backends.model_source import ModelSource
 
     return Setup(
-        ModelSource(model.cfg.model_name),
+        ModelSource(model.cfg.model_name, model.revision),
         sizes_of_loaded(model),
         Placement(tuple(model.model.layer_devices)),
         loaded=model,

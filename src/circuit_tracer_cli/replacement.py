@@ -30,15 +30,18 @@ class ReplacementModel:
     """A backend and its transcoders.
 
     Attributes:
-        backend: Name of the backend.
+        model, underlying_model: The unmodified model, behind its backend.
+        backend, backend_name: Name of the backend.
+        revision: The branch, tag or commit that was asked for of a model of the hub, or None.
         transcoders: The transcoder set, each layer's where the model's is, in its dtype.
         cfg: Sizes and names of the model.
         tokenizer: The model's tokenizer, or None.
         scan: Identifier of the transcoder set.
     """
 
-    def __init__(self, backend: Backend, transcoders: Transcoders) -> None:
+    def __init__(self, backend: Backend, transcoders: Transcoders, revision: str | None = None) -> None:
         self.model = backend
+        self.revision = revision
         self.backend = backend.name
         self.transcoders = transcoders
         check_match(backend, transcoders)
@@ -59,7 +62,7 @@ class ReplacementModel:
         """Load transcoders, then the model.
 
         Args:
-            model_name: Local Hugging Face folder or model of the hub; `demo` is the embedded model.
+            model_name: A folder, or a model of the hub, at a revision as `user/name@revision`; `demo` is the embedded one.
             transcoder_set: Reference of the set: `demo`, `demo-plt` or a folder.
             backend: Name of the backend.
             device: Default CUDA, else Apple's GPU, else the CPU.
@@ -110,7 +113,7 @@ class ReplacementModel:
         model = backend_class(backend).from_pretrained(source.name, start, dtype, **kwargs)
         check_match(model, transcoders)
         transcoders.place(model.layer_devices, dtype)
-        return cls(model, transcoders)
+        return cls(model, transcoders, kwargs.get("revision"))
 
     @classmethod
     def from_config(
@@ -118,6 +121,16 @@ class ReplacementModel:
     ) -> ReplacementModel:
         """A randomly initialised model of a Hugging Face configuration."""
         return cls(backend_class(backend).from_config(config, **kwargs), transcoders)
+
+    @property
+    def underlying_model(self) -> Backend:
+        """The unmodified model, behind its backend; the reference calls it `model`."""
+        return self.model
+
+    @property
+    def backend_name(self) -> str:
+        """Name of the backend; the reference calls it `backend`."""
+        return self.backend
 
     @property
     def points(self) -> FeaturePoints:
@@ -173,7 +186,7 @@ class ReplacementModel:
 
     @property
     def W_U(self) -> Tensor:
-        """The unembedding `(d_model, d_vocab)`."""
+        """The unembedding `(d_model, d_vocab)`, as in TransformerLens; the backend's own is as in Hugging Face's files."""
         return self.model.W_U.T
 
     def zero_softcap(self) -> AbstractContextManager[None]:

@@ -154,3 +154,30 @@ def test_it_looks_readable_and_moves(logits: torch.Tensor, W_U: torch.Tensor) ->
     assert repr(found).count("LogitTarget(") == 3
     assert repr(found).endswith("...])")
     assert found.to("cpu") is found
+
+
+@pytest.mark.parametrize(
+    ("given", "likely", "noted"),
+    [
+        ("Paris", " Paris", True),
+        (" Paris", "Paris", True),
+        (" Paris", " Paris", False),
+        ("a - Paris", " Paris", True),
+    ],
+)
+def test_a_spelling_that_the_model_expects_far_more_is_named(given: str, likely: str, noted: bool) -> None:
+    vocabulary = ["a", "Paris", " Paris"]
+
+    class Spellings:
+        vocab_size = 3
+
+        def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+            return [vocabulary.index(text)] if text in vocabulary else [0, 0]
+
+        def decode(self, ids: list[int]) -> str:
+            return "".join(vocabulary[token] for token in ids)
+
+    notes: list[str] = []
+    logits = torch.tensor([1.0 if name != likely else 9.0 for name in vocabulary])
+    AttributionTargets([given], logits, torch.eye(3, 4), Spellings(), note=notes.append)
+    assert [f'--target "{likely}"' in note for note in notes] == ([True] if noted else [])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from circuit_tracer_cli.cli.validate import origin
+from circuit_tracer_cli.cli.validate import _model_of, origin
 from circuit_tracer_cli.graph.store import load_graph, save_graph
 from tests.cli.conftest import Run, Tiny
 
@@ -155,3 +155,13 @@ def test_a_file_that_cannot_take_the_report_is_refused_before_the_work(
         assert (done.code, done.stdout) == (code, b""), name
         assert part in done.stderr
         assert "loading" not in done.stderr
+
+
+def test_another_set_is_measured_on_the_graphs_own_model(raw_graph: Path, tiny: Tiny) -> None:
+    graph = load_graph(raw_graph)
+    assert _model_of(graph, "some/set") == str(tiny.model)
+    assert _model_of(graph, "demo-plt") is None
+    graph.metadata.update(model="user/model", model_revision="step1000")
+    assert _model_of(graph, "some/set") == "user/model@step1000"
+    graph.metadata["model"] = str(tiny.model / "gone")
+    assert _model_of(graph, "some/set") is None

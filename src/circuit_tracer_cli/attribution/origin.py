@@ -22,6 +22,7 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
     return {
         "generator": {"name": "circuit-tracer-cli", "version": __version__},
         "model": model.cfg.model_name,
+        **({} if model.revision is None else {"model_revision": model.revision}),
         "transcoders": {
             "scan": model.scan,
             "kind": transcoders.kind,

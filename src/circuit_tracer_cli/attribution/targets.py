@@ -14,6 +14,8 @@ from circuit_tracer_cli.types import LogitTarget
 
 DIFFERENCE = " - "
 SMALLEST_WEIGHT = 1e-6
+LIKELY, FAR_LIKELIER = 0.01, 10.0
+"""Another spelling of a target is named if it has this probability, and so many times that of the one given."""
 
 
 class CustomTarget(NamedTuple):
@@ -92,6 +94,17 @@ class TokenReader:
             and token == unknown
             and text.strip() != getattr(self.tokenizer, "unk_token", None)
         )
+
+    def other_spelling(self, text: str) -> tuple[str, int] | None:
+        """The same word with a leading space, or without its own, and its id; None where that isn't one token of its own."""
+        other = text[1:] if text.startswith(" ") else f" {text}"
+        if text.startswith("id:") or not other.strip():
+            return None
+        try:
+            token = self.single_token(other, lambda message: None)
+        except BadTarget:
+            return None
+        return (other, token) if self.decode(token) == other else None
 
     def difference(self, text: str, note: Callable[[str], None]) -> tuple[int, int]:
         """The two tokens of `A - B`. Raises BadTarget for one that can't be used, or twice the same."""
@@ -224,6 +237,8 @@ class AttributionTargets:
         if not any(differences):
             self.kind = "specified logit targets"
             ids = [self.reader.single_token(text, note) for text in texts]
+            for text, token in zip(texts, ids, strict=True):
+                self._name_likelier_spelling(text, token, probabilities, note)
             self._set_tokens(torch.tensor(ids), probabilities)
             return
         if not all(differences):
@@ -233,8 +248,24 @@ class AttributionTargets:
     def _difference(self, text: str, probabilities: Tensor, note: Callable[[str], None]) -> CustomTarget:
         """`A - B`: direction `u_A − u_B`, weight `max(|p_A − p_B|, 1e-6)`."""
         a, b = self.reader.difference(text, note)
+        for part, token in zip(text.split(DIFFERENCE, 1), (a, b), strict=True):
+            self._name_likelier_spelling(part, token, probabilities, note)
         weight = max(abs(float(probabilities[a] - probabilities[b])), SMALLEST_WEIGHT)
         return CustomTarget(text, weight, self.unembedding.vector(a) - self.unembedding.vector(b))
+
+    def _name_likelier_spelling(
+        self, text: str, token: int, probabilities: Tensor, note: Callable[[str], None]
+    ) -> None:
+        """Say so if the same word with or without a leading space is what the model expects."""
+        other = self.reader.other_spelling(text)
+        if other is None or other[1] == token:
+            return
+        here, there = float(probabilities[token]), float(probabilities[other[1]])
+        if there >= LIKELY and there > FAR_LIKELIER * here:
+            note(
+                f"target {text!r} has probability {here:.2g}, but {other[0]!r} has {there:.2g}; "
+                f'if that is meant: --target "{other[0]}"'
+            )
 
     def _set_tokens(self, ids: Tensor, probabilities: Tensor) -> None:
         """Vocabulary tokens, demeaned."""

@@ -54,7 +54,7 @@ def load_model(
         device: Where to put it.
         dtype: Of its weights.
         placement: The device of each layer, where they lie on several; then `device` says nothing.
-        kwargs: Passed on to Hugging Face's loader, `quantization_config` among them.
+        kwargs: Passed on to Hugging Face's loader, such as `quantization_config`, or the `revision` of a model of the hub.
 
     Raises:
         BadModel: missing folder, missing or damaged files.
@@ -66,17 +66,18 @@ def load_model(
         config = read_config(folder)
         family_for(config)
         model_name = str(folder)
-    tokenizer = load_tokenizer(model_name)
+    revision = kwargs.get("revision")
+    tokenizer = load_tokenizer(model_name, revision)
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         with quiet_loading():
             if not config:
-                config = AutoConfig.from_pretrained(model_name).to_dict()
+                config = AutoConfig.from_pretrained(model_name, revision=revision).to_dict()
                 family_for(config)
             quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
-            where = None if placement is None else direct_map(model_name, config, placement)
+            where = None if placement is None else direct_map(model_name, config, placement, revision)
             if where is None and quantised:
                 # Quantised weights can't be moved once they are loaded.
                 where = {"": device}
@@ -98,7 +99,7 @@ def load_model(
 
 
 def direct_map(
-    model_name: str, config: dict[str, Any], placement: Placement
+    model_name: str, config: dict[str, Any], placement: Placement, revision: str | None = None
 ) -> dict[str, torch.device] | None:
     """Where Hugging Face's loader shall put each module at once; None if the CPU is among the devices.
 
@@ -109,7 +110,9 @@ def direct_map(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
-        whole: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_name))
+        whole: Any = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(model_name, revision=revision)
+        )
     return module_map(whole, text_part(whole), architecture_of(config).layout, placement)
 
 

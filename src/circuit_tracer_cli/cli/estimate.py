@@ -14,7 +14,7 @@ from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.errors import UsageError
 from circuit_tracer_cli.files.capacity import size_in_words
-from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS
+from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, USUAL_RANGE
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.planning import Budget, MemoryPlan, TraceSizes
@@ -47,7 +47,7 @@ ActiveOpt = Annotated[
         "--active",
         min=0.001,
         metavar="N",
-        show_default="as the set's name says, else 50",
+        show_default="as the set says, else 50 or 1 % of its features",
         help="Active features per token and layer.",
         rich_help_panel=ask.PROMPT,
     ),
@@ -98,6 +98,7 @@ class Estimate:
     budget: Budget
     seconds: dict[str, float]  # by phase
     device: str
+    active_is_known: bool  # typed, or said by the set itself
 
 
 def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None) -> Estimate:
@@ -109,7 +110,8 @@ def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None
     prepared = prepare(request, n_tokens=n_tokens, active=active)
     placement, sizes, plan = prepared.setup.placement, prepared.sizes, prepared.plan
     seconds = plan_time(sizes, plan.choices, measure_rates(str(placement.first)))
-    return Estimate(sizes, plan, prepared.budget, seconds, str(placement))
+    known = active is not None or prepared.setup.sizes.active_per_position is not None
+    return Estimate(sizes, plan, prepared.budget, seconds, str(placement), known)
 
 
 def _record(found: Estimate) -> dict[str, Any]:
@@ -118,6 +120,8 @@ def _record(found: Estimate) -> dict[str, Any]:
     return {
         "tokens": found.sizes.n_pos,
         "active_features": found.sizes.active,
+        "active_per_position": found.sizes.active_per_position,
+        "active_per_position_known": found.active_is_known,
         "feature_nodes": found.sizes.features,
         "nodes": found.sizes.nodes,
         "device": found.device,
@@ -153,6 +157,9 @@ def _print(found: Estimate, output: Output) -> None:
         f"prompt       {sizes.n_pos:,} {'token' if sizes.n_pos == 1 else 'tokens'}, about {sizes.active:,} active features "
         f"({sizes.active_per_position:g} per token and layer)"
     )
+    if not found.active_is_known:
+        least, most = USUAL_RANGE
+        output.result(f"             a guess: published sets have {least:g} to {most:g}; --active N says it")
     output.result(f"graph        {sizes.features:,} features, {sizes.nodes:,} nodes")
     where = "memory" if plan.device_peak is None else "host memory"
     output.result(f"{where:<12} {size_in_words(plan.host_peak)} of {size_in_words(found.budget.host)} free")

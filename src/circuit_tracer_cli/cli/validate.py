@@ -140,9 +140,21 @@ def _request(
     return replace(
         typed,
         transcoder_set=chosen,
-        model=model or (None if transcoder_set else named_model),
+        model=model or (_model_of(graph, chosen) if transcoder_set else named_model),
         dtype=dtype or str(known),
     )
+
+
+def _model_of(graph: Graph, transcoder_set: str) -> str | None:
+    """The model that a graph names, for another set than the graph's; None for the set's own, where it is embedded or gone."""
+    from circuit_tracer_cli.transcoders.references import EMBEDDED
+
+    name, revision = graph.metadata.get("model"), graph.metadata.get("model_revision")
+    if not isinstance(name, str) or transcoder_set in EMBEDDED:
+        return None
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        return None
+    return f"{name}@{revision}" if isinstance(revision, str) else name
 
 
 def origin(graph: Graph) -> tuple[str | None, str | None]:

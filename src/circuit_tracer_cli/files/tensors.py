@@ -21,7 +21,7 @@ from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTranscoders, CircuitTracerError
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
-from circuit_tracer_cli.files.inputs import open_regular
+from circuit_tracer_cli.files.inputs import open_regular, unreadable
 
 _DTYPES = {
     "F64": torch.float64,
@@ -211,6 +211,11 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         write_tensors(stream, tensors, {})
 
 
+_MOST_HEADERS = 1024
+_HEADERS: dict[tuple[str, int, int, int], dict[str, StoredTensor]] = {}
+"""Headers of weight files by path, inode, size and time of change; the oldest are dropped."""
+
+
 class TensorFile:
     """An open safetensors file of weights. Raises MissingFile, or BadTranscoders if its header is wrong.
 
@@ -224,8 +229,20 @@ class TensorFile:
         self.tensors = self._read_header(self._map)
 
     def _read_header(self, data: mmap.mmap) -> dict[str, StoredTensor]:
-        """What the file holds, by name. Raises BadTranscoders for a file that contradicts itself."""
-        return read_header(data, str(self.path), BadTranscoders, MAX_HEADER).tensors
+        """What the file holds, by name. Raises BadTranscoders for a file that contradicts itself.
+
+        A file that hasn't changed since is parsed once: a set is looked at several times before its weights are read.
+        """
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        key = (str(self.path.absolute()), found.st_ino, found.st_size, found.st_mtime_ns)
+        if key not in _HEADERS:
+            while len(_HEADERS) >= _MOST_HEADERS:
+                _HEADERS.pop(next(iter(_HEADERS)), None)
+            _HEADERS[key] = read_header(data, str(self.path), BadTranscoders, MAX_HEADER).tensors
+        return _HEADERS[key]
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         """Rows `start … stop-1` of the first axis: a read-only view, or a copy if misaligned."""

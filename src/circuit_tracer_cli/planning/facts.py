@@ -106,7 +106,7 @@ def sizes_of_files(
         encoder_elements=sum(of_set.encoder_bytes) // of_set.stored_dtype.itemsize,
         decoder_elements=sum(of_set.decoder_bytes) // of_set.stored_dtype.itemsize,
         skip_layers=len(of_set.skip_layers),
-        active_per_position=stated_l0(described.config),
+        active_per_position=stated_l0(described.config) or described.config.k,
     )
 
 

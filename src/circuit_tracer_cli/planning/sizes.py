@@ -8,6 +8,9 @@ from typing import Literal
 DEFAULT_L0 = 50.0
 """Active features per position and layer that are expected of a set which doesn't say (Ameisen et al. 2025 report tens)."""
 
+USUAL_RANGE = (10.0, 150.0)
+"""What published sets have; most of those that don't say it lie in here."""
+
 USUAL_SHARE = 0.01
 """No more than this share of a small transcoder's features is expected to be active."""
 DEFAULT_TOKENS = 64
