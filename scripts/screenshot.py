@@ -93,7 +93,7 @@ def photograph_parts(browser: Browser, address: str) -> None:
 
 def examples() -> Path | None:
     """The demo's feature examples, if they are there."""
-    from circuit_tracer_cli.features.folders import examples_folder
+    from circuit_tracer_cli.features.packed import examples_folder
 
     return examples_folder("demo")
 

@@ -18,7 +18,7 @@ from circuit_tracer_cli.backends.model_config import check_agreement
 from circuit_tracer_cli.backends.model_source import find_model
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
-from circuit_tracer_cli.interventions.methods import generate_call
+from circuit_tracer_cli.interventions.generate import generate_call
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
 from circuit_tracer_cli.tokens import Tokens, ensure_tokenized

@@ -11,8 +11,8 @@ from tests.builders import PROMPT, replacement
 from torch import Tensor
 
 from circuit_tracer_cli import attribute
-from circuit_tracer_cli.attribution.backoff import BlockSize, is_out_of_memory, rows_in_parts
 from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
+from circuit_tracer_cli.attribution.rows import BlockSize, is_out_of_memory, rows_in_parts
 
 FAILURES: list[Callable[[], BaseException]] = [
     MemoryError,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit_tracer_cli.attribution.blocks import SMALLEST_WORK, WASTE, plan_blocks
+from circuit_tracer_cli.attribution.rows import SMALLEST_WORK, WASTE, plan_blocks
 
 TARGETS = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 300)), min_size=1, max_size=200)
 

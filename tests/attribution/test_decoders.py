@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.attribution.columns import Columns
-from circuit_tracer_cli.attribution.decoders import PADDING, LayerDecoders
+from circuit_tracer_cli.attribution.sources import PADDING, LayerDecoders
 
 N_LAYERS, N_POS, D_MODEL = 3, 6, 5
 FEATURES = st.sets(st.tuples(st.integers(0, 2), st.integers(0, 5), st.integers(0, 30)), max_size=80)
@@ -75,7 +75,7 @@ def test_an_accelerators_layout_gives_the_same_graph(kind: str, monkeypatch: pyt
     """The whole trace with buckets, as on a GPU, against positions one after the other."""
     from tests.builders import PROMPT, replacement
 
-    from circuit_tracer_cli.attribution import decoders as module
+    from circuit_tracer_cli.attribution import sources as module
     from circuit_tracer_cli.attribution.attribute import attribute
 
     model = replacement("gemma2", kind, "relu", True)

@@ -8,9 +8,8 @@ from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, diagonal, on_both_ba
 from tests.oracle.replay import Replay, Written, double, oracle_row, written
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.attribute import Attribution, attribute
+from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings, attribute
 from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
-from circuit_tracer_cli.attribution.settings import AttributionSettings
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.replacement import ReplacementModel

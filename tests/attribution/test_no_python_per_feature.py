@@ -56,8 +56,7 @@ def test_calls_do_not_grow_with_features(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["plt", "clt"])
 def test_operations_do_not_grow_with_rows(kind: str) -> None:
     """The engine's own products, for a block of targets and for one of ten times as many."""
-    from circuit_tracer_cli.attribution.attribute import Attribution
-    from circuit_tracer_cli.attribution.settings import AttributionSettings
+    from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
     from circuit_tracer_cli.types import SilentProgress
 
     model = replacement("gemma2", kind, n_features=40)

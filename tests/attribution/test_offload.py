@@ -14,7 +14,7 @@ import torch
 from tests.builders import PROMPT, backend, replacement, transcoders
 
 from circuit_tracer_cli import attribute
-from circuit_tracer_cli.attribution import tracing
+from circuit_tracer_cli.attribution import selection
 from circuit_tracer_cli.attribution.offload import Offload, on_disk
 from circuit_tracer_cli.transcoders.weights import EagerWeights
 
@@ -78,7 +78,7 @@ def test_everything_is_back_after_an_exception(
         away.append(sum(p.numel() for p in model.model.parameters_of("mlp")))
         raise error
 
-    monkeypatch.setattr(tracing, "feature_rows", stop)
+    monkeypatch.setattr(selection, "feature_rows", stop)
     with pytest.raises(type(error)):
         attribute(list(PROMPT), model, offload="disk")
     assert away == [0]

@@ -10,7 +10,7 @@ from tests.builders import PROMPT, replacement
 from torch import Tensor
 
 from circuit_tracer_cli import attribute
-from circuit_tracer_cli.attribution import backoff
+from circuit_tracer_cli.attribution import rows as rows_module
 from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived, sent_to_host
 
 
@@ -51,7 +51,7 @@ def test_on_a_cpu_they_are_there_at_once() -> None:
 def test_the_graph_is_the_same(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
     model = replacement("llama", "clt", n_features=36)
     usual = attribute(list(PROMPT), model, max_feature_nodes=limit, batch_size=2, update_interval=2)
-    monkeypatch.setattr(backoff, "sent_to_host", lambda rows: OnTheWay(rows.float, False))
+    monkeypatch.setattr(rows_module, "sent_to_host", lambda rows: OnTheWay(rows.float, False))
     late = attribute(list(PROMPT), model, max_feature_nodes=limit, batch_size=2, update_interval=2)
     assert torch.equal(late.adjacency_matrix, usual.adjacency_matrix)
     assert torch.equal(late.selected_features, usual.selected_features)

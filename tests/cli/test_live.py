@@ -25,14 +25,14 @@ from tests.cli.test_processes import started, wait_for
 # Blocks of a few rows, and a trace that waits after the logits until somebody has seen the graph.
 WATCHED = """
 import time
-from circuit_tracer_cli.attribution import rows, tracing
+from circuit_tracer_cli.attribution import rows, selection
 from circuit_tracer_cli.server.live import LiveTrace
 from circuit_tracer_cli.server.live import Both, PartialGraphs
 rows.CPU_WORK = 300
 traces = []
 create, publish = LiveTrace.__init__, LiveTrace.publish
 LiveTrace.__init__ = lambda self, *values: (create(self, *values), traces.append(self))[0]
-advancing = tracing.Tracing.rows
+advancing = selection.Tracing.rows
 def patient(self, chosen):
     for block in advancing(self, chosen):
         limit = time.monotonic() + 60
@@ -40,7 +40,7 @@ def patient(self, chosen):
             time.sleep(0.01)
         yield block
         time.sleep(0.01 if traces else 0)
-tracing.Tracing.rows = patient
+selection.Tracing.rows = patient
 from circuit_tracer_cli.__main__ import main
 main()
 """

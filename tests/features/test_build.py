@@ -17,7 +17,7 @@ import pytest
 
 from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, InvalidValue, OutputError
 from circuit_tracer_cli.features.build import BuildSummary, build_features, memory_needed
-from circuit_tracer_cli.features.read import FeatureFiles
+from circuit_tracer_cli.features.packed import FeatureFiles
 from circuit_tracer_cli.features.settings import PER_QUANTILE, BuildSettings
 from circuit_tracer_cli.replacement import ReplacementModel
 from tests.features.conftest import Dense, Peak, make_texts

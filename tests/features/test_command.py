@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from circuit_tracer_cli.cli.app import run
-from circuit_tracer_cli.features.read import FeatureFiles
+from circuit_tracer_cli.features.packed import FeatureFiles
 from tests.features.conftest import GOLDEN, make_texts
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"

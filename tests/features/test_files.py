@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
-from circuit_tracer_cli.features.pack import pack_record, publish, write_layer
-from circuit_tracer_cli.features.read import FeatureFiles, unpack_record
+from circuit_tracer_cli.features.packed import FeatureFiles, pack_record, publish, unpack_record, write_layer
 from circuit_tracer_cli.features.records import Example, ExampleGroup, FeatureRecord, Label
 from circuit_tracer_cli.server.features import FeatureFolder
 
@@ -145,6 +144,6 @@ def test_reading_loads_no_torch() -> None:
     import sys
 
     source = Path(__file__).resolve().parents[2] / "src"
-    code = "import sys, circuit_tracer_cli.features.read as r; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, circuit_tracer_cli.features.packed as r; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(source)}, check=False)
     assert done.returncode == 0

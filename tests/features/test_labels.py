@@ -7,9 +7,19 @@ from collections import Counter
 
 import pytest
 
-from circuit_tracer_cli.features.labels import WIDTH, Evidence, Finding, compose, propose
+from circuit_tracer_cli.features.labels import (
+    WIDTH,
+    CorpusWords,
+    Evidence,
+    Finding,
+    compose,
+    key_of,
+    propose,
+    shown,
+    whole_word,
+    word_class,
+)
 from circuit_tracer_cli.features.records import Example
-from circuit_tracer_cli.features.words import CorpusWords, key_of, shown, whole_word, word_class
 
 CITIES = {
     "Texas": ["Dallas", "Houston", "Galveston"],

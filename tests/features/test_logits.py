@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from circuit_tracer_cli.features.logits import logit_effects
+from circuit_tracer_cli.features.finish import logit_effects
 from circuit_tracer_cli.replacement import ReplacementModel
 from tests.builders import replacement
 

@@ -8,9 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuit_tracer_cli.features.hashing import combine, context_hashes, mix, uniform
-from circuit_tracer_cli.features.reservoir import Reservoir
-from circuit_tracer_cli.features.tally import rounds
+from circuit_tracer_cli.features.tally import Reservoir, combine, context_hashes, mix, rounds, uniform
 
 ENTRIES = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 12), st.integers(0, 5)), max_size=60

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from circuit_tracer_cli.errors import BadPrompt
-from circuit_tracer_cli.features.batches import feature_inputs, make_batch
-from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts
+from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts, feature_inputs, make_batch
 from tests.builders import replacement
 
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from circuit_tracer_cli.errors import BadIntervention
-from circuit_tracer_cli.interventions.compare import compare
-from circuit_tracer_cli.interventions.experiment import run_experiment
+from circuit_tracer_cli.interventions.experiment import compare, run_experiment
 from circuit_tracer_cli.interventions.generate import Sampling
 from circuit_tracer_cli.interventions.plan import Plan
 from circuit_tracer_cli.interventions.spec import as_interventions

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
-from circuit_tracer_cli.interventions.spec import Intervention, Scaled, as_interventions
-from circuit_tracer_cli.interventions.supernodes import supernode_edits
+from circuit_tracer_cli.interventions.spec import Intervention, Scaled, as_interventions, supernode_edits
 from tests.interventions.test_spec import positions, values
 
 edits = st.builds(Intervention, st.integers(0, 99), positions, st.integers(0, 10**6), values)

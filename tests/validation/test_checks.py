@@ -13,8 +13,8 @@ from circuit_tracer_cli.validation.checks import Check, checks, stored_report
 from circuit_tracer_cli.validation.direct import DirectEffects
 from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness
 from circuit_tracer_cli.validation.precision import Precision
+from circuit_tracer_cli.validation.pruning import PruningScores, Scores
 from circuit_tracer_cli.validation.report import Validation
-from circuit_tracer_cli.validation.scores import PruningScores, Scores
 
 SCORES = PruningScores(Scores(0.8, 0.9), Scores(0.85, 0.92), Scores(0.7, 0.88), 10, 40)
 GOOD = Validation(

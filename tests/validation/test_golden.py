@@ -9,7 +9,7 @@ import pytest
 from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.validation.direct import measure_direct_effects
-from circuit_tracer_cli.validation.sampling import sample
+from circuit_tracer_cli.validation.statistics import sample
 from circuit_tracer_cli.validation.subject import Subject
 
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"

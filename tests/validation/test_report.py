@@ -18,8 +18,8 @@ from circuit_tracer_cli.interventions.passes import Pins, Push
 from circuit_tracer_cli.validation.direct import measure_direct_effects
 from circuit_tracer_cli.validation.faithfulness import LocalReplacementPass, WatchedPass, measure_layer
 from circuit_tracer_cli.validation.precision import measure_precision
+from circuit_tracer_cli.validation.pruning import measure_scores
 from circuit_tracer_cli.validation.report import Effort, validate_graph
-from circuit_tracer_cli.validation.scores import measure_scores
 from circuit_tracer_cli.validation.subject import Subject
 from tests.builders import PROMPT, replacement
 

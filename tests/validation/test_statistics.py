@@ -9,8 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from circuit_tracer_cli.validation.sampling import sample, strong_and_random
-from circuit_tracer_cli.validation.statistics import cosine, kl_divergence, nmse, ranks, spearman
+from circuit_tracer_cli.validation.statistics import (
+    cosine,
+    kl_divergence,
+    nmse,
+    ranks,
+    sample,
+    spearman,
+    strong_and_random,
+)
 
 lists = st.lists(st.integers(-5, 5), min_size=3, max_size=20)
 

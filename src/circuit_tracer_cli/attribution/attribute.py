@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+import logging
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib import metadata as packages
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.backoff import BlockSize
+from circuit_tracer_cli import __version__
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
-from circuit_tracer_cli.attribution.origin import origin
-from circuit_tracer_cli.attribution.packaging import packed
 from circuit_tracer_cli.attribution.places import choose_places, target_count
-from circuit_tracer_cli.attribution.rows import Engine, largest_work, logit_rows
-from circuit_tracer_cli.attribution.settings import AttributionSettings
+from circuit_tracer_cli.attribution.rows import BlockSize, Engine, largest_work, logit_rows
+from circuit_tracer_cli.attribution.selection import Packing, Tracing, packed
 from circuit_tracer_cli.attribution.sources import build_sources
-from circuit_tracer_cli.attribution.stopwatch import Stopwatch
 from circuit_tracer_cli.attribution.targets import AttributionTargets
-from circuit_tracer_cli.attribution.tracing import Packing, Tracing
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, WeightGroup
+from circuit_tracer_cli.backends.devices import in_words
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
@@ -114,7 +116,7 @@ def attribute(
 
 def _terminal_progress() -> Progress:
     """Progress lines through the standard logging module, for `verbose=True` in scripts and notebooks."""
-    from circuit_tracer_cli.attribution.log_progress import LogProgress
+    from circuit_tracer_cli.attribution.attribute import LogProgress
 
     return LogProgress()
 
@@ -293,3 +295,114 @@ class Attribution:
             "offload": self.offload.place,
             **({"plausibility": self.plausibility.record()} if self.plausibility else {}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionSettings:
+    """The numbers that decide what a graph contains.
+
+    Args:
+        max_n_logits: Most logits to explain when targets are chosen by probability.
+        desired_logit_prob: Stop choosing logits when their probabilities sum to this.
+        batch_size: With `update_interval`, how many features are chosen between two rankings. Not the compute block.
+        max_feature_nodes: Most features that become nodes; None or 0 for all.
+        update_interval: Batches between two rankings.
+    """
+
+    max_n_logits: int = 10
+    desired_logit_prob: float = 0.95
+    batch_size: int = 512
+    max_feature_nodes: int | None = None
+    update_interval: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("max_n_logits", "batch_size", "update_interval"):
+            if getattr(self, name) < 1:
+                raise InvalidValue(f"{name} is {getattr(self, name)}, but must be at least 1")
+        if self.max_feature_nodes is not None and self.max_feature_nodes < 0:
+            raise InvalidValue(f"max_feature_nodes is {self.max_feature_nodes}, but must not be negative")
+        if not 0 < self.desired_logit_prob <= 1:
+            raise InvalidValue(f"desired_logit_prob is {self.desired_logit_prob}, but must lie in (0, 1]")
+
+
+class Stopwatch:
+    """Seconds per phase, told to a progress display as they begin."""
+
+    clock: Callable[[], float] = staticmethod(time.perf_counter)
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[None]:
+        """Time one phase."""
+        self.progress.phase(name, total)
+        start = self.clock()
+        yield
+        self.seconds[name] = round(self.clock() - start, 6)
+
+
+LIBRARIES = ("torch", "transformers", "transformer_lens")
+OF_BACKEND = {"nnsight": ("nnsight",)}
+"""Libraries that only one backend runs through."""
+
+
+def origin(model: ReplacementModel) -> dict[str, Any]:
+    """What made a graph, for its metadata."""
+    transcoders = model.transcoders
+    return {
+        "generator": {"name": "circuit-tracer-cli", "version": __version__},
+        "model": model.cfg.model_name,
+        **({} if model.revision is None else {"model_revision": model.revision}),
+        "transcoders": {
+            "scan": model.scan,
+            "kind": transcoders.kind,
+            "feature_input_hook": transcoders.feature_input_hook,
+            "feature_output_hook": transcoders.feature_output_hook,
+            **({"ln2_hook_normalized": transcoders.normalized} if transcoders.normalized else {}),
+            **({"layers_without": list(transcoders.missing_layers)} if transcoders.missing_layers else {}),
+        },
+        "backend": model.backend,
+        "dtype": model.cfg.dtype,
+        "device": in_words(model.model.layer_devices),
+        "versions": {
+            "python": platform.python_version(),
+            **versions(*LIBRARIES, *OF_BACKEND.get(model.backend, ())),
+        },
+        "create_time_ms": int(time.time() * 1000),
+    }
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Installed versions."""
+    return {name: packages.version(name) for name in names}
+
+
+class LogProgress:
+    """Writes phases to the logger `attribution`."""
+
+    def __init__(self) -> None:
+        self.logger = logging.getLogger("attribution")
+        self.logger.setLevel(logging.INFO)
+        if not self.logger.handlers and not logging.getLogger().handlers:
+            self.logger.addHandler(logging.StreamHandler())
+        self.total: int | None = None
+        self.done = 0
+        self.told = 0
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        """Log the beginning of a phase."""
+        self.total, self.done, self.told = total, 0, 0
+        self.logger.info("%s%s", name, f" ({total})" if total is not None else "")
+
+    def advance(self, steps: int = 1) -> None:
+        """Log every tenth of a phase."""
+        self.done += steps
+        if self.total and (tenth := 10 * self.done // self.total) > self.told:
+            self.told = tenth
+            self.logger.info("%d of %d", self.done, self.total)
+
+    def note(self, message: str) -> None:
+        """Log a note."""
+        self.logger.info("%s", message)

@@ -1,22 +1,143 @@
-"""Computes rows for chosen features, block by block, through whichever engine there is."""
+"""Rows of chosen features, block by block, through whichever engine there is, in whatever memory there is.
+
+Targets are grouped into blocks in an order that suits the engine; a block that doesn't fit is halved until it does. Neither
+changes a result: which features are traced is decided elsewhere and never depends on this.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.backoff import BlockSize, rows_in_parts
-from circuit_tracer_cli.attribution.blocks import plan_blocks
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.ranking import RowBlock
-from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived
+from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived, sent_to_host
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
+
+
+class Engine(Protocol):
+    """What computes rows: the linear engine, or vector-Jacobian products."""
+
+    name: str
+    columns: Columns
+    n_layers: int
+
+    def rows(self, targets: Targets) -> Tensor:
+        """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
+
+
+@dataclass(slots=True)
+class BlockSize:
+    """The most rows times positions in one block. Shrinks when memory runs out, and stays small then."""
+
+    work: int
+    halvings: int = 0
+
+    def shrink(self, work: int) -> None:
+        """Remember that `work` was too much."""
+        self.work = max(1, min(self.work, work // 2))
+        self.halvings += 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch ran out of memory, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def rows_in_parts(
+    engine: Engine, targets: Targets, index: Tensor, size: BlockSize
+) -> Iterator[tuple[Tensor, OnTheWay]]:
+    """The rows of `targets.select(index)` on their way to the host, as `(part of index, rows)`, in the order of `index`.
+
+    Args:
+        engine: Computes them.
+        targets: From which `index` selects, sorted by layer from high to low.
+        index: `(n)` int64.
+        size: How large a part may be; shrunk where memory runs out.
+
+    Raises what the engine raises; running out of memory only where a single row doesn't fit.
+    """
+    parts = [index]
+    while parts:
+        part = parts.pop()
+        work = len(part) * (int(targets.positions[part].max()) + 1)
+        if len(part) > 1 and size.halvings and work > size.work:
+            parts += reversed(part.chunk(2))
+            continue
+        rows = _attempt(engine, targets.select(part))
+        if rows is None:
+            _give_back(targets.vectors.device)
+            size.shrink(work)
+            parts += reversed(part.chunk(2))
+            continue
+        yield part, rows
+
+
+def _attempt(engine: Engine, targets: Targets) -> OnTheWay | None:
+    """The rows, begun to be copied, or None where they don't fit. What the attempt held is gone when it returns."""
+    try:
+        return sent_to_host(engine.rows(targets))
+    except (MemoryError, RuntimeError) as error:
+        if len(targets) == 1 or not is_out_of_memory(error):
+            raise
+    return None
+
+
+def _give_back(device: torch.device) -> None:
+    """Let an accelerator's allocator return what it keeps in blocks of the old size."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+WASTE = 0.08
+"""The share of positions in a block that may lie after their row's own target."""
+
+SMALLEST_WORK = 192
+"""Blocks of fewer rows times positions than this are filled up whatever the waste: matrix products that small are slow."""
+
+
+def plan_blocks(layers: Tensor, positions: Tensor, largest_work: int) -> list[Tensor]:
+    """Index tensors of the blocks, each sorted by layer from high to low.
+
+    Args:
+        layers: `(n)` layer of each target.
+        positions: `(n)` position of each target.
+        largest_work: Most rows times positions in one block.
+    """
+    order = torch.argsort(positions, descending=True, stable=True)
+    wanted = positions[order] + 1
+    blocks: list[Tensor] = []
+    start = 0
+    while start < len(wanted):
+        end = _block_end(wanted, start, largest_work)
+        index = order[start:end]
+        blocks.append(index[torch.argsort(layers[index], descending=True, stable=True)])
+        start = end
+    return blocks
+
+
+def _block_end(wanted: Tensor, start: int, largest_work: int) -> int:
+    """Where the block beginning at `start` ends; `wanted` are the positions that each target needs, descending."""
+    width = int(wanted[start])
+    window = wanted[start : start + largest_work // width + 2]
+    rows = torch.arange(1, len(window) + 1)
+    work, useful = rows * width, window.cumsum(0)
+    full = (work > largest_work) & (rows > 1)
+    wasteful = (work > SMALLEST_WORK) & (work > (1 + WASTE) * useful)
+    beyond = (full | wasteful).nonzero()
+    return start + (int(beyond[0]) if len(beyond) else len(window))
+
 
 CPU_WORK = 4096
 GPU_WORK = 65536
@@ -30,17 +151,6 @@ LARGEST_BLOCK = 2**26
 
 ENCODER_ROWS_AT_ONCE = 16384
 """Targets whose encoder rows are held at the same time."""
-
-
-class Engine(Protocol):
-    """Anything that computes rows."""
-
-    name: str
-    columns: Columns
-    n_layers: int
-
-    def rows(self, targets: Targets) -> Tensor:
-        """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
 
 
 def largest_work(device: torch.device, n_pos: int = 1, d_model: int = 1) -> int:

@@ -22,7 +22,7 @@ from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.cli.summary import GraphSummary, headline
 from circuit_tracer_cli.cli.viewing import Viewer
-from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.features.packed import examples_folder
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.features.packed import examples_folder
 
 
 def labels_of(scan: object, features_dir: str | None) -> dict[tuple[int, int], str]:
@@ -15,7 +15,7 @@ def labels_of(scan: object, features_dir: str | None) -> dict[tuple[int, int], s
     folder = Path(features_dir) if features_dir is not None else examples_folder(scan)
     if folder is None:
         return {}
-    from circuit_tracer_cli.features.read import FeatureFiles
+    from circuit_tracer_cli.features.packed import FeatureFiles
 
     found = {}
     for name, label in FeatureFiles(folder).labels().items():

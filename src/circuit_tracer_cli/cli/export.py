@@ -13,7 +13,7 @@ from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
-from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.features.packed import examples_folder
 
 FormatOpt = Annotated[
     str,

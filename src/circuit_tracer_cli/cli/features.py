@@ -245,7 +245,7 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
 
 def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:
     """Say what a folder of feature examples holds, and show a few of its labels."""
-    from circuit_tracer_cli.features.read import FeatureFiles
+    from circuit_tracer_cli.features.packed import FeatureFiles
 
     files, output = FeatureFiles(directory), Output()
     about, labels = files.about(), files.labels()

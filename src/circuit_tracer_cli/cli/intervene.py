@@ -152,8 +152,7 @@ def intervene(
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
     silence_libraries(output, offline=offline)
     typed = request_from(ctx.params)
-    from circuit_tracer_cli.interventions.spec import parse_intervention
-    from circuit_tracer_cli.interventions.supernodes import parse_factor
+    from circuit_tracer_cli.interventions.spec import parse_factor, parse_intervention
     from circuit_tracer_cli.prepare import prepare
 
     edits = tuple(parse_intervention(text) for text in edit or ())
@@ -259,7 +258,7 @@ def _gathered(
     prompt, scan = gathered.prompt, None
     if graph is not None:
         from circuit_tracer_cli.export.graph_json import read_graph_json
-        from circuit_tracer_cli.interventions.supernodes import supernode_edits
+        from circuit_tracer_cli.interventions.spec import supernode_edits
 
         file = read_graph_json(_content(graph, "graph file"), graph)
         for name in supernode or ():

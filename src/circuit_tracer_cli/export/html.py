@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 from circuit_tracer_cli.errors import BadFeatureFiles, MissingFile
 from circuit_tracer_cli.export.graph_json import encode_json, write_graph_json
 from circuit_tracer_cli.export.records import FEATURE_TYPE, Node
-from circuit_tracer_cli.features.pack import INDEX
-from circuit_tracer_cli.features.read import FeatureFiles
+from circuit_tracer_cli.features.packed import INDEX, FeatureFiles
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.viewer_files import static_folder
 

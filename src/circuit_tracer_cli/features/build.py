@@ -21,22 +21,21 @@ import torch
 
 from circuit_tracer_cli.demo import model_label
 from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, MissingFile
-from circuit_tracer_cli.features.batches import (
+from circuit_tracer_cli.features.finish import Corpus, RecordMaker, logit_effects
+from circuit_tracer_cli.features.labels import CorpusWords
+from circuit_tracer_cli.features.packed import FeatureFiles, LayerFile, publish, write_layer
+from circuit_tracer_cli.features.records import FeatureRecord
+from circuit_tracer_cli.features.sequences import (
     BATCH_DOCUMENTS,
     BATCH_TOKENS,
+    Sequencer,
+    TokenTexts,
     feature_inputs,
     layer_events,
     make_batch,
 )
-from circuit_tracer_cli.features.finish import Corpus, RecordMaker
-from circuit_tracer_cli.features.logits import logit_effects
-from circuit_tracer_cli.features.pack import LayerFile, publish, write_layer
-from circuit_tracer_cli.features.read import FeatureFiles
-from circuit_tracer_cli.features.records import FeatureRecord
-from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts
 from circuit_tracer_cli.features.settings import BuildSettings
 from circuit_tracer_cli.features.tally import LayerTally
-from circuit_tracer_cli.features.words import CorpusWords
 from circuit_tracer_cli.features.workspace import Position, Workspace
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens

@@ -1,17 +1,143 @@
-"""What is remembered of one layer's features while text streams by. The memory is fixed by the settings, not by the text."""
+"""What is remembered of one layer's features while text streams by. The memory is fixed by the settings, not by the text.
+
+For each feature a reservoir keeps the few best of all entries ever offered: the largest activations, or an even sample drawn by
+hashes that are the same on every machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from circuit_tracer_cli.features.hashing import Hashes, combine, uniform
-from circuit_tracer_cli.features.reservoir import Floats, Ints, Reservoir
 from circuit_tracer_cli.features.settings import BuildSettings
+
+Hashes = NDArray[np.uint64]
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: Hashes) -> Hashes:
+    """A bijection of 64-bit numbers in which every bit of the result depends on every bit of `x` (splitmix64's)."""
+    with np.errstate(over="ignore"):
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def combine(first: Hashes, second: Hashes) -> Hashes:
+    """One hash of two numbers, order counting; the arguments broadcast."""
+    with np.errstate(over="ignore"):
+        return mix(mix(first + _GOLDEN) + second * _GOLDEN + _GOLDEN)
+
+
+def context_hashes(tokens: NDArray[np.int32], left: int) -> Hashes:
+    """For each position `(pos)` a hash of its token and the `left` tokens before it, fewer at the beginning."""
+    wide = tokens.astype(np.uint64)
+    hashes = combine(np.zeros(len(tokens), np.uint64), wide)
+    for back in range(1, min(left, len(tokens) - 1) + 1):
+        hashes[back:] = combine(hashes[back:], wide[:-back])
+    return hashes
+
+
+def uniform(hashes: Hashes) -> NDArray[np.float32]:
+    """Hashes as numbers in [0, 1), for drawing a sample: the entries with the smallest are kept."""
+    return (hashes >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+class Reservoir:
+    """At most `size` entries for each feature.
+
+    Args:
+        n_features: Rows.
+        size: Entries per row.
+        payload: What else an entry holds: name → (dtype, shape).
+        distinct: Entries have an identity, and of those with the same one only the best stays.
+
+    Attributes:
+        key: `(feature, size)`, infinity where there is no entry.
+        at: `(feature, size)`, the token of the corpus that the entry stands for; among equal keys, earlier tokens stay.
+        identity: `(feature, size)`, if entries are distinct.
+        payload: Name → `(feature, size, …)`.
+        worst: `(feature)`, what a key must be below to get in.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        size: int,
+        payload: Mapping[str, tuple[Any, tuple[int, ...]]],
+        *,
+        distinct: bool,
+    ) -> None:
+        self.key: Floats = np.full((n_features, size), np.inf, np.float32)
+        self.at: Ints = np.zeros((n_features, size), np.int64)
+        self.identity = np.zeros((n_features, size), np.uint64) if distinct else None
+        self.payload: dict[str, NDArray[Any]] = {
+            name: np.zeros((n_features, size, *shape), dtype) for name, (dtype, shape) in payload.items()
+        }
+        self.worst: Floats = np.full(n_features, np.inf if size else -np.inf, np.float32)
+
+    def welcome(self, features: Ints, keys: Floats) -> NDArray[np.intp]:
+        """Indices of the entries that may get in, so that nothing need be prepared for the others."""
+        return np.flatnonzero(keys < self.worst[features])
+
+    def offer(
+        self,
+        features: Ints,
+        keys: Floats,
+        at: Ints,
+        payload: Mapping[str, NDArray[Any]],
+        identity: NDArray[np.uint64] | None = None,
+    ) -> None:
+        """Let in what belongs in. Each feature occurs once: `features (n)` are distinct; a token isn't offered twice."""
+        chosen = self.welcome(features, keys)
+        if not len(chosen):
+            return
+        rows, keys = features[chosen], keys[chosen]
+        slots = self._worst_slots(rows)
+        if self.identity is not None and identity is not None:
+            known, place = self._known(rows, identity[chosen])
+            slots = np.where(known, place, slots)
+            better = ~known | (keys < self.key[rows, slots])
+            chosen, rows, keys, slots = chosen[better], rows[better], keys[better], slots[better]
+            self.identity[rows, slots] = identity[chosen]
+        self.key[rows, slots] = keys
+        self.at[rows, slots] = at[chosen]
+        for name, values in payload.items():
+            self.payload[name][rows, slots] = values[chosen]
+        self.worst[rows] = self.key[rows].max(axis=1)
+
+    def _worst_slots(self, rows: Ints) -> NDArray[np.intp]:
+        """Per row an empty slot, else the one with the largest key and, among those, the latest token."""
+        keys = self.key[rows]
+        candidates = keys == keys.max(axis=1, keepdims=True)
+        slots: NDArray[np.intp] = np.where(candidates, self.at[rows], -1).argmax(axis=1)
+        return slots
+
+    def _known(self, rows: Ints, identity: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """Whether the row has an entry of that identity, and in which slot."""
+        assert self.identity is not None
+        same = (self.identity[rows] == identity[:, None]) & np.isfinite(self.key[rows])
+        return same.any(axis=1), same.argmax(axis=1)
+
+    def entries(self, feature: int) -> NDArray[np.intp]:
+        """The slots of a feature's entries, best key first, earlier tokens first among equals."""
+        order = np.lexsort((self.at[feature], self.key[feature]))
+        return order[: int(np.isfinite(self.key[feature]).sum())]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that makes up the state, by name; the arrays themselves."""
+        found: dict[str, NDArray[Any]] = {"key": self.key, "at": self.at, "worst": self.worst}
+        if self.identity is not None:
+            found["identity"] = self.identity
+        return found | {f"payload.{name}": values for name, values in self.payload.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ _PUBLIC = {
     "display_token_probs": "tables",
     "display_top_features_comparison": "tables",
     "display_topk_token_predictions": "tables",
-    "cleanup_cuda": "measure",
-    "get_top_features": "measure",
-    "get_topk": "measure",
-    "get_unembed_vecs": "measure",
+    "cleanup_cuda": "tables",
+    "get_top_features": "tables",
+    "get_topk": "tables",
+    "get_unembed_vecs": "tables",
 }
 _ELSEWHERE = {
     "Feature": "circuit_tracer_cli.interventions.urls",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.features.folders import examples_folder
+from circuit_tracer_cli.features.packed import examples_folder
 from circuit_tracer_cli.notebook.html import text
 
 if TYPE_CHECKING:

@@ -122,7 +122,7 @@ def _run(desk: Desk, wanted: RunRequest, plan: Plan, progress: Progress) -> dict
 
 def _watched(ids: list[str], model: ReplacementModel) -> tuple[dict[str, Intervention], dict[str, int]]:
     """The features and the tokens among node ids; others, such as errors, can't be measured."""
-    from circuit_tracer_cli.interventions.supernodes import feature_edit
+    from circuit_tracer_cli.interventions.spec import feature_edit
 
     features, logits = {}, {}
     for node_id in dict.fromkeys(ids):

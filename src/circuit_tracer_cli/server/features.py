@@ -20,9 +20,7 @@ from starlette.routing import Route
 from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadFeatureFiles, CircuitTracerError, MissingFile
 from circuit_tracer_cli.export.records import cantor_code, cantor_decode
-from circuit_tracer_cli.features.folders import examples_folder
-from circuit_tracer_cli.features.pack import INDEX
-from circuit_tracer_cli.features.read import FeatureFiles, unpack_record
+from circuit_tracer_cli.features.packed import INDEX, FeatureFiles, examples_folder, unpack_record
 from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.files.locations import cache_root
 from circuit_tracer_cli.server.live import ShownGraphs

@@ -118,7 +118,7 @@ def memory_in_words() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        from circuit_tracer_cli.attribution.backoff import is_out_of_memory
+        from circuit_tracer_cli.attribution.rows import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

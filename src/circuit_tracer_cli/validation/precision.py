@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.attribute import Attribution
-from circuit_tracer_cli.attribution.backoff import BlockSize
-from circuit_tracer_cli.attribution.rows import feature_rows, largest_work
-from circuit_tracer_cli.attribution.settings import AttributionSettings
+from circuit_tracer_cli.attribution.attribute import Attribution, AttributionSettings
+from circuit_tracer_cli.attribution.rows import BlockSize, feature_rows, largest_work
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.types import SilentProgress

@@ -20,8 +20,8 @@ from circuit_tracer_cli.validation.ablation import (
 from circuit_tracer_cli.validation.direct import DirectEffects, measure_direct_effects
 from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness, measure_layer
 from circuit_tracer_cli.validation.precision import Precision, is_sixteen_bit, measure_precision
-from circuit_tracer_cli.validation.sampling import sample, strong_and_random
-from circuit_tracer_cli.validation.scores import PruningScores, measure_scores
+from circuit_tracer_cli.validation.pruning import PruningScores, measure_scores
+from circuit_tracer_cli.validation.statistics import sample, strong_and_random
 from circuit_tracer_cli.validation.subject import Subject
 
 

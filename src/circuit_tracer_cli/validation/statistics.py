@@ -1,6 +1,8 @@
-"""Rank correlation, divergence and vector agreement. Knows nothing of graphs or models."""
+"""Rank correlation, divergence, vector agreement, and seeded draws of nodes. Knows nothing of graphs or models."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,3 +44,17 @@ def nmse(predicted: Tensor, measured: Tensor) -> float:
     wrong = float((predicted.double() - measured.double()).square().sum())
     whole = float(measured.double().square().sum())
     return wrong / whole if whole > 0 else float(wrong > 0)
+
+
+def sample(nodes: Sequence[int], count: int, seed: int) -> list[int]:
+    """At most `count` of the nodes, drawn without replacement, ascending."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(nodes), generator=generator)[:count]
+    return sorted(nodes[index] for index in drawn.tolist())
+
+
+def strong_and_random(nodes: Sequence[int], strength: Tensor, count: int, seed: int) -> list[int]:
+    """At most `count` of the nodes: half of them those of largest `strength (T)`, the others drawn from the rest; ascending."""
+    ranked = sorted(nodes, key=lambda node: (-float(strength[node]), node))
+    strong = ranked[: (count + 1) // 2]
+    return sorted(strong + sample(sorted(ranked[len(strong) :]), count - len(strong), seed))
