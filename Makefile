@@ -10,7 +10,7 @@ PYTEST ?= $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types layers test-js test-long wheel bench demo-model demo-graphs docs screenshot
+.PHONY: help setup demo test check static format lint types layers test-js test-long wheel bench demo-model demo-graphs docs screenshot
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,9 @@ demo: $(STAMP) ## Trace the embedded example and open the viewer on it
 test: $(STAMP) test-js ## Run every test that a change must pass
 	$(PYTEST) -n $(WORKERS) --dist loadfile
 
-check: $(STAMP) format lint types test wheel test-long ## Run all that CI runs: format, lint, types, tests, wheel, long suites
+check: $(STAMP) static test wheel test-long ## Run everything: static checks, tests, wheel, long suites
+
+static: format lint types layers ## Run what takes seconds: format, lint, strict types, layers
 
 format: $(STAMP) ## Fail if a file isn't formatted (`make format FIX=1` formats)
 	$(BIN)/ruff format $(if $(FIX),,--check) .
