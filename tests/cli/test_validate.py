@@ -38,6 +38,35 @@ def test_json_repeats_for_a_seed(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     assert [check["name"] for check in reports[0]["checks"]][:2] == ["direct_effects", "influence"]
 
 
+def test_a_budget_is_printed_and_kept(run: Run, tiny: Tiny, raw_graph: Path) -> None:
+    done = run("validate", raw_graph, *tiny.options, *SMALL, "--budget", "0.001")
+    assert done.code == 0, done.stderr
+    assert "at most 0.001 s (--budget)" in done.stderr
+    assert "direct effects: 1 of 12 measured" in done.text
+    assert run("validate", raw_graph, *tiny.options, "--budget", "-1").code == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interruption_prints_what_is_finished(
+    run: Run, tiny: Tiny, raw_graph: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("circuit_tracer_cli.validation.report.measure_edges", interrupted)
+    more = ["--json"] if as_json else []
+    done = run("validate", raw_graph, *tiny.options, *SMALL, *more, "-o", "checked.safetensors")
+    assert done.code == 130
+    assert not Path("checked.safetensors").exists()
+    if as_json:
+        report = json.loads(done.stdout)
+        assert report["direct"]["agrees"] is True
+        assert report["edges"] is None
+    else:
+        assert "Direct effects" in done.text
+        assert "Edges" not in done.text
+
+
 def test_a_pruned_graph_through_a_pipe(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     assert run("prune", raw_graph, "-o", "pruned.safetensors").code == 0
     done = run("validate", *tiny.options, *SMALL, "--json", stdin=Path("pruned.safetensors").read_bytes())

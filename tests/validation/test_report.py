@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,11 +16,15 @@ from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import prune_graph, pruned_graph
 from circuit_tracer_cli.graph.scores import compute_graph_scores
 from circuit_tracer_cli.interventions.passes import Pins, Push
+from circuit_tracer_cli.types import SilentProgress
+from circuit_tracer_cli.validation.checks import checks
 from circuit_tracer_cli.validation.direct import measure_direct_effects
-from circuit_tracer_cli.validation.faithfulness import LocalReplacementPass, WatchedPass, measure_layer
-from circuit_tracer_cli.validation.precision import measure_precision
+from circuit_tracer_cli.validation.faithfulness import LocalReplacementPass, WatchedPass, measure_layers
+from circuit_tracer_cli.validation.pace import Pace
+from circuit_tracer_cli.validation.precision import RowSample, measure_precision
 from circuit_tracer_cli.validation.pruning import measure_scores
-from circuit_tracer_cli.validation.report import Effort, validate_graph
+from circuit_tracer_cli.validation.report import Effort, ValidationInterrupted, validate_graph
+from circuit_tracer_cli.validation.statistics import kl_divergence
 from circuit_tracer_cli.validation.subject import Subject
 from tests.builders import PROMPT, replacement
 
@@ -144,7 +149,7 @@ def test_without_a_perturbation_both_models_stand_still() -> None:
 
 
 def test_faithfulness_is_a_number_per_layer() -> None:
-    found = measure_layer(Subject(traced(), replacement("llama", "plt")), 1, count=2, seed=0)
+    found = measure_layers(Subject(traced(), replacement("llama", "plt")), [1], count=2, seed=0)[0]
     assert -1 <= found.cosine <= 1
     assert found.nmse > 0
 
@@ -168,13 +173,15 @@ def test_scores_in_both_conventions() -> None:
 
 def test_precision_compares_the_same_edges() -> None:
     graph, model = traced(), replacement("llama", "plt")
-    same = measure_precision(graph, model, 50)
+    same = measure_precision(graph, model, RowSample(50))
     assert (same.n_edges, same.n_gone) == (50, 0)
     assert same.max_relative_error is not None
     assert same.max_relative_error < 1e-5
     edges = graph.edges
     off = measure_precision(
-        changed(graph, adjacency_matrix=Edges(edges.indptr, edges.indices, 1.1 * edges.values)), model, 50
+        changed(graph, adjacency_matrix=Edges(edges.indptr, edges.indices, 1.1 * edges.values)),
+        model,
+        RowSample(50),
     )
     assert off.median_relative_error == pytest.approx(0.1, rel=1e-3)
 
@@ -189,3 +196,97 @@ def test_a_sixteen_bit_graph_is_compared_with_float32() -> None:
     assert report.precision.n_edges + report.precision.n_gone == 200
     assert report.precision.median_relative_error is not None
     assert 0 < report.precision.median_relative_error < 0.2
+    assert report.precision.n_rows > 20
+    assert report.precision.from_features is not None
+    assert report.precision.from_errors is not None
+    assert 0 < report.precision.from_features < 0.2
+    assert 0 < report.precision.from_errors < 0.2
+
+
+def test_whole_rows_are_compared_with_float32() -> None:
+    """Edges from features scaled by 1.02 and from errors by 1.3 are reported as off by just that."""
+    graph, model = traced(), replacement("llama", "plt")
+    edges, layout = graph.edges, graph.layout
+    sources = edges.indices.long()
+    scale = torch.where(sources < layout.error_offset, 1.02, 1.0)
+    scale[(sources >= layout.error_offset) & (sources < layout.token_offset)] = 1.3
+    wrong = changed(graph, adjacency_matrix=Edges(edges.indptr, edges.indices, edges.values * scale))
+    found = measure_precision(wrong, model, RowSample(10, rows=8))
+    assert found.from_features == pytest.approx(0.02, rel=1e-3)
+    assert found.single_edge == pytest.approx(0.02, rel=1e-3)
+    assert found.from_errors == pytest.approx(0.3, rel=1e-3)
+    assert found.selection == 0
+    more = changed(
+        graph,
+        active_features=torch.cat([graph.active_features, torch.tensor([[0, 1, 9999]])]),
+        activation_values=torch.cat([graph.activation_values, torch.ones(1)]),
+    )
+    gone = measure_precision(more, model, RowSample(10, rows=8)).selection
+    assert gone == pytest.approx(1 / (len(graph.active_features) + 1))
+
+
+class Clock:
+    """Time that goes on by a second whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_phase_stops_when_its_share_of_the_budget_is_used_up() -> None:
+    pace = Pace(SilentProgress(), 20.0, 2, Clock())
+    with pace.phase("first", 100) as first:
+        seen = list(first.each(range(100)))
+    assert 0 < len(seen) == first.done < 12
+    assert first.cut
+    with pace.phase("second", 1) as second:
+        assert list(second.each([7])) == [7]
+    assert not second.cut
+    assert second.limit == pytest.approx(20 - first.seconds)
+
+
+def test_a_small_budget_measures_some_of_each_phase_and_says_so() -> None:
+    class Notes(SilentProgress):
+        found: ClassVar[list[str]] = []
+
+        def note(self, message: str) -> None:
+            self.found.append(message)
+
+    report = validate_graph(
+        traced(), replacement("llama", "plt"), dataclasses.replace(SMALL, budget=1e-9), progress=Notes()
+    )
+    assert [phase.done for phase in report.phases] == [1, 1, 1, 1]
+    assert report.direct is not None
+    assert report.direct.n_columns == {"feature": 1, "error": 0, "token": 0}
+    assert len(report.faithfulness) == 1
+    assert any("direct effects: 1 of 18 measured" in note for note in Notes.found)
+
+
+def test_an_interruption_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def interrupted(before: torch.Tensor, after: torch.Tensor) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return kl_divergence(before, after)
+
+    monkeypatch.setattr("circuit_tracer_cli.validation.ablation.kl_divergence", interrupted)
+    with pytest.raises(ValidationInterrupted) as stopped:
+        validate_graph(traced(), replacement("llama", "plt"), SMALL)
+    report = stopped.value.report
+    assert report.direct is not None
+    assert report.direct.agrees
+    assert report.ablation is not None
+    assert report.ablation.n_features == 2
+    assert report.edges is None
+    assert {check.name for check in checks(report)} == {
+        "direct_effects",
+        "influence",
+        "replacement",
+        "completeness",
+    }

@@ -170,6 +170,7 @@ def headline(summary: GraphSummary) -> list[str]:
         f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
         f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",
         f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
+        *_precision_line(graph),
         *_validation_line(graph.metadata),
     ]
 
@@ -189,6 +190,18 @@ def _predictions_line(predictions: list[dict[str, Any]]) -> list[str]:
     """What the model says next, for a graph that knows."""
     said = [f"{quoted(entry['token'], 24)} {number(entry['probability'])}" for entry in predictions]
     return [f"predictions  {_first(said, 4)}"] if said else []
+
+
+def _precision_line(graph: Graph) -> list[str]:
+    """What to expect of the edges of a graph computed in 16 bits: what was measured of it, else where to measure it."""
+    from circuit_tracer_cli.export.report import report_of
+
+    if graph.cfg.dtype not in ("bfloat16", "float16"):
+        return []
+    report = report_of(graph.metadata)
+    found = [check["detail"] for check in report["checks"] if check["name"] == "precision"] if report else []
+    said = found[0] if found else "edges are approximate; circuit-tracer validate measures by how much"
+    return [f"precision    {graph.cfg.dtype}: {said}"]
 
 
 def _validation_line(metadata: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,14 @@ SamplesOpt = Annotated[
     int, typer.Option(min=1, metavar="N", help="Features to measure, and errors and tokens as many.")
 ]
 PerturbationsOpt = Annotated[int, typer.Option(min=1, metavar="N", help="Random perturbations per layer.")]
+BudgetOpt = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Time for all measurements together; each phase gets an equal share of what is left. 0 for no limit.",
+    ),
+]
 SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of every draw.")]
 SaveOpt = Annotated[
     str | None,
@@ -57,6 +65,7 @@ def validate(
     model: ask.ModelOpt = None,
     samples: SamplesOpt = 24,
     perturbations: PerturbationsOpt = 4,
+    budget: BudgetOpt = 300,
     seed: SeedOpt = 0,
     dtype: DTypeOpt = None,
     device: ask.DeviceOpt = "auto",
@@ -69,6 +78,8 @@ def validate(
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Measure how far a graph's predictions hold: on its model, by interventions.
+
+    A phase that uses up its share of --budget stops with what it has measured, and says so. Ctrl-C prints what is finished.
 
     Model and transcoders are those that the graph names, unless -t and -m say otherwise. With -o the graph is written with its
     report, which `prune` and `export` carry along to the viewer; --save puts it into a file that the viewer shows already.
@@ -83,18 +94,26 @@ def validate(
 
     if save is not None:
         check_report_file(Path(save), loaded)
-    from circuit_tracer_cli.validation.report import Effort
+    from circuit_tracer_cli.validation.report import Effort, ValidationInterrupted
 
-    effort = Effort(samples=samples, perturbations=perturbations, seed=seed)
+    effort = Effort(samples=samples, perturbations=perturbations, seed=seed, budget=budget or None)
     request = _request(typed, loaded, transcoder_set, model, dtype)
-    report = _measure(loaded, request, effort, output)
-    _write(loaded, report, output_path, save, output)
+    try:
+        report, interrupted = _measure(loaded, request, effort, output), None
+    except ValidationInterrupted as error:
+        report, interrupted = error.report, error
+    if interrupted is None:
+        _write(loaded, report, output_path, save, output)
     if json_:
         from circuit_tracer_cli.validation.checks import checks
 
         output.data({"checks": [asdict(check) for check in checks(report)], **report.to_dict()})
     elif not (quiet and output.stdout_taken):
         print_validation(report, output)
+    if interrupted is not None:
+        if output_path is not None or save is not None:
+            output.note("nothing was written: the report is incomplete")
+        raise interrupted
 
 
 def _check_suffix(save: str | None) -> None:
@@ -192,6 +211,10 @@ def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output
     from circuit_tracer_cli.validation.report import validate_graph
 
     with progress_on(output, bars=True) as progress:
+        if effort.budget is not None:
+            progress.note(
+                f"measuring for at most {effort.budget:g} s (--budget), in equal shares for each phase"
+            )
         n_tokens = len(graph.input_tokens)
         prepared = prepare(request, progress=progress, n_tokens=n_tokens)
         model = load_model(prepared, progress)
@@ -210,6 +233,11 @@ def print_validation(report: Validation, output: Output) -> None:
     found = checks(report)
     rows = [(VERDICTS[check.verdict], check.label, _value(check), check.detail) for check in found]
     output.table("Validation", ("", "check", "value", "what was measured"), rows)
+    for phase in report.phases:
+        if phase.done < phase.planned:
+            output.result(f"{phase.phase}: {phase.done:,} of {phase.planned:,} measured")
+    if not report.faithfulness:
+        return
     output.result()
     output.result("How the replacement model follows the model when a layer is perturbed:")
     output.table(

@@ -12,6 +12,7 @@ from circuit_tracer_cli.graph.influence import compute_node_influence
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.validation.direct import edge_columns
+from circuit_tracer_cli.validation.pace import Phase
 from circuit_tracer_cli.validation.statistics import kl_divergence, spearman
 from circuit_tracer_cli.validation.subject import Subject
 
@@ -55,40 +56,43 @@ def node_influence(subject: Subject) -> Tensor:
     return compute_node_influence(subject.graph.edges, subject.graph.logit_weights).cpu()
 
 
-def measure_ablations(subject: Subject, nodes: Sequence[int]) -> NodeAblation:
-    """Turn features off one at a time, with attention patterns pinned, and compare with their influence."""
+def measure_ablations(
+    subject: Subject, nodes: Sequence[int], influence: Tensor, phase: Phase | None = None
+) -> NodeAblation:
+    """Turn features off one at a time, with attention patterns pinned, and compare with their `influence (T)`."""
     free = Constraints()
-    before = subject.run((), free).logits[-1]
-    kls = [kl_divergence(before, subject.run((subject.edit(node, 0.0),), free).logits[-1]) for node in nodes]
+    kls: list[float] = []
+    with phase or Phase() as phase:
+        before = subject.run((), free).logits[-1]
+        for node in phase.each(nodes):
+            kls.append(kl_divergence(before, subject.run((subject.edit(node, 0.0),), free).logits[-1]))
     measured = torch.tensor(kls, dtype=torch.float64)
-    correlation = spearman(node_influence(subject)[list(nodes)].double(), measured)
-    return NodeAblation(
-        len(nodes), correlation, float(measured.mean()) if kls else 0.0, max(kls, default=0.0)
-    )
+    correlation = spearman(influence[list(nodes[: len(kls)])].double(), measured)
+    return NodeAblation(len(kls), correlation, float(measured.mean()) if kls else 0.0, max(kls, default=0.0))
 
 
-def measure_edges(subject: Subject, sources: Sequence[int]) -> EdgePatching:
+def measure_edges(subject: Subject, sources: Sequence[int], phase: Phase | None = None) -> EdgePatching:
     """Turn sources off with all layers from theirs up to a target's pinned, and compare changes with edge weights.
 
     Norm scales stay free, so that the measurement tells how much they matter; with them pinned too it would be `direct`.
     """
-    base = subject.run((), Constraints(), Recording(apply_activation_function=False))
-    assert base.activations is not None
-    before = subject.at_features(base.activations)
-    predicted, measured = [], []
-    columns = edge_columns(subject, sources)
-    for source in sources:
-        column = columns[source][: len(before)]
-        for targets, constraints in _target_groups(subject, source, column):
-            edit, recording = subject.edit(source, 0.0), Recording(apply_activation_function=False)
-            after = subject.run((edit,), constraints, recording).activations
-            assert after is not None
-            change = subject.at_features(after) - before
-            predicted.append(-column[targets])
-            measured.append(change[targets])
-    if not predicted:
+    found: list[tuple[Tensor, Tensor]] = []
+    with phase or Phase() as phase:
+        base = subject.run((), Constraints(), Recording(apply_activation_function=False))
+        assert base.activations is not None
+        before = subject.at_features(base.activations)
+        columns = edge_columns(subject, sources)
+        for source in phase.each(sources):
+            column = columns[source][: len(before)]
+            for targets, constraints in _target_groups(subject, source, column):
+                edit, recording = subject.edit(source, 0.0), Recording(apply_activation_function=False)
+                after = subject.run((edit,), constraints, recording).activations
+                assert after is not None
+                change = subject.at_features(after) - before
+                found.append((-column[targets], change[targets]))
+    if not found:
         return EdgePatching(0, None, None)
-    weights, changes = torch.cat(predicted), torch.cat(measured)
+    weights, changes = (torch.cat(part) for part in zip(*found, strict=True))
     same = float((weights.sign() == changes.sign()).double().mean())
     return EdgePatching(len(weights), spearman(weights, changes), same)
 

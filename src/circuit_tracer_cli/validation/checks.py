@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from circuit_tracer_cli.validation.ablation import EdgePatching, NodeAblation
+from circuit_tracer_cli.validation.direct import DirectEffects
+from circuit_tracer_cli.validation.precision import Precision
+from circuit_tracer_cli.validation.pruning import PruningScores
 from circuit_tracer_cli.validation.report import Validation
 
 VERSION = 1
@@ -58,18 +62,21 @@ def _checks(report: Validation) -> Iterator[Check]:
     if report.n_unknown:
         detail = f"of {report.n_features:,} features are not active in the model that this was measured on"
         yield Check("unknown_features", "Unknown features", report.n_unknown, None, "warn", detail)
-    yield _direct(report)
-    yield _influence(report)
-    yield _edges(report)
+    if report.direct is not None:
+        yield _direct(report.direct)
+    if report.ablation is not None:
+        yield _influence(report.ablation)
+    if report.edges is not None:
+        yield _edges(report.edges)
     if report.faithfulness:
         yield _faithfulness(report)
-    yield from _scores(report)
+    if report.scores is not None:
+        yield from _scores(report.scores)
     if report.precision is not None:
-        yield _precision(report)
+        yield _precision(report.precision)
 
 
-def _direct(report: Validation) -> Check:
-    direct = report.direct
+def _direct(direct: DirectEffects) -> Check:
     columns = ", ".join(_count(count, kind) for kind, count in direct.n_columns.items())
     detail = (
         f"largest error of {_count(direct.n_entries, 'edge')} from {columns}, measured with all else pinned"
@@ -80,8 +87,7 @@ def _direct(report: Validation) -> Check:
     return Check("direct_effects", "Direct effects", direct.max_absolute_error, None, verdict, detail)
 
 
-def _influence(report: Validation) -> Check:
-    ablation = report.ablation
+def _influence(ablation: NodeAblation) -> Check:
     detail = (
         f"influence against the effect of turning {_count(ablation.n_features, 'feature')} off, one at a time;"
         f" KL {ablation.mean_kl:.2g} nats on average, {ablation.max_kl:.2g} at most"
@@ -91,8 +97,7 @@ def _influence(report: Validation) -> Check:
     )  # fmt: skip
 
 
-def _edges(report: Validation) -> Check:
-    edges = report.edges
+def _edges(edges: EdgePatching) -> Check:
     detail = f"{_count(edges.n_edges, 'edge')} against constrained patching"
     if edges.same_sign is not None:
         detail += f"; {edges.same_sign:.1%} of the targets change in the predicted direction"
@@ -112,8 +117,7 @@ def _faithfulness(report: Validation) -> Check:
     return Check("faithfulness", "Faithfulness", mean, "cosine", _at_least(mean, *COSINE), detail)
 
 
-def _scores(report: Validation) -> Iterator[Check]:
-    scores = report.scores
+def _scores(scores: PruningScores) -> Iterator[Check]:
     pruned, kept = scores.errors_pruned, scores.errors_kept
     for name, meaning in (
         ("replacement", "of the influence starts at tokens rather than errors"),
@@ -126,15 +130,22 @@ def _scores(report: Validation) -> Iterator[Check]:
         yield Check(name, name.capitalize(), value, None, "info", detail)
 
 
-def _precision(report: Validation) -> Check:
-    precision = report.precision
-    assert precision is not None
+def _precision(precision: Precision) -> Check:
     median = precision.median_relative_error
     detail = f"median error of the {precision.n_edges:,} strongest {precision.dtype} edges beside float32"
     if precision.max_relative_error is not None:
         detail += f", {precision.max_relative_error:.1%} at most"
     if precision.n_gone:
         detail += f"; {precision.n_gone:,} more have no such feature in float32"
+    if precision.from_features is not None:
+        detail += (
+            f". Of {_count(precision.n_rows, 'row')} edges from features are off by {precision.from_features:.1%} (L2, median),"
+            f" single ones by up to {precision.single_edge:.0%} of their row's largest"
+        )
+    if precision.from_errors is not None:
+        detail += f", edges from errors by {precision.from_errors:.1%}"
+    if precision.selection is not None:
+        detail += f"; {precision.selection:.1%} of the active features differ"
     verdict: Verdict = "info" if median is None else _at_least(-median, *(-limit for limit in ROUNDING))
     value = None if median is None else 100 * median
     return Check("precision", "Precision", value, "%", verdict, detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from circuit_tracer_cli.interventions.passes import Push, Recording
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import Intervention
+from circuit_tracer_cli.validation.pace import Phase
 from circuit_tracer_cli.validation.subject import Subject
 
 ATOL, RTOL = 5e-4, 1e-5
@@ -80,28 +82,51 @@ class PinnedModel:
         return self._state((), (self.subject.push(node),)) - self.base
 
 
-def measure_direct_effects(subject: Subject, nodes: dict[str, list[int]]) -> DirectEffects:
-    """Compare the columns of some nodes, given by kind, with what is measured. Of a pruned graph only the kept edges count."""
-    pinned = PinnedModel(subject)
-    rows = pinned.rows
-    columns = edge_columns(subject, [node for some in nodes.values() for node in some])
-    worst, largest_absolute, largest_relative, n_entries, agrees = None, 0.0, 0.0, 0, True
-    for node, column in columns.items():
-        wanted = column[rows]
-        compared = wanted != 0 if subject.graph.pruning else torch.ones_like(wanted, dtype=torch.bool)
-        if not bool(compared.any()):
-            continue
-        difference = (pinned.change(node) - wanted)[compared].abs()
-        agrees = agrees and bool((difference <= ATOL + RTOL * wanted[compared].abs()).all())
-        wrong = float(difference.max())
-        scale = float(wanted.abs().max())
-        n_entries += int(compared.sum())
-        largest_absolute = max(largest_absolute, wrong)
-        if scale > 0 and wrong / scale >= largest_relative:
-            largest_relative, worst = wrong / scale, subject.graph.node_id(node)
-    counts = {kind: len(some) for kind, some in nodes.items()}
-    judged = agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
-    return DirectEffects(counts, n_entries, largest_absolute, largest_relative, worst, judged)
+@dataclass(slots=True)
+class _Tally:
+    """What has been compared so far."""
+
+    measured: dict[str, int]
+    n_entries: int = 0
+    absolute: float = 0.0
+    relative: float = 0.0
+    worst: str | None = None
+    agrees: bool = True
+
+    def add(self, kind: str, node_id: str, measured: Tensor, wanted: Tensor) -> None:
+        """Compare the measured changes `(m)` with the entries wanted, which may be none."""
+        self.measured[kind] += 1
+        if not len(wanted):
+            return
+        difference = (measured - wanted).abs()
+        self.agrees = self.agrees and bool((difference <= ATOL + RTOL * wanted.abs()).all())
+        wrong, scale = float(difference.max()), float(wanted.abs().max())
+        self.n_entries += len(wanted)
+        self.absolute = max(self.absolute, wrong)
+        if scale > 0 and wrong / scale >= self.relative:
+            self.relative, self.worst = wrong / scale, node_id
+
+
+def measure_direct_effects(
+    subject: Subject, nodes: dict[str, list[int]], phase: Phase | None = None
+) -> DirectEffects:
+    """Compare the columns of some nodes, given by kind, with what is measured. Of a pruned graph only the kept edges count.
+
+    Kinds take turns, so that a phase that is cut short has measured some of each.
+    """
+    tally = _Tally(dict.fromkeys(nodes, 0))
+    turns = zip_longest(*([(kind, node) for node in some] for kind, some in nodes.items()))
+    with phase or Phase() as phase:
+        pinned = PinnedModel(subject)
+        rows = pinned.rows
+        columns = edge_columns(subject, [node for some in nodes.values() for node in some])
+        for kind, node in phase.each([one for one in chain.from_iterable(turns) if one is not None]):
+            wanted = columns[node][rows]
+            compared = wanted != 0 if subject.graph.pruning else torch.ones_like(wanted, dtype=torch.bool)
+            changes = pinned.change(node)[compared] if bool(compared.any()) else wanted[compared]
+            tally.add(kind, subject.graph.node_id(node), changes, wanted[compared])
+    judged = tally.agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
+    return DirectEffects(tally.measured, tally.n_entries, tally.absolute, tally.relative, tally.worst, judged)
 
 
 def edge_columns(subject: Subject, nodes: Sequence[int]) -> dict[int, Tensor]:

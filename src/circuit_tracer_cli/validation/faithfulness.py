@@ -7,6 +7,7 @@ layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from circuit_tracer_cli.backends.base import Edit, Hooks
 from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push
+from circuit_tracer_cli.validation.pace import Phase
 from circuit_tracer_cli.validation.statistics import cosine, nmse
 from circuit_tracer_cli.validation.subject import Subject
 
@@ -93,15 +95,27 @@ def perturbations(subject: Subject, layer: int, count: int, seed: int) -> list[P
 
 
 @torch.no_grad()
-def measure_layer(subject: Subject, layer: int, count: int, seed: int) -> LayerFaithfulness:
-    """Perturb one layer `count` times. There must be a layer after it."""
-    cosines, errors = [], []
-    for push in perturbations(subject, layer, count, seed):
-        model = _change(subject, WatchedPass(subject, None, (push,)), layer)
-        replacement = _change(subject, LocalReplacementPass(subject, _all_pins(subject), (push,)), layer)
-        cosines.append(cosine(replacement, model))
-        errors.append(nmse(replacement, model))
-    return LayerFaithfulness(layer, count, sum(cosines) / count, sum(errors) / count)
+def measure_layers(
+    subject: Subject, layers: Sequence[int], count: int, seed: int, phase: Phase | None = None
+) -> tuple[LayerFaithfulness, ...]:
+    """Perturb each of some layers `count` times; every one must have a layer after it.
+
+    All layers have their first perturbation before any has its second, and layers take turns from all depths, so that a phase
+    that is cut short has looked everywhere.
+    """
+    found: dict[int, list[tuple[float, float]]] = {}
+    with phase or Phase() as phase:
+        pushes = {layer: perturbations(subject, layer, count, seed) for layer in layers}
+        order = sorted(layers, key=lambda layer: f"{layer:016b}"[::-1])
+        for turn, layer in phase.each([(turn, layer) for turn in range(count) for layer in order]):
+            push = pushes[layer][turn]
+            model = _change(subject, WatchedPass(subject, None, (push,)), layer)
+            replacement = _change(subject, LocalReplacementPass(subject, _all_pins(subject), (push,)), layer)
+            found.setdefault(layer, []).append((cosine(replacement, model), nmse(replacement, model)))
+    return tuple(
+        LayerFaithfulness(layer, len(some), *(sum(values) / len(some) for values in zip(*some, strict=True)))
+        for layer, some in sorted(found.items())
+    )
 
 
 def _all_pins(subject: Subject) -> Pins:

@@ -18,8 +18,9 @@ from circuit_tracer_cli.validation.ablation import (
     node_influence,
 )
 from circuit_tracer_cli.validation.direct import DirectEffects, measure_direct_effects
-from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness, measure_layer
-from circuit_tracer_cli.validation.precision import Precision, is_sixteen_bit, measure_precision
+from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness, measure_layers
+from circuit_tracer_cli.validation.pace import Pace, Phase
+from circuit_tracer_cli.validation.precision import Precision, RowSample, is_sixteen_bit, measure_precision
 from circuit_tracer_cli.validation.pruning import PruningScores, measure_scores
 from circuit_tracer_cli.validation.statistics import sample, strong_and_random
 from circuit_tracer_cli.validation.subject import Subject
@@ -34,22 +35,36 @@ class Effort:
         perturbations: Per layer.
         strongest: Edges recomputed in float32, for a 16-bit graph.
         seed: Of every draw.
+        budget: Seconds for all measurements on the model together; None for no limit. A phase whose share is used up stops
+            with what it has measured.
     """
 
     samples: int = 24
     perturbations: int = 4
     strongest: int = 200
     seed: int = 0
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("samples", "perturbations", "strongest"):
             if getattr(self, name) < 1:
-                raise InvalidValue(f"{name} is {getattr(self, name)}, but must be at least 1")
+                raise InvalidValue(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.budget is not None and not self.budget > 0:
+            raise InvalidValue(f"budget must be more than 0 seconds, not {self.budget}")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How much of a phase was measured: all, or less because its time was over or it was interrupted."""
+
+    phase: str
+    planned: int
+    done: int
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What was measured of a graph.
+    """What was measured of a graph. A measurement is None where the phase was interrupted before its first item.
 
     Attributes:
         n_features: Feature nodes of the graph.
@@ -60,22 +75,32 @@ class Validation:
         faithfulness: (c) The local replacement model against the model, per layer.
         scores: (d) Replacement and completeness before and after pruning.
         precision: (e) 16-bit edges against float32; None for a float32 graph.
+        phases: How much of each phase was measured.
     """
 
     prompt: str
     n_features: int
     n_unknown: int
     seed: int
-    direct: DirectEffects
-    ablation: NodeAblation
-    edges: EdgePatching
+    direct: DirectEffects | None
+    ablation: NodeAblation | None
+    edges: EdgePatching | None
     faithfulness: tuple[LayerFaithfulness, ...]
-    scores: PruningScores
+    scores: PruningScores | None
     precision: Precision | None
+    phases: tuple[Measured, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
         return asdict(self)
+
+
+class ValidationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a validation; `report` holds what was measured before it."""
+
+    def __init__(self, report: Validation) -> None:
+        super().__init__()
+        self.report = report
 
 
 def validate_graph(
@@ -91,46 +116,112 @@ def validate_graph(
     Args:
         graph: Raw or pruned.
         model: Its model and transcoders.
-        effort: How much to measure.
+        effort: How much to measure, and for how long.
         float32_model: Loads the same in float32, for a graph in 16 bits; without it precision isn't measured.
-        progress: Somebody to tell.
+        progress: Progress callback.
 
     Raises:
         ModelMismatch: The graph can't come from this model and these transcoders.
+        ValidationInterrupted: After Ctrl-C, with what was measured before.
     """
-    effort = effort or Effort()
-    progress = progress or SilentProgress()
+    effort, progress = effort or Effort(), progress or SilentProgress()
     progress.phase("unmodified run")
     subject = Subject(graph, model)
-    count, seed = effort.samples, effort.seed
-    progress.phase("direct effects")
-    nodes = {kind: sample(subject.nodes(kind), count, seed) for kind in ("feature", "error", "token")}
-    direct = measure_direct_effects(subject, nodes)
-    progress.phase("ablations")
-    features = strong_and_random(subject.nodes("feature"), node_influence(subject), count, seed)
-    ablation = measure_ablations(subject, features)
-    progress.phase("constrained patching")
-    edges = measure_edges(subject, features)
-    progress.phase("perturbations", subject.n_layers - 1)
-    faithfulness = []
-    for layer in range(subject.n_layers - 1):
-        faithfulness.append(measure_layer(subject, layer, effort.perturbations, seed))
-        progress.advance()
-    progress.phase("pruning")
-    scores = measure_scores(graph)
-    precision = None
-    if is_sixteen_bit(graph) and float32_model is not None:
-        progress.phase("strongest edges in float32")
-        precision = measure_precision(graph, float32_model(), effort.strongest)
-    return Validation(
-        prompt=graph.input_string,
-        n_features=len(subject.features),
-        n_unknown=subject.n_unknown,
-        seed=seed,
-        direct=direct,
-        ablation=ablation,
-        edges=edges,
-        faithfulness=tuple(faithfulness),
-        scores=scores,
-        precision=precision,
+    compare = float32_model if is_sixteen_bit(graph) else None
+    return _Run(subject, effort, Pace(progress, effort.budget, 4 + (compare is not None)), progress).run(
+        compare
     )
+
+
+class _Run:
+    """The phases in order. The report can be made at any time of what is there by then."""
+
+    def __init__(self, subject: Subject, effort: Effort, pace: Pace, progress: Progress) -> None:
+        self.subject, self.effort, self.pace, self.progress = subject, effort, pace, progress
+        self.found: dict[str, Any] = {}
+
+    def run(self, float32_model: Callable[[], ReplacementModel] | None) -> Validation:
+        """Measure everything. Raises ValidationInterrupted."""
+        try:
+            self._on_the_graph()
+            self._on_the_model()
+            if float32_model is not None:
+                self._precision(float32_model)
+        except ValidationInterrupted:
+            raise
+        except KeyboardInterrupt:
+            raise ValidationInterrupted(self.report()) from None
+        return self.report()
+
+    def _on_the_graph(self) -> None:
+        """What needs no model: scores before and after pruning, and every node's influence."""
+        self.progress.phase("pruning")
+        self.found["scores"] = measure_scores(self.subject.graph)
+        self.influence = node_influence(self.subject)
+
+    def _on_the_model(self) -> None:
+        subject, effort, seed = self.subject, self.effort, self.effort.seed
+        nodes = {
+            kind: sample(subject.nodes(kind), effort.samples, seed) for kind in ("feature", "error", "token")
+        }
+        features = strong_and_random(subject.nodes("feature"), self.influence, effort.samples, seed)
+        layers = range(subject.n_layers - 1)
+        total = sum(map(len, nodes.values()))
+        self._keep("direct", "direct effects", total, lambda p: measure_direct_effects(subject, nodes, p))
+        self._keep(
+            "ablation",
+            "ablations",
+            len(features),
+            lambda p: measure_ablations(subject, features, self.influence, p),
+        )
+        self._keep(
+            "edges", "constrained patching", len(features), lambda p: measure_edges(subject, features, p)
+        )
+        self._keep(
+            "faithfulness",
+            "perturbations",
+            len(layers) * effort.perturbations,
+            lambda p: measure_layers(subject, layers, effort.perturbations, seed, p),
+        )
+
+    def _precision(self, float32_model: Callable[[], ReplacementModel]) -> None:
+        exact = float32_model()
+        sampling = RowSample(self.effort.strongest, self.effort.samples, self.effort.seed)
+        graph = self.subject.graph
+        targets = sampling.targets(graph)
+        self._keep(
+            "precision",
+            "rows in float32",
+            len(targets),
+            lambda p: measure_precision(graph, exact, sampling, p),
+        )
+
+    def _keep(self, name: str, title: str, planned: int, measure: Callable[[Phase], Any]) -> None:
+        """Run a phase and keep what it found. Raises ValidationInterrupted."""
+        phase = self.pace.phase(title, planned)
+        found = measure(phase)
+        if phase.done or not planned:
+            self.found[name] = found
+        if phase.interrupted:
+            raise ValidationInterrupted(self.report())
+        if phase.cut:
+            self.progress.note(
+                f"{title}: {phase.done:,} of {planned:,} measured in {phase.seconds:.0f} s; a larger budget measures more"
+            )
+
+    def report(self) -> Validation:
+        """What has been measured so far."""
+        subject = self.subject
+        return Validation(
+            prompt=subject.graph.input_string,
+            n_features=len(subject.features),
+            n_unknown=subject.n_unknown,
+            seed=self.effort.seed,
+            direct=self.found.get("direct"),
+            ablation=self.found.get("ablation"),
+            edges=self.found.get("edges"),
+            faithfulness=self.found.get("faithfulness", ()),
+            scores=self.found.get("scores"),
+            precision=self.found.get("precision"),
+            phases=tuple(Measured(phase.name, phase.planned, phase.done) for phase in self.pace.phases),
+        )
