@@ -129,6 +129,8 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
     Raises:
         CircuitTracerError: one of its leaves, for what is missing, malformed or doesn't belong together.
     """
+    progress = progress or SilentProgress()
+    progress.phase("loading libraries")
     from circuit_tracer_cli.backends import backend_class
     from circuit_tracer_cli.backends.families import family_for
     from circuit_tracer_cli.backends.model_config import check_agreement, model_shape
@@ -138,7 +140,7 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
     from circuit_tracer_cli.transcoders.references import EMBEDDED
 
-    (progress or SilentProgress()).phase("reading configurations")
+    progress.phase("reading configurations")
     _check_devices(request)
     with offline_mode(request.offline):
         backend_class(request.backend).require()
