@@ -16,7 +16,7 @@ from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReL
 from circuit_tracer_cli.transcoders.clt import CrossLayerTranscoder
 from circuit_tracer_cli.transcoders.plt import SingleLayerTranscoder, TranscoderSet
 
-BACKEND_NAMES = ("transformerlens", "nnsight")
+BACKEND_NAMES = ("transformers", "transformerlens", "nnsight")
 VOCABULARY = 48
 D_MODEL = 24
 PROMPT = (0, 3, 41, 7, 7, 19, 30)
@@ -177,12 +177,12 @@ def diagonal(cases: list[Any]) -> list[Any]:
 
 
 def on_both_backends(cases: list[Any]) -> list[Any]:
-    """Every case on every backend, those of the diagonal in the fast suite, families on one backend and the other in turn."""
+    """Every case on every backend; the fast suite has those of the diagonal, with the backends in turn."""
     order = list(FAMILIES)
     found = []
     for name in BACKEND_NAMES:
         for case in diagonal(cases):
-            here = BACKEND_NAMES[order.index(case.values[0]) % 2] == name
+            here = BACKEND_NAMES[order.index(case.values[0]) % len(BACKEND_NAMES)] == name
             marks = case.marks if here else [pytest.mark.long]
             found.append(pytest.param(name, *case.values, marks=marks))
     return found

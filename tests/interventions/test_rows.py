@@ -67,7 +67,7 @@ def test_delivery_changes_nothing(family: str, kind: str) -> None:
 
 @families
 def test_both_backends_agree_on_activations_edits_and_text(family: str) -> None:
-    first, second = (replacement(family, "clt", "relu", backend_name=name) for name in BACKEND_NAMES)
+    models = [replacement(family, "clt", "relu", backend_name=name) for name in BACKEND_NAMES]
     for flags in (
         {},
         {"constrained_layers": range(3)},
@@ -75,17 +75,15 @@ def test_both_backends_agree_on_activations_edits_and_text(family: str) -> None:
         {"freeze_attention": False},
     ):
         given: dict[str, Any] = {**flags, "apply_activation_function": False}
-        (a, x), (b, y) = (
-            model.feature_intervention(IDS, edits_of(model), **given) for model in (first, second)
-        )
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
-        torch.testing.assert_close(x, y, atol=5e-5, rtol=1e-5)
+        (a, x), *others = (model.feature_intervention(IDS, edits_of(model), **given) for model in models)
+        for b, y in others:
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(x, y, atol=5e-5, rtol=1e-5)
     greedy: dict[str, Any] = {"do_sample": False, "max_new_tokens": 10, "stop_at_eos": False}
     texts = [
-        model.feature_intervention_generate("3 4 7 7 2 9", edits_of(model), **greedy)[0]
-        for model in (first, second)
+        model.feature_intervention_generate("3 4 7 7 2 9", edits_of(model), **greedy)[0] for model in models
     ]
-    assert texts[0] == texts[1]
+    assert len(set(texts)) == 1
 
 
 def difference(model: ReplacementModel) -> CustomTarget:

@@ -78,6 +78,8 @@ class HookedBackend:
     def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> Any:
         """Load a local folder or a model of the hub; see `loading.load_model`. Raises BadModel, UnsupportedArchitecture."""
         from circuit_tracer_cli.backends.loading import load_model
+        from circuit_tracer_cli.backends.proof import prove, prove_same, short_logits
+        from circuit_tracer_cli.backends.transformers import TransformersBackend
 
         if kwargs.pop("remote", False):
             raise InvalidValue(
@@ -85,7 +87,15 @@ class HookedBackend:
                 hint="docs/models.md says what a server could give; --device-map spreads a large model over GPUs",
             )
         cls.require()
-        return cls(*load_model(model_name, device, dtype, **kwargs))
+        loaded = load_model(model_name, device, dtype, **kwargs)
+        plain = TransformersBackend(*loaded)
+        prove(plain)
+        if cls is TransformersBackend:
+            return plain
+        logits = short_logits(plain)
+        made = cls(*loaded)
+        prove_same(made, logits)
+        return made
 
     @classmethod
     def from_config(cls, config: Any, tokenizer: Any = None, **kwargs: Any) -> Any:

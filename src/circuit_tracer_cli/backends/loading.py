@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 
+from circuit_tracer_cli.backends.checkpoint import check_weights, refuse_adapter, refuse_loading
 from circuit_tracer_cli.backends.devices import Placement
 from circuit_tracer_cli.backends.families import architecture_of, family_for
 from circuit_tracer_cli.backends.model_config import read_config
 from circuit_tracer_cli.backends.placing import module_map, place
 from circuit_tracer_cli.backends.tokenizers import load_tokenizer
-from circuit_tracer_cli.errors import BadModel, CircuitTracerError
+from circuit_tracer_cli.errors import CircuitTracerError
+
+_WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
+"""What says where a model of the hub is, to Hugging Face's loader."""
 
 
 @contextmanager
@@ -62,40 +66,58 @@ def load_model(
     """
     folder = Path(model_name).expanduser()
     config: dict[str, Any] = {}
+    model_name = str(folder) if folder.is_dir() else model_name
+    refuse_adapter(model_name, **{key: kwargs[key] for key in _WHERE if key in kwargs})
     if folder.is_dir():
         config = read_config(folder)
         family_for(config)
-        model_name = str(folder)
     revision = kwargs.get("revision")
     tokenizer = load_tokenizer(model_name, revision)
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     try:
         with quiet_loading():
             if not config:
                 config = AutoConfig.from_pretrained(model_name, revision=revision).to_dict()
                 family_for(config)
-            quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
-            where = None if placement is None else direct_map(model_name, config, placement, revision)
-            if where is None and quantised:
-                # Quantised weights can't be moved once they are loaded.
-                where = {"": device}
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                model_name, attn_implementation="eager", dtype=dtype, device_map=where, **kwargs
-            )
-            model = text_part(model if where or placement else model.to(device))
-            if placement is not None:
-                place(model, architecture_of(config).layout, placement)
+            model = _loaded(model_name, config, device, dtype, placement, kwargs)
     except CircuitTracerError:
         raise
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise BadModel(
-            f"the model {model_name!r} can't be loaded: {first}",
-            hint="name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
-        ) from error
+        refuse_loading(model_name, error)
     return model, tokenizer, model_name
+
+
+def _loaded(
+    model_name: str,
+    config: dict[str, Any],
+    device: torch.device,
+    dtype: torch.dtype,
+    placement: Placement | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    """The language model with every weight from its checkpoint, where it belongs. Raises what the loader raises, and BadModel."""
+    from transformers import AutoModelForCausalLM
+
+    architecture = architecture_of(config)
+    quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
+    where = None if placement is None else direct_map(model_name, config, placement, kwargs.get("revision"))
+    if where is None and quantised:
+        # Quantised weights can't be moved once they are loaded.
+        where = {"": device}
+    # Weights of another shape are reported with the others, by name.
+    reporting = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model_name,
+        **{"attn_implementation": "eager", "dtype": dtype, "device_map": where, **kwargs, **reporting},
+    )
+    whole, report = loaded
+    check_weights(model_name, whole, report, architecture)
+    model = text_part(whole if where or placement else whole.to(device))
+    if placement is not None:
+        place(model, architecture.layout, placement)
+    return model
 
 
 def direct_map(

@@ -15,34 +15,71 @@ from circuit_tracer_cli.errors import UnsupportedArchitecture
 
 NORM_PARTS = ("ln1", "ln1_post", "ln2", "ln2_post")
 
+HARMLESS = "circuit_tracer_moves_only"
+"""Marks hooks that move what comes in to another device and change no value."""
 
-def dense_weight(module: Any) -> Tensor:
+
+def is_plain(module: Any) -> bool:
+    """True if a module does `x @ weight.T + bias` and nothing else: a stock class, no hooks, no forward of its own."""
+    own_class = type(module) is nn.Linear or (
+        type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
+    )
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    weight = getattr(module, "weight", None)
+    return (
+        own_class
+        and "forward" not in vars(module)
+        and all(getattr(hook, HARMLESS, False) for hook in hooks)
+        and isinstance(weight, Tensor)
+        and weight.is_floating_point()
+        and weight.ndim == 2
+    )
+
+
+def dense_weight(module: Any, plain: bool | None = None) -> Tensor:
     """The weight `(out, in)` of a linear module: a view where it's stored as numbers, else what it does to unit vectors.
 
-    Quantised modules (bitsandbytes in 4 or 8 bits and others of the same shape) are linear in their input, so that the
-    images of the unit vectors are their weights, whatever the storage.
+    Quantised modules, and those that something else changes (adapters, hooks, parametrisations), are linear in their input, so
+    that the images of the unit vectors are their weights, whatever the storage.
     """
-    weight = getattr(module, "weight", None)
-    if isinstance(weight, Tensor) and weight.ndim == 2 and weight.is_floating_point():
-        if type(module).__name__ == "Conv1D":
-            return weight.detach().t()
-        if tuple(weight.shape) == (getattr(module, "out_features", -1), getattr(module, "in_features", -1)):
-            return weight.detach()
+    if is_plain(module) if plain is None else plain:
+        weight: Tensor = module.weight.detach()
+        return weight.t() if type(module).__name__ == "Conv1D" else weight
+    zero, probe = _probes(module)
+    with torch.no_grad():
+        found: Tensor = (module(probe) - module(zero)).T
+    return found
+
+
+def bias_of(module: Any, plain: bool) -> Tensor | None:
+    """The bias `(out)` of a linear module, None if it has none; of a changed module what it makes of zero."""
+    bias = getattr(module, "bias", None)
+    if plain:
+        return None if bias is None else bias.detach()
+    with torch.no_grad():
+        origin: Tensor = module(_probes(module)[0])[0]
+    return origin if bias is not None or bool(origin.any()) else None
+
+
+def _probes(module: Any) -> tuple[Tensor, Tensor]:
+    """A zero `(1, in)` and the unit vectors `(in, in)`, as the module takes them."""
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     size = getattr(module, "in_features", None)
+    if size is None and type(module).__name__ == "Conv1D":
+        size = module.weight.shape[0]
     if size is None:
         raise UnsupportedArchitecture(
             f"the projection {type(module).__name__} has no weights that can be read"
         )
-    bias = getattr(module, "bias", None)
     device = weight.device if isinstance(weight, Tensor) else None
-    dtype = (
-        bias.dtype if isinstance(bias, Tensor) else getattr(module, "compute_dtype", None) or torch.float32
-    )
-    with torch.no_grad():
-        probe = torch.eye(int(size), device=device, dtype=dtype)
-        images, origin = module(probe), module(torch.zeros_like(probe[:1]))
-    found: Tensor = (images - origin).T
-    return found
+    if isinstance(weight, Tensor) and weight.is_floating_point():
+        dtype = weight.dtype
+    elif isinstance(bias, Tensor):
+        dtype = bias.dtype
+    else:
+        dtype = getattr(module, "compute_dtype", None) or torch.float32
+    probe = torch.eye(int(size), device=device, dtype=dtype)
+    return torch.zeros_like(probe[:1]), probe
 
 
 def norm_record(module: Any, layout: Layout) -> NormWeights:
@@ -79,6 +116,9 @@ class ModelModules:
         self.of_block = [{path: self.module(path, block) for path in paths} for block in self.blocks]
         self.embed, self.unembed = self.module(layout.embed), model.get_output_embeddings()
         self.final_norm = self.module(layout.ln_final)
+        # Judged now, for the libraries around the model put hooks of their own on its modules.
+        linear = [block[path] for block in self.of_block for path in (layout.v, layout.o)]
+        self._plain = {id(module) for module in (*linear, self.unembed) if is_plain(module)}
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
@@ -143,7 +183,7 @@ class ModelModules:
     @property
     def W_U(self) -> Tensor:
         """The unembedding `(vocab, d_model)`."""
-        return dense_weight(self.unembed)
+        return dense_weight(self.unembed, id(self.unembed) in self._plain)
 
     def values(self, projected: Tensor) -> Tensor:
         """The values `(…, kv_head, d_head)` in the output `(…, out)` of the projection that holds them."""
@@ -155,13 +195,14 @@ class ModelModules:
     def layer_weights(self, layer: int) -> LayerWeights:
         """The linear weights of one block, as views where the storage allows."""
         v, o = self.of_block[layer][self.layout.v], self.of_block[layer][self.layout.o]
-        W_O, b_V, b_O = dense_weight(o), getattr(v, "bias", None), getattr(o, "bias", None)
+        plain_v, plain_o = id(v) in self._plain, id(o) in self._plain
+        W_O, b_V, b_O = dense_weight(o, plain_o), bias_of(v, plain_v), bias_of(o, plain_o)
         post1, post2 = self.layout.ln1_post, self.layout.ln2_post
         return LayerWeights(
-            W_V=self.values(dense_weight(v).T).permute(1, 2, 0),
+            W_V=self.values(dense_weight(v, plain_v).T).permute(1, 2, 0),
             W_O=W_O.reshape(W_O.shape[0], -1, self.shape.d_head),
-            b_V=None if b_V is None else self.values(b_V.detach()),
-            b_O=None if b_O is None else b_O.detach(),
+            b_V=None if b_V is None else self.values(b_V),
+            b_O=b_O,
             ln1=self.norm(layer, "ln1"),
             ln2=self.norm(layer, "ln2"),
             ln1_post=None if post1 is None else self.norm(layer, "ln1_post"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from circuit_tracer_cli.backends.devices import Placement
 from circuit_tracer_cli.backends.families.base import Layout
+from circuit_tracer_cli.backends.modules import HARMLESS
 from circuit_tracer_cli.errors import ModelMismatch
 
 
@@ -98,6 +99,7 @@ def _mover(device: torch.device) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return moved(args, device), moved(kwargs, device)
 
+    setattr(hook, HARMLESS, True)
     return hook
 
 

@@ -12,7 +12,7 @@ from circuit_tracer_cli.backends.points import WRITE_HOOKS, read_hooks
 PROOFS: dict[str, str] = {
     "oracle": "rows equal an independent float64 replay to 1e-10",
     "autograd": "rows equal the model's own autograd to 1e-5 in float32",
-    "backends": "both backends give the same graph to 1e-5 in float32",
+    "backends": "all backends give the same graph to 1e-5 in float32",
     "sums": "sources and constants add up to what the model has at a target",
     "interventions": "pinned interventions change targets by their edges",
 }

@@ -69,7 +69,7 @@ def attribute(
     offload: ask.OffloadOpt = "auto",
     lazy_encoder: ask.LazyEncoderOpt = None,
     lazy_decoder: ask.LazyDecoderOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     verbose: opt.VerboseOpt = False,
     no_progress: opt.NoProgressOpt = False,

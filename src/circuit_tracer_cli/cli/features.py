@@ -122,7 +122,7 @@ def build(
     device_map: ask.DeviceMapOpt = None,
     lazy_encoder: ask.LazyEncoderOpt = None,
     lazy_decoder: ask.LazyDecoderOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     resume: ResumeOpt = True,
     verbose: opt.VerboseOpt = False,

@@ -133,7 +133,7 @@ def intervene(
     dtype: ask.DTypeOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,

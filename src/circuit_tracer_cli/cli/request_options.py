@@ -215,7 +215,10 @@ LazyDecoderOpt = Annotated[
     ),
 ]
 BackendOpt = Annotated[
-    Literal["transformerlens", "nnsight"],
-    typer.Option(help="Library that runs the model.", rich_help_panel=MACHINE),
+    Literal["auto", "transformers", "transformerlens", "nnsight"],
+    typer.Option(
+        help="Library that runs the model. All give the same graphs; auto is transformers, which starts fastest.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 OfflineOpt = Annotated[bool, typer.Option("--offline", help="Download nothing.", rich_help_panel=MACHINE)]

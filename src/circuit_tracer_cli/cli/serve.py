@@ -68,7 +68,7 @@ def serve(
     dtype: ask.DTypeOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:

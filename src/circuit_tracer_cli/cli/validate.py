@@ -70,7 +70,7 @@ def validate(
     dtype: DTypeOpt = None,
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     save: SaveOpt = None,

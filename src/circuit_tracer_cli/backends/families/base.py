@@ -133,6 +133,13 @@ REQUIRED: Mapping[str, tuple[Any, ...]] = {
 """Fields that are understood with these values only."""
 
 
+ROTARY_BUFFER = r"\brotary_emb\.(inv_freq|cos_cached|sin_cached)$"
+"""A buffer of older checkpoints that is computed from the configuration."""
+
+CAUSAL_MASK = r"\.(attn|attention)\.(bias|masked_bias)$"
+"""The causal mask that older checkpoints store."""
+
+
 NormKind = Literal["rms", "layer", "none"]
 
 
@@ -204,11 +211,15 @@ class Architecture:
         models: The models that people know it by.
         layout: Where its parts are.
         special: What a reader of `doctor --models` should know.
+        leftovers: Patterns of names that published checkpoints hold though no forward pass needs them (old buffers).
+        not_needed: Patterns of weights that text alone doesn't meet; they may be missing.
     """
 
     models: str
     layout: Layout
     special: str = ""
+    leftovers: tuple[str, ...] = (ROTARY_BUFFER,)
+    not_needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

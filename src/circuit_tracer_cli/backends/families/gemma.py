@@ -19,7 +19,10 @@ FAMILY = Family(
         ),
         "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE),
         "Gemma3ForConditionalGeneration": Architecture(
-            "Gemma 3 multimodal", _SANDWICH, f"its text part alone; {_THREE}"
+            "Gemma 3 multimodal",
+            _SANDWICH,
+            f"its text part alone; {_THREE}",
+            not_needed=(r"\b(vision_tower|multi_modal_projector)\.",),
         ),
     },
     pattern=frozenset(

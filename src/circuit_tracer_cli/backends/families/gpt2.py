@@ -1,6 +1,6 @@
 """GPT-2: LayerNorm with bias, learned positions, fused query-key-value projection."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
 
 PARTS = Layout(
     embed="transformer.wte",
@@ -20,7 +20,10 @@ FAMILY = Family(
     name="GPT-2",
     architectures={
         "GPT2LMHeadModel": Architecture(
-            "GPT-2", PARTS, "position vectors belong to the stream but are no source node"
+            "GPT-2",
+            PARTS,
+            "position vectors belong to the stream but are no source node",
+            leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },
     pattern=frozenset({"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}),

@@ -1,6 +1,6 @@
 """GPT-NeoX and Pythia: attention and MLP in parallel (or in sequence), LayerNorm, partial rotary."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
 
 PARTS = Layout(
     embed="gpt_neox.embed_in",
@@ -22,6 +22,7 @@ FAMILY = Family(
             "GPT-NeoX, Pythia",
             PARTS,
             "attention and MLP in parallel, unless the setting says otherwise; partial rotary",
+            leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },
     pattern=frozenset({"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}),

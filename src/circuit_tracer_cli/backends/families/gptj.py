@@ -1,6 +1,6 @@
 """GPT-J: attention and MLP in parallel behind one LayerNorm, partial rotary positions."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
 
 PARTS = Layout(
     embed="transformer.wte",
@@ -20,7 +20,10 @@ FAMILY = Family(
     name="GPT-J",
     architectures={
         "GPTJForCausalLM": Architecture(
-            "GPT-J", PARTS, "attention and MLP in parallel behind one norm; partial rotary"
+            "GPT-J",
+            PARTS,
+            "attention and MLP in parallel behind one norm; partial rotary",
+            leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },
     pattern=frozenset({"rotary", "rotary_dim", "scale_attn_weights"}),
