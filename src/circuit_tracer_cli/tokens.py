@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from circuit_tracer_cli.errors import BadPrompt, EmptyPrompt, InvalidType, Unsui
 # <bos><start_of_turn>user\n, on which features of an instruction-tuned Gemma 3 say nothing about the prompt.
 _GEMMA3_PREFIX = (2, 105, 2364, 107)
 _MOST_NAMED = 6
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SPACE = "\u2581"  # how SentencePiece spells a space
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,80 @@ class Tokens:
     """A tokenised prompt, special first token included."""
 
     ids: Tensor  # (pos) int64
-    strings: tuple[str, ...]  # (pos), each token decoded alone
+    strings: tuple[str, ...]  # (pos), each token as it stands in text
     text: str  # all tokens decoded together
     zero_positions: range  # where activations and errors count as zero
     notes: tuple[str, ...] = ()  # what the user should know about how it was tokenised
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class TokenTexts(dict[int, str]):
+    """Each token as it stands in text, so that no two tokens of a text look the same.
+
+    A SentencePiece token keeps the space that it begins with, which decoding it alone would drop. Bytes that are no whole
+    character are written `\\xHH`. A token without text, an id beyond the tokenizer's vocabulary among them, is `⟨id⟩`.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer; None writes numbers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+        self._byte_of = _byte_alphabet()
+
+    def __missing__(self, token: int) -> str:
+        self[token] = self._text(token) or f"⟨{token}⟩"
+        return self[token]
+
+    def of(self, tokens: Sequence[int]) -> list[str]:
+        """The texts of several tokens."""
+        return [self[token] for token in tokens]
+
+    def id_of(self, text: str) -> int | None:
+        """The one token that stands as `text` in a text, None if there is none."""
+        if self._tokenizer is None:
+            return None
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        candidates = list(encoded) if len(encoded) == 1 else []
+        if (look_up := getattr(self._tokenizer, "convert_tokens_to_ids", None)) is not None:
+            spelled = look_up(text.replace(" ", _SPACE))
+            candidates += [spelled] if isinstance(spelled, int) else []
+        return next((int(token) for token in candidates if self[token] == text), None)
+
+    def _text(self, token: int) -> str:
+        if self._tokenizer is None:
+            return ""
+        try:
+            text = str(self._tokenizer.decode([token]))
+            spelled = getattr(self._tokenizer, "convert_ids_to_tokens", None)
+            spelling = text if spelled is None else spelled(token)
+        except (IndexError, KeyError, OverflowError):
+            return ""
+        if spelling is None:
+            return ""
+        if "\ufffd" in text:
+            return self._escaped(str(spelling), text)
+        whole = str(spelling).replace(_SPACE, " ")
+        return whole if whole != text and whole.removeprefix(" ") == text else text
+
+    def _escaped(self, spelling: str, text: str) -> str:
+        """The token's bytes, if the tokenizer's own spelling gives them."""
+        single = _BYTE_TOKEN.fullmatch(spelling)
+        if single:
+            return f"\\x{single[1].lower()}"
+        if not all(character in self._byte_of for character in spelling):
+            return text
+        return bytes(self._byte_of[character] for character in spelling).decode("utf-8", "backslashreplace")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """How byte-level tokenizers spell bytes: printable Latin-1 as itself, the others from U+0100 on in order."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (byte for byte in range(256) if byte not in printable)
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
 
 
 def ensure_tokenized(
@@ -78,7 +148,7 @@ def ensure_tokenized(
         )
     return Tokens(
         ids=torch.tensor(ids, dtype=torch.int64, device=device),
-        strings=tuple(_text([token], tokenizer) for token in ids),
+        strings=tuple(TokenTexts(tokenizer).of(ids)),
         text=_text(ids, tokenizer),
         zero_positions=zeroed,
         notes=(*notes, *strangers),

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from circuit_tracer_cli.errors import BadPrompt
-from circuit_tracer_cli.features.sequences import Sequencer, TokenTexts, feature_inputs, make_batch
+from circuit_tracer_cli.features.sequences import Sequencer, feature_inputs, make_batch
+from circuit_tracer_cli.tokens import TokenTexts
 from tests.builders import replacement
 
 

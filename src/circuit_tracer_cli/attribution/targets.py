@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue, UnsuitableTarget
+from circuit_tracer_cli.tokens import TokenTexts
 from circuit_tracer_cli.types import LogitTarget
 
 DIFFERENCE = " - "
@@ -47,13 +48,20 @@ class TokenReader:
 
     tokenizer: Any
     n_logits: int
+    texts: TokenTexts = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", TokenTexts(self.tokenizer))
 
     def decode(self, token: int) -> str:
-        """The token as text; its number when there is no tokenizer."""
-        return str(self.tokenizer.decode([token])) if self.tokenizer is not None else f"⟨{token}⟩"
+        """Return the token as it stands in text; its number when there is no tokenizer."""
+        return self.texts[token]
 
     def single_token(self, text: str, note: Callable[[str], None]) -> int:
-        """The id of a target string: `id:N`, the text itself if it is one token, else the text after a space."""
+        """Return the id of a target string: `id:N`, the token that stands so in text, else the one after a space.
+
+        Where neither exists (a tokenizer that lowers case, say), the only token that the text is encoded to.
+        """
         if text.startswith("id:"):
             return self._number(text)
         if self.tokenizer is None:
@@ -64,7 +72,13 @@ class TokenReader:
             raise UnsuitableTarget(
                 f"target {text!r} holds half a character (a lone surrogate)", hint="give whole text, or id:N"
             ) from None
-        tried = []
+        tried: list[list[int]] = []
+        for candidate in (text, " " + text):
+            exact = self._exactly(candidate)
+            if exact is not None:
+                if candidate != text:
+                    note(f"target {text!r} is read as {candidate!r} (token {exact})")
+                return self._in_vocabulary(exact, text)
         for candidate in (text, " " + text):
             try:
                 ids = list(self.tokenizer.encode(candidate, add_special_tokens=False))
@@ -72,8 +86,7 @@ class TokenReader:
                 raise UnsuitableTarget(f"target {text!r} can't be tokenised: {error}") from error
             tried.append(ids)
             if len(ids) == 1 and not self._unknown(ids[0], candidate):
-                if candidate != text:
-                    note(f"target {text!r} is read as {candidate!r} (token {ids[0]})")
+                note(f"target {text!r} is read as {self.decode(int(ids[0]))!r} (token {ids[0]})")
                 return self._in_vocabulary(int(ids[0]), text)
         if not tried[0]:
             raise UnsuitableTarget(f"target {text!r} is no token at all")
@@ -85,6 +98,14 @@ class TokenReader:
             f"target {text!r} was encoded to {len(tried[0])} tokens {tried[0]}, but a target is one token",
             hint="give a single token, or id:N",
         )
+
+    def _exactly(self, text: str) -> int | None:
+        """Return the token that stands as `text` in a text, None if there is none that the model knows."""
+        try:
+            token = self.texts.id_of(text)
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadTarget(f"target {text!r} can't be tokenised: {error}") from error
+        return None if token is None or self._unknown(token, text) else token
 
     def _unknown(self, token: int, text: str) -> bool:
         """Whether a token only says that the text isn't known."""

@@ -29,7 +29,6 @@ from circuit_tracer_cli.features.sequences import (
     BATCH_DOCUMENTS,
     BATCH_TOKENS,
     Sequencer,
-    TokenTexts,
     feature_inputs,
     layer_events,
     make_batch,
@@ -38,7 +37,7 @@ from circuit_tracer_cli.features.settings import BuildSettings
 from circuit_tracer_cli.features.tally import LayerTally
 from circuit_tracer_cli.features.workspace import Position, Workspace
 from circuit_tracer_cli.replacement import ReplacementModel
-from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.tokens import Tokens, TokenTexts
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 _SAVING_SHARE = 0.05

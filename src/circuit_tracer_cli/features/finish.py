@@ -18,10 +18,10 @@ from torch import Tensor
 from circuit_tracer_cli.backends.base import NormWeights
 from circuit_tracer_cli.features.labels import CorpusWords, Evidence, propose
 from circuit_tracer_cli.features.records import Example, ExampleGroup, FeatureRecord
-from circuit_tracer_cli.features.sequences import TokenTexts
 from circuit_tracer_cli.features.settings import BuildSettings
 from circuit_tracer_cli.features.tally import LayerTally, Reservoir
 from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.tokens import TokenTexts
 
 _BLOCK_ELEMENTS = 2**24
 
