@@ -15,6 +15,7 @@ WORDS = {
     **{word: [1] for word in ("Austin", "Rome", " Rome")},
     **{" Austin": [7], " Dallas": [9], "id": [3], " -": [4], "Paris": [11], " Paris": [12], "": []},
 }
+SPOKEN = {7: " Austin", 9: " Dallas", 11: "Paris", 12: " Paris"}
 
 
 class Words:
@@ -29,7 +30,7 @@ class Words:
         return WORDS.get(text, [1, 2, 3])
 
     def decode(self, ids: list[int]) -> str:
-        return f"<{ids[0]}>"
+        return SPOKEN.get(ids[0], f"<{ids[0]}>")
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_salient_targets_reach_the_probability_with_as_few_as_possible(
     torch.testing.assert_close(found.logit_probabilities, probabilities[found.token_ids])
     torch.testing.assert_close(found.logit_vectors, W_U[found.token_ids] - W_U.mean(0))
     assert found.vocab_size == 90
-    assert found.tokens == [f"<{i}>" for i in found.token_ids.tolist()]
+    assert found.tokens == [SPOKEN.get(i, f"<{i}>") for i in found.token_ids.tolist()]
 
 
 def test_salient_targets_stop_at_the_most_that_are_wanted(logits: torch.Tensor, W_U: torch.Tensor) -> None:

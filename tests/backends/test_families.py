@@ -45,6 +45,21 @@ def test_unknown_settings_are_refused_by_name(
     assert family_for(config).name == "Llama"
 
 
+def test_all_unknown_settings_are_named_at_once() -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "clip_qkv": 8.0, "residual_multiplier": 0.2}
+    with pytest.raises(UnsupportedArchitecture, match="'clip_qkv'.*'residual_multiplier'") as caught:
+        family_for(config)
+    assert f"{ALLOW_VARIABLE}=clip_qkv,residual_multiplier" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("full_attn_mod", 2), ("lm_head_bias", True), ("mlp_bias", True)]
+)
+def test_settings_of_phi_4_are_understood_with_their_published_values_only(name: str, value: object) -> None:
+    with pytest.raises(UnsupportedArchitecture, match=name):
+        family_for({**PUBLISHED["phi-4-mini"], name: value})
+
+
 def test_no_architecture_belongs_to_two_families() -> None:
     names = [name for family in all_families() for name in family.architectures]
     assert len(names) == len(set(names))
@@ -65,8 +80,8 @@ def test_hooks_that_a_model_lacks_are_named(family: str, read: str, write: str, 
 
 
 def test_sets_of_another_depth_are_refused() -> None:
-    with pytest.raises(ModelMismatch, match="layers 3"):
-        ReplacementModel(backend("llama"), transcoders("plt", n_layers=2))
+    with pytest.raises(ModelMismatch, match="layers 3|4 layers|layers 4"):
+        ReplacementModel(backend("llama"), transcoders("plt", n_layers=4))
 
 
 PUBLISHED = {
@@ -88,6 +103,62 @@ PUBLISHED = {
         "rope_theta": 1000000.0,
         "sliding_window": 32768,
         "use_mrope": False,
+        "use_sliding_window": False,
+    },
+    "phi-4-mini": {
+        "architectures": ["Phi3ForCausalLM"],
+        "attention_bias": False,
+        "embd_pdrop": 0.0,
+        "full_attn_mod": 1,
+        "interpolate_factor": 1,
+        "lm_head_bias": False,
+        "mlp_bias": False,
+        "original_max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.75,
+        "resid_pdrop": 0.0,
+        "rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]},
+        "sliding_window": 262144,
+    },
+    "gpt-neox-20b": {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "attention_probs_dropout_prob": 0,
+        "hidden_dropout_prob": 0,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.25,
+    },
+    "gpt2-xl": {
+        "architectures": ["GPT2LMHeadModel"],
+        "attn_pdrop": 0.1,
+        "n_ctx": 1024,
+        "output_past": True,
+        "summary_type": "cls_index",
+        "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    },
+    "llama-7b": {
+        "architectures": ["LlamaForCausalLM"],
+        "max_sequence_length": 2048,
+        "pretraining_tp": 1,
+        "rope_scaling": None,
+    },
+    "smollm2": {
+        "architectures": ["LlamaForCausalLM"],
+        "is_llama_config": True,
+        "mlp_bias": False,
+        "rope_interleaved": False,
+        "rope_theta": 100000,
+        "transformers.js_config": {"dtype": "q4"},
+    },
+    "qwen3-30b-a3b": {
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "decoder_sparse_step": 1,
+        "max_window_layers": 48,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
         "use_sliding_window": False,
     },
     "pythia": {

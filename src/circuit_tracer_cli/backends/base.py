@@ -124,6 +124,7 @@ class ModelShape:
     n_ctx: int
     parallel: bool = False
     softcap: float | None = None
+    rope_switch: int | None = None  # longest prompt with short rotary factors (longrope)
     layout: Layout = field(default_factory=Layout)
 
 

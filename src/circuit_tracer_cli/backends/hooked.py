@@ -73,6 +73,7 @@ class HookedBackend:
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
         self.config = unified_config(config, name, dtype_name(self.dtype))
         self._outputs_seen: list[int] = []
+        _forget_longer_texts(hf_model)
 
     @classmethod
     def from_pretrained(cls, model_name: str, device: torch.device, dtype: torch.dtype, **kwargs: Any) -> Any:
@@ -319,3 +320,28 @@ class HookedBackend:
             yield
         finally:
             config.final_logit_softcapping = saved
+
+
+def _forget_longer_texts(model: Any) -> None:
+    """Let every new text begin with the model's own rotary frequencies.
+
+    Dynamic scaling keeps those of the longest text so far, so that a text's numbers would depend on what ran before it.
+    """
+    rotary = [
+        module
+        for module in model.modules()
+        if "dynamic" in str(getattr(module, "rope_type", "")) and hasattr(module, "original_max_seq_len")
+    ]
+
+    def reset(_model: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        past = kwargs.get("past_key_values")
+        if past is not None and past.get_seq_length():
+            return
+        for module in rotary:
+            module.register_buffer(
+                "inv_freq", module.original_inv_freq.to(module.inv_freq.device), persistent=False
+            )
+            module.max_seq_len_cached = module.original_max_seq_len
+
+    if rotary:
+        model.register_forward_pre_hook(reset, with_kwargs=True)

@@ -57,11 +57,39 @@ def fact(config: Mapping[str, Any], name: str) -> int:
     """One size under its TransformerLens name. Raises UnsupportedArchitecture when no known field has it."""
     config = flat(config)
     for alias in _ALIASES[name]:
-        if isinstance(config.get(alias), int):
-            return int(config[alias])
+        value = config.get(alias)
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise UnsupportedArchitecture(f"{alias} is {value} in the model's config.json")
+            return max(value, _scaled_context(config, value)) if name == "n_ctx" else value
     if name == "d_mlp":
         return 4 * fact(config, "d_model")
     raise UnsupportedArchitecture(f"the model's config.json doesn't say {' or '.join(_ALIASES[name])}")
+
+
+def _scaled_context(config: Mapping[str, Any], longest: int) -> int:
+    """Positions that the rotary scaling is made for, where it says so; `longest` is `max_position_embeddings`.
+
+    YaRN and its kin state the length they were trained for and a factor; dynamic scaling stretches `max_position_embeddings`.
+    """
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    factor = rope.get("factor") if isinstance(rope, Mapping) else None
+    if not isinstance(rope, Mapping) or not isinstance(factor, (int, float)):
+        return longest
+    kind, trained = rope.get("rope_type", rope.get("type")), rope.get("original_max_position_embeddings")
+    if kind in ("yarn", "longrope", "llama3") and isinstance(trained, int):
+        return int(trained * factor)
+    return int(longest * factor) if kind == "dynamic" else longest
+
+
+def rope_switch(config: Mapping[str, Any]) -> int | None:
+    """The length beyond which a model turns all keys by other factors (longrope), None for any other model."""
+    config = flat(config)
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in ("longrope", "su"):
+        return None
+    trained = rope.get("original_max_position_embeddings", config.get("original_max_position_embeddings"))
+    return trained if isinstance(trained, int) else None
 
 
 def model_shape(config: Mapping[str, Any]) -> ModelShape:
@@ -82,6 +110,7 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
         n_ctx=fact(config, "n_ctx"),
         parallel=layout.is_parallel(config),
         layout=layout,
+        rope_switch=rope_switch(config),
         softcap=None if softcap is None else float(softcap),
     )
 

@@ -122,6 +122,13 @@ def generate_steps(
             f"{n_prompt} tokens and {sampling.max_new_tokens} new ones are more than the {n_ctx} that the model takes",
             hint=f"generate at most {n_ctx - n_prompt + 1}",
         )
+    switch = model.backend.shape.rope_switch
+    if switch is not None and n_prompt <= switch < n_prompt + sampling.max_new_tokens - 1:
+        raise BadPrompt(
+            f"beyond {switch} tokens this model turns all keys by other factors (longrope), so a text of {n_prompt} "
+            f"tokens can't be continued by {sampling.max_new_tokens}",
+            hint=f"generate at most {switch - n_prompt + 1}",
+        )
     open_ended = [edit for edit in edits if edit.open_ended]
     resolve([Intervention(e.layer, 0, e.feature, e.value) for e in open_ended], 1, model.transcoders)
     result = model.run(tokens, edits, constraints, recording, with_cache=True)

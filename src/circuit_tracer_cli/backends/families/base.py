@@ -44,6 +44,11 @@ BOOKKEEPING = frozenset(
         "summary_proj_to_labels",
         "summary_type",
         "summary_use_proj",
+        "output_past",
+        "predict_special_tokens",
+        "hidden_dropout_prob",
+        "custom_pipelines",
+        "max_sequence_length",
         "task_specific_params",
     ]
 )
@@ -145,6 +150,11 @@ NormKind = Literal["rms", "layer", "none"]
 
 QUANTIZATIONS = ("bitsandbytes", "mxfp4")
 """Storage of weights that is undone, or that touches nothing but the replaced MLP."""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _is_known_quantization(value: Any) -> bool:
@@ -253,6 +263,7 @@ class Family:
         )
         required = {**REQUIRED, **self.required}
         allowed = set(filter(None, os.environ.get(ALLOW_VARIABLE, "").split(",")))
+        strangers: dict[str, Any] = {}
         for name, value in config.items():
             if name.startswith("_") or name in known or name in allowed:
                 continue
@@ -260,7 +271,12 @@ class Family:
                 continue
             if name == "quantization_config" and _is_known_quantization(value):
                 continue
+            strangers[name] = value
+        if strangers:
+            named = ", ".join(f"{name!r} (= {_short(value)})" for name, value in strangers.items())
             raise UnsupportedArchitecture(
-                f"the model's setting {name!r} (= {value!r}) is not understood for the family {self.name}",
-                hint=f"if it doesn't change the forward pass, set {ALLOW_VARIABLE}={name} and run again",
+                f"the model's setting{'s' if len(strangers) > 1 else ''} {named} "
+                f"{'are' if len(strangers) > 1 else 'is'} not understood for the family {self.name}",
+                hint=f"if the forward pass doesn't depend on {'them' if len(strangers) > 1 else 'it'}, "
+                f"set {ALLOW_VARIABLE}={','.join(strangers)} and run again",
             )

@@ -26,11 +26,24 @@ FAMILY = Family(
         ),
     },
     pattern=frozenset(
-        ["attn_logit_softcapping", "query_pre_attn_scalar", "rope_local_base_freq", "sliding_window_pattern"]
+        [
+            "attn_logit_softcapping",
+            "query_pre_attn_scalar",
+            "rope_local_base_freq",
+            "sliding_window_pattern",
+            "sliding_window_size",
+        ]
     ),
     mlp=frozenset({"hidden_activation", "hidden_act"}),
     linear=frozenset({"attention_bias", "final_logit_softcapping"}),
     images=frozenset(
-        ["vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index", "image_token_index"]
+        [
+            "vision_config",
+            "mm_tokens_per_image",
+            "boi_token_index",
+            "eoi_token_index",
+            "image_token_index",
+            "image_token_id",
+        ]
     ),
 )

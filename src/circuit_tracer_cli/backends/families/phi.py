@@ -20,7 +20,7 @@ FAMILY = Family(
             "attention and MLP in parallel behind one norm; partial rotary; a bias on the logits",
         )
     },
-    pattern=frozenset({"partial_rotary_factor"}),
+    pattern=frozenset({"partial_rotary_factor", "flash_attn", "flash_rotary", "fused_dense"}),
     mlp=frozenset({"hidden_act"}),
     linear=frozenset({"layer_norm_eps", "embd_pdrop", "resid_pdrop"}),
     # No published model has these norms, and TransformerLens 4.3 refuses them.
