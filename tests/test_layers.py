@@ -53,11 +53,7 @@ ALLOWED = {
     "attention": _WORK | {"attribution"},
     "features": _WORK,
     "validation": _WORK | {"attribution", "features"},
-<<<<<<< HEAD
-    "export": _ROOT | {"demo", "graph", "features", "viewer_files"},
-=======
-    "export": _ROOT | {"tokens", "graph", "features", "viewer_files"},
->>>>>>> a476ceb (Show each token as it stands in text, and find targets by that)
+    "export": _ROOT | {"demo", "tokens", "graph", "features", "viewer_files"},
     "many": _ROOT | {"graph", "export"},
     "request": _ROOT | {"backends"},
     "prepare": _WORK | {"planning", "attribution", "request"},

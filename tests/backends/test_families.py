@@ -47,7 +47,7 @@ def test_unknown_settings_are_refused_by_name(
 
 def test_all_unknown_settings_are_named_at_once() -> None:
     config = {"architectures": ["LlamaForCausalLM"], "clip_qkv": 8.0, "residual_multiplier": 0.2}
-    with pytest.raises(UnsupportedArchitecture, match="'clip_qkv'.*'residual_multiplier'") as caught:
+    with pytest.raises(UnsupportedArchitecture, match=r"'clip_qkv'.*'residual_multiplier'") as caught:
         family_for(config)
     assert f"{ALLOW_VARIABLE}=clip_qkv,residual_multiplier" in str(caught.value.hint)
 
@@ -80,7 +80,7 @@ def test_hooks_that_a_model_lacks_are_named(family: str, read: str, write: str, 
 
 
 def test_sets_of_another_depth_are_refused() -> None:
-    with pytest.raises(ModelMismatch, match="layers 3|4 layers|layers 4"):
+    with pytest.raises(ModelMismatch, match=r"layers 3|4 layers|layers 4"):
         ReplacementModel(backend("llama"), transcoders("plt", n_layers=4))
 
 

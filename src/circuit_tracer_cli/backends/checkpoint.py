@@ -227,10 +227,20 @@ def checkpoint_names(model_name: str) -> list[str]:
         return []
 
 
+def in_one_line(error: Exception) -> str:
+    """Return what a library says is wrong; with the cause, where the first line only announces it."""
+    if isinstance(error, RecursionError):
+        return "a file is nested too deeply"
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
 def refuse_loading(model_name: str, error: Exception) -> NoReturn:
     """Raise BadModel for what Hugging Face's loader raised, in one line."""
     refuse_missing_expert(model_name)
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    first = in_one_line(error)
     local = Path(model_name).is_dir()
     raise BadModel(
         f"the model {model_name!r} can't be loaded: {first}",

@@ -14,7 +14,7 @@ import torch
 from circuit_tracer_cli.backends.checkpoint import check_weights, refuse_adapter, refuse_loading
 from circuit_tracer_cli.backends.devices import Placement
 from circuit_tracer_cli.backends.families import architecture_of, family_for
-from circuit_tracer_cli.backends.model_config import read_config
+from circuit_tracer_cli.backends.model_config import model_shape, read_config
 from circuit_tracer_cli.backends.placing import module_map, place
 from circuit_tracer_cli.backends.tokenizers import load_tokenizer
 from circuit_tracer_cli.errors import CircuitTracerError
@@ -71,9 +71,9 @@ def load_model(
     if folder.is_dir():
         config = read_config(folder)
         family_for(config)
+        model_shape(config)
     revision = kwargs.get("revision")
     tokenizer = load_tokenizer(model_name, revision)
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     try:
@@ -84,7 +84,9 @@ def load_model(
             model = _loaded(model_name, config, device, dtype, placement, kwargs)
     except CircuitTracerError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the libraries raise for files that aren't what they should be
         refuse_loading(model_name, error)
     return model, tokenizer, model_name
 

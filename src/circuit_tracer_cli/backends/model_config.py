@@ -46,7 +46,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadModel(
             f"{folder} has no config.json", hint="name a Hugging Face model folder or a model of the hub"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except RecursionError:
+        raise BadModel(f"{path} is nested too deeply to be a configuration") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise BadModel(f"{path} can't be read: {error}") from error
     if not isinstance(config, dict):
         raise BadModel(f"{path} is not a JSON object")
@@ -98,6 +100,16 @@ def model_shape(config: Mapping[str, Any]) -> ModelShape:
 
     layout, config = architecture_of(config).layout, flat(config)
     d_model, n_heads = fact(config, "d_model"), fact(config, "n_heads")
+    for name in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"):
+        eps = config.get(name, 1.0)
+        if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 0 <= eps < 1e3:
+            raise UnsupportedArchitecture(f"{name} is {eps!r} in the model's config.json, not a small number")
+    for name in ("num_key_value_heads", "head_dim"):
+        size = config.get(name)
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise UnsupportedArchitecture(
+                f"{name} is {size!r} in the model's config.json, not a number of 1 or more"
+            )
     softcap = config.get("final_logit_softcapping")
     return ModelShape(
         n_layers=fact(config, "n_layers"),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
+from pathlib import Path
 from typing import Any
 
+from circuit_tracer_cli.backends.checkpoint import in_one_line
 from circuit_tracer_cli.errors import BadModel
 
 
@@ -17,9 +20,32 @@ def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(model_name, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # the library has no error of its own for files that aren't what they should be
+        local = Path(model_name).is_dir()
         raise BadModel(
-            f"the tokenizer of {model_name!r} can't be loaded: {first}",
-            hint="name the model's folder with --model, or log in with `hf auth login` for a gated model",
+            f"the tokenizer of {model_name!r} can't be loaded: {_broken_file(model_name) or in_one_line(error)}",
+            hint="download its tokenizer.json and tokenizer_config.json again"
+            if local
+            else "name the model's folder with --model, or log in with `hf auth login` for a gated model",
         ) from error
+
+
+def _broken_file(model_name: str) -> str | None:
+    """Name the first of a local folder's files that isn't the JSON object it should be."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        path = Path(model_name) / name
+        if not path.is_file():
+            continue
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except RecursionError:
+            return f"{name} is nested too deeply"
+        except (OSError, ValueError) as error:
+            return f"{name} is not JSON ({error})" if path.stat().st_size else f"{name} is empty"
+        if not isinstance(content, dict):
+            return f"{name} holds {'null' if content is None else type(content).__name__}, not a JSON object"
+    return None

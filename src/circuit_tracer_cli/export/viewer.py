@@ -286,7 +286,9 @@ def _decoded(name: str, ids: list[int]) -> list[str] | None:
     try:
         from transformers import AutoTokenizer
 
+        from circuit_tracer_cli.tokens import TokenTexts
+
         tokenizer = AutoTokenizer.from_pretrained(name)
-        return [str(tokenizer.decode([token])) for token in ids]
+        return TokenTexts(tokenizer).of(ids)
     except _UNAVAILABLE:
         return None

@@ -17,7 +17,7 @@ from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.plan import Plan
 from circuit_tracer_cli.interventions.run import Constraints, Interventions, Unmodified
 from circuit_tracer_cli.interventions.spec import Intervention
-from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.tokens import Tokens, TokenTexts
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 
@@ -71,10 +71,11 @@ def compare(
     ranks = torch.empty_like(order)
     ranks.scatter_(1, order, torch.arange(1, logits.shape[1] + 1).expand_as(order))
     wanted = dict.fromkeys([*order[1, :top_k].tolist(), *order[0, :top_k].tolist(), *also])
+    texts = TokenTexts(tokenizer)
     changes = [
         TokenChange(
             token=token,
-            text=str(tokenizer.decode([token])) if tokenizer is not None else f"⟨{token}⟩",
+            text=texts[token],
             before=float(probabilities[0, token]),
             after=float(probabilities[1, token]),
             logit_before=float(logits[0, token]),

@@ -124,7 +124,7 @@ def generate_steps(
         )
     switch = model.backend.shape.rope_switch
     if switch is not None and n_prompt <= switch < n_prompt + sampling.max_new_tokens - 1:
-        raise BadPrompt(
+        raise UnsuitablePrompt(
             f"beyond {switch} tokens this model turns all keys by other factors (longrope), so a text of {n_prompt} "
             f"tokens can't be continued by {sampling.max_new_tokens}",
             hint=f"generate at most {switch - n_prompt + 1}",

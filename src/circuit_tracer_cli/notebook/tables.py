@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.notebook.html import Html, bar, beside, table, text, token
+from circuit_tracer_cli.tokens import TokenTexts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,11 +31,9 @@ def get_top_features(graph: Graph, n: int = 10) -> tuple[list[tuple[int, int, in
 def get_topk(logits: Tensor, tokenizer: Any, k: int = 5) -> list[tuple[str, float]]:
     """The `k` likeliest next tokens and their probabilities, from logits `(vocab)`, `(pos, vocab)` or `(1, pos, vocab)`."""
     probabilities = last_row(logits).softmax(-1)
+    texts = TokenTexts(tokenizer)
     best = probabilities.topk(min(k, len(probabilities)))
-    return [
-        (str(tokenizer.decode([int(index)])), float(value))
-        for value, index in zip(best.values, best.indices, strict=True)
-    ]
+    return [(texts[int(index)], float(value)) for value, index in zip(best.values, best.indices, strict=True)]
 
 
 def get_unembed_vecs(model: ReplacementModel, token_ids: Sequence[int], backend: str = "") -> list[Tensor]:

@@ -37,7 +37,8 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
 
 def class_name(config: Mapping[str, Any]) -> str:
     """The class that a configuration names first."""
-    return str((config.get("architectures") or ["none"])[0])
+    named = config.get("architectures") or ["none"]
+    return str(named[0] if isinstance(named, (list, tuple)) else named)
 
 
 def _family_of(name: str) -> Family:
