@@ -22,6 +22,7 @@ import { createLeaving } from "./src/leaving.js";
 import { useKeyboard } from "./src/keyboard.js";
 import { noticeLine } from "./src/notice.js";
 import { useAttributeKey } from "./src/panels/attribute-table.js";
+import { figureDialog } from "./src/panels/figure-dialog.js";
 import { labelDialog } from "./src/panels/label-dialog.js";
 import { graphInfo } from "./src/panels/graph-info.js";
 import { header } from "./src/panels/header.js";
@@ -41,7 +42,7 @@ import { applyTheme, preferredTheme } from "./src/theme.js";
 import { canFollow, followWindows } from "./src/windows.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
 
-const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "linkType", "sign", "scatter", "tab", "boxLayout"];
+const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "linkType", "sign", "scatter", "tab"];
 
 const theme = preferredTheme();
 applyTheme(theme);
@@ -60,11 +61,13 @@ const services = {
   features,
   runs: api.runs,
   figures: new Map(),
+  askFigure: (save) => figureForm.ask(save),
   titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),
 };
 const help = helpDialog();
 const info = graphInfo(store);
 const labels = labelDialog();
+const figureForm = figureDialog();
 let brought = false;
 let looked = null;
 let opening = 0;
@@ -94,7 +97,7 @@ const commands = {
     return true;
   },
   exportAnnotations() {
-    const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType"];
+    const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "hidden", "linkType"];
     const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "difference", "otherParams"].map((key) => [key, store.get(key)]));
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
@@ -131,10 +134,10 @@ function takeAnnotations(text, name) {
 }
 
 function view() {
-  const keys = [...ADDRESSED, "pinned", "hidden", "supernodes", "labels"];
+  const keys = [...ADDRESSED, "pinned", "hidden", "supernodes", "labels", "expanded", "boxFrame"];
   const state = Object.fromEntries(keys.map((key) => [key, store.get(key)]));
   const [graph, positions] = [store.get("graph"), store.get("positions")];
-  if (graph) state.positions = completePositions(graph, { ...state, positions });
+  if (graph) Object.assign(state, completePositions(graph, { ...state, positions }));
   const wide = store.get("shape") === "wide";
   return { ...state, layoutText: wide && !isDefault(store) ? encodeLayout(store.get("layout")) : null };
 }
@@ -202,7 +205,7 @@ function show(slug, file, etag, params) {
   const { savedPositions, threshold, edgeThreshold, difference, ...annotations } = fromParams(params);
   const graph = withDifference(file, difference);
   const limit = maxThreshold(graph);
-  const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes);
+  const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes, annotations.expanded);
   store.set({
     ...annotations,
     slug,
@@ -342,7 +345,7 @@ header(document.querySelector("#header"), store, commands);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(follower.strip.element, pruningStrip(store).element);
-document.body.append(help, info.dialog, newGraph.dialog, labels.dialog, message, noticeLine(store));
+document.body.append(help, info.dialog, newGraph.dialog, labels.dialog, figureForm.dialog, message, noticeLine(store));
 useKeyboard(store, commands);
 if (canFollow()) followWindows(store, takeView);
 useAttributeKey(store, attributes.ask);

@@ -10,6 +10,7 @@ import { unpruned } from "./pruned-graph.js";
 export function select(store, id, { toggle = true } = {}) {
   store.set({
     selected: toggle && id === store.get("selected") ? null : id,
+    flow: null,
     wholeGroup: false,
     editing: false,
   });
@@ -18,7 +19,7 @@ export function select(store, id, { toggle = true } = {}) {
 /** Selects all members of a supernode; the selection's id is its first member's. */
 export function selectGroup(store, id) {
   const again = store.get("wholeGroup") && store.get("selected") === id;
-  store.set({ selected: again ? null : id, wholeGroup: !again, editing: false });
+  store.set({ selected: again ? null : id, wholeGroup: !again, flow: null, editing: false });
 }
 
 /** The indices of what is selected: one node, or all pinned members of its supernode. */
@@ -56,7 +57,7 @@ export function pinAll(store, ids) {
 }
 
 export function unpinAll(store) {
-  if (store.get("pinned").length > 0) store.edit({ pinned: [], supernodes: [], positions: {} });
+  if (store.get("pinned").length > 0) store.edit({ pinned: [], supernodes: [], positions: {}, boxFrame: null, expanded: [] });
 }
 
 /** Adds a node, or the group that it belongs to, to the nodes marked while g is held; marked ones are taken out. */
@@ -124,19 +125,28 @@ export function setLabel(store, code, label) {
   store.edit({ labels });
 }
 
-/** Keeps boxes where they are, as [x, y] from 0 to 1 by key. */
-export function moveBoxes(store, positions, sitting = null) {
-  store.edit({ positions }, sitting);
+/** Keeps boxes where they are, as [x, y] from 0 to 1 by key, in a drawing of the size `boxFrame`. */
+export function moveBoxes(store, positions, boxFrame, sitting = null) {
+  store.edit({ positions, boxFrame }, sitting);
 }
 
-/** Whether dragged boxes stay; turning it off frees all. */
-export function setSticky(store, sticky) {
-  store.set({ sticky });
-  if (!sticky) freeBoxes(store);
-}
-
+/** Forgets where boxes were dragged. */
 export function freeBoxes(store) {
-  if (Object.keys(store.get("positions")).length > 0) store.edit({ positions: {} });
+  if (Object.keys(store.get("positions")).length > 0) store.edit({ positions: {}, boxFrame: null });
+}
+
+/** Shows the members of a supernode in its place, or the supernode again. */
+export function toggleExpanded(store, number) {
+  const members = store.get("supernodes")[number].slice(1);
+  const others = store.get("expanded").filter((id) => !members.includes(id));
+  const open = others.length < store.get("expanded").length;
+  store.edit({ expanded: open ? others : [...others, members[0]] });
+}
+
+/** Selects a flow of the subgraph by the keys of its ends; the same again clears it. */
+export function selectFlow(store, flow) {
+  const again = flow && store.get("flow")?.from === flow.from && store.get("flow")?.to === flow.to;
+  store.set({ flow: again ? null : flow, ...(flow && !again ? { selected: null, wholeGroup: false } : {}) });
 }
 
 /**

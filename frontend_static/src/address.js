@@ -5,13 +5,12 @@ import { writePositions } from "./annotations.js";
 /** Longer addresses are cut by chat programs, mail readers and proxies. */
 export const LONGEST = 2000;
 
-const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "sg_pos"];
+const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "sg_pos", "sg_size", "sg_expanded"];
 const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "edgeThreshold", "logitDiff"];
 
 /** View state by its parameter: the store's key and what isn't worth telling. */
 const VIEW = Object.freeze({
   sign: { key: "sign", usual: "all", known: ["all", "positive", "negative"] },
-  boxes: { key: "boxLayout", usual: "place", known: ["place", "layers", "force"] },
   panel: { key: "tab", usual: null, known: null },
 });
 
@@ -55,6 +54,8 @@ export function addressOf(state, everything = false) {
     if (state.hidden?.length > 0) address.set("hiddenIds", state.hidden.join(","));
     if (state.supernodes.length > 0) address.set("supernodes", JSON.stringify(state.supernodes));
     if (Object.keys(state.labels).length > 0) address.set("clerps", JSON.stringify(Object.entries(state.labels)));
+    if (state.expanded?.length > 0) address.set("sg_expanded", state.expanded.join(","));
+    if (state.boxFrame) address.set("sg_size", state.boxFrame.join(" "));
     if (Object.keys(state.positions ?? {}).length > 0) address.set("sg_pos", writePositions(state.positions));
   }
   return address.toString();

@@ -17,6 +17,9 @@ export function fromParams(params) {
     linkType: LINK_TYPES.includes(given.linkType) ? given.linkType : "both",
     threshold: threshold(given.pruningThreshold),
     edgeThreshold: threshold(given.edgeThreshold),
+    boxFrame: size(given.sg_size),
+    expanded: idList(given.sg_expanded),
+    ...named(given),
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
     difference: typeof given.logitDiff === "string" && given.logitDiff ? given.logitDiff : null,
     notes: readNotes(given.notes),
@@ -32,6 +35,10 @@ export function fromParams(params) {
     edgeThreshold,
     logitDiff,
     sg_pos,
+    sg_size,
+    sg_expanded,
+    subgraphs,
+    subgraph,
     notes,
     ...otherParams
   } = given;
@@ -48,6 +55,13 @@ export function toParams(state, maxThreshold) {
     clickedId: state.selected ?? "",
     sg_pos: writePositions(state.positions),
   };
+  if (state.boxFrame) params.sg_size = state.boxFrame.join(" ");
+  if (state.expanded?.length > 0) params.sg_expanded = state.expanded;
+  if (state.subgraphs?.length > 0) {
+    const active = subgraphEntry(state.subgraphName, state);
+    params.subgraphs = state.subgraphs.map((entry) => (entry.name === active.name ? active : entry));
+    params.subgraph = state.subgraphName;
+  }
   if (state.hidden.length > 0) params.hiddenIds = state.hidden;
   if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
   if (hasNotes(state.notes)) params.notes = state.notes;
@@ -55,6 +69,28 @@ export function toParams(state, maxThreshold) {
   if (state.difference) params.logitDiff = state.difference;
   if ((state.edgeThreshold ?? 1) < 1) params.edgeThreshold = state.edgeThreshold;
   return params;
+}
+
+/** A subgraph with a name, in the form in which a file has the one that is shown. */
+export function subgraphEntry(name, state) {
+  const entry = { name, pinnedIds: state.pinned, supernodes: state.supernodes, sg_pos: writePositions(state.positions) };
+  if (state.boxFrame) entry.sg_size = state.boxFrame.join(" ");
+  if (state.expanded?.length > 0) entry.sg_expanded = state.expanded;
+  return Object.freeze(entry);
+}
+
+/** The subgraphs of a file that have names, and which of them is shown. */
+function named({ subgraphs: given, subgraph }) {
+  const usable = (Array.isArray(given) ? given : []).filter((entry) => typeof entry?.name === "string" && entry.name !== "");
+  const subgraphs = usable.filter((entry, i) => usable.findIndex(({ name }) => name === entry.name) === i);
+  const shown = subgraphs.find(({ name }) => name === subgraph) ?? subgraphs[0];
+  return { subgraphs: Object.freeze(subgraphs.map((entry) => Object.freeze({ ...entry }))), subgraphName: shown?.name ?? "" };
+}
+
+/** The size of the drawing that places are parts of, as "width height"; null where a file doesn't tell it. */
+function size(text) {
+  const numbers = typeof text === "string" ? text.split(/\s+/).filter(Boolean).map(Number) : [];
+  return numbers.length === 2 && numbers.every((value) => value > 0 && value < 1e6) ? Object.freeze(numbers) : null;
 }
 
 /** `qParams.notes`: `{"graph": text, "nodes": {node_id: text}}`. */

@@ -6,7 +6,7 @@ import { completePositions } from "./supernodes.js";
 
 const PAUSE = 500;
 const RETRY = 4000;
-const SAVED = ["pinned", "supernodes", "labels", "positions", "notes", "linkType", "selected", "hidden", "threshold", "edgeThreshold"];
+const SAVED = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "linkType", "selected", "hidden", "threshold", "edgeThreshold"];
 
 /**
  * Watches the store and saves through `save(slug, etag, params, options) -> etag`.
@@ -88,5 +88,5 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
 function paramsOf(store) {
   const graph = store.get("graph");
   const state = Object.fromEntries([...SAVED, "difference", "otherParams"].map((key) => [key, store.get(key)]));
-  return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
+  return toParams({ ...state, ...completePositions(graph, state) }, maxThreshold(graph));
 }

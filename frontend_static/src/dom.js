@@ -59,6 +59,11 @@ const ICONS = {
   menu: "M3.5 5.5h13M3.5 10h13M3.5 14.5h13",
   info: "M10 9v5M10 6v.1M10 2.5a7.5 7.5 0 1 0 0 15 7.5 7.5 0 0 0 0-15",
   note: "M4.5 3.5h11v13h-11zM7 7.5h6M7 10.5h6M7 13.5h3",
+  expand: "M4 8V4h4M16 12v4h-4M4 4l5 5M16 16l-5-5",
+  collapse: "M9 5v4H5M11 15v-4h4M9 9 4 4M11 11l5 5",
+  plus: "M10 4v12M4 10h12",
+  minus: "M4 10h12",
+  fit: "M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4",
   cross: "m5 5 10 10M15 5 5 15",
 };
 

@@ -1,63 +1,114 @@
-/* The lines between boxes of the subgraph, led around boxes that they have nothing to do with. Pure. */
+/* The lines between boxes of the subgraph: never with a loop, around boxes that they have nothing to do with. Pure. */
 
-const SAMPLES = 16;
-const MARGIN = 5;
-const DETOURS = [0, 0.8, -0.8, 1.2, -1.2, 1.8, -1.8, 2.6, -2.6];
-const MOST_CHECKS = 40_000;
+import { BOX } from "./subgraph-layout.js";
+
+const SAMPLES = 12;
+const MARGIN = 4;
+const DETOURS = [0, 0.7, -0.7, 1.2, -1.2, 1.9, -1.9, 2.8, -2.8];
+const PORTS = Object.freeze({ spread: 0.38, step: 12 });
+const MOST_CHECKS = 60_000;
 
 /**
- * The curve of every flow `{from, to}` as the text of an SVG path, in the order given. `extent` is a box's size, `width` the drawing's: a curve
- * that would cross other boxes swings to the side where it crosses fewest, by as little as will do.
+ * The line of every flow `{from, to}`: `{d, middle}`, the text of an SVG path and a point halfway. `routes` has the points, by the flow's number, of those
+ * that the layout led; the others go straight, or by the side where they cross the fewest boxes.
  */
-export function flowCurves(flows, places, extent, width) {
-  const tooMany = flows.length * places.length > MOST_CHECKS;
-  return flows.map(({ from, to }) => {
-    const others = tooMany ? [] : places.filter((_, i) => i !== from && i !== to);
-    return textOf(route(places[from], places[to], others, extent, width));
+export function flowLines(flows, places, routes = new Map()) {
+  const free = flows.length * places.length <= MOST_CHECKS;
+  const ports = portsOf(flows, places, routes);
+  return flows.map((flow, i) => {
+    const [a, b] = [places[flow.from], places[flow.to]];
+    const [start, end] = ports[i];
+    if (routes.has(i)) return spline([start, ...routes.get(i), end]);
+    if (Math.abs(a.y - b.y) < BOX.height) return arc(a, b);
+    const others = free ? places.filter((_, k) => k !== flow.from && k !== flow.to) : [];
+    return lineThrough(around(start, end, others));
   });
 }
 
-function route(source, target, others, extent, width) {
+/** Where flows leave and arrive: along the upper and lower edges, in the order of where they lead. */
+function portsOf(flows, places, routes) {
+  const sides = new Map();
+  const ends = flows.map(({ from, to }, i) => {
+    const up = places[to].y < places[from].y;
+    const turns = routes.get(i) ?? [];
+    const heading = [turns[0]?.x ?? places[to].x, turns.at(-1)?.x ?? places[from].x];
+    return [from, to].map((box, k) => {
+      const side = `${box} ${up === (k === 0) ? "top" : "bottom"}`;
+      if (!sides.has(side)) sides.set(side, []);
+      const end = { x: places[box].x, y: places[box].y + (up === (k === 0) ? -1 : 1) * (BOX.height / 2), heading: heading[k] };
+      sides.get(side).push(end);
+      return end;
+    });
+  });
+  for (const list of sides.values()) {
+    list.sort((a, b) => a.heading - b.heading);
+    const step = Math.min(PORTS.step, (2 * PORTS.spread * BOX.width) / Math.max(1, list.length - 1));
+    list.forEach((end, k) => (end.x += (k - (list.length - 1) / 2) * step));
+  }
+  return ends;
+}
+
+/** Smooth through the points, upright at each, so that it never turns back. */
+function lineThrough(points) {
+  const [start, ...rest] = points;
+  let [d, before] = [`M${round(start.x)},${round(start.y)}`, start];
+  for (const point of rest) {
+    const half = (before.y + point.y) / 2;
+    d += ` C${round(before.x)},${round(half)} ${round(point.x)},${round(half)} ${round(point.x)},${round(point.y)}`;
+    before = point;
+  }
+  const at = Math.floor((points.length - 1) / 2);
+  const [a, b] = [points[at], points[at + 1]];
+  const middle = points.length % 2 ? a : { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+  return { d, middle: { x: middle.x, y: middle.y } };
+}
+
+/** A cubic B-spline: smooth, from the first point to the last, and never out of what the points enclose. */
+function spline(points) {
+  const [start, end] = [points[0], points.at(-1)];
+  const lift = { x: start.x, y: start.y + (points[1].y - start.y) * 0.5 };
+  const land = { x: end.x, y: end.y + (points.at(-2).y - end.y) * 0.5 };
+  const all = [start, start, lift, ...points.slice(1, -1), land, end, end];
+  const at = (k, weights) => weights.reduce((sum, w, j) => ({ x: sum.x + w * all[k + j].x, y: sum.y + w * all[k + j].y }), { x: 0, y: 0 });
+  const text = ({ x, y }) => `${round(x)},${round(y)}`;
+  let d = `M${text(start)} L${text(at(0, [1 / 6, 4 / 6, 1 / 6]))}`;
+  for (let k = 1; k + 2 < all.length; k += 1)
+    d += ` C${text(at(k, [2 / 3, 1 / 3]))} ${text(at(k, [1 / 3, 2 / 3]))} ${text(at(k, [1 / 6, 4 / 6, 1 / 6]))}`;
+  const middle = points[Math.floor(points.length / 2)];
+  return { d: `${d} L${text(end)}`, middle: { x: middle.x, y: middle.y } };
+}
+
+/** Between boxes that stand beside each other: over the tops. */
+function arc(a, b) {
+  const [from, to] = [a.y - BOX.height / 2, b.y - BOX.height / 2];
+  const high = Math.min(from, to) - Math.min(34, 14 + Math.abs(a.x - b.x) * 0.05);
+  const d = `M${round(a.x)},${round(from)} C${round(a.x)},${round(high)} ${round(b.x)},${round(high)} ${round(b.x)},${round(to)}`;
+  return { d, middle: { x: (a.x + b.x) / 2, y: 0.25 * ((from + to) / 2) + 0.75 * high } };
+}
+
+function around(start, end, others) {
   let best = null;
-  for (const detour of DETOURS) {
-    const curve = curveOf(source, target, extent, detour * extent.width);
-    const crossed = crossings(curve, others, extent, width);
-    if (best === null || crossed < best.crossed) best = { curve, crossed };
+  for (const aside of DETOURS) {
+    const turn = { x: (start.x + end.x) / 2 + aside * BOX.width, y: (start.y + end.y) / 2 };
+    const points = aside === 0 ? [start, end] : [start, turn, end];
+    const crossed = crossings(points, others);
+    if (best === null || crossed < best.crossed) best = { points, crossed };
     if (crossed === 0) break;
   }
-  return best.curve;
+  return best.points;
 }
 
-/** From one box's upper or lower edge to another's, as the four points of a cubic. */
-function curveOf(source, target, { height }, aside) {
-  const side = target.y <= source.y ? -1 : 1;
-  const [y0, y1] = [source.y + (side * height) / 2, target.y - (side * height) / 2];
-  const bend = side * Math.max(18, Math.abs(y0 - y1) * 0.45);
-  return [
-    [source.x, y0],
-    [source.x + aside, y0 + bend],
-    [target.x + aside, y1 - bend],
-    [target.x, y1],
-  ];
-}
-
-/** How many points of the curve lie in other boxes or outside the drawing. */
-function crossings(curve, others, extent, width) {
-  const [reachX, reachY] = [extent.width / 2 + MARGIN, extent.height / 2 + MARGIN];
+/** How many points of the line lie in other boxes. */
+function crossings(points, others) {
+  const [reachX, reachY] = [BOX.width / 2 + MARGIN, BOX.height / 2 + MARGIN];
   let count = 0;
-  for (let i = 1; i < SAMPLES; i += 1) {
-    const [x, y] = pointAt(curve, i / SAMPLES);
-    const hidden = others.some((other) => Math.abs(x - other.x) < reachX && Math.abs(y - other.y) < reachY);
-    if (hidden || x < MARGIN || x > width - MARGIN) count += 1;
-  }
+  for (let part = 1; part < points.length; part += 1)
+    for (let i = 1; i < SAMPLES; i += 1) {
+      const [a, b, t] = [points[part - 1], points[part], i / SAMPLES];
+      const [x, y] = [a.x + (b.x - a.x) * (3 * t * t - 2 * t * t * t), a.y + (b.y - a.y) * (1.5 * t * (1 - t) + t * t * t)];
+      if (others.some((other) => Math.abs(x - other.x) < reachX && Math.abs(y - other.y) < reachY)) count += 1;
+    }
   return count;
 }
 
-function pointAt([a, b, c, d], t) {
-  const weights = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3];
-  return [0, 1].map((axis) => weights[0] * a[axis] + weights[1] * b[axis] + weights[2] * c[axis] + weights[3] * d[axis]);
-}
-
-function textOf([a, b, c, d]) {
-  return `M${a.join(",")} C${[b, c, d].map((point) => point.join(",")).join(" ")}`;
-}
+const round = (value) => Math.round(value * 10) / 10;

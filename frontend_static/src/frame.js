@@ -28,7 +28,7 @@ export function mountPanels(main, store, panels, services) {
 }
 
 function mountPanel(panel, store, services) {
-  const body = h("div", { class: `panel-body panel-${panel.name}`, id: `panel-${panel.name}` });
+  const body = h("div", { class: `panel-body panel-${panel.name}`, id: `panel-${panel.name}`, "data-panel": panel.name });
   const controls = h("div", { class: "controls" }, ...(panel.controls?.(store, services) ?? []));
   return { panel, body, controls, dispose: panel.mount(body, store, services) };
 }

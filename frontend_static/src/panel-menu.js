@@ -52,8 +52,8 @@ function entries(store, area, front, panels, services) {
   const others = layout.filter((other) => other !== area);
   const figure = services.figures?.get(front);
   return [
-    figure && { label: "Save as SVG", run: () => figure("svg") },
-    figure && { label: "Save as PNG", run: () => figure("png") },
+    ...(figure ? ["svg", "png", "pdf"].map((kind) => ({ label: `Save as ${kind.toUpperCase()}`, run: () => figure({ kind }) })) : []),
+    figure && { label: "Save for a paper …", run: () => services.askFigure(figure) },
     figure && null,
     { label: large ? "Restore" : "Maximise", run: () => toggleMaximised(store, front) },
     ...(area.names.length > 1 ? [{ label: `Move “${title}” out of the tabs`, run: () => tearOff(store, front) }] : []),

@@ -3,7 +3,7 @@
 const HISTORY_LIMIT = 200;
 
 /** The values that make up the annotations: what undo goes back over and what is saved. */
-export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "notes"]);
+export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes"]);
 
 /**
  * A store over `initial`.
@@ -108,6 +108,14 @@ export function initialState() {
     supernodes: [],
     labels: {},
     positions: {},
+    boxFrame: null,
+    expanded: [],
+    subgraphs: [],
+    subgraphName: "",
+    flow: null,
+    everyFlow: false,
+    flowWeights: false,
+    flowCount: Object.freeze({ shown: 0, all: 0 }),
     notes: Object.freeze({ graph: "", nodes: Object.freeze({}) }),
     hidden: [],
     otherParams: {},
@@ -125,8 +133,6 @@ export function initialState() {
     featureLabels: {},
     labelOrigins: {},
     saving: { kind: "idle", message: "" },
-    boxLayout: "place",
-    sticky: true,
     notice: null,
     filters: Object.freeze({ kind: "all" }),
     scatter: Object.freeze({ x: "", y: "" }),

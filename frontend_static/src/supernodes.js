@@ -1,19 +1,22 @@
 /* The subgraph: pinned nodes as boxes, groups of them as one box, what flows between boxes, where boxes stand. Pure. */
 
-import { layoutBoxes, unitPosition } from "./box-layout.js";
+import { layOut, toUnits } from "./subgraph-layout.js";
 
 const UNNAMED = "supernode";
 
 /**
  * The boxes of the subgraph: one per group with pinned members, one per other pinned node.
- * Each is `{key, label, group, members, layer, position}`; `group` is the supernode's number or −1.
+ * Each is `{key, label, group, members, layer, position}`; `group` is the supernode's number or −1. A group that contains an id of `expanded`
+ * has a box per member, whose `frame` is its number.
  */
-export function makeBoxes(graph, pinned, supernodes) {
+export function makeBoxes(graph, pinned, supernodes, expanded = []) {
   const shown = new Set(pinned.filter((id) => graph.index(id) >= 0));
   const boxes = [];
   supernodes.forEach(([label, ...ids], group) => {
     const members = ids.filter((id) => shown.delete(id)).map((id) => graph.node(id));
-    if (members.length > 0) boxes.push(makeBox(label || UNNAMED, group, members));
+    if (members.length > 1 && ids.some((id) => expanded.includes(id)))
+      boxes.push(...members.map((node) => ({ ...makeBox("", -1, [node]), frame: group })));
+    else if (members.length > 0) boxes.push(makeBox(label || UNNAMED, group, members));
   });
   for (const id of shown) boxes.push(makeBox("", -1, [graph.node(id)]));
   return boxes;
@@ -86,15 +89,15 @@ export function groupConnections(graph, memberIndices, direction) {
   return [...sums.values()].sort((a, b) => Math.abs(b.share) - Math.abs(a.share) || a.other - b.other);
 }
 
-/** A place for every box if any was dragged, as files want it: what is missing is laid out; empty if none was. */
-export function completePositions(graph, { pinned, supernodes, positions }) {
-  if (Object.keys(positions).length === 0) return {};
-  const [width, height] = [1000, 600];
-  const boxes = makeBoxes(graph, pinned, supernodes);
-  const places = layoutBoxes(boxes, width, height, positions);
-  return Object.fromEntries(
-    boxes.map(({ key }, i) => [key, positions[key] ?? unitPosition(places[i], width, height)]),
-  );
+/** `{positions, boxFrame}` with a place for every box if any was dragged, as files want it: those of the screen; empty if none was. */
+export function completePositions(graph, { pinned, supernodes, positions, boxFrame = null, expanded = [] }) {
+  if (Object.keys(positions).length === 0) return { positions: {}, boxFrame: null };
+  const boxes = makeBoxes(graph, pinned, supernodes, expanded);
+  if (boxes.every(({ key }) => positions[key]))
+    return { positions: Object.fromEntries(boxes.map(({ key }) => [key, positions[key]])), boxFrame };
+  const { places } = layOut(boxes, boxEdges(graph, boxes), { positions, frame: boxFrame });
+  const units = toUnits(boxes, places);
+  return { positions: units.positions, boxFrame: units.frame };
 }
 
 /** What all labels say: the label itself, or the first part that they share, parts standing between commas, arrows and middle dots; else "". */

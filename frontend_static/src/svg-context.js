@@ -143,7 +143,9 @@ export function textElement(text, x, y, attributes) {
   return `<text${attributesText(all)}>${escapeXml(text)}</text>`;
 }
 
-export function element({ tag, attributes }) {
+/** An element; `children` are elements made before. */
+export function element({ tag, attributes, children = [] }) {
+  if (children.length > 0) return [`<${tag}${attributesText(attributes)}>`, ...children, `</${tag}>`].join("\n");
   return `<${tag}${attributesText(attributes)}/>`;
 }
 
@@ -162,12 +164,14 @@ export function escapeXml(text) {
     .replace(/[&<>"]/g, (character) => entities[character]);
 }
 
-/** A whole document of `width` × `height` pixels. */
-export function svgDocument({ width, height, background, title, elements }) {
+/** A whole document of `width` × `height` pixels, or `millimetres` wide; `style` is a style sheet that it carries. */
+export function svgDocument({ width, height, background, title, elements, millimetres = null, style = "" }) {
   const [w, h] = [round(width), round(height)];
+  const [across, down] = millimetres ? [`${millimetres}mm`, `${round((millimetres * height) / width)}mm`] : [w, h];
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${w}" height="${h}" viewBox="0 0 ${w} ${h}">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${across}" height="${down}" viewBox="0 0 ${w} ${h}">`,
     `<title>${escapeXml(title)}</title>`,
+    ...(style ? [`<defs><style>${escapeXml(style)}</style></defs>`] : []),
     element({ tag: "rect", attributes: { width: w, height: h, ...paint("fill", background) } }),
     ...elements,
     "</svg>\n",

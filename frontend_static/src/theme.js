@@ -29,6 +29,11 @@ export function palette() {
   return CANVAS_COLOURS[current];
 }
 
+/** The colours of pictures for print, whatever theme is on. */
+export function printPalette() {
+  return CANVAS_COLOURS.light;
+}
+
 /** The page's font size in pixels, which grows with the window. */
 export function fontSize() {
   return Number.parseFloat(window.getComputedStyle(document.body).fontSize) || 13;

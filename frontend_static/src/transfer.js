@@ -7,25 +7,24 @@ import { completePositions, makeBoxes } from "./supernodes.js";
 const FORMAT = "circuit-tracer-annotations";
 const KNOWN = ["pinnedIds", "supernodes", "clerps", "notes", "hiddenIds", "sg_pos", "clickedId", "pruningThreshold"];
 
-const ANNOTATIONS = ["pinned", "supernodes", "labels", "positions", "notes", "hidden", "linkType", "selected", "threshold", "edgeThreshold", "otherParams"];
+const ANNOTATIONS = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "hidden", "linkType", "selected", "threshold", "edgeThreshold", "otherParams"];
 
 /** The `qParams` of the graph that is shown; `get(key)` reads the store. */
 export function annotationsOf(get) {
   const [graph, state] = [get("graph"), Object.fromEntries(ANNOTATIONS.map((key) => [key, get(key)]))];
-  return toParams({ ...state, positions: completePositions(graph, state) }, maxThreshold(graph));
+  return toParams({ ...state, ...completePositions(graph, state) }, maxThreshold(graph));
 }
 
 /** The annotations of the graph that is shown, as the text of a JSON file. */
 export function exportAnnotations(state) {
   const { graph } = state;
-  const positions = completePositions(graph, state);
   const document = {
     format: FORMAT,
     version: 1,
     slug: state.slug,
     scan: graph.metadata.scan ?? null,
     prompt: graph.metadata.prompt ?? "",
-    qParams: toParams({ ...state, positions }, maxThreshold(graph)),
+    qParams: toParams({ ...state, ...completePositions(graph, state) }, maxThreshold(graph)),
   };
   return `${JSON.stringify(document, null, 2)}\n`;
 }
@@ -46,7 +45,7 @@ export function importAnnotations(text, graph) {
   const params = document?.qParams ?? document;
   if (params === null || typeof params !== "object" || !KNOWN.some((key) => key in params))
     throw new Error("This file holds no annotations: neither pins nor groups, labels or notes.");
-  const { pinned, supernodes, labels, notes, savedPositions } = fromParams(params);
+  const { pinned, supernodes, labels, notes, savedPositions, boxFrame, expanded, subgraphs, subgraphName } = fromParams(params);
   const here = (id) => graph.index(id) >= 0;
   const ids = [...pinned, ...supernodes.flatMap(([, ...members]) => members), ...Object.keys(notes.nodes)];
   const kept = {
@@ -55,15 +54,19 @@ export function importAnnotations(text, graph) {
       .map(([label, ...members]) => Object.freeze([label, ...members.filter(here)]))
       .filter((group) => group.length > 1),
     labels,
+    expanded: expanded.filter(here),
+    subgraphs,
+    subgraphName,
     notes: Object.freeze({
       graph: notes.graph,
       nodes: Object.freeze(Object.fromEntries(Object.entries(notes.nodes).filter(([id]) => here(id)))),
     }),
   };
-  const keys = makeBoxes(graph, kept.pinned, kept.supernodes).map((box) => box.key);
+  const keys = makeBoxes(graph, kept.pinned, kept.supernodes, kept.expanded).map((box) => box.key);
   const prompt = document.prompt ?? document.metadata?.prompt;
+  const positions = readPositions(savedPositions, keys);
   return {
-    edit: { ...kept, positions: readPositions(savedPositions, keys) },
+    edit: { ...kept, positions, boxFrame: Object.keys(positions).length > 0 ? boxFrame : null },
     missing: new Set(ids.filter((id) => !here(id))).size,
     other: typeof prompt === "string" && prompt !== (graph.metadata.prompt ?? "") ? prompt : null,
   };

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,45 +28,219 @@ def params(viewer: Viewer) -> dict[str, Any]:
     return json.loads((viewer.folder / "demo.json").read_text())["qParams"]
 
 
-@pytest.mark.parametrize("kind", ["place", "layers", "force"])
-def test_layouts_run_upwards_and_keep_boxes_apart(viewer: Viewer, kind: str) -> None:
-    viewer.open(pinnedIds=PINS)
-    viewer.page.get_by_label("Layout of the subgraph").select_option(kind)
+_SIGHT = """() => {
+  const panel = document.querySelector('[data-panel="subgraph"]').getBoundingClientRect();
+  const all = [...document.querySelectorAll("[data-box]")];
+  const boxes = all.map((box) => [box.dataset.box.split(" "), box.getBoundingClientRect()]);
+  const inside = (a) => a.left >= panel.left && a.right <= panel.right && a.top >= panel.top && a.bottom <= panel.bottom;
+  const meet = (a, b) => a.left < b.right - 0.1 && b.left < a.right - 0.1 && a.top < b.bottom - 0.1 && b.top < a.bottom - 0.1;
+  const layer = (id) => (id.startsWith("E") ? -1 : Number.parseInt(id, 10));
+  const [low, high] = [(ids) => Math.min(...ids.map(layer)), (ids) => Math.max(...ids.map(layer))];
+  return {
+    count: boxes.length,
+    outside: boxes.filter(([, a]) => !inside(a)).length,
+    overlapping: boxes.filter(([, a], i) => boxes.some(([, b], j) => j > i && meet(a, b))).length,
+    below: boxes.filter(([ids, a]) => boxes.some(([others, b]) => low(ids) > high(others) && a.top > b.top + 0.5)).length,
+  };
+}"""
+
+
+def sight(viewer: Viewer) -> dict[str, int]:
+    return viewer.page.evaluate(_SIGHT)
+
+
+def write_random(viewer: Viewer, seed: int) -> int:
+    """A graph `random` with many pins, some of them in groups; returns how many boxes it has."""
+    source = random.Random(seed)
+    nodes = [
+        feature(source.randrange(26), 100 + i, source.randrange(3), influence=0.1)
+        for i in range(8 + 12 * seed)
+    ]
+    ids = [entry["node_id"] for entry in nodes]
+    layers = [int(entry["layer"]) for entry in nodes]
+    links = [
+        (ids[i], ids[j], source.gauss(0, 1))
+        for i in range(len(ids))
+        for j in range(len(ids))
+        if layers[i] < layers[j] and source.random() < 0.3
+    ]
+    document = graph("random", ["a", " b", " c"], nodes, links)
+    document["qParams"]["pinnedIds"] = ids
+    document["qParams"]["supernodes"] = [["one", *ids[:3]], ["two", *ids[3:5]]]
+    (viewer.folder / "random.json").write_text(json.dumps(document))
+    return len(ids) - 3
+
+
+@pytest.mark.parametrize("seed", [1, 2, 4])
+def test_all_boxes_are_in_sight_apart_and_in_the_order_of_layers(viewer: Viewer, seed: int) -> None:
+    count = write_random(viewer, seed)
+    viewer.open("random")
+    fine = {"count": count, "outside": 0, "overlapping": 0, "below": 0}
+    assert sight(viewer) == fine
+    viewer.page.set_viewport_size({"width": 900, "height": 700})
+    viewer.page.wait_for_timeout(200)
+    assert sight(viewer) == fine
+    viewer.page.reload()
+    viewer.page.locator(".box").first.wait_for()
+    assert sight(viewer) == fine
+
+
+def test_what_was_dragged_is_saved_and_comes_back_as_it_was(viewer: Viewer) -> None:
+    write_random(viewer, 2)
+    viewer.open("random")
+    box = viewer.page.locator(".box").nth(7)
+    at = box.bounding_box()
+    assert at is not None
+    viewer.page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(at["x"] + at["width"] / 2 + 9, at["y"] + 12, steps=3)
+    viewer.page.mouse.up()
+    viewer.saved()
     places = centres(viewer)
-    assert places["1_10_1"][1] > places["2_20_2"][1] > places["4_50_2"][1]
-    boxes = [box.bounding_box() for box in viewer.page.locator(".box").all()]
-    for i, a in enumerate(boxes):
-        for b in boxes[i + 1 :]:
-            assert a is not None
-            assert b is not None
-            apart_x = a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"]
-            apart_y = a["y"] + a["height"] <= b["y"] or b["y"] + b["height"] <= a["y"]
-            assert apart_x or apart_y
-    if kind != "place":
-        assert f"boxes={kind}" in viewer.page.url
-        viewer.page.reload()
-        viewer.page.locator(".box").first.wait_for()
-        assert centres(viewer) == places
+    size = json.loads((viewer.folder / "random.json").read_text())["qParams"]["sg_size"].split()
+    viewer.page.set_viewport_size({"width": 1100, "height": 640})
+    viewer.page.reload()
+    viewer.page.locator(".box").first.wait_for()
+    again = centres(viewer)
+    for name, (x, y) in places.items():
+        assert again[name] == pytest.approx([x, y], abs=0.002 * max(map(float, size)))
+    assert sight(viewer)["outside"] == 0
 
 
-def test_boxes_are_moved_with_keys_and_freed_by_sticky(viewer: Viewer) -> None:
+def test_boxes_are_moved_with_keys_and_arranged_again(viewer: Viewer) -> None:
     viewer.open(pinnedIds=PINS)
     before = centres(viewer)
     viewer.page.locator('.box[data-node="2_20_2"]').focus()
     for _ in range(3):
         viewer.page.keyboard.press("Shift+ArrowLeft")
     after = centres(viewer)
-    assert after["2_20_2"][0] == pytest.approx(before["2_20_2"][0] - 36, abs=2)
-    assert after["1_10_1"] == pytest.approx(before["1_10_1"], abs=2)
+    apart = {name: after[name][0] - after["1_10_1"][0] for name in after}
+    assert before["2_20_2"][0] - before["1_10_1"][0] - apart["2_20_2"] == pytest.approx(36, abs=2)
+    assert apart["4_50_2"] == pytest.approx(before["4_50_2"][0] - before["1_10_1"][0], abs=2)
     expect(viewer.page.locator('.box[data-node="2_20_2"]')).to_be_focused()
     viewer.saved()
     assert params(viewer)["sg_pos"] != ""
     viewer.page.get_by_role("button", name="Undo").click()
     assert centres(viewer) == before
     viewer.page.get_by_role("button", name="Redo").click()
-    assert centres(viewer)["2_20_2"] == pytest.approx(after["2_20_2"], abs=2)
-    viewer.page.get_by_label("sticky").uncheck()
+    viewer.page.locator("[data-names='subgraph']").get_by_role("button", name="View", exact=True).click()
+    viewer.page.get_by_role("menuitem", name="Arrange").click()
     assert centres(viewer) == before
+
+
+def test_one_tab_stop_and_arrow_keys_from_box_to_box(viewer: Viewer) -> None:
+    viewer.open(pinnedIds=PINS)
+    assert viewer.page.locator('.panel-subgraph [tabindex="0"]').count() == 1
+    viewer.page.locator('.box[data-node="1_10_1"]').focus()
+    viewer.page.keyboard.press("ArrowUp")
+    assert viewer.page.evaluate("document.activeElement.dataset.node") in ("2_20_2", "2_21_2")
+    viewer.page.keyboard.press("ArrowUp")
+    expect(viewer.page.locator('.box[data-node="4_50_2"]')).to_be_focused()
+
+
+def test_wheel_drag_pinch_and_double_click(viewer: Viewer) -> None:
+    viewer.open(pinnedIds=PINS)
+    drawing = viewer.page.locator(".subgraph-plot")
+
+    def zoom() -> float:
+        return float(drawing.get_attribute("data-zoom") or 0)
+
+    def until(check: Callable[[float], bool]) -> None:
+        for _ in range(100):
+            if check(zoom()):
+                return
+            viewer.page.wait_for_timeout(50)
+        raise AssertionError(f"zoom stays at {zoom()}")
+
+    plot = viewer.page.locator(".subgraph-plot").bounding_box()
+    assert plot is not None
+    whole = zoom()
+    viewer.page.mouse.move(plot["x"] + 30, plot["y"] + 30)
+    viewer.page.mouse.wheel(0, -300)
+    until(lambda now: now > 1.2 * whole)
+    before = viewer.page.locator(".box").first.bounding_box()
+    viewer.page.mouse.down()
+    viewer.page.mouse.move(plot["x"] + 70, plot["y"] + 50, steps=4)
+    viewer.page.mouse.up()
+    after = viewer.page.locator(".box").first.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert (after["x"] - before["x"], after["y"] - before["y"]) == pytest.approx((40, 20), abs=2)
+    viewer.page.mouse.dblclick(plot["x"] + 30, plot["y"] + 30)
+    until(lambda now: abs(now - whole) < 0.01)
+    touch = viewer.page.context.new_cdp_session(viewer.page)
+    x, y = plot["x"] + 60, plot["y"] + 60
+
+    def fingers(kind: str, apart: float) -> None:
+        points = [] if apart == 0 else [{"x": x - apart, "y": y}, {"x": x + apart, "y": y}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", 20)
+    fingers("touchMove", 30)
+    fingers("touchMove", 50)
+    fingers("touchEnd", 0)
+    until(lambda now: now > 1.5 * whole)
+    viewer.page.get_by_role("button", name="Show the whole subgraph").click()
+    until(lambda now: abs(now - whole) < 0.01)
+
+
+def test_a_group_opens_in_its_place_and_closes_again(viewer: Viewer) -> None:
+    viewer.open("von%20fr%C3%BCher")
+    boxes = viewer.page.locator("[data-box]")
+    expect(boxes).to_have_count(2)
+    viewer.page.locator(".box.group").hover()
+    viewer.page.get_by_role("button", name="Expand place").click()
+    expect(boxes).to_have_count(3)
+    expect(viewer.page.locator(".frame .frame-name")).to_have_text("place")
+    assert sight(viewer) == {"count": 3, "outside": 0, "overlapping": 0, "below": 0}
+    viewer.saved()
+    viewer.page.reload()
+    expect(boxes).to_have_count(3)
+    viewer.page.get_by_role("button", name="Collapse place").click()
+    expect(boxes).to_have_count(2)
+
+
+def test_a_link_between_boxes_is_selected_and_explained(viewer: Viewer) -> None:
+    viewer.open(pinnedIds=PINS)
+    viewer.page.keyboard.press("Escape")
+    line = viewer.page.locator(".flow-line .flow-reach").last
+    line.dispatch_event("click")
+    expect(viewer.page.locator(".flow-line.is-selected")).to_have_count(1)
+    expect(viewer.page.locator(".selection-title strong")).to_contain_text("→")
+    expect(viewer.page.locator(".flow-members tbody tr")).to_have_count(1)
+    expect(viewer.page.locator(".flow-weight")).to_have_count(1)
+    viewer.page.get_by_role("button", name="View", exact=True).click()
+    viewer.page.get_by_role("menuitemcheckbox", name="Weights as text").click()
+    assert viewer.page.locator(".flow-weight").count() >= 3
+
+
+def test_several_subgraphs_are_kept_by_name(viewer: Viewer) -> None:
+    viewer.open(pinnedIds=PINS)
+    names = viewer.page.get_by_title("Subgraphs of this graph")
+
+    def do(entry: str) -> None:
+        names.click()
+        viewer.page.locator(".menu").get_by_text(entry, exact=True).click()
+
+    do("New subgraph")
+    expect(viewer.page.locator(".box")).to_have_count(0)
+    do("Subgraph 1")
+    expect(viewer.page.locator(".box")).to_have_count(4)
+    do("Duplicate")
+    do("Rename …")
+    viewer.page.get_by_label("Name of the subgraph").fill("for the paper")
+    viewer.page.keyboard.press("Enter")
+    expect(names).to_contain_text("for the paper")
+    viewer.saved()
+    assert [entry["name"] for entry in params(viewer)["subgraphs"]] == [
+        "Subgraph 1",
+        "Subgraph 2",
+        "for the paper",
+    ]
+    viewer.page.reload()
+    expect(names).to_contain_text("for the paper")
+    do("Delete")
+    expect(names).to_contain_text("Subgraph 2")
 
 
 def test_groups_are_made_named_and_dissolved_with_keys_alone(viewer: Viewer) -> None:
@@ -157,11 +333,7 @@ def test_three_hundred_pins_are_all_shown(viewer: Viewer) -> None:
     (viewer.folder / "many.json").write_text(json.dumps(document))
     viewer.page.goto(f"{viewer.server.url}?slug=many")
     expect(viewer.page.locator(".box")).to_have_count(300)
-    size = viewer.page.evaluate(
-        "(() => { const p = document.querySelector('.subgraph-plot'); return [p.scrollWidth, p.clientWidth]; })()"
-    )
-    assert size[0] > size[1]
+    assert sight(viewer) == {"count": 300, "outside": 0, "overlapping": 0, "below": 0}
     last = viewer.page.locator(".box").last
-    last.scroll_into_view_if_needed()
     last.click()
     assert viewer.selected() == nodes[-1]["node_id"]

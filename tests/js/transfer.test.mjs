@@ -20,13 +20,14 @@ test("what is exported is imported again", () => {
     clerps: [["15", "mine"]],
     notes: { graph: "why?", nodes: { "1_7_2": "here" } },
   };
-  const before = { ...state(params), positions: { "3_43_2": [0.25, 0.5] } };
+  const positions = { "0_5_1|1_7_2": [0.5, 0.75], "3_43_2": [0.25, 0.5] };
+  const before = { ...state(params), positions, boxFrame: [400, 300] };
   const { edit, missing, other } = importAnnotations(exportAnnotations(before), graph);
   assert.deepEqual(edit.pinned, before.pinned);
   assert.deepEqual(edit.supernodes, before.supernodes);
   assert.deepEqual(edit.labels, { 15: "mine" });
   assert.deepEqual(edit.notes, before.notes);
-  assert.deepEqual(edit.positions["3_43_2"], [0.25, 0.5]);
+  assert.deepEqual([edit.positions, edit.boxFrame], [positions, [400, 300]]);
   assert.equal(missing, 0);
   assert.equal(other, null);
 });

@@ -4,6 +4,7 @@ import { select, selectedIndices, togglePin } from "../actions.js";
 import { glyph, h, icon, replaceKeepingFocus } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, number, ownInfluence } from "../format.js";
 import { groupConnections } from "../supernodes.js";
+import { flowDetail } from "./flow-detail.js";
 import { nodeRow } from "./node-row.js";
 
 const PAGE = 60;
@@ -15,7 +16,8 @@ export function connections(element, store) {
   function render() {
     const graph = store.get("pruned");
     const node = graph?.node(store.get("selected"));
-    replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : [emptyState()]));
+    const flow = node ? null : flowDetail(store);
+    replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : (flow ?? [emptyState()])));
   }
 
   const keys = [
@@ -29,6 +31,8 @@ export function connections(element, store) {
     "supernodes",
     "featureLabels",
     "wholeGroup",
+    "flow",
+    "expanded",
   ];
   const dispose = store.subscribe(keys, render);
   render();

@@ -4,7 +4,7 @@ import { selectedIndices } from "../actions.js";
 import { h, watchSize } from "../dom.js";
 import { maxThreshold } from "../graph.js";
 import { layoutGraph, nearestLookup } from "../layout.js";
-import { fontSize, palette } from "../theme.js";
+import { fontSize, palette, printPalette } from "../theme.js";
 import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
 import { drawGraph } from "./link-graph-draw.js";
@@ -22,7 +22,7 @@ export function linkGraph(element, store, { figures }) {
   element.append(parts.plot);
   const viewport = createViewport();
   const picture = createPicture(store, parts, viewport);
-  figures.set("link-graph", (kind) => saveFigure(store, picture.figure(), kind, "link-graph"));
+  figures.set("link-graph", (options) => saveFigure(store, picture.figure(), options, "link-graph"));
   const disposers = [
     useGraphPointer(parts.plot, store, viewport, { nodeAt: picture.nodeAt, redraw: picture.move }),
     store.subscribe(["slug"], viewport.reset),
@@ -112,7 +112,7 @@ function createPicture(store, parts, viewport) {
 
   function figure() {
     if (!layout) return null;
-    const scene = { ...sceneOf(store, layout, viewport), hovered: -1 };
+    const scene = { ...sceneOf(store, layout, viewport), hovered: -1, palette: printPalette() };
     const elements = [...painted((context) => drawGraph(context, scene)), ...labelElements(axisLabels(scene))];
     return { ...size, elements };
   }

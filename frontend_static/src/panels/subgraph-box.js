@@ -1,13 +1,14 @@
 /* One box of the subgraph: a pinned node, or a supernode with a dot for each member. */
 
-import { click, dissolve, hover, selectGroup, selectedIndices, togglePin } from "../actions.js";
+import { click, dissolve, hover, selectGroup, selectedIndices, toggleExpanded, togglePin } from "../actions.js";
 import { glyph, h, icon } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, tokenLabel } from "../format.js";
 import { css, signedColour } from "../scales.js";
+import { BOX } from "../subgraph-layout.js";
 import { palette } from "../theme.js";
 
-/** `drag(dx, dy, finished)` is called while the box is dragged and once at the end, `askName()` to edit a group's name. */
-export function boxElement(store, box, place, { drag, size, askName }) {
+/** `drag(dx, dy, finished)` is called while the box is dragged and once at the end, `move([dx, dy])` to go to the next box, `askName()` to edit a group's name. */
+export function boxElement(store, box, place, { drag, move, askName }) {
   const [first] = box.members;
   const grouped = box.group >= 0;
   const name = boxName(store, box);
@@ -20,16 +21,18 @@ export function boxElement(store, box, place, { drag, size, askName }) {
       role: "group",
       "aria-label": `${grouped ? "Supernode " : ""}${name}`,
       "data-node": first.id,
-      style: boxStyle(place, size),
+      "data-box": box.members.map((node) => node.id).join(" "),
+      style: boxStyle(place),
       onpointerenter: () => hover(store, first.id),
       onpointerleave: () => hover(store, null),
-      onkeydown: (event) => event.target === element && useBoxKeys(store, box, event, drag),
+      onkeydown: (event) => event.target === element && useBoxKeys(store, box, event, { drag, move }),
       /* On the box: a captured pointer's clicks go to the element that holds it. */
       ondblclick: () => grouped && askName(),
     },
     title,
     h("span", { class: "box-place" }, grouped ? memberDots(store, box) : [glyph(first.kind), " ", placeText(first)]),
     noteMark(store, box),
+    grouped && box.members.length > 1 && expandButton(store, box),
     grouped && dissolveButton(store, box),
   );
   useBoxPointer(element, { click: (event) => choose(store, box, event), drag });
@@ -52,14 +55,19 @@ function noteMark(store, { members }) {
   return texts.length > 0 && h("span", { class: "note-mark", title: texts.join("\n"), "aria-label": "has a note" }, icon("note"));
 }
 
-const STEPS = { ArrowLeft: [-12, 0], ArrowRight: [12, 0], ArrowUp: [0, -12], ArrowDown: [0, 12] };
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 12;
+const MOST_DOTS = 7;
 
-/** Enter chooses, Delete dissolves or unpins, Shift with an arrow moves. */
-function useBoxKeys(store, box, event, drag) {
-  const step = event.shiftKey && STEPS[event.key];
+/** Enter chooses, Delete dissolves or unpins, arrows go to the next box, Shift with an arrow moves this one, + and − open and close a group. */
+function useBoxKeys(store, box, event, { drag, move }) {
+  const arrow = ARROWS[event.key];
+  const frame = box.group >= 0 ? box.group : box.frame;
   if (event.key === "Enter") choose(store, box, event);
   else if (event.key === "Delete" || event.key === "Backspace") remove(store, box);
-  else if (step) drag(...step, "keys");
+  else if (arrow && event.shiftKey) drag(arrow[0] * STEP, arrow[1] * STEP, "keys");
+  else if (arrow) move(arrow);
+  else if ((event.key === "+" || event.key === "-") && frame !== undefined && box.members.length > (event.key === "+" ? 1 : 0)) toggleExpanded(store, frame);
   else return;
   event.preventDefault();
   event.stopPropagation();
@@ -118,8 +126,17 @@ function linkShares(graph, chosen) {
   return shares;
 }
 
-function boxStyle({ x, y }, { width, height }) {
-  return { left: `${x}px`, top: `${y}px`, width: `${width}px`, "min-height": `${height}px` };
+function boxStyle({ x, y }) {
+  return { left: `${x}px`, top: `${y}px`, width: `${BOX.width}px`, height: `${BOX.height}px` };
+}
+
+function expandButton(store, { label, group }) {
+  const onclick = (event) => {
+    event.stopPropagation();
+    toggleExpanded(store, group);
+  };
+  const attributes = { class: "dissolve expand", type: "button", tabindex: "-1", "aria-label": `Expand ${label}`, title: "Show its members (+)" };
+  return h("button", { ...attributes, onclick }, icon("expand"));
 }
 
 function dissolveButton(store, { label, group }) {
@@ -130,6 +147,7 @@ function dissolveButton(store, { label, group }) {
   const attributes = {
     class: "dissolve",
     type: "button",
+    tabindex: "-1",
     "aria-label": `Dissolve ${label}`,
     title: "Dissolve the group",
   };
@@ -146,12 +164,13 @@ function memberDots(store, box) {
   return h(
     "span",
     { class: "dots" },
-    ...box.members.slice(0, 12).map((node) => {
+    ...box.members.slice(0, MOST_DOTS).map((node) => {
       const dot = h(
         "button",
         {
           class: "dot",
           type: "button",
+          tabindex: "-1",
           "data-member": node.id,
           title: `${nodeLabel(node, store.get("labels"))} · ${nodePlace(node)}`,
           onpointerdown: (event) => event.stopPropagation(),
@@ -166,7 +185,7 @@ function memberDots(store, box) {
       dot.addEventListener("pointerenter", () => hover(store, node.id));
       return dot;
     }),
-    box.members.length > 12 && h("span", { class: "muted" }, `+${box.members.length - 12}`),
+    box.members.length > MOST_DOTS && h("span", { class: "muted" }, `+${box.members.length - MOST_DOTS}`),
   );
 }
 

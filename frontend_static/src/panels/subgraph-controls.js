@@ -1,53 +1,64 @@
 /* Buttons of the subgraph's header. */
 
-import { beginGrouping, finishGrouping, freeBoxes, setSticky, unpinAll } from "../actions.js";
-import { LAYOUTS } from "../box-layout.js";
-import { h } from "../dom.js";
+import { beginGrouping, finishGrouping, freeBoxes, unpinAll } from "../actions.js";
+import { h, icon } from "../dom.js";
+import { openMenu } from "../menu.js";
+import { subgraphNames } from "./subgraph-names.js";
 
 export function subgraphControls(store) {
-  const group = h(
-    "button",
-    { class: "small", type: "button", title: "Mark nodes, then press again (or hold g)" },
-    "Group",
-  );
-  group.addEventListener("click", () =>
-    store.get("grouping") ? finishGrouping(store) : beginGrouping(store),
-  );
   const hint = h("span", { class: "muted count grouping-hint", role: "status" });
-  store.subscribe(["grouping"], () => {
-    hint.textContent = store.get("grouping") ? "Click nodes, then let go of g, or press it again" : "";
-    hint.title = hint.textContent;
-    group.textContent = store.get("grouping") ? `Merge ${store.get("grouping").length}` : "Group";
-    group.setAttribute("aria-pressed", String(store.get("grouping") !== null));
-  });
-  const layouts = h(
-    "select",
-    {
-      class: "small-select",
-      "aria-label": "Layout of the subgraph",
-      title: "How boxes are arranged; those that were dragged stay where they are",
-      onchange: () => store.set({ boxLayout: layouts.value }),
-    },
-    ...Object.entries(LAYOUTS).map(([value, name]) => h("option", { value }, name)),
+  const group = h("button", { class: "small", type: "button", title: "Mark nodes, then press again (or hold g)" }, "Group");
+  group.addEventListener("click", () => (store.get("grouping") ? finishGrouping(store) : beginGrouping(store)));
+  const render = () => {
+    const { shown, all } = store.get("flowCount");
+    const grouping = store.get("grouping");
+    hint.textContent = grouping
+      ? "Click nodes, then let go of g, or press it again"
+      : shown < all
+        ? `${shown} of ${all} links`
+        : "";
+    hint.title = grouping ? hint.textContent : "The strongest are drawn; those of a box when it is selected. “All links” in the menu draws every one";
+    group.textContent = grouping ? `Merge ${grouping.length}` : "Group";
+    group.setAttribute("aria-pressed", String(grouping !== null));
+  };
+  store.subscribe(["grouping", "flowCount"], render);
+  return [hint, subgraphNames(store), zoomButtons(), group, viewMenu(store)];
+}
+
+function zoomButtons() {
+  const tell = (name, detail) => (event) => {
+    const plot = event.target.closest(".panel").querySelector(".subgraph-plot");
+    plot.dispatchEvent(new CustomEvent(name, { detail }));
+  };
+  const button = (label, drawing, onclick) => h("button", { class: "small", type: "button", "aria-label": label, title: label, onclick }, icon(drawing));
+  return h(
+    "div",
+    { class: "button-row", role: "group", "aria-label": "Zoom" },
+    button("Zoom out", "minus", tell("scale", 1 / 1.3)),
+    button("Zoom in", "plus", tell("scale", 1.3)),
+    button("Show the whole subgraph", "fit", tell("fit")),
   );
-  store.subscribe(["boxLayout"], () => {
-    layouts.value = store.get("boxLayout");
-  });
-  const sticky = h("input", { type: "checkbox", onchange: () => setSticky(store, sticky.checked) });
-  sticky.checked = store.get("sticky");
-  store.subscribe(["sticky"], () => {
-    sticky.checked = store.get("sticky");
-  });
-  return [
-    hint,
-    layouts,
-    h("label", { class: "check", title: "Boxes stay where they are dragged; off frees all of them" }, sticky, "sticky"),
-    h(
-      "button",
-      { class: "small", type: "button", title: "Forget where boxes were dragged", onclick: () => freeBoxes(store) },
-      "Arrange",
-    ),
-    group,
-    h("button", { class: "small", type: "button", onclick: () => unpinAll(store) }, "Unpin all"),
-  ];
+}
+
+function viewMenu(store) {
+  const toggle = (key) => () => store.set({ [key]: !store.get(key) });
+  const button = h(
+    "button",
+    {
+      class: "small",
+      type: "button",
+      "aria-haspopup": "menu",
+      "aria-expanded": "false",
+      onclick: () =>
+        openMenu(button, [
+          { label: "Weights as text", checked: store.get("flowWeights"), run: toggle("flowWeights") },
+          { label: "All links", checked: store.get("everyFlow"), run: toggle("everyFlow") },
+          null,
+          { label: "Arrange: forget where boxes were dragged", run: () => freeBoxes(store) },
+          { label: "Unpin all", run: () => unpinAll(store) },
+        ]),
+    },
+    "View",
+  );
+  return button;
 }

@@ -33,6 +33,8 @@ _POLICY = (
 )
 _IMPORT = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
 _STYLE_SHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)"')
+_LEFT_OUT = frozenset(["vendor/pdf.js"])
+"""Too large to be in every page; such a page saves its figures as SVG and PNG."""
 _EXAMPLES_BYTES = 12_000_000
 """Most bytes of feature examples; the features that matter most come first."""
 
@@ -113,7 +115,7 @@ def _modules(folder: Path) -> dict[str, str]:
         source = (folder / name).read_text(encoding="utf-8")
         content = _IMPORT.sub(renamed, source).encode()
         found[f"viewer/{name}"] = "data:text/javascript;base64," + base64.b64encode(content).decode()
-        waiting += imports
+        waiting += [path for path in imports if path not in _LEFT_OUT]
     return dict(sorted(found.items()))
 
 
