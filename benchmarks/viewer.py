@@ -48,23 +48,23 @@ _WATCH = """(text) => {
 _PAN = """async (seconds) => {
   const plot = document.querySelector('.plot'), box = plot.getBoundingClientRect();
   const at = (type, x, y, buttons) => plot.dispatchEvent(
-    new PointerEvent(type, {clientX: x, clientY: y, button: 0, buttons, bubbles: true}));
+    new MouseEvent(type, {clientX: x, clientY: y, button: 0, buttons, bubbles: true, view: window}));
   const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
   const zoomIn = () => new WheelEvent('wheel', {clientX: x, clientY: y, deltaY: -100, cancelable: true});
   for (let i = 0; i < 8; i += 1) plot.dispatchEvent(zoomIn());
   await new Promise((done) => setTimeout(done, 400));
-  at('pointerdown', x, y, 1);
+  at('mousedown', x, y, 1);
   const start = performance.now();
   let frames = 0, last = start, worst = 0;
   while (performance.now() - start < seconds * 1000) {
-    at('pointermove', x + 120 * Math.sin(frames / 9), y + 60 * Math.cos(frames / 11), 1);
+    at('mousemove', x + 120 * Math.sin(frames / 9), y + 60 * Math.cos(frames / 11), 1);
     await new Promise(requestAnimationFrame);
     const now = performance.now();
     worst = Math.max(worst, now - last);
     last = now;
     frames += 1;
   }
-  at('pointerup', x + 50, y, 0);
+  at('mouseup', x + 50, y, 0);
   plot.dispatchEvent(new MouseEvent('dblclick'));
   return {fps: 1000 * frames / (last - start), frames, worst};
 }"""

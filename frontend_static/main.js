@@ -26,11 +26,13 @@ import { figureDialog } from "./src/panels/figure-dialog.js";
 import { labelDialog } from "./src/panels/label-dialog.js";
 import { graphInfo } from "./src/panels/graph-info.js";
 import { header } from "./src/panels/header.js";
+import { libraryDialog } from "./src/panels/library.js";
 import { newGraphDialog } from "./src/panels/new-graph.js";
 import { helpDialog, showHelp } from "./src/panels/help.js";
 import { pageCommands } from "./src/page-copies.js";
 import { PANELS } from "./src/panels/index.js";
 import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
+import { tour } from "./src/panels/tour.js";
 import { unpruned } from "./src/pruned-graph.js";
 import { followPruning } from "./src/pruning-follow.js";
 import { withDifference } from "./src/difference.js";
@@ -68,9 +70,12 @@ const help = helpDialog();
 const info = graphInfo(store);
 const labels = labelDialog();
 const figureForm = figureDialog();
+const guide = tour();
+const embedded = new URLSearchParams(window.location.search).has("embed");
 let brought = false;
 let looked = null;
 let opening = 0;
+const MOST_OFFERED = 12;
 const message = h("div", { class: "message", role: "alert", hidden: true });
 
 const commands = {
@@ -105,6 +110,9 @@ const commands = {
   importAnnotations: () => chooseFile(".json,application/json", takeAnnotations),
   ...(api.sharedLabels ? labelCommands(store, api, { ask: labels.ask, after: readProposedLabels }) : {}),
   info: info.open,
+  library: () => library.open(),
+  tour: () => guide.begin(),
+  tourUnseen: () => guide.unseen() && !embedded,
   newGraph: () => store.get("canTrace") && newGraph.open(),
   help: () => showHelp(),
   prune: () => togglePruning(store),
@@ -277,16 +285,31 @@ const follower = createFollower(store, api, autosave, {
   hideMessage: () => (message.hidden = true),
 });
 
+const library = libraryDialog(store, api, {
+  open: (slug) => commands.open(slug),
+  refresh: refreshList,
+  left: () => {
+    const next = store.get("graphs").find(({ slug }) => slug !== store.get("slug"));
+    return next ? open(next.slug) : undefined;
+  },
+});
+
 const newGraph = newGraphDialog(store, api, {
   onStart: (run, asked) => follower.followRun(run, asked, (error) => newGraph.fail(error)),
 });
 
 function report(error) {
-  message.replaceChildren(
-    h("strong", {}, error.message),
-    h("span", { class: "muted" }, error.hint ?? ""),
+  const missing = error.status === 404;
+  const others = missing ? store.get("graphs").slice(0, MOST_OFFERED) : [];
+  const open = (slug) => h("button", { class: "small", type: "button", onclick: () => commands.open(slug) }, slug);
+  store.set({ failed: store.get("graph") === null });
+  message.replaceChildren(...[
+    h("strong", {}, missing ? "This graph isn't in the folder." : error.message),
+    h("span", { class: "muted" }, missing ? "It may have been renamed or deleted. These are here:" : (error.hint ?? "")),
+    others.length > 0 && h("div", { class: "offered" }, ...others.map(({ slug }) => open(slug))),
+    missing && h("button", { class: "small", type: "button", onclick: () => library.open() }, "All graphs"),
     h("button", { class: "small", type: "button", onclick: start }, "Try again"),
-  );
+  ].filter(Boolean));
   message.hidden = false;
 }
 
@@ -305,7 +328,8 @@ function showConnections() {
 function updateAddress() {
   const { layoutText, ...rest } = view();
   const state = { ...rest, layoutText: store.get("addressLayout") ? layoutText : null };
-  const query = addressOf(state, brought && store.get("edits") === 0);
+  const told = addressOf(state, brought && store.get("edits") === 0);
+  const query = embedded ? `embed&${told}` : told;
   try {
     window.history.replaceState(null, "", query ? `?${query}` : window.location.pathname);
   } catch {
@@ -345,8 +369,10 @@ header(document.querySelector("#header"), store, commands);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(follower.strip.element, pruningStrip(store).element);
-document.body.append(help, info.dialog, newGraph.dialog, labels.dialog, figureForm.dialog, message, noticeLine(store));
+document.body.append(help, info.dialog, newGraph.dialog, labels.dialog, figureForm.dialog, library.dialog, guide.element, message, noticeLine(store));
 useKeyboard(store, commands);
+if (embedded) document.documentElement.dataset.embed = "";
+if (api.library) takeDroppedFiles();
 if (canFollow()) followWindows(store, takeView);
 useAttributeKey(store, attributes.ask);
 store.subscribe(["selected"], showConnections);
@@ -361,5 +387,19 @@ if (api.readView) {
   const watch = watchFile(api, store, { onMetadata: takeMetadata });
   window.addEventListener("focus", watch.look);
 }
+/** A graph's file that is dropped anywhere on the page is added to the folder. */
+function takeDroppedFiles() {
+  const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
+  document.addEventListener("dragover", (event) => carries(event) && event.preventDefault());
+  document.addEventListener("drop", async (event) => {
+    if (!carries(event)) return;
+    event.preventDefault();
+    const [file] = event.dataTransfer.files;
+    if (!file) return;
+    if (!library.dialog.open) library.open();
+    await library.take(await file.text(), file.name);
+  });
+}
+
 const traceable = seeIfTraceable();
 start();

@@ -74,6 +74,18 @@ export function createApi(base) {
       return reply.headers.get("etag");
     },
 
+    /** Changes to the folder: a graph file added, renamed, copied, deleted and brought back. */
+    library: Object.freeze({
+      upload: async (text) => (await request(address("api", "graphs"), { method: "POST", headers: { "Content-Type": "application/json" }, body: text })).json(),
+      async rename(slug, name) {
+        const options = { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ slug: name }) };
+        return (await request(address("api", "graphs", slug), options)).json();
+      },
+      duplicate: (slug) => post({}, "api", "graphs", slug, "duplicate"),
+      remove: async (slug) => (await request(address("api", "graphs", slug), { method: "DELETE" })).json(),
+      restore: (slug) => post({}, "api", "graphs", slug, "restore"),
+    }),
+
     /** One HTML page with the graph and its annotations in it, as a Blob. */
     readPage: async (slug) => (await request(address("api", "graphs", slug, "page"))).blob(),
 

@@ -73,6 +73,7 @@ export function rawNodes({ header, columns }) {
     feature_type: header.types[header.type[i]],
     layer: header.layer[i],
     clerp: header.clerp[i] ?? "",
+    proposed_label: header.proposed_label?.[i] ?? null,
     feature: value(columns.feature, i),
     ctx_idx: value(columns.ctx_idx, i),
     token_prob: value(columns.token_prob, i),

@@ -48,6 +48,31 @@ export function replaceKeepingFocus(element, ...children) {
     element.querySelector(`[data-node="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
+/**
+ * Makes the rows (`.node-row`, `.more`, `.fold`) in an element one stop of the Tab key, which is the row that had the focus last; arrow keys go from row
+ * to row, and between columns. Call it again after the rows have changed.
+ */
+export function oneTabStop(element) {
+  const rows = () => [...element.querySelectorAll(".node-row, .more, .fold")].filter((row) => row.offsetParent !== null || row === document.activeElement);
+  const settle = (stop) => element.querySelectorAll(".node-row, .more, .fold").forEach((row) => row.setAttribute("tabindex", row === stop ? "0" : "-1"));
+  settle(element.contains(document.activeElement) ? document.activeElement : element.querySelector(".node-row, .more, .fold"));
+  if (element.dataset.oneStop) return;
+  element.dataset.oneStop = "yes";
+  element.addEventListener("focusin", (event) => event.target.matches(".node-row, .more, .fold") && settle(event.target));
+  element.addEventListener("keydown", (event) => {
+    const all = rows();
+    const at = all.indexOf(event.target);
+    const step = { ArrowDown: 1, ArrowUp: -1, ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (at < 0 || !step || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    const columns = [...element.querySelectorAll(".column")];
+    const column = columns.findIndex((part) => part.contains(event.target));
+    const next = /Left|Right/.test(event.key) ? columns[column + step]?.querySelector(".node-row, .more, .fold") : all[at + step];
+    event.preventDefault();
+    event.stopPropagation();
+    next?.focus();
+  });
+}
+
 const ICONS = {
   undo: "M7 5 3 9l4 4M3.5 9H12a4.5 4.5 0 0 1 0 9H8",
   redo: "m13 5 4 4-4 4M16.5 9H8a4.5 4.5 0 0 0 0 9h4",
@@ -64,6 +89,7 @@ const ICONS = {
   plus: "M10 4v12M4 10h12",
   minus: "M4 10h12",
   fit: "M4 8V4h4M12 4h4v4M16 12v4h-4M8 16H4v-4",
+  folder: "M3 6.5V15h14V7.5H10L8.5 5H3z",
   cross: "m5 5 10 10M15 5 5 15",
 };
 

@@ -69,7 +69,13 @@ export function nodeLabel(node, labels = {}, featureLabel = "") {
   if (node.kind === "logit") return `${tokenLabel(node.logitToken || node.clerp || node.id)}`;
   if (node.kind === "token") return tokenLabel(node.token || node.clerp || node.id);
   if (node.kind === "error") return node.clerp || `Error · ${tokenLabel(node.token)}`;
-  return labels[node.code] || node.clerp || featureLabel || `Feature ${node.feature}`;
+  return labels[node.code] || node.clerp || featureLabel || node.proposed || `Feature ${node.feature}`;
+}
+
+/** Where the name of a node comes from if it is only proposed in the graph's file, as text for people; else "". */
+export function proposedOrigin(node, labels = {}, featureLabel = "") {
+  if (node.kind !== "feature" || labels[node.code] || node.clerp || featureLabel || !node.proposed) return "";
+  return node.provenance || "proposed by the model's own weights";
 }
 
 /** One line that tells a node from every other: name, layer, position. */

@@ -77,6 +77,8 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     code: kind === "feature" ? Number(raw.feature) : null,
     feature: kind === "feature" ? featureOf(raw, layer, metadata) : null,
     clerp,
+    proposed: proposedText(raw),
+    provenance: String(raw.proposed_label?.provenance ?? raw.provenance ?? ""),
     logitToken: kind === "logit" ? outputToken(clerp) : null,
     probability: kind === "logit" ? Number(raw.token_prob) || 0 : null,
     influence: finiteOrNull(raw.influence),
@@ -84,6 +86,12 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     influenceAtMost: own?.atMost ?? false,
     activation: finiteOrNull(raw.activation),
   });
+}
+
+/** A label that whoever wrote the file proposes, as a text or as `{text, provenance}`. */
+function proposedText(raw) {
+  const text = raw.proposed_label?.text ?? raw.proposed_label;
+  return typeof text === "string" ? text : "";
 }
 
 function kindOf(raw) {

@@ -12,9 +12,9 @@ import {
 } from "./actions.js";
 import { toggleTheme } from "./panels/header.js";
 
-const ALWAYS = new Set(["n", "?", "t"]);
+const ALWAYS = new Set(["n", "o", "?", "t"]);
 
-/** `commands` are main's `search()`, `help()`, `prune()`, `newGraph()` and `attributes()`. Returns the function that ends listening. */
+/** `commands` are main's `search()`, `help()`, `prune()`, `newGraph()`, `library()` and `attributes()`. Returns the function that ends listening. */
 export function useKeyboard(store, commands) {
   const keys = {
     "/": commands.search,
@@ -36,6 +36,7 @@ export function useKeyboard(store, commands) {
     },
     r: commands.prune,
     n: commands.newGraph,
+    o: commands.library,
     t: () => toggleTheme(store),
     u: store.undo,
     U: store.redo,

@@ -2,6 +2,9 @@
 
 const MIN_SPACING = 20;
 const COLUMN_FLOOR = 30;
+/** Room for an output's slanted label above its square, and the most of the width that outputs may take. */
+const OUTPUT_ROOM = 17;
+const OUTPUTS_PART = 0.45;
 
 /**
  * Positions of all visible nodes in a plot of `width` × `height`, y downwards.
@@ -9,7 +12,7 @@ const COLUMN_FLOOR = 30;
  * Every column has a least width, and beyond that one proportional to the largest number of nodes in any of its rows. Within a column and row, nodes stand
  * from right to left: logits by probability, others by influence.
  *
- * Returns `{x, y, columns, rows}`; x and y are NaN for nodes that aren't visible.
+ * Returns `{x, y, columns, rows}`; a column's `anchor` is where its rightmost nodes stand; x and y are NaN for nodes that aren't visible.
  */
 export function layoutGraph(graph, visible, width, height) {
   const groups = groupNodes(graph, visible);
@@ -19,6 +22,7 @@ export function layoutGraph(graph, visible, width, height) {
   const y = new Float32Array(graph.nodes.length).fill(Number.NaN);
   if (columns.length === 0) return { x, y, columns, rows };
   const padding = Math.min(8, Math.min(...columns.map((column) => column.width)) / 2);
+  for (const column of columns) column.anchor = column.x + column.width - 1.5 * padding;
   const common = Math.min(...columns.map((column) => (column.width - padding) / column.count));
   for (const group of groups) {
     const column = columns[group.position - columns[0].position];
@@ -62,11 +66,17 @@ function layoutColumns(groups, tokenCount, width) {
     counts[at] = Math.max(counts[at], group.members.length);
   }
   const total = counts.reduce((sum, count) => sum + count, 0);
-  const floor = Math.min(COLUMN_FLOOR, width / (2 * counts.length));
-  const rest = width - floor * counts.length;
+  const usual = Math.min(COLUMN_FLOOR, width / (2 * counts.length));
+  const outputs = counts.map(() => 0);
+  for (const { position, members } of groups)
+    if (members[0].kind === "logit") outputs[position - first] = Math.min(OUTPUTS_PART * width, members.length * OUTPUT_ROOM + 12);
+  const share = (at) => usual + ((width - usual * counts.length) * counts[at]) / total;
+  const wide = counts.map((_, i) => i).filter((i) => outputs[i] > share(i));
+  const taken = wide.reduce((sum, i) => sum + outputs[i], 0);
+  const shrunk = (width - taken) / Math.max(1e-9, width - wide.reduce((sum, i) => sum + share(i), 0));
   let x = 0;
   return counts.map((count, i) => {
-    const column = { position: first + i, count, x, width: floor + (rest * count) / total };
+    const column = { position: first + i, count, x, width: wide.includes(i) ? outputs[i] : share(i) * (wide.length > 0 ? shrunk : 1) };
     x += column.width;
     return column;
   });

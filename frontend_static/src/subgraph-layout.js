@@ -10,7 +10,7 @@ export const FAINT = 0.003;
 const ZOOMS = [1, 0.85, 0.72, 0.62, 0.53, 0.45, 0.38, 0.32, 0.26, 0.2, 0.14, 0.1];
 const USUAL = Object.freeze({ width: 900, height: 560 });
 /** What a row may cost: a strong flow inside it, another layer in it, a layer cut in two; and what a smaller picture does. */
-const COST = Object.freeze({ inside: 5, mixed: 0.12, cut: 0.15, small: 4, row: 0.02 });
+const COST = Object.freeze({ inside: 14, mixed: 0.12, cut: 0.15, small: 4, row: 0.02 });
 const MARGIN = 16;
 /** Flows up to this strength may run inside a row. */
 const MINOR = 0.04;

@@ -105,3 +105,13 @@ test("the nearest node agrees with a search through all of them", () => {
     assert.equal(find(x, y, 30), best);
   }
 });
+
+test("ten outputs get room for their slanted labels, and tokens are named below their nodes", () => {
+  const nodes = Array.from({ length: 10 }, (_, i) => ({ ...graphJson().nodes[5], node_id: `3_${i}_2`, token_prob: 1 / (i + 2) }));
+  const others = Array.from({ length: 30 }, (_, i) => ({ ...graphJson().nodes[0], node_id: `0_${i}_1`, ctx_idx: 0 }));
+  const { graph, x, columns } = laid(graphJson({ nodes: [...nodes, ...others, { ...graphJson().nodes[3], ctx_idx: 2 }], links: [] }), 500, 300);
+  const outputs = graph.nodes.filter((node) => node.kind === "logit").map((node) => x[node.index]).sort((a, b) => a - b);
+  outputs.slice(1).forEach((value, i) => assert.ok(value - outputs[i] >= 15, `${value - outputs[i]}`));
+  assert.equal(x[graph.index("E_3_1")], Math.fround(columns.at(-1).anchor));
+  assert.ok(Math.abs(columns.at(-1).x + columns.at(-1).width - 500) < 1e-6);
+});

@@ -29,11 +29,11 @@ test("nothing beyond the drawing comes into view, and zoom stays within limits",
   const viewport = createViewport();
   viewport.setFrame(FRAME);
   viewport.zoomAt(60, 30, 1e9);
-  assert.equal(viewport.zoom(), 30);
+  assert.equal(viewport.zooms()[0], 30);
   viewport.moveBy(1e6, -1e6);
   close(viewport.project(0, 200), [50, 220]);
   viewport.zoomAt(60, 30, 0);
-  assert.equal(viewport.zoom(), 1);
+  assert.equal(viewport.zooms()[0], 1);
   close(viewport.project(0, 0), [50, 20]);
   viewport.setFrame({ x: 0, y: 0, width: -5, height: Number.MIN_VALUE });
   assert.equal(viewport.frame().width, 10);
@@ -44,5 +44,15 @@ test("reset shows all", () => {
   viewport.setFrame(FRAME);
   viewport.zoomAt(60, 30, 5);
   viewport.reset();
-  assert.deepEqual([viewport.zoom(), viewport.project(400, 200)], [1, [450, 220]]);
+  assert.deepEqual([viewport.zooms()[0], viewport.project(400, 200)], [1, [450, 220]]);
+});
+
+test("across alone, layers keep their height", () => {
+  const viewport = createViewport();
+  viewport.setFrame(FRAME);
+  const point = viewport.unproject(300, 150);
+  viewport.zoomAt(300, 150, 4, true);
+  assert.deepEqual(viewport.zooms(), [4, 1]);
+  close(viewport.project(...point), [300, 150]);
+  close(viewport.project(0, 30), [viewport.project(0, 0)[0], FRAME.y + 30]);
 });

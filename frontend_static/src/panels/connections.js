@@ -1,13 +1,14 @@
 /* What goes into the selected node and what comes out of it, strongest first, promoting and suppressing apart. */
 
 import { select, selectedIndices, togglePin } from "../actions.js";
-import { glyph, h, icon, replaceKeepingFocus } from "../dom.js";
-import { layerLabel, nodeLabel, nodePlace, number, ownInfluence } from "../format.js";
+import { glyph, h, icon, oneTabStop, replaceKeepingFocus } from "../dom.js";
+import { layerLabel, nodeLabel, nodePlace, number, ownInfluence, signedPercent } from "../format.js";
 import { groupConnections } from "../supernodes.js";
 import { flowDetail } from "./flow-detail.js";
 import { nodeRow } from "./node-row.js";
 
 const PAGE = 60;
+const MOST_ERRORS = 200;
 
 export function connections(element, store) {
   const body = h("div", { class: "connections" });
@@ -18,6 +19,7 @@ export function connections(element, store) {
     const node = graph?.node(store.get("selected"));
     const flow = node ? null : flowDetail(store);
     replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : (flow ?? [emptyState()])));
+    oneTabStop(body);
   }
 
   const keys = [
@@ -63,13 +65,18 @@ function emptyState() {
 function selection(store, graph, node) {
   const group = store.get("supernodes").find(([, ...ids]) => ids.includes(node.id));
   const whole = group && store.get("wholeGroup");
+  const sides = [
+    ["input", "Inputs"],
+    ["output", "Outputs"],
+  ].map(([direction, title]) => column(store, graph, node, direction, title));
+  const used = sides.filter(({ count }) => count > 0);
+  const shown = used.length > 0 ? used : sides;
   return [
     whole ? groupHeader(store, group) : header(store, node, group),
     h(
       "div",
-      { class: "columns" },
-      column(store, graph, node, "input", "Inputs"),
-      column(store, graph, node, "output", "Outputs"),
+      { class: shown.length === 1 ? "columns single" : "columns" },
+      ...shown.map(({ element }) => element),
     ),
   ];
 }
@@ -142,17 +149,20 @@ function header(store, node, group) {
 
 function column(store, graph, node, direction, title) {
   const visible = store.get("visible");
-  const all = groupConnections(graph, selectedIndices(store), direction).filter(
+  const found = groupConnections(graph, selectedIndices(store), direction).filter(
     ({ other }) => visible[other],
   );
+  const isError = ({ other }) => graph.nodes[other].kind === "error";
+  const [all, errors] = [found.filter((row) => !isError(row)), found.filter(isError)];
   const sign = store.get("sign");
   const parts = [
     ["Promoting", all.filter(({ share }) => share > 0), "positive"],
     ["Suppressing", all.filter(({ share }) => share < 0), "negative"],
   ].filter(([, , name]) => sign === "all" || sign === name);
-  const widest = Math.max(0, ...all.map(({ share }) => Math.abs(share)));
-  const count = parts.reduce((sum, [, rows]) => sum + rows.length, 0);
-  return h(
+  const widest = Math.max(0, ...found.map(({ share }) => Math.abs(share)));
+  const folded = errors.filter(({ share }) => sign === "all" || share > 0 === (sign === "positive"));
+  const count = parts.reduce((sum, [, rows]) => sum + rows.length, folded.length);
+  const element = h(
     "div",
     { class: "column", "data-direction": direction },
     h("h3", {}, `${title} `, h("span", { class: "muted" }, String(count))),
@@ -163,8 +173,33 @@ function column(store, graph, node, direction, title) {
       ...parts.flatMap(([name, rows]) =>
         rows.length ? [section(store, graph, node, direction, name, rows, widest)] : [],
       ),
+      folded.length > 0 && errorFold(store, graph, node, folded, widest),
     ),
   );
+  return { element, count };
+}
+
+/** Errors say how much a graph leaves unexplained, not by what: one line tells their sum and opens to all of them. */
+function errorFold(store, graph, node, rows, widest) {
+  const sum = (sign) => rows.filter(({ share }) => share > 0 === sign > 0).reduce((total, { share }) => total + share, 0);
+  const sums = [sum(1), sum(-1)].filter((value) => value !== 0).map(signedPercent).join(" · ");
+  const box = h("div", { class: "rows", role: "group", "aria-label": "Errors", hidden: !store.get("errorsOpen") });
+  const list = () => box.replaceChildren(...rows.slice(0, MOST_ERRORS).map((row) => connectionRow(store, graph, node, row, widest)));
+  const fold = h(
+    "button",
+    { class: "fold", type: "button", "aria-expanded": String(!box.hidden), title: "What the transcoders leave out" },
+    glyph("error"),
+    h("span", { class: "node-name" }, `${rows.length} ${rows.length === 1 ? "error" : "errors"}`),
+    h("span", { class: "node-amount" }, sums),
+  );
+  fold.addEventListener("click", () => {
+    box.hidden = !box.hidden;
+    store.set({ errorsOpen: !box.hidden });
+    fold.setAttribute("aria-expanded", String(!box.hidden));
+    if (!box.hidden) list();
+  });
+  if (!box.hidden) list();
+  return h("div", {}, fold, box);
 }
 
 function section(store, graph, node, direction, name, rows, widest) {

@@ -14,6 +14,7 @@ import { validationBadge } from "./validation-report.js";
 export function header(element, store, commands) {
   const parts = [
     picker(store, commands),
+    libraryButton(commands),
     newGraphButton(store, commands),
     promptText(store),
     scores(store, commands),
@@ -45,6 +46,12 @@ function picker(store, commands) {
     list.value = store.get("slug") ?? "";
   };
   return { element: list, dispose: store.subscribe(["graphs", "slug", "problems", "tracing"], render) };
+}
+
+function libraryButton(commands) {
+  const title = "All graphs: search, add, rename, delete (o)";
+  const element = h("button", { class: "small", type: "button", title, "aria-label": "All graphs", onclick: commands.library }, icon("folder"));
+  return { element, dispose: () => {} };
 }
 
 /** Traces a new prompt; there where the server has a model. */
@@ -253,6 +260,7 @@ function tools(store, commands) {
       onclick: () =>
         openMenu(menu, [
           { label: "About this graph", run: commands.info },
+          { label: "Tour of the page", run: commands.tour },
           ...(canFollow()
             ? [{ label: "Follow other windows", checked: store.get("following"), run: () => store.set({ following: !store.get("following") }) }]
             : []),
@@ -270,7 +278,8 @@ function tools(store, commands) {
     },
     icon("menu"),
   );
-  return { element: h("div", { class: "buttons" }, share, theme, help, menu), dispose: () => {} };
+  const begin = h("button", { class: "small tour-button", type: "button", hidden: !commands.tourUnseen(), onclick: () => { begin.hidden = true; commands.tour(); } }, "Tour");
+  return { element: h("div", { class: "buttons" }, begin, share, theme, help, menu), dispose: () => {} };
 }
 
 export function toggleTheme(store) {

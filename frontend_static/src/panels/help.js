@@ -12,16 +12,18 @@ const ENTRIES = [
   ["tap g", "the same with keys alone: Enter marks the selected node, g merges, Esc gives up"],
   ["e", "edit the selected feature's label, or the supernode's"],
   ["double click", "rename a supernode or a label; on the graph: see all of it; on a panel's head: enlarge it"],
-  ["wheel, drag", "zoom and move the graph"],
+  ["wheel, pinch, drag", "zoom and move the graph or the subgraph; Shift with the wheel zooms across alone, with many tokens it is the other way round"],
   ["Shift", "hold to keep what is under the pointer"],
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
   ["i, hold Meta", "everything that the file says about a node, in its tooltip"],
   ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
+  ["o", "all graphs of the folder: search, add a file, rename, copy, delete"],
   ["n", "trace a new prompt, where the server has a model"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
   ["⠿", "drag it to move a panel; arrow keys move, with Shift resize, Enter opens the menu: pictures, tabs, layout"],
-  ["on a box", "Enter selects, Shift with an arrow moves, Delete unpins or dissolves"],
+  ["on a box", "arrows go to the next box, Enter selects, Shift with an arrow moves, + and − open and close a supernode, Delete unpins or dissolves"],
+  ["in a list", "arrow keys go from row to row; Tab leaves it"],
 ];
 
 const LABELS = [

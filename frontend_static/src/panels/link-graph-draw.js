@@ -4,6 +4,8 @@ import { css, mix, signedColour, strokeWidth } from "../scales.js";
 
 const FULL_TURN = 2 * Math.PI;
 const BACKGROUND_LINKS = 600;
+/** The share from which a colour is as strong as it gets. */
+const FULL = 0.4;
 
 /**
  * A canvas context whose unit is a CSS pixel, cleared. One with `many` shapes is painted by the processor: sent to a graphics driver that is
@@ -21,11 +23,33 @@ export function prepare(canvas, width, height, { many = false } = {}) {
 
 /** What a scene shows, whatever part of it is seen: links from weak to strong, and nodes in the order in which they cover each other. */
 export function planScene(scene, backgroundLinks = BACKGROUND_LINKS) {
-  const links = linksToDraw(scene, backgroundLinks);
+  const found = linksToDraw(scene, backgroundLinks);
+  const { share } = scene.graph.links;
+  const links = { ...found, strongest: found.numbers.reduce((most, k) => Math.max(most, Math.abs(share[k])), 1e-9) };
   const dimmed = links.focus && (scene.selection.size > 0 || Boolean(scene.path));
   const linked = scene.path ? pathColours : connectedColours;
-  const colours = dimmed ? linked(scene.graph, links.numbers, scene.selection, scene.palette) : new Map();
+  const colours = dimmed ? linked(scene.graph, links, scene.selection, scene.palette) : new Map();
   return { links, dimmed, colours };
+}
+
+/** How strong a share is beside the strongest that is shown, from 0 to 1, evenly to the eye. */
+export function emphasis(share, strongest) {
+  return Math.sqrt(Math.min(1, Math.abs(share) / strongest));
+}
+
+/** `{width, alpha, colour}` of a link. Those of a selection are told apart by how strong they are beside its strongest; without one, all stay in the background. */
+export function linkLook(share, { focus, strongest }, palette) {
+  if (!focus) {
+    const alpha = 0.08 + 0.3 * Math.min(1, Math.abs(share) * 2);
+    return { width: strokeWidth(share, 2.2), alpha, colour: signedColour(share, palette) };
+  }
+  const strength = emphasis(share, strongest);
+  return { width: 0.5 + 3.6 * strength ** 1.5, alpha: 0.07 + 0.88 * strength ** 1.6, colour: relativeColour(share, strongest, palette) };
+}
+
+/** Colours up to the strongest share that is shown; a node's or link's own share is told in words. */
+function relativeColour(share, strongest, palette) {
+  return signedColour((FULL * share) / Math.max(strongest, 1e-9), palette);
 }
 
 /** Bands, column separators, links (at most the `most` strongest), nodes. */
@@ -33,15 +57,15 @@ export function drawGraph(context, scene, plan = planScene(scene), most = Infini
   context.save();
   clipToPlot(context, scene);
   paintBands(context, scene);
-  const { numbers, focus } = plan.links;
-  drawLinks(context, scene, { numbers: numbers.slice(Math.max(0, numbers.length - most)), focus });
+  const { numbers } = plan.links;
+  drawLinks(context, scene, { ...plan.links, numbers: numbers.slice(Math.max(0, numbers.length - most)) });
   drawNodes(context, scene, plan);
   context.restore();
 }
 
 /** How far glyphs may reach out of the plot: at its border only when all of it is seen, else they would be parts of others. */
 export function overhang({ zoom }) {
-  return zoom > 1 ? 0 : 6;
+  return zoom[1] > 1 ? 0 : 6;
 }
 
 function clipToPlot(context, scene) {
@@ -121,16 +145,16 @@ function signMatches(share, sign) {
   return sign === "all" || (sign === "positive" ? share > 0 : share < 0);
 }
 
-function drawLinks(context, scene, { numbers, focus }) {
+function drawLinks(context, scene, { numbers, ...shown }) {
   const { graph, layout, project, palette, scale } = scene;
   const { source, target, share } = graph.links;
   context.lineCap = "round";
   for (const k of numbers) {
     const [x0, y0] = project(layout.x[source[k]], layout.y[source[k]]);
     const [x1, y1] = project(layout.x[target[k]], layout.y[target[k]]);
-    const colour = signedColour(share[k], palette);
-    context.strokeStyle = css(colour, focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2));
-    context.lineWidth = scale * strokeWidth(share[k], focus ? 4 : 2.2);
+    const { width, alpha, colour } = linkLook(share[k], shown, palette);
+    context.strokeStyle = css(colour, alpha);
+    context.lineWidth = scale * width;
     context.beginPath();
     context.moveTo(x0, y0);
     const bend = (y0 - y1) * 0.42;
@@ -160,41 +184,46 @@ function drawNodes(context, scene, plan) {
  * The glyphs of the visible nodes and the rings around some, in the order of painting: `{x, y, kind, factor, add, fill, line, width, alpha}`
  * in the plot's own lengths. A radius is `factor` times the scene's plus `add`; a ring has no fill.
  */
-export function nodeMarks({ graph, layout, visible, palette, selection, pinned, marked, limit, scale }, { dimmed, colours }) {
+export function nodeMarks({ graph, layout, visible, palette, selection, pinned, marked, found, limit, scale }, { dimmed, colours }) {
   const marks = [[], [], [], []];
   for (const node of graph.nodes) {
     const i = node.index;
     if (!visible[i]) continue;
     const rank = selection.has(i) ? 3 : pinned.has(i) ? 2 : colours.has(i) ? 1 : 0;
-    const special = rank > 0 || marked.has(i);
+    const special = rank > 0 || marked.has(i) || found.has(i);
+    const strength = selection.has(i) || pinned.has(i) ? 1 : (colours.get(i)?.strength ?? 1);
     const [x, y, kind] = [layout.x[i], layout.y[i], node.kind];
-    const fill = colours.get(i) ?? restingColour(node, palette, limit);
-    const alpha = dimmed && !special ? 0.32 : 1;
+    const fill = colours.get(i)?.colour ?? restingColour(node, palette, limit);
+    const alpha = dimmed && !special ? 0.32 : 0.4 + 0.6 * Math.min(1, 1.6 * strength);
+    const factor = special ? 0.75 + 0.5 * strength + (rank === 1 ? 0.35 * strength ** 2 : 0) : 1;
     const layer = marks[rank];
-    layer.push({ x, y, kind, factor: special ? 1.25 : 1, add: 0, fill, line: palette.outline, width: 0.9 * scale, alpha });
+    layer.push({ x, y, kind, strength, factor, add: 0, fill, line: palette.outline, width: 0.9 * scale, alpha });
     if (!special) continue;
     const ring = { x, y, kind, factor: 1, add: 0, fill: null, alpha: 1 };
     if (pinned.has(i)) layer.push({ ...ring, factor: 1.25, line: palette.text, width: 2 * scale });
+    if (found.has(i)) layer.push({ ...ring, add: 3 * scale, line: palette.group, width: 1.8 * scale });
     if (marked.has(i)) layer.push({ ...ring, add: 4 * scale, line: palette.group, width: 2.5 * scale });
     if (selection.has(i)) layer.push({ ...ring, add: 3.5 * scale, line: palette.accent, width: 2.5 * scale });
   }
+  marks[1].sort((a, b) => (a.strength ?? 1) - (b.strength ?? 1));
   return marks.flat();
 }
 
-function connectedColours(graph, numbers, selection, palette) {
+function connectedColours(graph, { numbers, strongest }, selection, palette) {
   const colours = new Map();
+  const { share } = graph.links;
   for (const k of numbers) {
     const other = selection.has(graph.links.source[k]) ? graph.links.target[k] : graph.links.source[k];
-    colours.set(other, signedColour(graph.links.share[k], palette));
+    colours.set(other, { colour: relativeColour(share[k], strongest, palette), strength: emphasis(share[k], strongest) });
   }
   return colours;
 }
 
 /** Every node of a path has the colour of the link that leaves it, its end that of the last one. */
-function pathColours(graph, numbers, _, palette) {
+function pathColours(graph, { numbers }, _, palette) {
   const { source, target, share } = graph.links;
   return new Map(
-    [...numbers].reverse().flatMap((k) => [target[k], source[k]].map((node) => [node, signedColour(share[k], palette)])),
+    [...numbers].reverse().flatMap((k) => [target[k], source[k]].map((node) => [node, { colour: signedColour(share[k], palette), strength: 1 }])),
   );
 }
 

@@ -1,8 +1,7 @@
 /* Paints the link graph with WebGL2: uploaded once per change, so that moving costs a few numbers. Text is drawn elsewhere. */
 
-import { signedColour, strokeWidth } from "../scales.js";
 import { link, LINK_SHADERS, NODE_SHADERS } from "./link-graph-shaders.js";
-import { bandBoxes, nodeMarks, overhang } from "./link-graph-draw.js";
+import { bandBoxes, linkLook, nodeMarks, overhang } from "./link-graph-draw.js";
 
 const KINDS = Object.freeze({ feature: 0, token: 1, logit: 1, error: 2 });
 const LINK_WORDS = 8;
@@ -72,7 +71,7 @@ function program(gl, shaders, more = []) {
     gl.useProgram(linked);
     gl.uniform2fv(at.size2, view.size);
     gl.uniform2fv(at.shift, view.shift);
-    gl.uniform1f(at.zoom, view.zoom);
+    gl.uniform2fv(at.zoom, view.zoom);
     gl.uniform1f(at.density, view.density);
     gl.uniform1f(at.radius, view.radius);
   };
@@ -112,7 +111,7 @@ function linkProgram(gl) {
   return { upload, draw };
 }
 
-function packLinks(words, { graph, layout, palette, scale }, { numbers, focus }) {
+function packLinks(words, { graph, layout, palette, scale }, { numbers, focus, strongest }) {
   const { source, target, share } = graph.links;
   const [floats, bytes] = [new Float32Array(words.buffer), new Uint8Array(words.buffer)];
   numbers.forEach((k, i) => {
@@ -121,9 +120,9 @@ function packLinks(words, { graph, layout, palette, scale }, { numbers, focus })
     floats[at + 1] = layout.y[source[k]];
     floats[at + 2] = layout.x[target[k]];
     floats[at + 3] = layout.y[target[k]];
-    floats[at + 4] = scale * strokeWidth(share[k], focus ? 4 : 2.2);
-    const alpha = focus ? 0.92 : 0.08 + 0.3 * Math.min(1, Math.abs(share[k]) * 2);
-    putColour(bytes, 4 * (at + 5), signedColour(share[k], palette), alpha);
+    const { width, alpha, colour } = linkLook(share[k], { focus, strongest }, palette);
+    floats[at + 4] = scale * width;
+    putColour(bytes, 4 * (at + 5), colour, alpha);
   });
 }
 

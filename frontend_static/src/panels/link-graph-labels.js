@@ -8,6 +8,8 @@ import { fontSize } from "../theme.js";
 
 const LABEL_LENGTH = 14;
 const BESIDE = 16;
+/** Slanted labels that are nearer to each other touch. */
+const SLANT = 17;
 
 /** Room around the plot in pixels at the page's font size; slanted labels need as much as their text. */
 export function margins(graph, slantedColumns = []) {
@@ -60,23 +62,29 @@ function rowLabels({ layout, project, plot }) {
   return kept.map(({ label, y }) => placed("row-label", plot.x - 8, y, label));
 }
 
-function tokenLabels({ graph, layout, project, plot }) {
+function tokenLabels({ graph, layout, project, plot, hovered }) {
   const y = plot.y + plot.height + 8;
   let free = -Infinity;
   const shown = layout.columns.map((column) => {
     const [left] = project(column.x, 0);
     const [right] = project(column.x + column.width, 0);
-    return { ...column, width: right - left, middle: (left + right) / 2 };
+    return { ...column, left, right, width: right - left, middle: project(column.anchor, 0)[0] };
   });
   const seen = shown.filter(({ middle }) => middle >= plot.x && middle <= plot.x + plot.width);
   const flat = areFlat(graph, seen);
+  const pointed = graph.nodes[hovered]?.position ?? -1;
+  const hoveredAt = seen.find(({ position }) => position === pointed)?.middle ?? null;
   return seen.flatMap((column) => {
-    const [text, x] = [graph.tokens[column.position], column.middle];
-    if (text === undefined || x - free < 13) return [];
-    free = x;
+    const text = graph.tokens[column.position];
+    if (text === undefined) return [];
+    const named = column.position === pointed;
+    const half = flat ? 0.3 * fontSize() * Array.from(showToken(text)).length : 0;
+    const x = flat ? Math.max(column.left + half, Math.min(column.middle, column.right - half - 2)) : column.middle;
+    if (!named && (x - free < SLANT || (hoveredAt !== null && Math.abs(x - hoveredAt) < SLANT))) return [];
+    free = Math.max(free, x);
     const place = `Token ${column.position}: ${text}`;
     return [
-      placed(`token-label${flat ? " flat" : ""}`, x, y, tokenLabel(text, flat ? 40 : LABEL_LENGTH), place),
+      placed(`token-label${flat ? " flat" : ""}${named ? " named" : ""}`, x, y, tokenLabel(text, flat ? 40 : LABEL_LENGTH), place),
     ];
   });
 }
@@ -110,7 +118,7 @@ function logitLabels({ graph, layout, visible, project, plot }) {
 /** Fills and places the tooltip of the hovered node, or hides it. */
 export function showTooltip(tooltip, scene, store, size) {
   const node = scene.graph.nodes[scene.hovered];
-  tooltip.hidden = !node || !scene.visible[scene.hovered];
+  tooltip.hidden = !node || !scene.visible[scene.hovered] || scene.selection.has(scene.hovered);
   if (tooltip.hidden) return;
   const [x, y] = scene.project(scene.layout.x[node.index], scene.layout.y[node.index]);
   const facts = [

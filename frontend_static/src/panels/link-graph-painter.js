@@ -36,7 +36,7 @@ export function createPainter({ base, glass, top }, redraw) {
       plan = { ...planScene(scene, gl ? GL_BACKGROUND : undefined), gl };
       gl?.upload(scene, plan);
     }
-    if (gl) gl.draw(scene, size, { most, segments: Math.round(segments * clamp(Math.sqrt(scene.zoom), 1, 2.5)) });
+    if (gl) gl.draw(scene, size, { most, segments: Math.round(segments * clamp(Math.sqrt(Math.max(...scene.zoom)), 1, 2.5)) });
     else drawGraph(prepare(base, size.width, size.height, { many: true }), scene, plan, most);
   }
 

@@ -4,7 +4,7 @@ const VIEW = `#version 300 es
 precision highp float;
 uniform vec2 size2;
 uniform vec2 shift;
-uniform float zoom;
+uniform vec2 zoom;
 uniform float density;
 uniform float radius;
 vec4 onPage(vec2 p) { return vec4(2.0 * p.x / size2.x - 1.0, 1.0 - 2.0 * p.y / size2.y, 0.0, 1.0); }

@@ -2,20 +2,23 @@
 
 import { selectedIndices } from "../actions.js";
 import { h, watchSize } from "../dom.js";
-import { maxThreshold } from "../graph.js";
+import { nodeLabel } from "../format.js";
+import { matchesQuery, maxThreshold } from "../graph.js";
 import { layoutGraph, nearestLookup } from "../layout.js";
 import { fontSize, palette, printPalette } from "../theme.js";
 import { createViewport } from "../viewport.js";
 import { labelElements, painted, saveFigure } from "../figures.js";
 import { drawGraph } from "./link-graph-draw.js";
 import { areFlat, axisLabels, margins, placeLabels, showTooltip } from "./link-graph-labels.js";
+import { plotLegend } from "./link-graph-legend.js";
 import { createPainter } from "./link-graph-painter.js";
 import { useGraphPointer } from "./link-graph-pointer.js";
 
 const REACH = 30;
+const MOST_FOUND = 200;
 const MANY_NODES = 1200;
 const STILL_AFTER = 140;
-const DRAWN_FROM = ["selected", "path", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
+const DRAWN_FROM = ["query", "selected", "path", "wholeGroup", "pinned", "linkType", "sign", "theme", "grouping", "labels"];
 
 export function linkGraph(element, store, { figures }) {
   const parts = makeParts();
@@ -28,6 +31,7 @@ export function linkGraph(element, store, { figures }) {
     store.subscribe(["slug"], viewport.reset),
     store.subscribe(["graph", "visible"], picture.arrange),
     store.subscribe(["pruned"], picture.draw),
+    store.subscribe(["graph", "failed"], () => showWaiting(parts.waiting, store)),
     store.subscribe(DRAWN_FROM, picture.draw),
     store.subscribe(["hovered", "everyAttribute", "attributes"], picture.drawHovered),
     watchSize(parts.plot, picture.arrange),
@@ -42,7 +46,16 @@ function makeParts() {
   const top = h("canvas", { class: "layer", hidden: true });
   const labels = h("div", { class: "plot-labels", "aria-hidden": "true" });
   const tooltip = h("div", { class: "tooltip", role: "status", hidden: true });
-  return { base, glass, top, labels, tooltip, plot: h("div", { class: "plot" }, base, glass, top, labels, tooltip) };
+  const waiting = h("div", { class: "waiting", role: "status" }, h("progress", { "aria-label": "Reading the graph" }), h("span", {}, "Reading the graph …"));
+  const plot = h("div", { class: "plot" }, base, glass, top, labels, plotLegend(), tooltip, waiting);
+  return { base, glass, top, labels, tooltip, waiting, plot };
+}
+
+function showWaiting(waiting, store) {
+  waiting.hidden = store.get("graph") !== null;
+  const [bar, words] = waiting.children;
+  bar.hidden = store.get("failed");
+  words.textContent = store.get("failed") ? "No graph is shown." : "Reading the graph …";
 }
 
 /** The drawing and its layout: `arrange` after a change of size or nodes, `draw` otherwise, at most once per frame. */
@@ -50,7 +63,7 @@ function createPicture(store, parts, viewport) {
   let size = { width: 0, height: 0 };
   let [layout, arranged] = [null, null];
   let nearest = () => -1;
-  let [pending, moving, rest] = [0, false, 0];
+  let [pending, moving, rest, named] = [0, false, 0, -1];
   const painter = createPainter(parts, () => draw());
 
   function arrange() {
@@ -63,7 +76,6 @@ function createPicture(store, parts, viewport) {
     viewport.setFrame(frameFor(graph, store.get("visible"), size));
     const { width, height } = viewport.frame();
     layout = layoutGraph(graph, store.get("visible"), width, height);
-    nearest = nearestLookup(layout.x, layout.y);
     draw();
   }
 
@@ -96,7 +108,12 @@ function createPicture(store, parts, viewport) {
   }
 
   function drawHovered() {
-    if (layout && store.get("graph")) showHovered(sceneOf(store, layout, viewport));
+    if (!layout || !store.get("graph")) return;
+    const scene = sceneOf(store, layout, viewport);
+    const column = scene.graph.nodes[scene.hovered]?.position ?? -1;
+    if (column !== named) placeLabels(parts.labels, axisLabels(scene));
+    named = column;
+    showHovered(scene);
   }
 
   function showHovered(scene) {
@@ -106,7 +123,14 @@ function createPicture(store, parts, viewport) {
   }
 
   function nodeAt(x, y) {
-    const found = nearest(...viewport.unproject(x, y), REACH / viewport.zoom());
+    if (!layout) return null;
+    const [across, down] = viewport.zooms();
+    if (nearest.ratio !== across / down || nearest.layout !== layout) {
+      const ratio = across / down;
+      nearest = Object.assign(nearestLookup(layout.x.map((value) => value * ratio), layout.y), { ratio, layout });
+    }
+    const [u, v] = viewport.unproject(x, y);
+    const found = nearest(u * nearest.ratio, v, REACH / down);
     return store.get("graph")?.nodes[found]?.id ?? null;
   }
 
@@ -132,6 +156,15 @@ export function frameFor(graph, visible, { width, height }) {
   return inside(margins(graph, areFlat(graph, columns) ? [] : columns));
 }
 
+/** The nodes that the search field finds, unless it finds so many that marking them would say nothing. */
+function foundNodes(store, graph, visible) {
+  const query = store.get("query").trim();
+  if (query === "") return new Set();
+  const [labels, proposed] = [store.get("labels"), store.get("featureLabels")];
+  const hits = graph.nodes.filter((node) => visible[node.index] && matchesQuery(node, nodeLabel(node, labels, proposed[node.code]), query));
+  return new Set(hits.length <= MOST_FOUND ? hits.map((node) => node.index) : []);
+}
+
 /** Everything that the drawing functions need, as plain values. */
 function sceneOf(store, layout, viewport) {
   const graph = store.get("pruned");
@@ -139,13 +172,14 @@ function sceneOf(store, layout, viewport) {
   const indices = (ids) => new Set((ids ?? []).map(graph.index).filter((index) => index >= 0));
   const crowded = visible.reduce((sum, byte) => sum + byte, 0) > MANY_NODES;
   const scale = fontSize() / 13;
-  const grown = Math.min(1.8, Math.sqrt(viewport.zoom()));
+  const [across, down] = viewport.zooms();
+  const grown = Math.min(1.8, (across * down) ** 0.25);
   return {
     graph,
     layout,
     visible,
     project: viewport.project,
-    zoom: viewport.zoom(),
+    zoom: [across, down],
     plot: viewport.frame(),
     palette: palette(),
     selected: graph.index(store.get("selected")),
@@ -153,6 +187,7 @@ function sceneOf(store, layout, viewport) {
     hovered: graph.index(store.get("hovered")),
     pinned: indices(store.get("pinned")),
     marked: indices(store.get("grouping")),
+    found: foundNodes(store, graph, visible),
     linkType: store.get("linkType"),
     sign: store.get("sign"),
     path: store.get("path"),

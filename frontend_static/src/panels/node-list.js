@@ -1,7 +1,7 @@
 /* Every node of the graph, with a search box, filters by kind and by number, and a choice of order. */
 
 import { pinAll, select, togglePin } from "../actions.js";
-import { h, replaceKeepingFocus } from "../dom.js";
+import { h, oneTabStop, replaceKeepingFocus } from "../dom.js";
 import { RANGES, SORTS, activeFilters, findNodes } from "../node-filter.js";
 import { nodeRow } from "./node-row.js";
 
@@ -32,6 +32,7 @@ export function nodeList(element, store) {
     showHead(parts, store, found);
     const rows = found.slice(0, length).map((node) => nodeRow(store, node));
     replaceKeepingFocus(list, ...rows, ...(found.length === 0 ? [nothing(store)] : []), ...more(found.length));
+    oneTabStop(list);
   }
 
   function more(count) {

@@ -2,7 +2,7 @@
 
 import { click, hover } from "../actions.js";
 import { glyph, h } from "../dom.js";
-import { influenceTitle, nodeLabel, nodePlace, ownInfluence, signed, signedPercent } from "../format.js";
+import { influenceTitle, nodeLabel, nodePlace, ownInfluence, proposedOrigin, signed, signedPercent } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { palette } from "../theme.js";
 
@@ -11,6 +11,7 @@ import { palette } from "../theme.js";
  */
 export function nodeRow(store, node, link = null) {
   const label = nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
+  const origin = proposedOrigin(node, store.get("labels"), store.get("featureLabels")[node.code]);
   const classes = ["node-row"];
   if (store.get("selected") === node.id) classes.push("is-selected");
   if (store.get("pinned").includes(node.id)) classes.push("is-pinned");
@@ -26,7 +27,7 @@ export function nodeRow(store, node, link = null) {
     },
     link && bar(link),
     glyph(node.kind),
-    h("span", { class: "node-name", dir: "auto", title: label }, label),
+    h("span", { class: origin ? "node-name proposed" : "node-name", dir: "auto", title: origin ? `${label} (${origin})` : label }, label),
     h("span", { class: "node-place", title: nodePlace(node) }, link?.arrow ? `${link.arrow} ` : "", nodePlace(node)),
     link
       ? amount(link)

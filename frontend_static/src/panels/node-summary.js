@@ -2,7 +2,7 @@
 
 import { select } from "../actions.js";
 import { glyph, h } from "../dom.js";
-import { nodeLabel, nodePlace, percent, showToken, signedPercent } from "../format.js";
+import { nodeLabel, nodePlace, percent, tokenLabel, signedPercent } from "../format.js";
 import { predictedTokens } from "../predictions.js";
 
 const LINKS = 6;
@@ -31,7 +31,7 @@ function nextTokens(store, graph, node) {
 
 function tokenRow(store, graph, { token, probability, index }, node, largest) {
   const other = index === null ? null : graph.nodes[index];
-  const name = showToken(token) || "␣";
+  const name = tokenLabel(token) || "␣";
   const choose = other && other !== node;
   return h(
     "tr",
