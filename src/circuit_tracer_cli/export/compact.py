@@ -258,12 +258,20 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, Any]:
         for index, node in enumerate(nodes)
         if isinstance(node.get("clerp"), str) and node["clerp"]
     }
+    proposed = {
+        str(index): text
+        if isinstance(text, dict)
+        else {"text": text, "provenance": node.get("provenance", "")}
+        for index, node in enumerate(nodes)
+        if (text := node.get("proposed_label"))
+    }
     return {
         "types": types,
         "ids": [_text(node["node_id"]) for node in nodes],
         "type": [place[str(node.get("feature_type") or "")] for node in nodes],
         "layer": [_text(node["layer"]) for node in nodes],
         "clerp": labels,
+        **({"proposed_label": proposed} if proposed else {}),
     }
 
 
