@@ -135,7 +135,7 @@ function expandButton(store, { label, group }) {
     event.stopPropagation();
     toggleExpanded(store, group);
   };
-  const attributes = { class: "dissolve expand", type: "button", tabindex: "-1", "aria-label": `Expand ${label}`, title: "Show its members (+)" };
+  const attributes = { class: "expand", type: "button", tabindex: "-1", "aria-label": `Expand ${label}`, title: "Show its members (+)" };
   return h("button", { ...attributes, onclick }, icon("expand"));
 }
 

@@ -49,6 +49,8 @@ export function createView(plot, drawing) {
     panel: (scale) => (plot.clientWidth ? { width: plot.clientWidth / scale, height: plot.clientHeight / scale } : null),
     /** The next `fit` leaves the view as it is: somebody has just put a box where it is wanted. */
     hold: () => (held = true),
+    /** Moves the drawing, by its own lengths. */
+    moveBy: (dx, dy) => behaviour.translateBy(target, dx, dy),
     forget: () => (own = false),
     dispose: () => target.on(".zoom", null),
   };

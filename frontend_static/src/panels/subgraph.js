@@ -185,8 +185,11 @@ function createPicture(store, parts) {
     drawFlows();
     if (!finished) return;
     const { positions, frame } = toUnits(boxes, laid.places);
+    const dropped = laid.places[i];
     view.hold();
     moveBoxes(store, positions, frame, finished === "keys" ? `move ${boxes[i].key}` : null);
+    const kept = laid.places[i];
+    view.moveBy(dropped.x - kept.x, dropped.y - kept.y);
   };
 
   /** The key that edits labels renames a supernode that is selected as a whole. */
