@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.attribution.targets import AttributionTargets as AttributionTargets
     from circuit_tracer_cli.attribution.targets import CustomTarget as CustomTarget
     from circuit_tracer_cli.errors import CircuitTracerError as CircuitTracerError
+    from circuit_tracer_cli.expansion import expand as expand
     from circuit_tracer_cli.export.viewer import create_graph_files as create_graph_files
     from circuit_tracer_cli.graph.graph import Graph as Graph
     from circuit_tracer_cli.graph.prune import prune_graph as prune_graph
@@ -39,6 +40,7 @@ _PUBLIC = {
     "compute_graph_scores": "circuit_tracer_cli.graph.scores",
     "create_graph_files": "circuit_tracer_cli.export.viewer",
     "decode_url_features": "circuit_tracer_cli.interventions.urls",
+    "expand": "circuit_tracer_cli.expansion",
     "head_loadings": "circuit_tracer_cli.attention.loadings",
     "load_graph": "circuit_tracer_cli.graph.store",
     "load_transcoders": "circuit_tracer_cli.transcoders.loading",

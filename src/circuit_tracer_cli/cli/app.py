@@ -19,6 +19,7 @@ from circuit_tracer_cli.cli import (
     diff,
     doctor,
     estimate,
+    expand,
     export,
     features,
     intervene,
@@ -100,6 +101,7 @@ _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how far a graph's predictions hold.")
+_register("expand", expand.expand, "Add nodes to a graph.")
 _register("diff", diff.diff, "Compare two graphs.")
 _register("merge", merge.merge, "Merge the graphs of many prompts into one.")
 _register("table", tables.table, "Write graphs as Parquet tables.")

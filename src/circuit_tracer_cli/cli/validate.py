@@ -97,7 +97,7 @@ def validate(
     from circuit_tracer_cli.validation.report import Effort, ValidationInterrupted
 
     effort = Effort(samples=samples, perturbations=perturbations, seed=seed, budget=budget or None)
-    request = _request(typed, loaded, transcoder_set, model, dtype)
+    request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
     try:
         report, interrupted = _measure(loaded, request, effort, output), None
     except ValidationInterrupted as error:
@@ -143,7 +143,7 @@ def _write(
         output.note(f"written      {save}")
 
 
-def _request(
+def request_of_graph(
     typed: TraceRequest, graph: Graph, transcoder_set: str | None, model: str | None, dtype: str | None
 ) -> TraceRequest:
     """What to load. Raises UnsuitableValue if neither the graph nor the command line says it."""

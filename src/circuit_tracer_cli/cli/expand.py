@@ -1,0 +1,146 @@
+"""`expand`: more nodes in a graph that is there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.libraries import silence_libraries
+from circuit_tracer_cli.cli.output import Output, number
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
+from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
+from circuit_tracer_cli.errors import InvalidValue, UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.expansion import Expander, Feature, HiddenInputs
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.request import TraceRequest
+
+AddOpt = Annotated[
+    list[str] | None,
+    typer.Option("--add", metavar="FEATURE", help="A feature, layer/feature@position. Repeatable."),
+]
+InputsOfOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs-of",
+        metavar="NODE",
+        help="List the strongest inputs of this node that aren't nodes, and add them if -o is given.",
+    ),
+]
+TopOpt = Annotated[int, typer.Option(min=1, metavar="N", help="How many inputs.")]
+
+
+def expand(
+    ctx: typer.Context,
+    graph: opt.GraphArg = STREAM,
+    add: AddOpt = None,
+    inputs_of: InputsOfOpt = None,
+    top: TopOpt = 10,
+    transcoder_set: ask.OptionalSetOpt = None,
+    model: ask.ModelOpt = None,
+    dtype: DTypeOpt = None,
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
+    output_path: opt.GraphOutputOpt = None,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Add features to a raw graph: their inputs, and their effects on everything that is there.
+
+    The result is what one larger trace would have found. --inputs-of shows what a node's input loses to the cap on nodes. Model
+    and transcoders are those that the graph names, unless -t and -m say otherwise. -o may name the graph itself.
+    """
+    output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
+    if not add and inputs_of is None:
+        raise UsageError("nothing to add", "name features with --add, or a node with --inputs-of")
+    if output_path is None and add:
+        raise UsageError(
+            "the expanded graph has no place to go", "name it with -o FILE; it may be GRAPH itself"
+        )
+    wanted = [parse_feature(text) for text in add or ()]
+    check_graph_destination(output_path)
+    silence_libraries(output, offline=offline)
+    typed = request_from(ctx.params, max_n_logits=1)
+    loaded = read_graph(graph)
+    from circuit_tracer_cli.attention.prompt import node_of
+
+    node = None if inputs_of is None else node_of(loaded, inputs_of)
+    expander = _expander(loaded, request_of_graph(typed, loaded, transcoder_set, model, dtype), output)
+    hidden = None if node is None else expander.hidden_inputs(node, top)
+    if hidden is not None:
+        wanted += [(one.layer, one.position, one.feature) for one in hidden.strongest]
+    larger = loaded
+    if output_path is not None:
+        larger = expander.added(expander.find(_within(wanted, loaded)))
+        write_graph(larger, output_path)
+    _print(loaded, larger, hidden, inputs_of, output, json_=json_)
+    if output_path not in (None, STREAM):
+        output.note(f"written      {output_path}")
+        output.note(f"next: circuit-tracer show {shlex.quote(str(output_path))}")
+
+
+def parse_feature(text: str) -> Feature:
+    """Layer, position and number of a feature written `layer/feature@position`. Raises InvalidValue."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,18})@(-?\d{1,9})", text.strip())
+    if match is None:
+        raise InvalidValue(f"{text!r} isn't layer/feature@position", "for example 12/3456@9")
+    layer, feature, position = map(int, match.groups())
+    return layer, position, feature
+
+
+def _within(features: list[Feature], graph: Graph) -> list[Feature]:
+    """Positions counted from the end as positions from the beginning."""
+    return [(layer, p + graph.n_pos if p < 0 else p, feature) for layer, p, feature in features]
+
+
+def _expander(graph: Graph, request: TraceRequest, output: Output) -> Expander:
+    """The graph with its model."""
+    from circuit_tracer_cli.expansion import Expander
+    from circuit_tracer_cli.pipeline import load_model
+    from circuit_tracer_cli.prepare import prepare
+
+    with progress_on(output, bars=True) as progress:
+        prepared = prepare(request, progress=progress, n_tokens=len(graph.input_tokens))
+        return Expander(graph, load_model(prepared, progress))
+
+
+def _print(
+    before: Graph, after: Graph, hidden: HiddenInputs | None, node: str | None, output: Output, *, json_: bool
+) -> None:
+    added = sorted(set(after.node_ids()) - set(before.node_ids()))
+    if json_:
+        record: dict[str, object] = {"added": added, "nodes": after.n_nodes, "edges": after.edges.nnz}
+        if hidden is not None:
+            record["inputs_of"] = node
+            record["hidden"] = {
+                "share": hidden.share,
+                "count": hidden.count,
+                "total": hidden.total,
+                "strongest": [
+                    {"node": one.node_id, "weight": one.weight, "activation": one.activation}
+                    for one in hidden.strongest
+                ],
+            }
+        output.data(record)
+        return
+    if hidden is not None:
+        output.result(
+            f"{hidden.share:.1%} of what enters {node} comes from {hidden.count} features that aren't nodes"
+        )
+        if hidden.strongest:
+            rows = [(one.node_id, number(one.weight), number(one.activation)) for one in hidden.strongest]
+            output.table("", ["feature", "direct effect#", "activation#"], rows)
+    if after is not before:
+        output.result(
+            f"added        {len(added)} nodes, now {after.n_nodes} nodes and {after.edges.nnz} edges"
+        )

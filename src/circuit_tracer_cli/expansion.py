@@ -1,0 +1,296 @@
+"""More nodes in a graph that is there: rows of new features (what drives them) and their columns (what they drive).
+
+A graph's rows hold the columns of its own nodes only, so a feature that joins later needs both. Rows come from the engine as in
+any trace; columns are the transpose, the new features carried forward to every target that has a row.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
+from circuit_tracer_cli.attribution.linear import Targets
+from circuit_tracer_cli.attribution.rows import encoder_rows
+from circuit_tracer_cli.errors import InvalidValue, ModelMismatch, UnsuitableValue, UsageError
+from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.layout import feature_id
+from circuit_tracer_cli.replacement import ReplacementModel
+
+Feature = tuple[int, int, int]
+"""Layer, position and number of a feature."""
+
+LARGEST_CHANGE = 1e-4
+"""Relative difference of activations up to which a graph counts as made with this model; other kernels stay far below."""
+EXPANSIONS = "expansions"
+"""Key of a graph's metadata: what was added to it, and when."""
+ROWS_AT_ONCE = 64
+BLOCK = 1 << 22
+"""Numbers of the old graph that are dense at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenInput:
+    """A source of a node that the graph left out.
+
+    Attributes:
+        node_id: As it will be in the graph file once it is added.
+        layer, position, feature: Which feature.
+        activation: Its activation.
+        weight: Its direct effect on the node.
+    """
+
+    node_id: str
+    layer: int
+    position: int
+    feature: int
+    activation: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenInputs:
+    """What a graph doesn't show of a node's input.
+
+    Attributes:
+        strongest: Of the features that aren't nodes, those with the largest direct effect first.
+        count: How many features that aren't nodes have an effect.
+        share: Their absolute weights over those of everything that enters the node, 0..1.
+        total: Sum of all direct effects on the node, those of sources that aren't nodes included.
+    """
+
+    strongest: list[HiddenInput]
+    count: int
+    share: float
+    total: float
+
+
+class Expander:
+    """A graph and its model, ready to be asked for nodes that the graph left out.
+
+    Args:
+        graph: A raw graph.
+        model: The model and transcoders that it was made with.
+
+    Raises:
+        UsageError: The graph is pruned.
+        ModelMismatch: The graph was made with something else.
+        UnsupportedArchitecture: The family has no closed form.
+    """
+
+    def __init__(self, graph: Graph, model: ReplacementModel) -> None:
+        if graph.pruning is not None:
+            raise UsageError("a pruned graph can't be expanded", "expand the raw graph, then prune it again")
+        self.graph = graph
+        self.prompt: FrozenPrompt = freeze(graph, model)
+        self._check_values()
+        kept = torch.zeros(len(graph.active_features), dtype=torch.bool)
+        kept[graph.selected_features.cpu()] = True
+        self.is_node = kept
+
+    def _check_values(self) -> None:
+        """Raise ModelMismatch where activations differ by more than rounding."""
+        ours, theirs = self.prompt.active.values.cpu().double(), self.graph.activation_values.cpu().double()
+        if not len(ours):
+            return
+        off = (ours - theirs).abs() / theirs.abs().clamp_min(1e-6)
+        if float(off.max()) > LARGEST_CHANGE:
+            worst = int(off.argmax())
+            layer, position, feature = self.graph.active_features[worst].tolist()
+            raise ModelMismatch(
+                f"{layer}/{feature}@{position} has activation {float(theirs[worst]):.6g} in the graph and "
+                f"{float(ours[worst]):.6g} here, so the graph was made with other weights or in another dtype",
+                "name the graph's own model, set and dtype",
+            )
+
+    @torch.no_grad()
+    def hidden_inputs(self, node: int, top: int = 10) -> HiddenInputs:
+        """The strongest sources of a feature or target that aren't nodes of the graph. Raises InvalidValue."""
+        row = self._row_of(node)
+        of_feature = torch.zeros(len(self.prompt.active))
+        columns = self.prompt.engine.columns.feature_column
+        inside = columns < len(row)
+        of_feature[inside] = row[columns[inside]].cpu().float()
+        hidden = torch.where(self.is_node, 0.0, of_feature)
+        order = torch.argsort(hidden.abs(), descending=True, stable=True)[:top]
+        indices, values = self.prompt.active.indices.cpu(), self.prompt.active.values.cpu()
+        strongest = []
+        for place in order[hidden[order] != 0].tolist():
+            layer, position, feature = indices[place].tolist()
+            strongest.append(
+                HiddenInput(
+                    feature_id(layer, feature, position),
+                    layer,
+                    position,
+                    feature,
+                    float(values[place]),
+                    float(hidden[place]),
+                )
+            )
+        whole = float(row.double().abs().sum())
+        return HiddenInputs(
+            strongest=strongest,
+            count=int((hidden != 0).sum()),
+            share=float(hidden.double().abs().sum()) / whole if whole else 0.0,
+            total=float(row.double().sum()),
+        )
+
+    def _row_of(self, node: int) -> Tensor:
+        """`(columns up to its position)`: the direct effects on a node of the graph. Raises InvalidValue."""
+        return self.prompt.engine.rows(self.prompt.targets([node]))[0]
+
+    def find(self, features: Sequence[Feature]) -> Tensor:
+        """Numbers of features among the active ones, ascending, those that are nodes already left out.
+
+        Raises UnsuitableValue for a feature that isn't there or isn't active, naming its pre-activation.
+        """
+        known = {tuple(row): place for place, row in enumerate(self.graph.active_features.tolist())}
+        found = set()
+        for feature in features:
+            place = known.get(tuple(feature))
+            if place is None:
+                raise self._not_active(feature)
+            if not bool(self.is_node[place]):
+                found.add(place)
+        return torch.tensor(sorted(found), dtype=torch.int64)
+
+    def _not_active(self, wanted: Feature) -> UnsuitableValue:
+        layer, position, feature = wanted
+        transcoders, n_pos = self.prompt.model.transcoders, self.prompt.n_pos
+        name = f"{layer}/{feature}@{position}"
+        for what, value, count in (
+            ("layer", layer, transcoders.n_layers),
+            ("position", position, n_pos),
+            ("feature", feature, transcoders.d_transcoder),
+        ):
+            if not 0 <= value < count:
+                return UnsuitableValue(
+                    f"{name}: there is no {what} {value}", f"{what}s go from 0 to {count - 1}"
+                )
+        if position in self.prompt.tokens.zero_positions:
+            return UnsuitableValue(
+                f"{name}: nothing is traced at position {position}", "choose another position"
+            )
+        x = self.prompt.frozen.layers[layer].feature_input[position : position + 1]
+        before = float(transcoders.encode_layer(x, layer, apply_activation_function=False)[0, feature])
+        return UnsuitableValue(
+            f"{name} isn't active on this prompt: its pre-activation is {before:.4g}",
+            "circuit-tracer expand GRAPH --inputs-of NODE lists features that are",
+        )
+
+    @torch.no_grad()
+    def added(self, new: Tensor) -> Graph:
+        """The graph with more of the active features as nodes.
+
+        Args:
+            new: int64, ascending numbers of active features that aren't nodes.
+        """
+        graph = self.graph
+        if not len(new):
+            return graph
+        selected = torch.sort(torch.cat([graph.selected_features.cpu(), new])).values
+        edges = self._merged(selected, new)
+        features = [graph.active_features[place].tolist() for place in new.tolist()]
+        record = {
+            "when_ms": int(time.time() * 1000),
+            "added": [feature_id(layer, feature, position) for layer, position, feature in features],
+        }
+        metadata = {**graph.metadata, EXPANSIONS: [*graph.metadata.get(EXPANSIONS, []), record]}
+        return Graph(
+            input_string=graph.input_string,
+            input_tokens=graph.input_tokens,
+            active_features=graph.active_features,
+            adjacency_matrix=edges,
+            cfg=graph.cfg,
+            selected_features=selected,
+            activation_values=graph.activation_values,
+            logit_targets=graph.logit_targets,
+            logit_probabilities=graph.logit_probabilities,
+            scan=graph.scan,
+            vocab_size=graph.vocab_size,
+            metadata=metadata,
+        )
+
+    def _merged(self, selected: Tensor, new: Tensor) -> Edges:
+        """Old rows with the new columns, and the new rows."""
+        graph, layout = self.graph, self.graph.layout
+        n_new, n_old = len(new), graph.n_nodes
+        place = torch.searchsorted(selected, graph.selected_features.cpu())
+        rest = torch.arange(layout.n_features, n_old) + n_new
+        moved = torch.cat([place, rest])  # old node → new node
+        fresh = torch.searchsorted(selected, new)
+        builder = EdgesBuilder(n_old + n_new)
+        targets = [*range(layout.n_features), *range(layout.logit_offset, n_old)]
+        sources = self.prompt.engine.columns.feature_column[new]
+        step = max(1, min(ROWS_AT_ONCE * 8, BLOCK // max(1, n_old)))
+        for start in range(0, len(targets), step):
+            rows = torch.tensor(targets[start : start + step])
+            values = torch.zeros(len(rows), n_old + n_new)
+            old = torch.cat([graph.edges.dense_rows(row, row + 1).cpu() for row in rows.tolist()])
+            values[:, moved] = old
+            effects = self.prompt.engine.push(sources, self.prompt.targets(rows.tolist()))
+            values[:, fresh] = effects.cpu().float()
+            builder.add_rows(moved[rows], values)
+        self._add_new_rows(builder, selected, new, fresh)
+        return builder.build()
+
+    def _add_new_rows(self, builder: EdgesBuilder, selected: Tensor, new: Tensor, fresh: Tensor) -> None:
+        """Rows of the new features over all nodes."""
+        engine, active = self.prompt.engine, self.prompt.active
+        n_active, shared = len(active), self.graph.n_nodes - self.graph.layout.n_features
+        node_of = torch.full((n_active + shared,), -1, dtype=torch.int64)
+        node_of[selected] = torch.arange(len(selected))
+        node_of[n_active:] = torch.arange(shared) + len(selected)
+        of_column = node_of[engine.columns.nodes()]
+        at = self.graph.active_features[new].cpu()
+        order = torch.argsort(at[:, 0], descending=True, stable=True)
+        for part in order.split(ROWS_AT_ONCE):
+            vectors = encoder_rows(self.prompt.model.transcoders, at[part, 0], at[part, 2]).to(engine.dtype)
+            rows = engine.rows(Targets(at[part, 0], at[part, 1], vectors)).cpu().float()
+            nodes = of_column[: rows.shape[1]]
+            values = torch.zeros(len(part), len(selected) + shared)
+            values[:, nodes[nodes >= 0]] = rows[:, nodes >= 0]
+            builder.add_rows(fresh[part], values)
+
+
+def expand(
+    graph: Graph,
+    model: ReplacementModel,
+    add: Sequence[Feature | Sequence[int]] = (),
+    inputs_of: int | None = None,
+    top: int = 10,
+) -> Graph:
+    """A raw graph with more nodes.
+
+    Args:
+        graph: Raw; it stays as it is.
+        model: The model and transcoders that it was made with.
+        add: Features `(layer, position, feature)` that are active on the prompt.
+        inputs_of: Index of a node whose strongest sources that aren't nodes are added too.
+        top: How many of them.
+
+    Returns:
+        A new graph. Rows that were there keep their bits; scores and pruning are those of the larger graph.
+
+    Raises:
+        UsageError: The graph is pruned, or nothing is asked for.
+        UnsuitableValue: A feature isn't active on the prompt.
+        ModelMismatch: The graph was made with something else.
+    """
+    if not add and inputs_of is None:
+        raise UsageError("nothing to add", "name features, or a node whose inputs are wanted")
+    if top < 1:
+        raise InvalidValue(f"top must be at least 1, not {top}")
+    expander = Expander(graph, model)
+    wanted: list[Any] = [tuple(feature) for feature in add]
+    if inputs_of is not None:
+        hidden = expander.hidden_inputs(inputs_of, top)
+        wanted += [(one.layer, one.position, one.feature) for one in hidden.strongest]
+    return expander.added(expander.find(wanted))
