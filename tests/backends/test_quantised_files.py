@@ -91,7 +91,8 @@ def stored_weight(module: Any, bits: int) -> Tensor:
     if bits == 4:
         meant: Tensor = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
         return meant.float()
-    return module.weight.data.float() * module.weight.SCB.float()[:, None] / 127
+    scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB  # moved by the first pass
+    return module.weight.data.float() * scales.float()[:, None] / 127
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -207,9 +207,12 @@ def refused(run: Run, here: Path, broken: Tiny, *words: str) -> None:
     assert_refused(run("attribute", *broken.options, "-p", PROMPT, *OUT), 1, here, *words)
 
 
-def test_a_missing_layer_file(run: Run, here: Path, broken: Tiny) -> None:
+def test_a_missing_layer_file_is_said(run: Run, broken: Tiny) -> None:
     (broken.transcoders / "layer_1.safetensors").unlink()
-    refused(run, here, broken, "layer_1")
+    done = run("attribute", *broken.options, "-p", PROMPT, *OUT)
+    assert done.code == 0, done.stderr
+    assert "for 2 of 3 layers" in done.stderr
+    assert "is an error node" in done.stderr
 
 
 def test_a_truncated_layer_file(run: Run, here: Path, broken: Tiny) -> None:
@@ -225,8 +228,9 @@ def test_an_unknown_hook_name(run: Run, here: Path, broken: Tiny) -> None:
 
 
 def test_a_model_of_another_shape(run: Run, here: Path, broken: Tiny) -> None:
-    (broken.transcoders / "layer_2.safetensors").unlink()
-    refused(run, here, broken, "3", "2")
+    surplus = broken.transcoders / "layer_3.safetensors"
+    surplus.write_bytes((broken.transcoders / "layer_2.safetensors").read_bytes())
+    refused(run, here, broken, "3", "4")
 
 
 def test_a_model_of_an_unknown_kind(run: Run, here: Path, broken: Tiny) -> None:
