@@ -302,7 +302,9 @@ def test_a_folder_is_no_graph_file(run: Run, here: Path, tmp_path: Path, raw_gra
 
 def test_the_other_kind_of_graph_file_is_named(run: Run, here: Path, raw_graph: Path, tmp_path: Path) -> None:
     run("export", raw_graph, "--slug", "x", "--graph-file-dir", tmp_path / "files", "-q")
-    assert_refused(run("show", tmp_path / "files" / "x.json"), 1, here, "JSON, such as the viewer reads")
+    assert_refused(
+        run("show", tmp_path / "files" / "x.json"), 1, here, "is a viewer file (JSON), not a raw graph"
+    )
     edits = ["--graph", raw_graph, "--supernode", "Texas"]
     assert_refused(run("intervene", *edits), 1, here, "is a raw graph")
 

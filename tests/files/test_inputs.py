@@ -5,12 +5,21 @@ from __future__ import annotations
 import io
 import os
 import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from circuit_tracer_cli.errors import MissingFile
-from circuit_tracer_cli.files.inputs import kind_of_file, open_regular, read_file, read_limited
+from circuit_tracer_cli.errors import MissingFile, OutputError
+from circuit_tracer_cli.files.inputs import (
+    Spool,
+    kind_of_file,
+    open_pipe,
+    open_regular,
+    read_file,
+    read_limited,
+)
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
@@ -55,3 +64,45 @@ def test_an_endless_stream_is_read_to_the_limit_alone() -> None:
     with pytest.raises(MissingFile, match=r"the plan is larger than 5\.0 MiB"):
         read_limited(stream, "the plan", 5 << 20)  # type: ignore[arg-type]
     assert stream.given == (5 << 20) + 1
+
+
+def test_a_pipe_without_a_writer_is_given_up_with_a_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MissingFile, match="pipe is a pipe that no program writes to"):
+        open_pipe(tmp_path / "pipe", patience=0.1)
+
+
+def test_a_pipe_whose_writer_takes_its_time_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb") as stream:
+            time.sleep(0.5)
+            stream.write(b"content")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    stream, first = open_pipe(path, patience=0.3)
+    with stream:
+        assert first + read_limited(stream, "pipe") == b"content"
+    writer.join()
+
+
+def test_a_spool_keeps_what_it_has_read_and_no_more() -> None:
+    spool = Spool(io.BytesIO(b"line\nrest of it"), "stream", first=b"a ")
+    with spool.file:
+        assert spool.readline() == b"a line\n"
+        assert spool.read(4) == b"rest"
+        assert spool.fill(13)
+        assert not spool.ends()
+        assert not spool.fill(100)
+        spool.file.seek(0)
+        assert spool.file.read() == b"a line\nrest of it"
+
+
+def test_a_spool_refuses_what_the_disk_has_no_room_for() -> None:
+    spool = Spool(io.BytesIO(b"short"), "stream")
+    with spool.file, pytest.raises(OutputError, match=r"takes 1024 TiB .* are free"):
+        spool.fill(1 << 50)
+    assert spool.size == 0

@@ -203,7 +203,7 @@ def test_foreign_files() -> None:
     weights = safetensors_save({"W_enc": torch.zeros(2, 2)})
     with pytest.raises(BadGraphFile, match="without a graph"):
         load_graph(io.BytesIO(weights))
-    with pytest.raises(BadGraphFile, match="no graph file"):
+    with pytest.raises(BadGraphFile, match="not a graph file"):
         load_graph(io.BytesIO(b"hello, world: this is text"))
     with pytest.raises(BadGraphFile, match="JSON"):
         load_graph(io.BytesIO(b'{"metadata": {}, "nodes": []}'))
@@ -292,3 +292,66 @@ def test_dense_format_needs_the_memory(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_error_is_one_of_ours() -> None:
     assert issubclass(BadGraphFile, CircuitTracerError)
     assert issubclass(BadGraphFile, ValueError)
+
+
+class Endless(io.RawIOBase):
+    """A stream that begins as told and goes on for ever; it counts what was taken."""
+
+    def __init__(self, start: bytes, then: bytes = b"\0") -> None:
+        self.start, self.then, self.taken = start, then, 0
+
+    def read(self, count: int = -1) -> bytes:
+        assert count > 0, "an endless stream was read to its end"
+        part = self.start[self.taken : self.taken + count]
+        part += self.then * (count - len(part))
+        self.taken += count
+        return part
+
+
+@pytest.mark.parametrize("start", [b"", b"PK\x03\x04", b"\xff" * 9, b"\x10" + bytes(7) + b"{"])
+def test_an_endless_stream_is_refused_by_its_beginning(start: bytes) -> None:
+    stream = Endless(start)
+    with pytest.raises(BadGraphFile):
+        load_graph(stream)  # type: ignore[arg-type]
+    assert stream.taken < 100
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_a_stream_that_does_not_end_with_its_graph_is_refused(kind: Any) -> None:
+    whole = io.BytesIO()
+    save_graph(random_graph(), whole, kind=kind)
+    stream = Endless(whole.getvalue())
+    with pytest.raises(BadGraphFile, match="goes on beyond what it says it holds"):
+        load_graph(stream)  # type: ignore[arg-type]
+    assert stream.taken < len(whole.getvalue()) + (1 << 20)
+
+
+def test_a_graph_led_into_the_program_needs_no_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    random_graph().save(tmp_path / "g.safetensors")
+    random_graph().save(tmp_path / "g.pt")
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("copied")
+
+    monkeypatch.setattr("circuit_tracer_cli.files.inputs.tempfile.TemporaryFile", refuse)
+    for name in ("g.safetensors", "g.pt"):
+        with (tmp_path / name).open("rb") as stream:
+            assert_same(load_graph(stream), random_graph())
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/full", "/proc/self/mem"])
+def test_what_is_not_a_file_is_named(path: str) -> None:
+    with pytest.raises(MissingFile, match=r"is a device, not a file|can't be read: input/output error"):
+        load_graph(path)
+
+
+def test_a_named_pipe_is_read_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(as_bytes(random_graph()),))
+    writer.start()
+    graph = load_graph(tmp_path / "pipe")
+    writer.join()
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert_same(graph, random_graph())

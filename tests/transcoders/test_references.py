@@ -147,3 +147,14 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(BadTranscoders, match="is a file") as caught:
         resolve(tmp_path / "config.yaml")
     assert str(tmp_path) in (caught.value.hint or "")
+
+
+def test_a_mistyped_folder_below_a_local_one_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sets" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownReference, match="there is no transcoder folder 'sets/other/layers'") as caught:
+        resolve("sets/other/layers")
+    assert "hf://sets/other/layers" in (caught.value.hint or "")
+    assert isinstance(resolve("elsewhere/other/layers"), HubReference)

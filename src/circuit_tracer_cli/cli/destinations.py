@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from circuit_tracer_cli.cli.streams import stdout_is_closed
 from circuit_tracer_cli.errors import MissingFile, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def check_graph_destination(destination: str | None) -> None:
     if destination is None:
         return
     if destination == STREAM:
+        if stdout_is_closed():
+            raise OutputError("the graph can't be written: stdout is closed", "name a file with -o")
         if sys.stdout.isatty():
             raise UsageError(
                 "a graph is binary and stdout is a terminal", "pipe it on, or write -o graph.safetensors"

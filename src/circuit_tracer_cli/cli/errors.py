@@ -10,7 +10,7 @@ import traceback
 from types import FrameType
 
 from circuit_tracer_cli.cli.streams import silence_stdout
-from circuit_tracer_cli.errors import CircuitTracerError, OutOfMemory, OutputError
+from circuit_tracer_cli.errors import CircuitTracerError, MissingFile, OutOfMemory, OutputError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
@@ -42,6 +42,8 @@ def report(error: BaseException) -> int:
         silence_stdout()
         return DONE
     known = error if isinstance(error, CircuitTracerError) else _translated(error)
+    if isinstance(known, MissingFile | OutputError) and not _has_folder():
+        known = _folder_is_gone()
     if known is None:
         message = f"internal error: {type(error).__name__}: {_one_line(str(error))}"
         _say(
@@ -72,6 +74,17 @@ def _translated(error: BaseException) -> CircuitTracerError | None:
             "there is not enough memory for this",
             "try a smaller --max-feature-nodes or --batch-size, --offload cpu, or --lazy-encoder --lazy-decoder",
         )
+    if isinstance(error, OSError | ImportError) and "cannot allocate memory" in str(error).lower():
+        return OutOfMemory(
+            "there is not enough memory to load the program's libraries",
+            "check `ulimit -v` and how much memory is free",
+        )
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        return OutOfMemory(
+            "a library can't be loaded into memory", "raise the limit on address space: ulimit -v unlimited"
+        )
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return _folder_is_gone()
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return OutputError("the disk is full", "free some space, or name another folder")
     if isinstance(error, PermissionError) and error.filename:
@@ -79,6 +92,20 @@ def _translated(error: BaseException) -> CircuitTracerError | None:
             f"no permission for {error.filename}", "name another path, or change its permissions"
         )
     return None
+
+
+def _folder_is_gone() -> MissingFile:
+    return MissingFile(
+        "the folder that you are in doesn't exist any more", "change to another one, for example cd ~"
+    )
+
+
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _is_closed_pipe(error: BaseException) -> bool:

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +24,13 @@ from circuit_tracer_cli.errors import (
     UnsuitablePrompt,
     UsageError,
 )
-from circuit_tracer_cli.files.inputs import LARGEST_TEXT, read_limited
+from circuit_tracer_cli.files.inputs import (
+    LARGEST_TEXT,
+    kind_of_file,
+    open_pipe,
+    read_file,
+    read_limited,
+)
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.experiment import Experiment
@@ -277,11 +282,14 @@ def _content(path: str, what: str) -> bytes:
     if path == STREAM:
         return read_limited(sys.stdin.buffer, f"the {what} on stdin", limit)
     try:
-        with Path(path).open("rb") as file:
-            return read_limited(file, f"{what} {path}", limit)
+        if kind_of_file(path) == "pipe":
+            stream, first = open_pipe(path)
+            with stream:
+                return first + read_limited(stream, path, limit)
+        return read_file(path, limit)
+    except MissingFile as error:
+        raise MissingFile(f"{what} {error.message}", error.hint) from None
     except OSError as error:
-        if isinstance(error, MissingFile):
-            raise
         made_by = {"plan": "`intervene --save-plan FILE`", "graph file": "`export GRAPH --slug NAME`"}[what]
         raise MissingFile(
             f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}",

@@ -6,11 +6,19 @@ import io
 import os
 import sys
 
+_closed: set[str] = set()
+
+
+def stdout_is_closed() -> bool:
+    """True if the caller closed stdout (`>&-`), so that no result can be written to it."""
+    return "stdout" in _closed
+
 
 def prepare_streams() -> None:
     """Open those that the caller closed, and let none fail on a character that it can't write."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by `>&-`; else the next file opened would get its number
+            _closed.add(name)
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

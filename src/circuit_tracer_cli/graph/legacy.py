@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import struct
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -50,7 +51,10 @@ _ALLOWED = {
     *(f"{cls.__module__} {cls.__name__}" for cls in _STAND_INS),
 }
 
+ZIP_START = b"PK\x03\x04"
 _MAX_PICKLE = 1 << 30
+_LOCAL_HEADER = 30  # bytes before the name of a zip record
+_PER_RECORD, _PER_ARCHIVE = 4096, 1 << 16  # bytes of headers, padding and torch's own small records
 _UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -92,6 +96,75 @@ def read_pt(path: Path, source: str) -> dict[str, Any]:
     return _current_names(values)
 
 
+class _Pickle(Protocol):
+    """Where a pickle is read from, byte by byte."""
+
+    size: int
+
+    def read(self, count: int, /) -> bytes: ...
+
+    def readline(self) -> bytes: ...
+
+
+def largest_archive(stream: _Pickle, start: bytes, source: str) -> int:
+    """Read an archive up to the end of its pickle, and return the most bytes that the whole can have by what that says.
+
+    Args:
+        stream: Behind `start`; `size` is the number of bytes read from it in all.
+        start: The archive's first bytes, fewer than a record's header has.
+        source: What to call it in messages.
+
+    Raises:
+        BadGraphFile: torch.save doesn't write such archives, or the pickle could do more than name values.
+    """
+    wrong = BadGraphFile(f"{source} isn't a file written by torch.save", "write or copy it again")
+    head = start + stream.read(_LOCAL_HEADER - len(start))
+    if len(head) < _LOCAL_HEADER:
+        raise wrong
+    name_length, extra_length = struct.unpack("<HH", head[26:30])
+    name = stream.read(name_length)
+    stream.read(extra_length)
+    if not name.endswith(b"data.pkl") or head[8:10] != b"\0\0":
+        raise wrong
+    records, number = 0, 0
+    content = _Bounded(stream, stream.size + _MAX_PICKLE)
+    try:
+        for opcode, argument, _ in pickletools.genops(content):  # type: ignore[arg-type]
+            _check_opcode(opcode.name, argument, source)
+            if isinstance(argument, int) and opcode.name.startswith(("BININT", "LONG")):
+                number = argument  # before a storage is named, the last number is its length
+            elif opcode.name == "BINPERSID":
+                records += 8 * max(0, number) + _PER_RECORD
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, BadGraphFile):
+            raise
+        raise wrong from error
+    return stream.size + records + _PER_ARCHIVE
+
+
+class _Bounded:
+    """A stream that ends at a number of bytes."""
+
+    def __init__(self, stream: _Pickle, last: int) -> None:
+        self._stream, self._last = stream, last
+
+    def read(self, count: int) -> bytes:
+        return self._stream.read(max(0, min(count, self._last - self._stream.size)))
+
+    def readline(self) -> bytes:
+        return self._stream.readline()
+
+
+def _check_opcode(name: str, argument: object, source: str) -> None:
+    if name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
+        raise BadGraphFile(f"{source} could run code when it's loaded, so it's refused")
+    if name == "GLOBAL" and argument not in _ALLOWED:
+        named = str(argument).replace(" ", ".")
+        raise BadGraphFile(
+            f"{source} names {named[:80]!r}, which a graph file has no use for, so it's refused"
+        )
+
+
 def _check_archive(path: Path, source: str) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -102,13 +175,7 @@ def _check_archive(path: Path, source: str) -> None:
             raise BadGraphFile(f"{source} isn't a file written by torch.save")
         content = archive.read(pickles[0])
     for opcode, argument, _ in pickletools.genops(content):
-        if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
-            raise BadGraphFile(f"{source} could run code when it's loaded, so it's refused")
-        if opcode.name == "GLOBAL" and argument not in _ALLOWED:
-            name = str(argument).replace(" ", ".")
-            raise BadGraphFile(
-                f"{source} names {name[:80]!r}, which a graph file has no use for, so it's refused"
-            )
+        _check_opcode(opcode.name, argument, source)
 
 
 def _check_tensor(value: Any, file_size: int, source: str) -> None:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import torch
 
-from circuit_tracer_cli.errors import BadGraphFile, InvalidValue, MissingFile, OutOfMemory, UsageError
-from circuit_tracer_cli.files.atomic import atomic_writer, output_error
+from circuit_tracer_cli.errors import (
+    BadGraphFile,
+    CircuitTracerError,
+    InvalidValue,
+    MissingFile,
+    OutOfMemory,
+    UsageError,
+)
+from circuit_tracer_cli.files.atomic import atomic_writer
+from circuit_tracer_cli.files.inputs import Spool, kind_of_file, open_pipe, open_regular, unreadable
 from circuit_tracer_cli.files.scratch import nothing, released
-from circuit_tracer_cli.files.tensors import looks_like_tensors, read_header, shared_tensors, write_tensors
+from circuit_tracer_cli.files.tensors import (
+    looks_like_tensors,
+    parse_header,
+    read_header,
+    shared_tensors,
+    write_tensors,
+)
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning
-from circuit_tracer_cli.graph.legacy import read_pt
+from circuit_tracer_cli.graph.legacy import ZIP_START, largest_archive, read_pt
 
 FORMAT = "circuit-tracer-graph"
 FORMAT_VERSION = 1
@@ -36,6 +50,7 @@ _TENSORS = (
     "logit_probabilities",
 )
 _RELEASE = "\0release"
+_AGAIN = "write or copy it again"
 _SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before")
 
 
@@ -86,73 +101,107 @@ def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO, *, streaming: bo
         BadGraphFile: Truncated, damaged, of another kind or of a later version.
     """
     if not isinstance(path_or_file, (str, os.PathLike)):
-        with _spooled(path_or_file) as path:
-            return _load(path, "the graph read from the pipe", streaming)
+        return _load_stream(path_or_file, "the graph read from the pipe", streaming)
     path = Path(path_or_file)
-    if path.is_dir():
-        raise MissingFile(f"{path} is a folder, not a graph file", "name a .safetensors or .pt file")
     try:
-        if path.exists() and not path.is_file():
-            with path.open("rb") as stream, _spooled(stream) as copy:
-                return _load(copy, str(path), streaming)
-        return _load(path, str(path), streaming)
+        kind = kind_of_file(path)
+        if kind == "folder":
+            raise MissingFile(f"{path} is a folder, not a graph file", "name a .safetensors or .pt file")
+        if kind == "pipe":
+            stream, first = open_pipe(path)
+            with stream:
+                return _load_stream(stream, str(path), streaming, first)
+        with open_regular(path) as stream:
+            return _load(stream, str(path), streaming)
     except FileNotFoundError as error:
+        if isinstance(error, CircuitTracerError):
+            raise
         raise MissingFile(
             f"no such graph file: {path}", "check the path, or make one with `attribute -o`"
         ) from error
-    except PermissionError as error:
-        raise MissingFile(f"can't read {path}: permission denied") from error
-
-
-@contextlib.contextmanager
-def _spooled(stream: BinaryIO) -> Iterator[Path]:
-    """The stream's content as a temporary file, so that it can be mapped into memory rather than held."""
-    path = Path(tempfile.gettempdir())
-    try:
-        handle, name = tempfile.mkstemp(prefix="circuit-tracer-", suffix=".graph")
-        path = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as copy:
-                shutil.copyfileobj(stream, copy, 1 << 20)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
     except OSError as error:
-        raise output_error(path, error) from error
+        if isinstance(error, CircuitTracerError):
+            raise
+        raise unreadable(path, error) from error
+
+
+def _load_stream(stream: BinaryIO, source: str, streaming: bool, first: bytes = b"") -> Graph:
+    """Load from a pipe: what it says at its beginning is judged first, and bounds what is copied."""
+    if not first and _is_whole_file(stream):
+        return _load(stream, source, streaming)
+    spool = Spool(stream, source, first)
+    with spool.file:
+        start = spool.read(9)
+        if looks_like_tensors(start):
+            _take_safetensors(spool, start, source)
+        elif start[:4] == ZIP_START:
+            _take_pt(spool, start, source)
+        spool.file.flush()
+        spool.file.seek(0)
+        return _load(spool.file, source, streaming)
+
+
+def _is_whole_file(stream: BinaryIO) -> bool:
+    """True for a file that is led into the program (`< graph.safetensors`): it needs no copy."""
     try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and stream.tell() == 0
+    except (OSError, AttributeError, ValueError):
+        return False
 
 
-def _load(path: Path, source: str, streaming: bool) -> Graph:
-    with path.open("rb") as stream:
-        start = stream.read(9)
-        if start[:4] == b"PK\x03\x04":
-            values = _read_pt(path, source)
-        elif looks_like_tensors(start):
-            values = _read_safetensors(stream, source, streaming)
-        elif not start:
-            raise BadGraphFile(
-                f"{source} is empty", "the command that should have written it may have failed"
-            )
-        elif start.lstrip()[:1] == b"{":
-            raise BadGraphFile(
-                f"{source} is JSON, such as the viewer reads, and no raw graph",
-                "name the .safetensors or .pt file that `attribute -o` wrote",
-            )
-        else:
-            raise BadGraphFile(
-                f"{source} is no graph file", "graph files are .safetensors or .pt as `attribute` writes them"
-            )
+def _take_safetensors(spool: Spool, start: bytes, source: str) -> None:
+    length = int.from_bytes(start[:8], "little")
+    text = start[8:] + spool.read(length - 1)
+    if len(text) < length:
+        raise BadGraphFile(f"{source} is truncated: it ends within its header", _AGAIN)
+    header = parse_header(text, source, BadGraphFile)
+    _require_graph(header.metadata, source)
+    if not spool.fill(header.stop):
+        raise BadGraphFile(f"{source} is truncated: {spool.size} bytes of {header.stop}", _AGAIN)
+    _require_end(spool, source)
+
+
+def _take_pt(spool: Spool, start: bytes, source: str) -> None:
+    if not spool.take_rest(largest_archive(spool, start, source)):
+        raise BadGraphFile(f"{source} goes on beyond what it says it holds", _AGAIN)
+
+
+def _require_end(spool: Spool, source: str) -> None:
+    if not spool.ends():
+        raise BadGraphFile(f"{source} goes on beyond what it says it holds", _AGAIN)
+
+
+def _load(stream: BinaryIO, source: str, streaming: bool) -> Graph:
+    """Load from an open file, which has no name if it came from a pipe."""
+    start = stream.read(9)
+    if start[:4] == ZIP_START:
+        values = _read_pt(stream, source)
+    elif looks_like_tensors(start):
+        values = _read_safetensors(stream, source, streaming)
+    elif not start:
+        raise BadGraphFile(f"{source} is empty", "the command that should have written it may have failed")
+    elif start.lstrip()[:1] == b"{":
+        raise BadGraphFile(
+            f"{source} is a viewer file (JSON), not a raw graph",
+            "pass the .safetensors or .pt file that `attribute -o` wrote",
+        )
+    else:
+        raise BadGraphFile(
+            f"{source} is not a graph file", "graph files are .safetensors or .pt as `attribute` writes them"
+        )
     return _from_values(values, source)
 
 
-def _read_pt(path: Path, source: str) -> dict[str, Any]:
-    if path.suffix == ".safetensors":  # torch goes by the name and would take the archive for safetensors
-        with path.open("rb") as stream, _spooled(stream) as copy:
-            return read_pt(copy, source)
-    return read_pt(path, source)
+def _read_pt(stream: BinaryIO, source: str) -> dict[str, Any]:
+    """Read the archive by the name of its descriptor: it may have no other, and torch judges by the suffix of a name."""
+    path = Path(f"/proc/self/fd/{stream.fileno()}")
+    if path.exists():
+        return read_pt(path, source)
+    with tempfile.NamedTemporaryFile(prefix="circuit-tracer-", suffix=".pt") as copy:
+        stream.seek(0)
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.flush()
+        return read_pt(Path(copy.name), source)
 
 
 def _read_safetensors(stream: BinaryIO, source: str, streaming: bool) -> dict[str, Any]:
@@ -161,18 +210,22 @@ def _read_safetensors(stream: BinaryIO, source: str, streaming: bool) -> dict[st
     except OSError as error:
         raise BadGraphFile(f"{source} can't be mapped into memory: {error.strerror}") from error
     stored = read_header(mapped, source, BadGraphFile)
-    tensors, metadata = shared_tensors(mapped, stored), stored.metadata
+    _require_graph(stored.metadata, source)
+    try:
+        header = json.loads(stored.metadata[HEADER_KEY])
+    except (ValueError, RecursionError) as error:
+        raise BadGraphFile(f"{source} has a damaged header") from error
+    if not isinstance(header, dict) or set(header) & set(stored.tensors):
+        raise BadGraphFile(f"{source} has a damaged header")
+    tensors = shared_tensors(mapped, stored)
+    return {**header, **tensors, _RELEASE: released(mapped) if streaming else nothing}
+
+
+def _require_graph(metadata: Mapping[str, str], source: str) -> None:
     if HEADER_KEY not in metadata:
         raise BadGraphFile(
             f"{source} is a safetensors file without a graph", "a model or transcoder file isn't a graph"
         )
-    try:
-        header = json.loads(metadata[HEADER_KEY])
-    except (ValueError, RecursionError) as error:
-        raise BadGraphFile(f"{source} has a damaged header") from error
-    if not isinstance(header, dict) or set(header) & set(tensors):
-        raise BadGraphFile(f"{source} has a damaged header")
-    return {**header, **tensors, _RELEASE: released(mapped) if streaming else nothing}
 
 
 def _from_values(values: Mapping[str, Any], source: str) -> Graph:

@@ -77,6 +77,11 @@ def resolve(reference: str | Path) -> LocalReference | HubReference:
     found = None if isinstance(reference, Path) else hub_reference(text)
     if found is None or _is_mistyped_folder(text, folder):
         raise _unknown(text, folder)
+    if found.path and _begins_in_a_folder(text):
+        raise UnknownReference(
+            f"there is no transcoder folder {text!r}",
+            hint=f"check the spelling; on the hub it is hf://{text}",
+        )
     return found
 
 
@@ -144,6 +149,14 @@ def _is_mistyped_folder(text: str, folder: Path) -> bool:
     if known is not None and known.canonical in {one.reference for one in KNOWN_SETS}:
         return False
     return bool(difflib.get_close_matches(folder.name, _siblings(folder), n=1, cutoff=0.8))
+
+
+def _begins_in_a_folder(text: str) -> bool:
+    """True if a path of three or more parts starts in a folder that exists here, and so isn't meant for the hub."""
+    known = hub_reference(text)
+    if known is not None and known.canonical in {one.reference for one in KNOWN_SETS}:
+        return False
+    return Path(text).parts[0] not in ALIASES and Path(Path(text).parts[0]).is_dir()
 
 
 def _unknown(text: str, folder: Path) -> UnknownReference:
