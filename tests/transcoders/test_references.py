@@ -112,6 +112,7 @@ def test_known_sets_are_references() -> None:
     assert sizes["mwhanna/gemma-scope-transcoders"] == 2 * 26 * 16384 * 2304
     assert sizes["mntss/clt-llama-3.2-1b-524k"] == (16 + 16 * 17 // 2) * 32768 * 2048
     assert sizes["mntss/transcoder-Llama-3.2-1B"] is None
+    assert sizes["ByteDance-Seed/Cross-Layer-TopK-CLT"] == (36 + 36 * 37 // 2) * 32768 * 4096  # 94.2 billion
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.transcoders.layers import ranges_in_words
-from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge
+from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge, other_reading
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 SIXTEEN_BIT = {
@@ -151,6 +151,7 @@ class Attribution:
         self.size_given = size is not None
         self.offload = Offload("none")
         self.plausibility: Plausibility | None = None
+        self.normalized: str | None = None  # how `ln2.hook_normalized` is read, in a model where it matters
         self.linear_weights: LinearWeights | None = None  # without embeddings, while those are away
 
     @torch.no_grad()
@@ -248,6 +249,10 @@ class Attribution:
         sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype)
         outputs = [layer.feature_output for layer in frozen.layers]
         self.plausibility = judge(transcoders, active, sources.errors, outputs, tokens.zero_positions)
+        other = self.other_reading(frozen, tokens)
+        if other is not None:
+            warnings = (*self.plausibility.warnings, other)
+            self.plausibility = replace(self.plausibility, warnings=warnings)
         for warning in self.plausibility.warnings:
             self.progress.note(f"warning: {warning}")
         skips = [transcoders.skip_matrix(layer) for layer in range(transcoders.n_layers)]
@@ -260,6 +265,33 @@ class Attribution:
             hooks = transcoders.feature_input_hook, transcoders.feature_output_hook
             return VjpEngine(backend.frozen_graph(frozen.tokens, *hooks, skips), sources)
         return LinearEngine(weights, frozen, self.model.points, sources, skips)
+
+    def other_reading(self, frozen: FrozenPass, tokens: Tokens) -> str | None:
+        """Record how `ln2.hook_normalized` is read in a model with LayerNorm; return a warning if the other way fits better.
+
+        TransformerLens up to 2.16 hands out `(x - mean) / scale * gain + bias` at that hook, later versions `(x - mean) / scale`.
+        """
+        transcoders, weights = self.model.transcoders, self.linear_weights or self.model.model.weights
+        affine = transcoders.normalized == "affine"
+        if weights is None or not (affine or transcoders.feature_input_hook == "ln2.hook_normalized"):
+            return None
+        norms = [layer.ln2 for layer in weights.layers]
+        if norms[0].kind != "layer" or self.plausibility is None:
+            return None
+        self.normalized = "affine" if affine else "scaled"
+        if transcoders.normalized is None:
+            self.progress.note(
+                "ln2.hook_normalized is read as (x - mean) / scale, without gain and bias; "
+                "ln2_hook_normalized in config.yaml chooses"
+            )
+        inputs = []
+        for norm, layer in zip(norms, frozen.layers, strict=True):
+            x = layer.feature_input
+            gain, bias = norm.gain.to(x), 0 if norm.bias is None else norm.bias.to(x)
+            inputs.append((x - bias) / gain if affine else x * gain + bias)
+        return other_reading(
+            transcoders, inputs, self.plausibility.active_per_position, tokens.zero_positions
+        )
 
     def graph(
         self,
@@ -291,8 +323,11 @@ class Attribution:
         self, tokens: Tokens, frozen: FrozenPass, engine: Engine, targets: AttributionTargets
     ) -> dict[str, Any]:
         """How the graph was made."""
+        made = origin(self.model)
+        if self.normalized is not None:
+            made["transcoders"]["ln2_hook_normalized"] = self.normalized
         return {
-            **origin(self.model),
+            **made,
             "engine": engine.name,
             "targets": targets.kind,
             "settings": asdict(self.settings),
@@ -369,7 +404,6 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
             "kind": transcoders.kind,
             "feature_input_hook": transcoders.feature_input_hook,
             "feature_output_hook": transcoders.feature_output_hook,
-            **({"ln2_hook_normalized": transcoders.normalized} if transcoders.normalized else {}),
             **({"layers_without": list(transcoders.missing_layers)} if transcoders.missing_layers else {}),
         },
         "backend": model.backend,

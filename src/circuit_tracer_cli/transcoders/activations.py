@@ -116,7 +116,7 @@ class TopKOverLayers:
     """
 
     k: int
-    norms: tuple[Tensor, ...]  # per layer (feature), float32
+    norms: tuple[Tensor, ...]  # per layer (feature), in float32 or better
 
     def select(self, preactivations: Iterable[Tensor]) -> list[Tensor]:
         """Return activations `(pos, feature)` of every layer for its pre-activations, a layer at a time.
@@ -130,7 +130,8 @@ class TopKOverLayers:
         for layer, z in enumerate(preactivations):
             n_layers += 1
             values = torch.relu(z)
-            scores = values.to(torch.float32) * self.norms[layer].to(z.device)
+            norms = self.norms[layer].to(z.device)
+            scores = values.to(norms.dtype) * norms
             top, index = scores.topk(min(self.k, width), dim=-1)
             found = top, values.gather(1, index), index + layer * width
             if best is not None:

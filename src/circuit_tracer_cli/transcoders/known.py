@@ -11,6 +11,19 @@ if TYPE_CHECKING:
 ALIASES = {"gemma": "mwhanna/gemma-scope-transcoders", "llama": "mntss/transcoder-Llama-3.2-1B"}
 
 
+CONFIGS: dict[str, dict[str, str | int]] = {
+    "ByteDance-Seed/Cross-Layer-TopK-CLT": {
+        "model_kind": "cross_layer_transcoder",
+        "model_name": "Qwen/Qwen3-8B-Base",
+        "feature_input_hook": "hook_resid_mid",
+        "feature_output_hook": "hook_mlp_out",
+        "activation": "cross_layer_topk",
+        "k": 360,
+    }
+}
+"""What to read in place of a `config.yaml` that a published repository doesn't have, from its model card."""
+
+
 @dataclass(frozen=True, slots=True)
 class KnownSet:
     """A published set. `d_transcoder` is None where its reference doesn't tell it."""
@@ -87,5 +100,20 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         for size, name, n_layers, d_model in _QWEN_3
     ),
     KnownSet("mntss/clt-131k", "openai/gpt-oss-20b", "clt", "jumprelu", 24, 2880),
+    KnownSet(
+        "bluelightai/clt-qwen3-0.6b-base-20k", "Qwen/Qwen3-0.6B-Base", "clt", "jumprelu", 28, 1024, 20480
+    ),
+    KnownSet(
+        "bluelightai/clt-qwen3-1.7b-base-20k", "Qwen/Qwen3-1.7B-Base", "clt", "jumprelu", 28, 2048, 20480
+    ),
+    KnownSet(
+        "ByteDance-Seed/Cross-Layer-TopK-CLT",
+        "Qwen/Qwen3-8B-Base",
+        "clt",
+        "cross_layer_topk",
+        36,
+        4096,
+        2**15,
+    ),
     *(known for row in _GEMMA_3 for known in _gemma_3(*row)),
 )

@@ -6,6 +6,7 @@ away is a reconstruction that is worse than none, or many times more or fewer ac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,6 +32,8 @@ L0_FACTOR = 5
 LARGEST_SHARE = 0.1
 SMALLEST_L0 = 0.02
 """Active features per layer and position of a set that states none: between these, as a share of its features and in number."""
+
+_POSITIONS_COMPARED = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,43 @@ def judge(
         warnings += _of_reconstruction({n: ratio for n, ratio in enumerate(ratios) if n not in missing})
         warnings += _of_activity(per_position, expected, transcoders.d_transcoder)
     return Plausibility(round(per_position, 6), expected, ratios, tuple(warnings))
+
+
+def other_reading(
+    transcoders: Transcoders, inputs: Sequence[Tensor], per_position: float, zero_positions: Collection[int]
+) -> str | None:
+    """Return a warning if the number of active features says that `ln2.hook_normalized` was meant the other way.
+
+    Args:
+        transcoders: The set.
+        inputs: Per layer `(pos, d_model)`, what features would read the other way.
+        per_position: Active features per layer and position the way it is read.
+        zero_positions: Positions that don't count.
+    """
+    kept = [pos for pos in range(len(inputs[0])) if pos not in set(zero_positions)][:_POSITIONS_COMPARED]
+    layers = [layer for layer in range(len(inputs)) if layer not in transcoders.missing_layers]
+    if len(kept) < FEWEST_POSITIONS or transcoders.joint is not None:
+        return None
+    counts = [int((transcoders.encode_layer(inputs[layer][kept], layer) != 0).sum()) for layer in layers]
+    other = sum(counts) / (len(kept) * len(layers))
+    expected = transcoders.expected_l0
+    if _distance(other, expected, transcoders.d_transcoder) >= _distance(
+        per_position, expected, transcoders.d_transcoder
+    ):
+        return None
+    now, then = ("affine", "scaled") if transcoders.normalized == "affine" else ("scaled", "affine")
+    usual = "what is usual" if expected is None else f"the {expected:g} that the set was trained for"
+    return (
+        f"{per_position:.3g} features are active per token and layer with ln2.hook_normalized read as {now}; read as {then} it "
+        f"would be {other:.3g}, nearer to {usual}: write ln2_hook_normalized: {then} in config.yaml"
+    )
+
+
+def _distance(per_position: float, expected: float | None, d_transcoder: int) -> int:
+    """Return how far a number of active features is from what it should be, in steps of a factor of two."""
+    if expected is not None:
+        return round(abs(math.log2(max(per_position, 1e-3) / expected)))
+    return int(not SMALLEST_L0 <= per_position <= LARGEST_SHARE * d_transcoder)
 
 
 def _energy(values: Tensor, kept: Tensor) -> Tensor:

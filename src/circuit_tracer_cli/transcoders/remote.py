@@ -17,9 +17,9 @@ from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadTranscoders, HubUnavailable, MissingFile
 from circuit_tracer_cli.files.tensors import MAX_HEADER, TensorFile
 from circuit_tracer_cli.hub import Snapshot
-from circuit_tracer_cli.transcoders.config import SetConfig
+from circuit_tracer_cli.transcoders.config import SetConfig, parse_config
 from circuit_tracer_cli.transcoders.formats.base import SetSource
-from circuit_tracer_cli.transcoders.known import KNOWN_SETS
+from circuit_tracer_cli.transcoders.known import CONFIGS, KNOWN_SETS
 from circuit_tracer_cli.transcoders.references import HubReference, hub_uri, nearest_known
 from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, check_beside, set_config
 from circuit_tracer_cli.types import Progress, SilentProgress
@@ -119,7 +119,7 @@ def describe(reference: HubReference, progress: Progress | None = None) -> Remot
     sizes = hub.file_sizes(reference.repo_id, found)
     if not (folder / "config.yaml").is_file():
         _fetch_training_configs(reference, found, sizes, progress)
-    config = set_config(folder, reference.scan, scan=reference.scan, absent=_no_config(reference, sizes))
+    config = _config(reference, folder, sizes)
     if config.transcoders is None:
         _check_beside(reference.repo_id, found, sizes, [f"{reference.path}/weights".lstrip("/")], progress)
         names = [path for path in sizes if _is_weight(path, reference.path)]
@@ -227,6 +227,14 @@ def _check_beside(
     if wanted:
         hub.snapshot(repo_id, found.commit, wanted, progress)
     check_beside(found.folder / path for path in weights)
+
+
+def _config(reference: HubReference, folder: Path, sizes: dict[str, int]) -> SetConfig:
+    """Return the set's config: its own, else what its layers say, else what is known of a published set without one."""
+    known = None if reference.path else CONFIGS.get(reference.repo_id)
+    if known is not None and not (folder / "config.yaml").exists():
+        return parse_config(known | {"scan": reference.scan}, folder / "config.yaml", reference.scan)
+    return set_config(folder, reference.scan, scan=reference.scan, absent=_no_config(reference, sizes))
 
 
 def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:

@@ -160,13 +160,13 @@ def _activation(source: SetSource, files: _LayerFiles, count: int, options: Load
 
 
 def _norms(files: _LayerFiles, W_dec: WeightSource, options: LoadOptions) -> Tensor:
-    """Return the norm `(feature)` of each decoder over all its layers, float32: stored and checked, or computed."""
+    """Return the norm `(feature)` of each decoder over all its layers, at least float32: stored and checked, or computed."""
     name, device = files.name("W_dec_norm"), options.of_layer(files.layer).device
     file = next((file for file in (files.encoder, files.decoder) if name in file.tensors), None)
     if file is None:
         parts = [_norm(block) for _, block in W_dec.blocks()]
         return torch.cat(parts).to(device)
-    stored = file.view(name).to(device, torch.float32, copy=True)
+    stored = file.view(name).to(device, torch.promote_types(options.dtype, torch.float32), copy=True)
     some = torch.arange(min(_NORMS_CHECKED, len(stored)))
     found = _norm(W_dec.rows(some)).to(device)
     if not torch.allclose(stored[: len(some)], found, rtol=_NORM_TOLERANCE):
@@ -177,7 +177,8 @@ def _norms(files: _LayerFiles, W_dec: WeightSource, options: LoadOptions) -> Ten
 
 
 def _norm(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float32)
+    accumulate = torch.promote_types(rows.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=accumulate)
     return norms
 
 
