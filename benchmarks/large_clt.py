@@ -1,10 +1,11 @@
 """Peak memory of tracing a cross-layer set of several gigabytes that stays in its files.
 
-python -m benchmarks.large_clt --gigabytes 5
+python -m benchmarks.large_clt --gigabytes 5 [--topk]
 
 Writes a random bfloat16 set and a small model into a temporary folder, traces a prompt in a process of its own with lazy encoders
 and decoders, and prints the peak above what the same process holds with the model alone: resident pages of all kinds (VmHWM, with
-those of mapped files) and anonymous ones (RssAnon, at the end of each phase).
+those of mapped files) and anonymous ones (RssAnon, at the end of each phase). With --topk
+the set is like ByteDance-Seed/Cross-Layer-TopK-CLT: no biases, stored decoder norms, ten features per layer active on average.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from benchmarks.shapes import Shape, llama, number_tokenizer, random_backend, ra
 SHAPE = Shape(d_model=1024, n_layers=16, n_heads=16, n_kv_heads=4, d_mlp=4096)
 
 
-def write_set(folder: Path, gigabytes: float) -> int:
+def write_set(folder: Path, gigabytes: float, *, topk: bool = False) -> int:
     """The model and a set of about that size, layer by layer; the number of features per layer."""
     from safetensors.torch import save_file
 
@@ -41,17 +42,20 @@ def write_set(folder: Path, gigabytes: float) -> int:
     place = folder / "set"
     place.mkdir()
     encoders = [normal(n_features, d) for _ in range(n_layers)]
-    cuts = thresholds(backend, [encoder.float() for encoder in encoders])
+    cuts = [] if topk else thresholds(backend, [encoder.float() for encoder in encoders])
     for layer in range(n_layers):
-        encoder = {
-            f"W_enc_{layer}": encoders[layer],
-            f"b_enc_{layer}": torch.zeros(n_features),
-            f"b_dec_{layer}": torch.zeros(d),
-            f"threshold_{layer}": cuts[layer],
-        }
+        encoder = {f"W_enc_{layer}": encoders[layer]}
+        if not topk:
+            encoder |= {
+                f"b_enc_{layer}": torch.zeros(n_features),
+                f"b_dec_{layer}": torch.zeros(d),
+                f"threshold_{layer}": cuts[layer],
+            }
         save_file(encoder, place / f"W_enc_{layer}.safetensors")
-        decoder = normal(n_features, n_layers - layer, d)
-        save_file({f"W_dec_{layer}": decoder}, place / f"W_dec_{layer}.safetensors")
+        decoder = {f"W_dec_{layer}": normal(n_features, n_layers - layer, d)}
+        if topk:
+            decoder[f"W_dec_norm_{layer}"] = decoder[f"W_dec_{layer}"].flatten(1).float().norm(dim=1)
+        save_file(decoder, place / f"W_dec_{layer}.safetensors")
     (place / "config.yaml").write_text(
         json.dumps(
             {
@@ -60,6 +64,7 @@ def write_set(folder: Path, gigabytes: float) -> int:
                 "feature_input_hook": "mlp.hook_in",
                 "feature_output_hook": "hook_mlp_out",
                 "scan": "random",
+                **({"activation": "cross_layer_topk", "k": 10 * n_layers} if topk else {}),
             }
         )
     )
@@ -139,6 +144,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--gigabytes", type=float, default=5.0)
     parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument(
+        "--topk", action="store_true", help="A set that chooses its features over all layers."
+    )
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -146,7 +154,7 @@ def main() -> None:
         trace(options.folder, options.tokens, options.nodes)
         return
     with tempfile.TemporaryDirectory(prefix="circuit-tracer-large-clt-") as name:
-        n_features = write_set(Path(name), options.gigabytes)
+        n_features = write_set(Path(name), options.gigabytes, topk=options.topk)
         size = sum(path.stat().st_size for path in (Path(name) / "set").iterdir())
         command = [sys.executable, "-m", "benchmarks.large_clt", "--folder", name]
         command += ["--tokens", str(options.tokens), "--nodes", str(options.nodes)]

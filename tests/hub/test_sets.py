@@ -110,7 +110,9 @@ def test_a_subfolder_at_a_revision(hub: FakeHub, tiny: RandomSet, tmp_path: Path
     for reference in ("user/set/a/b@v1", "hf://user/set/a/b?revision=v1"):
         assert inspect_transcoders(reference).config.scan == "user/set//a/b@v1"
         assert load_transcoders(reference).transcoders.n_layers == 3
-    with pytest.raises(MissingFile, match=r"user/set has no config\.yaml") as caught:
+    with pytest.raises(
+        MissingFile, match=r"user/set is not a transcoder set: it has no config\.yaml"
+    ) as caught:
         load_transcoders("user/set")
     assert caught.value.hint == "name one of its folders, such as user/set/a/b"
     with pytest.raises(UnknownReference, match="no revision 'v2'"):

@@ -298,3 +298,25 @@ def test_weights_too_large_for_float16_are_told_from_damaged_ones(tmp_path: Path
     with pytest.raises(BadTranscoders, match="holds values too large for float16") as caught:
         load_transcoders(folder, dtype=torch.float16)
     assert "bfloat16" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"sae_type": "lorsa"}, "describes a Lorsa, a dictionary of an attention layer"),
+        (
+            {"sae_type": "sae", "hook_point_in": "blocks.0.hook_resid_post", "hook_point_out": "blocks.0.hook_resid_post"},
+            r"sparse autoencoder \(SAE\), not a transcoder",
+        ),
+        (
+            {"sae_type": "sae", "hook_point_in": "blocks.0.ln2.hook_normalized", "hook_point_out": "blocks.0.hook_mlp_out"},
+            "of Language-Model-SAEs, a layout that can't be read yet",
+        ),
+    ],
+)  # fmt: skip
+def test_dictionaries_of_another_kind_are_named(values: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "layer0"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(BadTranscoders, match=said):
+        inspect_transcoders(tmp_path)

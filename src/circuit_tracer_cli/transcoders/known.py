@@ -110,7 +110,7 @@ KNOWN_SETS: tuple[KnownSet, ...] = (
         "ByteDance-Seed/Cross-Layer-TopK-CLT",
         "Qwen/Qwen3-8B-Base",
         "clt",
-        "cross_layer_topk",
+        "topk",
         36,
         4096,
         2**15,

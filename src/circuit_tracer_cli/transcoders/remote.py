@@ -28,6 +28,7 @@ _WEIGHTS = {".safetensors", ".npz"}
 _FIRST_BYTES = 2**16  # a header, mostly; asking twice costs more than asking for too much
 _MEMBER_BYTES = 2**10
 _TINY_BYTES = 8  # of a tensor that is a setting, such as k
+_AUTOENCODER = re.compile(r"(?i)(?:^|[/._-])saes?(?:[/._-]|\d|$)")
 _LARGEST_CONFIG = 2**20
 _IN_EVERY_REPOSITORY = ".gitattributes"  # small; asking for it shows early whether a repository may be read
 
@@ -214,7 +215,7 @@ def _fetch_training_configs(
     places = (PurePosixPath(path) for path in sizes if PurePosixPath(path).name in CONFIG_NAMES)
     folder = PurePosixPath(reference.path)
     near = [str(place) for place in places if folder in {place.parent, place.parent.parent}]
-    if any(path.endswith("/cfg.json") for path in near):
+    if any(PurePosixPath(path).parent != folder for path in near):
         hub.snapshot(reference.repo_id, found.commit, near, progress)
 
 
@@ -241,7 +242,12 @@ def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:
     below = f"{reference.path}/" if reference.path else ""
     folders = [str(PurePosixPath(path).parent) for path in sizes if path.endswith("/config.yaml")]
     inside = sorted(folder for folder in folders if folder.startswith(below)) or sorted(folders)
-    message = f"{reference.canonical} has no config.yaml, so it is no transcoder set"
+    message = f"{reference.canonical} is not a transcoder set: it has no config.yaml"
+    if not inside and any(_AUTOENCODER.search(name) for name in (reference.repo_id, *sizes)):
+        return MissingFile(
+            f"{message}; its files look like sparse autoencoders (SAEs), not transcoders",
+            hint="a graph needs transcoders; circuit-tracer cache list --known shows sets",
+        )
     if not inside:
         return MissingFile(message, hint="circuit-tracer cache list --known shows sets that are")
     suffix = f"@{reference.revision}" if reference.revision else ""

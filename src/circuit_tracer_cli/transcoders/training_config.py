@@ -205,6 +205,8 @@ def derived_config(folder: Path, scan: str) -> SetConfig | None:
     """
     paths = sorted(folder.glob("*/cfg.json"))
     if not paths:
+        for path in sorted(folder.glob("*/config.json")):
+            _refuse_dictionary(path, read_json(path))
         return None
     for weights in sorted(path for name in WEIGHT_NAMES for path in folder.glob(f"*/{name}")):
         if not (weights.parent / "cfg.json").is_file():
@@ -341,6 +343,24 @@ def _refuse_autoencoder(path: Path, found: bool) -> None:
         raise BadTranscoders(
             f"{path} describes a sparse autoencoder (SAE), not a transcoder",
             hint="an SAE reconstructs its own input; a graph needs transcoders, which predict an MLP's output",
+        )
+
+
+def _refuse_dictionary(path: Path, values: Mapping[str, Any]) -> None:
+    """Raise BadTranscoders for a dictionary of Language-Model-SAEs, as which of its kinds it is."""
+    kind = values.get("sae_type")
+    if kind == "lorsa":
+        raise BadTranscoders(
+            f"{path} describes a Lorsa, a dictionary of an attention layer; only transcoders of MLPs are used",
+            hint="name the folder of the set's transcoders instead",
+        )
+    _refuse_autoencoder(
+        path, kind is not None and values.get("hook_point_in") == values.get("hook_point_out")
+    )
+    if kind is not None:
+        raise BadTranscoders(
+            f"{path} describes a {kind!r:.40} of Language-Model-SAEs, a layout that can't be read yet",
+            hint="save it in the standard layout: layer_{i}.safetensors and config.yaml (docs/transcoder-sets.md)",
         )
 
 
