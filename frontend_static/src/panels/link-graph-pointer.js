@@ -4,7 +4,7 @@ import { click, hover, select } from "../actions.js";
 import { select as element, zoom, zoomIdentity } from "../../vendor/d3.js";
 
 const CLICK_SLACK = 4;
-const WHEEL_SPEED = 0.0032;
+const WHEEL_SPEED = 0.0022 * Math.LOG2E;
 const LINE = 16;
 /** With more tokens the wheel zooms across alone, since it's tokens that have too little room. */
 const MANY_TOKENS = 60;
