@@ -22,9 +22,9 @@ def test_two_outputs_make_a_node_with_what_tells_them_apart(viewer: Viewer) -> N
     viewer.page.get_by_role("button", name="A − B").click()
     expect(viewer.page.locator(".selection-title strong")).to_have_text("Austin − Dallas")
     # Texas raises Austin by 3 and lowers Dallas by 2.
-    assert names(viewer, '[data-direction="input"]') == ["Texas", "say a capital", "Error · is", "Feature 22"]
+    assert names(viewer, '[data-direction="input"]') == ["Texas", "say a capital", "Feature 22", "1 error"]
     amounts = viewer.page.locator('[data-direction="input"] .node-amount').all_inner_texts()
-    assert amounts == ["+59 %", "+24 %", "−12 %", "−5.9 %"]
+    assert amounts == ["+59 %", "+24 %", "−5.9 %", "−12 %"]
     expect(viewer.page.locator(".plot-labels .logit-label", has_text="−")).to_have_count(1)
     assert viewer.selected() == "virtual-diff- Austin-vs- Dallas"
 
