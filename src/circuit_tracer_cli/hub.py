@@ -24,7 +24,7 @@ from circuit_tracer_cli.errors import (
     UnknownReference,
 )
 from circuit_tracer_cli.files.capacity import free_disk, size_in_words
-from circuit_tracer_cli.types import Progress
+from circuit_tracer_cli.types import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -89,6 +89,14 @@ def snapshot(repo_id: str, revision: str | None, paths: Sequence[str], progress:
             endpoint=endpoint(),
         )
     return Snapshot(Path(folder), Path(folder).name)
+
+
+def commit_of(repo_id: str, revision: str | None) -> str:
+    """Return the commit of a repository whose `config.json` is or can be downloaded. Raises as `snapshot` does."""
+    found = snapshot(repo_id, revision, ["config.json"], SilentProgress())
+    if not (found.folder / "config.json").exists():
+        raise HubUnavailable(f"can't tell which commit of {repo_id} is used", "download the model first")
+    return found.commit
 
 
 def file_sizes(repo_id: str, found: Snapshot) -> dict[str, int]:

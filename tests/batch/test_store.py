@@ -15,13 +15,13 @@ from circuit_tracer_cli.batch.store import (
     Failure,
     Item,
     Store,
-    groups_of,
     read_items,
     read_settings,
     result_key,
     write_batch,
 )
-from circuit_tracer_cli.errors import BadGraphFile, MissingFile, UsageError
+from circuit_tracer_cli.errors import BadGraphFile, MissingFile, UnsuitableValue
+from circuit_tracer_cli.many.prompts import groups_of
 
 
 def item(key: str, **record: object) -> Item:
@@ -50,7 +50,7 @@ def test_a_batch_can_grow_but_not_change(tmp_path: Path) -> None:
     assert [one.key for one in write_batch(tmp_path, settings, [item("a"), item("b")])] == ["a", "b"]
     assert read_items(tmp_path) == [item("a"), item("b")]
     assert read_settings(tmp_path) == settings
-    with pytest.raises(UsageError, match="dtype 'float32', not 'bfloat16'"):
+    with pytest.raises(UnsuitableValue, match="dtype 'float32', not 'bfloat16'"):
         write_batch(tmp_path, {"dtype": "bfloat16"}, [])
 
 
@@ -101,7 +101,7 @@ def test_groups_come_from_a_column(tmp_path: Path) -> None:
     items = [item("a", group="x"), item("b", group="y"), item("c")]
     write_batch(tmp_path, {}, items)
     assert groups_of(tmp_path, "group") == {"a": "x", "b": "y"}
-    with pytest.raises(UsageError, match="makes 3 groups"):
+    with pytest.raises(UnsuitableValue, match="makes 3 groups"):
         groups_of(tmp_path, "slug")
     with pytest.raises(MissingFile, match=r"no batch\.jsonl"):
         groups_of(tmp_path / "..", "group")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -56,14 +57,14 @@ def test_errors_and_tokens_keep_their_own_numbers(folder: Path) -> None:
 
 
 def test_only_new_graphs_are_written_again(folder: Path, tmp_path: Path) -> None:
-    assert write_tables(folder)[1] == 0
+    assert write_tables(folder).new == 0
     changed = tmp_path / "one"
     changed.mkdir()
     random_graph().save(changed / "g.safetensors")
-    assert write_tables(changed)[1] == 1
+    assert write_tables(changed).new == 1
     later = (changed / "tables" / "edges" / "g.parquet").stat().st_mtime + 10
     os.utime(changed / "g.safetensors", (later, later))
-    assert write_tables(changed)[1] == 1
+    assert write_tables(changed).new == 1
     assert not [path for path in changed.rglob("*") if path.name.startswith(".")]
 
 
@@ -74,7 +75,8 @@ def test_graph_files_are_read_where_there_are_no_raw_graphs(tmp_path: Path) -> N
 
 def test_columns_of_the_users_own_stand_beside(tmp_path: Path) -> None:
     random_graph().save(tmp_path / "g.safetensors")
-    write_tables(tmp_path, extras={"g": {"city": "Dallas", "group": "Texas"}})
+    line = {"graph": "g", "prompt": "a", "slug": "g", "city": "Dallas", "group": "Texas"}
+    (tmp_path / "batch.jsonl").write_text(json.dumps(line))
     assert query(tmp_path, 'select x_city, "group" from graphs')[1] == [("Dallas", "Texas")]
 
 

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from circuit_tracer_cli.backends.model_source import ModelSource
+from circuit_tracer_cli.hub import commit_of
 from circuit_tracer_cli.prepare import Setup
 
 _WHOLE_UP_TO = 1 << 22
@@ -13,20 +15,24 @@ _SAMPLES, _SAMPLE = 16, 1 << 16
 
 
 def content_ids(setup: Setup) -> dict[str, str]:
-    """Names of the content of a model and a set: `model` and `set`.
+    """Return names of the content of a model and a set: `model` and `set`.
 
-    Of files on the hub the commit stands for the content, where it is known.
+    Of files on the hub, repository and commit stand for the content.
+
+    Raises:
+        CircuitTracerError: The commit of a model on the hub can't be found out.
     """
     assert setup.described is not None
     described, source = setup.described, setup.model
-    model = folder_id(source.folder) if source.folder is not None else _of_hub(str(source), setup)
-    commit = described.commit
-    return {"model": model, "set": f"commit {commit}" if commit else folder_id(described.folder)}
+    model = folder_id(source.folder) if source.folder is not None else _of_hub(source)
+    if described.commit:
+        return {"model": model, "set": f"{described.config.scan} commit {described.commit}"}
+    return {"model": model, "set": folder_id(described.folder)}
 
 
-def _of_hub(name: str, setup: Setup) -> str:
-    commit = setup.model.config().get("_commit_hash")
-    return f"{name} commit {commit}" if commit else name
+def _of_hub(source: ModelSource) -> str:
+    """The repository and its commit; asks the hub only for what isn't here."""
+    return f"{source.name} commit {commit_of(source.name, source.revision)}"
 
 
 def folder_id(folder: Path) -> str:

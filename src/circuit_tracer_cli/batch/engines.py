@@ -12,21 +12,19 @@ import multiprocessing
 import os
 import shlex
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from circuit_tracer_cli.batch.plan import PlannedBatch, failure_of
-from circuit_tracer_cli.batch.store import ATTEMPTS, Item, make_folder
-from circuit_tracer_cli.batch.worker import Outcome, Worker, run_share
+from circuit_tracer_cli.batch.store import ATTEMPTS, FRESH, Item, make_folder
+from circuit_tracer_cli.batch.worker import DeviceLost, Outcome, Worker, WorkList, run_share
 from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue, MissingExtra
-
-if TYPE_CHECKING:
-    from multiprocessing.queues import SimpleQueue
 
 EngineName = Literal["local", "ray", "slurm"]
 Told = Callable[[Item, Outcome], None]
@@ -44,13 +42,13 @@ class Resources:
     Attributes:
         workers: How many; None for one per device.
         devices: Devices to work on; empty for those of the batch's request, all GPUs where there are any.
-        gpus_per_worker: Ray and Slurm: GPUs of each worker.
+        gpus_per_worker: Ray and Slurm: GPUs of each worker; None for one where Ray has GPUs, none on Slurm.
         cpus_per_worker: Ray and Slurm: processors of each worker.
     """
 
     workers: int | None = None
     devices: tuple[str, ...] = ()
-    gpus_per_worker: float = 0
+    gpus_per_worker: float | None = None
     cpus_per_worker: int = 1
 
 
@@ -61,90 +59,118 @@ def run_local(batch: PlannedBatch, told: Told, resources: Resources) -> None:
         CircuitTracerError: What concerns all prompts, such as a model that can't be loaded.
         KeyboardInterrupt: Its processes are ended first.
     """
-    items = {item.key: item for item in batch.open_items()}
-    devices = _devices(batch, resources)
-    deaths: dict[str, int] = {}
-    while items:
-        with _pool(batch.store.root, devices) as pool:
-            futures = {pool.submit(_run_one, item.key): item for item in items.values()}
-            if not _collect(batch, futures, items, deaths, told):
+    work = WorkList(batch)
+    if not work:
+        return
+    devices = _devices(batch, resources)[: len(work)]
+    threads = _threads(batch, devices)
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(_Process(batch.store.root, device, threads)) for device in devices]
+        busy: dict[Future[Outcome], tuple[_Process, Item]] = {}
+        deaths, lived = 0, False
+        while True:
+            while idle and (item := work.next({item.key for _, item in busy.values()})) is not None:
+                process = idle.pop()
+                busy[process.submit(item.key)] = process, item
+            if not busy:
                 return
-
-
-def _collect(
-    batch: PlannedBatch,
-    futures: dict[Future[Outcome], Item],
-    items: dict[str, Item],
-    deaths: dict[str, int],
-    told: Told,
-) -> bool:
-    """Take results as they come; True if the pool broke and has to be made again for what is left in `items`."""
-    pending = set(futures)
-    while pending:
-        finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for future in finished:
-            item = futures[future]
-            try:
-                outcome = future.result()
-            except BrokenProcessPool:
-                _after_a_death(batch, items, deaths, told)
-                return bool(items)
-            items.pop(item.key, None)
-            told(item, outcome)
-    return False
-
-
-def _after_a_death(batch: PlannedBatch, items: dict[str, Item], deaths: dict[str, int], told: Told) -> None:
-    """A worker died, from a fault in C code or by the system: whatever was being worked on may be why."""
-    for item in list(items.values()):
-        if batch.store.is_done(item.key):
-            items.pop(item.key)
-            told(item, "done")
-        elif (batch.store.root / "running" / item.key).exists():
-            (batch.store.root / "running" / item.key).unlink(missing_ok=True)
-            deaths[item.key] = deaths.get(item.key, 0) + 1
-            if deaths[item.key] >= ATTEMPTS:
-                items.pop(item.key)
-                error = WorkerDied(
-                    "a worker process ended without a word while tracing it",
-                    "it may have run out of memory; see circuit-tracer estimate",
+            finished, _ = wait(busy, return_when=FIRST_COMPLETED)
+            for future in finished:
+                process, item = busy.pop(future)
+                idle.append(process)
+                try:
+                    outcome, lived = future.result(), True
+                except BrokenProcessPool:
+                    process.restart()
+                    outcome = _after_a_death(batch, item)
+                    deaths += 1
+                if outcome != "failed" or not work.again(item):
+                    told(item, outcome)
+            if deaths >= 2 * ATTEMPTS and not lived:
+                raise WorkerDied(
+                    "worker processes die before they finish a prompt",
+                    "there may be too little memory; see circuit-tracer estimate",
                 )
-                batch.store.record_failure(failure_of(item, error, final=False))
-                told(item, "failed")
 
 
-@contextlib.contextmanager
-def _pool(root: Path, devices: Sequence[str | None]) -> Iterator[ProcessPoolExecutor]:
-    """Processes, each with a device; ended at once when the block is left by an exception."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    for device in devices:
-        queue.put(device)
-    pool = ProcessPoolExecutor(len(devices), context, initializer=_start, initargs=(str(root), queue))
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in (pool._processes or {}).values():
+def _after_a_death(batch: PlannedBatch, item: Item) -> Outcome:
+    """A worker died, from a fault in C code or killed by the system, while it traced a prompt."""
+    (batch.store.root / "running" / item.key).unlink(missing_ok=True)
+    if batch.store.is_done(item.key):
+        return "done"
+    error = WorkerDied(
+        "a worker process died while tracing it", "it may have run out of memory; see circuit-tracer estimate"
+    )
+    batch.store.record_failure(failure_of(item, error, final=False))
+    return "failed"
+
+
+class _Process:
+    """One worker process with its device, started when it gets work; ended at once if the block is left by an exception."""
+
+    def __init__(self, root: Path, device: str | None, threads: int | None) -> None:
+        self._start = (str(root), device, threads)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is None:
+            return
+        if kind is None:
+            self._pool.shutdown()
+            return
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
             process.terminate()
-        raise
-    else:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, key: str) -> Future[Outcome]:
+        """Trace one prompt of the batch."""
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=self._start)
+        try:
+            return self._pool.submit(_run_one, key)
+        except BrokenProcessPool:  # it died with nothing to do
+            self.restart()
+            return self.submit(key)
+
+    def restart(self) -> None:
+        """Forget a process that died; the next prompt starts another."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+            self._pool = None
 
 
 _worker: Worker | None = None
 _items: dict[str, Item] = {}
 
 
-def _start(root: str, queue: SimpleQueue[str | None]) -> None:
-    """In a new process: take a device, leave Ctrl-C to the parent, and keep libraries quiet."""
+def _start(root: str, device: str | None, threads: int | None) -> None:
+    """In a new process: leave Ctrl-C to the parent, end with it, and keep libraries quiet."""
     import signal
+    import threading
 
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     _quiet()
-    _worker = Worker(Path(root), queue.get())
+    _worker = Worker(Path(root), device)
     _items.update({item.key: item for item in _worker.batch.items})
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone, killed perhaps, and end this process then: nobody will read its results."""
+    from multiprocessing.connection import wait as wait_for
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
 
 
 def _quiet() -> None:
@@ -156,7 +182,10 @@ def _quiet() -> None:
 
 def _run_one(key: str) -> Outcome:
     assert _worker is not None
-    return _worker.run(_items[key])
+    try:
+        return _worker.run(_items[key])
+    except DeviceLost:
+        os._exit(1)  # a new process takes this one's place
 
 
 def _devices(batch: PlannedBatch, resources: Resources) -> list[str | None]:
@@ -169,6 +198,15 @@ def _devices(batch: PlannedBatch, resources: Resources) -> list[str | None]:
     wanted = wanted or [None]
     count = resources.workers or len(wanted)
     return [wanted[number % len(wanted)] for number in range(count)]
+
+
+def _threads(batch: PlannedBatch, devices: Sequence[str | None]) -> int | None:
+    """Threads of each process where several share the processors; None to leave it to the libraries."""
+    if len(devices) < 2:
+        return None
+    return max(
+        1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else devices) // len(devices)
+    )
 
 
 def run_ray(batch: PlannedBatch, told: Told, resources: Resources) -> None:
@@ -184,33 +222,60 @@ def run_ray(batch: PlannedBatch, told: Told, resources: Resources) -> None:
         import ray
     except ImportError as error:
         raise MissingExtra("Ray isn't installed", "pip install 'circuit-tracer-cli[ray]'") from error
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     started = not ray.is_initialized()
     if started:
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level=logging.ERROR)
     try:
-        actor: Any = ray.remote(
-            num_cpus=resources.cpus_per_worker,
-            num_gpus=resources.gpus_per_worker,
-            max_restarts=-1,
-            max_task_retries=ATTEMPTS - 1,
-        )(_RayWorker)
-        items = batch.open_items()
-        count = min(resources.workers or _ray_workers(ray, resources), max(1, len(items)))
-        root = str(batch.store.root.resolve())
-        idle: list[Any] = [actor.remote(root) for _ in range(count)]
-        busy: dict[Any, tuple[Any, Item]] = {}
-        waiting = list(reversed(items))
-        while waiting or busy:
-            while waiting and idle:
-                item, worker = waiting.pop(), idle.pop()
-                busy[worker.run.remote(item.key)] = (worker, item)
-            done, _ = ray.wait(list(busy), num_returns=1)
-            worker, item = busy.pop(done[0])
-            idle.append(worker)
-            told(item, _ray_outcome(ray, done[0], batch, item))
+        _share_by_ray(ray, batch, told, resources)
     finally:
         if started:
             ray.shutdown()
+
+
+def _share_by_ray(ray: Any, batch: PlannedBatch, told: Told, resources: Resources) -> None:
+    """Give prompts to actors as they become free. A prompt whose actor is silent for long is given to another one too."""
+    gpus = _ray_gpus(ray, batch, resources)
+    actor: Any = ray.remote(
+        num_cpus=resources.cpus_per_worker, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS - 1
+    )(_RayWorker)
+    work = WorkList(batch)
+    count = min(resources.workers or _ray_workers(ray, resources, gpus), max(1, len(work)))
+    root = str(batch.store.root.resolve())
+    idle: list[Any] = [actor.remote(root) for _ in range(count)]
+    busy: dict[Any, tuple[Any, Item, float]] = {}
+    settled = set[str]()
+    while True:
+        while idle and (item := work.next({item.key for _, item, _ in busy.values()})) is not None:
+            worker = idle.pop()
+            busy[worker.run.remote(item.key)] = worker, item, time.monotonic()
+        open_keys = {item.key for _, item, _ in busy.values()} - settled
+        if not open_keys:
+            return
+        done, _ = ray.wait(list(busy), num_returns=1, timeout=5)
+        for reference in done:
+            worker, item, _ = busy.pop(reference)
+            idle.append(worker)
+            outcome = _ray_outcome(ray, reference, batch, item)
+            if item.key in settled or (outcome == "failed" and work.again(item)):
+                continue
+            settled.add(item.key)
+            told(item, outcome)
+        if not done and idle:
+            for _, item, since in list(busy.values()):
+                silent = time.monotonic() - since > FRESH and not batch.store.is_running(item.key)
+                twice = sum(other.key == item.key for _, other, _ in busy.values()) > 1
+                if idle and silent and not twice and item.key not in settled:
+                    worker = idle.pop()
+                    busy[worker.run.remote(item.key)] = worker, item, time.monotonic()
+
+
+def _ray_gpus(ray: Any, batch: PlannedBatch, resources: Resources) -> float:
+    """GPUs of an actor: what was asked for, else one where the cluster has some and the batch isn't for processors."""
+    if resources.gpus_per_worker is not None:
+        return resources.gpus_per_worker
+    has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
+    return 1.0 if has_gpus and batch.settings.request.device != "cpu" else 0.0
 
 
 class _RayWorker:
@@ -223,15 +288,18 @@ class _RayWorker:
 
     def run(self, key: str) -> Outcome:
         """Trace one prompt of the batch."""
-        return self.worker.run(self.items[key])
+        try:
+            return self.worker.run(self.items[key])
+        except DeviceLost:
+            os._exit(1)  # Ray starts another
 
 
-def _ray_workers(ray: Any, resources: Resources) -> int:
+def _ray_workers(ray: Any, resources: Resources, gpus: float) -> int:
     """As many workers as the cluster has room for now; more nodes may come while it runs."""
     there = ray.cluster_resources()
     by_cpu = int(there.get("CPU", 1) // max(1, resources.cpus_per_worker))
-    if resources.gpus_per_worker:
-        return max(1, min(by_cpu, int(there.get("GPU", 0) // resources.gpus_per_worker)))
+    if gpus:
+        return max(1, min(by_cpu, int(there.get("GPU", 0) // gpus)))
     return max(1, len([node for node in ray.nodes() if node["Alive"]]))
 
 
@@ -297,6 +365,7 @@ def submit_slurm(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> li
         import submitit
     except ImportError as error:
         raise MissingExtra("submitit isn't installed", "pip install 'circuit-tracer-cli[slurm]'") from error
+    job.parameters()
     root = batch.store.root.resolve()
     make_folder(root / "slurm")
     executor = submitit.AutoExecutor(folder=root / "slurm" / "%j", cluster=job.cluster)
@@ -325,6 +394,8 @@ def submit_slurm(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> li
 def sbatch_script(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> str:
     """A plain Slurm script that works the batch off, to be looked at, changed and submitted by hand."""
     at_once = f"%{job.at_once}" if job.at_once else ""
+    logs = batch.store.root.resolve() / "slurm"
+    make_folder(logs)  # Slurm doesn't
     lines = [
         "#!/bin/bash",
         "#SBATCH --job-name=circuit-tracer",
@@ -332,7 +403,7 @@ def sbatch_script(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> s
         f"#SBATCH --time={job.minutes}",
         f"#SBATCH --cpus-per-task={resources.cpus_per_worker}",
         "#SBATCH --requeue",
-        f"#SBATCH --output={batch.store.root.resolve() / 'slurm' / '%A_%a.log'}",
+        f"#SBATCH --output={shlex.quote(str(logs / '%A_%a.log'))}",
     ]
     if resources.gpus_per_worker:
         lines.append(f"#SBATCH --gpus-per-node={int(resources.gpus_per_worker)}")

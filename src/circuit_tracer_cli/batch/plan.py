@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.batch.content import content_ids
 from circuit_tracer_cli.batch.prompts import BatchPrompt, token_slots
-from circuit_tracer_cli.batch.store import Failure, Item, Keep, Store, result_key, write_batch
+from circuit_tracer_cli.batch.store import Failure, Item, Keep, Store, read_settings, result_key, write_batch
 from circuit_tracer_cli.errors import CircuitTracerError
 from circuit_tracer_cli.many.align import SLOTS_KEY
+from circuit_tracer_cli.many.prompts import SETTINGS_NAME
 from circuit_tracer_cli.prepare import Prepared, Setup, prepare, set_up
 from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import Progress
@@ -101,15 +103,25 @@ class PlannedBatch:
     settings: BatchSettings
     items: Sequence[Item]
 
+    def distinct(self) -> list[Item]:
+        """Return one item per result, the prompts with the most tokens first; the same for every worker."""
+        each = {item.key: item for item in reversed(self.items)}
+        return sorted(each.values(), key=lambda item: (-int(item.record.get("n_tokens", 0)), item.key))
+
     def open_items(self) -> list[Item]:
-        """What is left to do, each result once, the prompts with the most tokens first."""
-        seen = set[str]()
-        left = []
-        for item in self.items:
-            if item.key not in seen and not self.store.is_settled(item.key):
-                seen.add(item.key)
-                left.append(item)
-        return sorted(left, key=lambda item: -int(item.record.get("n_tokens", 0)))
+        """Return what is left to do, each result once, the prompts with the most tokens first."""
+        return [item for item in self.distinct() if not self.is_settled(item)]
+
+    def is_settled(self, item: Item) -> bool:
+        """True if nothing is left to do: stored with a viewer's file under every slug, or failed for good."""
+        if self.store.is_done(item.key):
+            return not self.missing_slugs(item.key)
+        return self.store.is_settled(item.key)
+
+    def missing_slugs(self, key: str) -> list[str]:
+        """Return the slugs of a result whose file for the viewer isn't there."""
+        slugs = [item.slug for item in self.items if item.key == key]
+        return [slug for slug in slugs if not (self.store.root / "graphs" / f"{slug}.json").exists()]
 
 
 def plan_batch(
@@ -129,15 +141,21 @@ def plan_batch(
     Raises:
         CircuitTracerError: What concerns all prompts: the set, the model, the folder, other settings than the folder's batch.
     """
+    request = replace(
+        request,
+        transcoder_set=_absolute(request.transcoder_set),
+        model=None if request.model is None else _absolute(request.model),
+    )
     setup = set_up(request, progress)
     content = content_ids(setup)
     progress.phase("tokenising prompts", len(prompts))
     prepared: list[Prepared | CircuitTracerError] = []
     for one in prompts:
-        prepared.append(_prepared(replace(request, targets=one.targets or request.targets), one, setup))
+        prepared.append(_prepared(request, one, setup))
         progress.advance()
     blocks = [one.plan.choices.work for one in prepared if isinstance(one, Prepared)]
-    settings = BatchSettings(request, keep, node_threshold, edge_threshold, min(blocks, default=0), content)
+    block = min(blocks) if blocks else prepare(request, setup).plan.choices.work
+    settings = BatchSettings(request, keep, node_threshold, edge_threshold, block, content)
     settings = _as_before(root, settings)
     store = Store(root, keep)
     items, failures = [], []
@@ -154,15 +172,21 @@ def plan_batch(
 
 def _prepared(request: TraceRequest, prompt: BatchPrompt, setup: Setup) -> Prepared | CircuitTracerError:
     try:
-        return prepare(replace(request, prompt=prompt.prompt), setup)
+        wanted = replace(request, prompt=prompt.prompt, targets=prompt.targets or request.targets)
+        return prepare(wanted, setup)
     except CircuitTracerError as error:
         return error
 
 
+def _absolute(name: str) -> str:
+    """A local folder by its whole path, since workers may run in another folder; other names as they are."""
+    if not Path(name).expanduser().is_dir():
+        return name
+    return str(Path(name).expanduser().resolve())
+
+
 def _as_before(root: Path, settings: BatchSettings) -> BatchSettings:
     """The settings with the block size of a batch that is there already: it only depends on memory that was free then."""
-    from circuit_tracer_cli.batch.store import SETTINGS_NAME, read_settings
-
     if not (root / SETTINGS_NAME).exists():
         return settings
     return replace(
@@ -192,7 +216,13 @@ def _item(prompt: BatchPrompt, prepared: Prepared | CircuitTracerError, settings
 def failure_of(item: Item, error: BaseException, *, final: bool) -> Failure:
     """An error as the record that is kept of it."""
     message = error.message if isinstance(error, CircuitTracerError) else f"{type(error).__name__}: {error}"
-    hint = error.hint if isinstance(error, CircuitTracerError) else None
+    explained = isinstance(error, CircuitTracerError)
     return Failure(
-        item.key, str(item.record["prompt"]), message.splitlines()[0], hint, type(error).__name__, final
+        key=item.key,
+        prompt=str(item.record["prompt"]),
+        error=message.splitlines()[0] if message else type(error).__name__,
+        hint=error.hint if isinstance(error, CircuitTracerError) else None,
+        kind=type(error).__name__,
+        final=final,
+        traceback="" if explained else "".join(traceback.format_exception(error)),
     )

@@ -15,9 +15,13 @@ from typing import Any
 from circuit_tracer_cli.errors import BadPromptFile, UsageError
 from circuit_tracer_cli.export.slugs import check_slug, invent_slug
 from circuit_tracer_cli.files.inputs import plain_text, read_file
+from circuit_tracer_cli.many.align import SLOTS_KEY
+from circuit_tracer_cli.many.prompts import GRAPH
 
 LARGEST_FILE = 1 << 30
 KNOWN = ("prompt", "slug", "targets", "target", "group", "template")
+RESERVED = (GRAPH, SLOTS_KEY, "n_tokens")
+"""Columns that a batch writes itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,10 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _prompt(row: dict[str, Any], where: str, taken: set[str]) -> BatchPrompt:
     """A line's prompt, with a slug that no other line has. Raises BadPromptFile."""
+    if taken_names := sorted({*row} & {*RESERVED}):
+        raise BadPromptFile(
+            f"{where} has a column {taken_names[0]!r}, a name that the batch itself uses", "rename the column"
+        )
     template = row.get("template")
     if template is not None and not isinstance(template, str):
         raise BadPromptFile(f"{where} has a template that isn't text")

@@ -15,15 +15,23 @@ import contextlib
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile, OutputError, UsageError
+from circuit_tracer_cli.errors import (
+    BadGraphFile,
+    CircuitTracerError,
+    MissingFile,
+    OutputError,
+    UnsuitableValue,
+)
 from circuit_tracer_cli.files.atomic import output_error, write_bytes
 from circuit_tracer_cli.files.inputs import read_file
 from circuit_tracer_cli.files.locks import locked_file
+from circuit_tracer_cli.many.prompts import GRAPH, LIST_NAME, SETTINGS_NAME, read_lines
 
 Keep = Literal["raw", "pruned", "tables"]
 KEEPS: tuple[Keep, ...] = ("raw", "pruned", "tables")
@@ -32,10 +40,18 @@ ATTEMPTS = 3
 """Times that a prompt is tried before a failure that may pass counts as final."""
 FRESH = 60.0
 """Seconds after its last sign of life for which a prompt counts as being worked on."""
-LIST_NAME = "batch.jsonl"
-SETTINGS_NAME = "batch.json"
-GRAPH = "graph"
-"""Key of a line of the list: the name of the graph's object."""
+WHERE = (
+    "device",
+    "device_map",
+    "offload",
+    "lazy_encoder",
+    "lazy_decoder",
+    "offline",
+    "transcoder_set",
+    "model",
+    "version",
+)
+"""Settings that say where and how, not what: they may change while a batch is worked on (model and set by content only)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,7 @@ class Failure:
         kind: Class of the error.
         final: True if trying again can't help.
         attempts: How often it was tried.
+        traceback: Where a fault of the program was raised; empty for an error that the message explains.
     """
 
     key: str
@@ -76,6 +93,7 @@ class Failure:
     kind: str
     final: bool
     attempts: int = 1
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +154,7 @@ class Store:
             "hint": failure.hint,
             "kind": failure.kind,
             "final": failure.final,
+            "traceback": failure.traceback,
             "attempts": 1 if before is None else before.attempts + 1,
         }
         path = self._error_path(failure.key)
@@ -183,21 +202,26 @@ class Store:
         try:
             yield alive
         finally:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def is_running(self, key: str) -> bool:
+        """True if somebody has shown a sign of life on this prompt lately."""
+        with contextlib.suppress(OSError):
+            return time.time() - (self.root / "running" / key).stat().st_mtime < FRESH
+        return False
 
     def status(self, items: Sequence[Item]) -> Status:
         """How far the batch is."""
         done = failed = running = 0
         failures = []
-        now = time.time()
         for item in items:
             if self.is_done(item.key):
                 done += 1
                 continue
-            with contextlib.suppress(OSError):
-                if now - (self.root / "running" / item.key).stat().st_mtime < FRESH:
-                    running += 1
-                    continue
+            if self.is_running(item.key):
+                running += 1
+                continue
             failure = self.failure(item.key)
             if failure is not None:
                 failed += 1
@@ -222,29 +246,61 @@ def make_folder(path: Path) -> None:
 
 
 def write_batch(root: Path, settings: Mapping[str, Any], items: Iterable[Item]) -> list[Item]:
-    """Fix the settings of a batch, or check that they are the same, and add its prompts to the list.
+    """Record the settings of a batch, or check that they agree with those recorded, and add its prompts to the list.
+
+    A prompt that is listed already isn't listed again; a new one whose slug is taken gets a slug with a number.
 
     Returns:
         All items of the batch, those from before first.
 
     Raises:
-        UsageError: The folder holds a batch with other settings.
+        UnsuitableValue: The folder holds a batch with other settings.
         OutputError: It can't be written to.
     """
     make_folder(root)
     with locked_file(root / ".batch.lock"):
-        path = root / SETTINGS_NAME
-        if path.exists():
-            check_same_settings(root, read_settings(root), settings)
+        if (root / SETTINGS_NAME).exists():
+            before = read_settings(root)
+            check_same_settings(root, before, settings)
+            settings = {**before, **{name: settings[name] for name in WHERE if name in settings}}
+            if settings != before:
+                _write_settings(root, settings)
         else:
-            write_bytes(path, json.dumps(settings, indent=1, ensure_ascii=False).encode("utf-8"))
+            _write_settings(root, settings)
         known = read_items(root)
-        lines = {_line(item) for item in known}
-        fresh = [item for item in items if _line(item) not in lines]
+        fresh = _not_listed(known, items)
         if fresh:
             text = "".join(_line(item) + "\n" for item in [*known, *fresh])
             write_bytes(root / LIST_NAME, text.encode("utf-8", "backslashreplace"))
         return [*known, *fresh]
+
+
+def _write_settings(root: Path, settings: Mapping[str, Any]) -> None:
+    content = json.dumps(settings, indent=1, ensure_ascii=False)
+    write_bytes(root / SETTINGS_NAME, content.encode("utf-8", "backslashreplace"))
+
+
+def _not_listed(known: Sequence[Item], items: Iterable[Item]) -> list[Item]:
+    """Return the items that the list lacks, with slugs that no other item has."""
+    listed = Counter(_identity(item) for item in known)
+    taken = {item.slug for item in known}
+    fresh = []
+    for item in items:
+        if listed[_identity(item)]:
+            listed[_identity(item)] -= 1
+            continue
+        slug, number = item.slug, 2
+        while slug in taken:
+            slug, number = f"{item.slug}-{number}", number + 1
+        taken.add(slug)
+        fresh.append(Item(item.key, {**item.record, "slug": slug}))
+    return fresh
+
+
+def _identity(item: Item) -> str:
+    """What makes two lines the same prompt: everything but the slug, which may have got a number."""
+    rest = {name: value for name, value in item.record.items() if name != "slug"}
+    return json.dumps([item.key, rest], sort_keys=True)
 
 
 def _line(item: Item) -> str:
@@ -252,10 +308,10 @@ def _line(item: Item) -> str:
 
 
 def check_same_settings(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise UsageError naming the first setting in which two batches differ."""
-    for name in sorted({*old, *new}):
+    """Raise UnsuitableValue naming the first setting in which two batches differ."""
+    for name in sorted({*old, *new} - set(WHERE)):
         if old.get(name) != new.get(name):
-            raise UsageError(
+            raise UnsuitableValue(
                 f"{root} holds a batch made with {name} {old.get(name)!r}, not {new.get(name)!r}",
                 "name another folder with -o, or use the same settings",
             )
@@ -276,40 +332,8 @@ def read_settings(root: Path) -> dict[str, Any]:
 
 
 def read_items(root: Path) -> list[Item]:
-    """The prompts of a batch, or none for a folder that no batch made. Raises BadGraphFile."""
-    path = root / LIST_NAME
-    if not path.exists():
-        return []
-    items = []
-    for number, line in enumerate(read_file(path).decode("utf-8").splitlines(), 1):
-        try:
-            record = json.loads(line)
-            items.append(Item(str(record.pop(GRAPH)), record))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadGraphFile(f"line {number} of {path} isn't a prompt's record") from error
-    return items
-
-
-def listed_prompts(root: Path) -> dict[str, dict[str, Any]]:
-    """By graph name what the batch knows of its prompt; empty for a folder that no batch made. Raises BadGraphFile."""
-    return {item.key: dict(item.record) for item in reversed(read_items(root))}
-
-
-def groups_of(root: Path, column: str) -> dict[str, str]:
-    """The group of each graph by a column of the prompts. Raises MissingFile, UsageError."""
-    listed = listed_prompts(root)
-    if not listed:
-        raise MissingFile(
-            f"{root} has no {LIST_NAME}, so its graphs have no columns", "make them with circuit-tracer batch"
-        )
-    groups = {name: str(record[column]) for name, record in listed.items() if record.get(column) is not None}
-    if len(set(groups.values())) != 2:
-        known = sorted({name for record in listed.values() for name in record})
-        raise UsageError(
-            f"the column {column!r} makes {len(set(groups.values()))} groups, but two are compared",
-            f"the columns are {', '.join(known)}",
-        )
-    return groups
+    """Return the prompts of a batch; none for a folder that no batch made. Raises BadGraphFile."""
+    return [Item(key, record) for key, record in read_lines(root)]
 
 
 def check_writable(root: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from circuit_tracer_cli.batch.store import Item, Store, make_folder, read_items,
 from circuit_tracer_cli.errors import (
     BadGraphFile,
     CircuitTracerError,
+    ModelMismatch,
     NoActiveFeatures,
     OutOfMemory,
     OutputError,
@@ -42,6 +44,10 @@ def open_batch(root: Path) -> PlannedBatch:
     return PlannedBatch(Store(root, settings.keep), settings, read_items(root))
 
 
+class DeviceLost(CircuitTracerError):
+    """A GPU refuses to go on in this process; a new process may succeed."""
+
+
 class Worker:
     """Traces prompts of one batch, loading the model when the first comes.
 
@@ -60,12 +66,16 @@ class Worker:
 
         Raises:
             CircuitTracerError: The model or set can't be loaded, or the folder can't be written to.
+            DeviceLost: The device doesn't work any more in this process; the prompt's failure is recorded.
         """
         store = self.batch.store
-        if store.is_done(item.key):
+        if store.is_done(item.key) and not self.batch.missing_slugs(item.key):
             return "there"
-        model = self._loaded()
         with store.working_on(item.key) as alive:
+            if store.is_done(item.key) and store.keep != "tables":
+                self._export(self._stored(item), item)
+                return "there"
+            model = self._loaded(alive)
             try:
                 self._store(self._trace(item, model, alive), item)
             except OutputError:
@@ -74,22 +84,35 @@ class Worker:
                 final = isinstance(error, FINAL) and not isinstance(error, OutOfMemory)
                 store.record_failure(failure_of(item, error, final=final))
                 return "failed"
-            except (MemoryError, RuntimeError, ValueError) as error:  # a prompt's fault never ends the batch
+            except Exception as error:  # one prompt's fault never ends the batch
                 store.record_failure(failure_of(item, error, final=False))
+                if _lost(error):
+                    raise DeviceLost(
+                        f"the device failed: {str(error).splitlines()[0]}", "run the batch again to go on"
+                    ) from error
                 return "failed"
         store.forget_failure(item.key)
         return "done"
 
-    def _loaded(self) -> ReplacementModel:
+    def _loaded(self, alive: Callable[[], None]) -> ReplacementModel:
         if self._model is None:
+            from circuit_tracer_cli.batch.content import content_ids
             from circuit_tracer_cli.pipeline import load_model
-            from circuit_tracer_cli.prepare import prepare
+            from circuit_tracer_cli.prepare import prepare, set_up
 
             request = self.batch.settings.request
-            if self.device is not None and request.device_map is None:
-                request = dataclasses.replace(request, device=self.device)
+            if self.device is not None:
+                request = dataclasses.replace(request, device=self.device, device_map=None)
             longest = max((int(item.record.get("n_tokens", 0)) for item in self.batch.items), default=0)
-            self._model = load_model(prepare(request, n_tokens=longest or None), SilentProgress())
+            setup = set_up(request)
+            for name, content in content_ids(setup).items():
+                if content != self.batch.settings.content.get(name):
+                    raise ModelMismatch(
+                        f"the {name} of this batch has changed since the batch was made",
+                        "start a batch in another folder",
+                    )
+            prepared = prepare(request, setup, n_tokens=longest or None)
+            self._model = load_model(prepared, _SignsOfLife(alive))
         return self._model
 
     def _trace(self, item: Item, model: ReplacementModel, alive: Callable[[], None]) -> Graph:
@@ -108,21 +131,32 @@ class Worker:
 
     def _store(self, graph: Graph, item: Item) -> None:
         """Write the viewer's file, then the object, whose being there says that all is done. Raises OutputError."""
-        from circuit_tracer_cli.export import Destination
-        from circuit_tracer_cli.export.viewer import export
-        from circuit_tracer_cli.graph.prune import pruned_graph
-
-        store, settings = self.batch.store, self.batch.settings
-        pruned = pruned_graph(graph, settings.node_threshold, settings.edge_threshold)
-        for other in self.batch.items:
-            if other.key == item.key:
-                export(pruned, Destination(other.slug, store.root / "graphs"))
+        store = self.batch.store
+        pruned = self._export(graph, item)
         target = store.result(item.key)
         make_folder(target.parent)
         if store.keep == "tables":
             self._write_tables(graph, item)
         else:
             (graph if store.keep == "raw" else pruned).save(target)
+
+    def _export(self, graph: Graph, item: Item) -> Graph:
+        """Write the viewer's file under every slug of the prompt; returns the pruned graph."""
+        from circuit_tracer_cli.export import Destination
+        from circuit_tracer_cli.export.viewer import export
+        from circuit_tracer_cli.graph.prune import pruned_graph
+
+        settings = self.batch.settings
+        pruned = pruned_graph(graph, settings.node_threshold, settings.edge_threshold)
+        for other in self.batch.items:
+            if other.key == item.key:
+                export(pruned, Destination(other.slug, self.batch.store.root / "graphs"))
+        return pruned
+
+    def _stored(self, item: Item) -> Graph:
+        from circuit_tracer_cli.graph.store import load_graph
+
+        return load_graph(self.batch.store.result(item.key))
 
     def _write_tables(self, graph: Graph, item: Item) -> None:
         from circuit_tracer_cli.many.facts import facts_of_graph
@@ -148,13 +182,70 @@ class _SignsOfLife(SilentProgress):
         self._alive()
 
 
+def _lost(error: Exception) -> bool:
+    """True for an error after which a device refuses everything else in this process."""
+    import torch
+
+    lost = getattr(torch, "AcceleratorError", None)
+    return lost is not None and isinstance(error, lost) and not isinstance(error, torch.OutOfMemoryError)
+
+
+class WorkList:
+    """What is left of a batch, in the order in which one driver or worker takes it.
+
+    A prompt that another process shows signs of life on comes last, so that two drivers of one folder rarely trace the same.
+
+    Args:
+        batch: The batch.
+        part: Where to start: the first of `parts` equal shares, the others follow.
+        parts: How many shares there are.
+    """
+
+    def __init__(self, batch: PlannedBatch, part: int = 0, parts: int = 1) -> None:
+        self._batch = batch
+        items = batch.distinct()
+        ordered = [item for offset in range(parts) for item in items[(part + offset) % parts :: parts]]
+        self._waiting = deque(item for item in ordered if not batch.is_settled(item))
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def next(self, mine: Container[str] = ()) -> Item | None:
+        """Take the next prompt; None if there is none left.
+
+        Args:
+            mine: Keys that this process's own workers are busy with.
+        """
+        for _ in range(min(len(self._waiting), _LOOK_AHEAD)):
+            item = self._waiting.popleft()
+            if item.key in mine or not self._batch.store.is_running(item.key):
+                return item
+            self._waiting.append(item)
+        return self._waiting.popleft() if self._waiting else None
+
+    def again(self, item: Item) -> bool:
+        """Put a prompt that failed at the end, if it may be tried again; False if it is settled."""
+        if self._batch.is_settled(item):
+            return False
+        self._waiting.append(item)
+        return True
+
+
+_LOOK_AHEAD = 64
+
+
 def run_share(root: Path, part: int, parts: int, device: str | None = None) -> dict[Outcome, int]:
-    """Work off one of several equal shares of a batch, for schedulers that number their jobs; twice does no harm."""
+    """Work off a batch, one of several equal shares first, then what others have left; twice does no harm.
+
+    For schedulers that number their jobs. Jobs may start and end at any time, or never.
+    """
     worker = Worker(root, device)
     counts: dict[Outcome, int] = {"done": 0, "failed": 0, "there": 0}
-    for number, item in enumerate(worker.batch.open_items()):
-        if number % parts == part:
-            counts[worker.run(item)] += 1
+    work = WorkList(worker.batch, part, parts)
+    while (item := work.next()) is not None:
+        outcome = worker.run(item)
+        if outcome != "failed" or not work.again(item):
+            counts[outcome] += 1
     return counts
 
 

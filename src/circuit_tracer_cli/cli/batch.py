@@ -17,7 +17,7 @@ from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.errors import InvalidValue, UsageError
+from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue, UsageError
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.batch.engines import Resources, SlurmJob
@@ -165,6 +165,9 @@ def batch(
     output = Output(quiet=quiet, stdout_taken=json_)
     silence_libraries(output, verbose=False, offline=offline)
     source = Path(prompts)
+    _check_devices(devices, engine, device, device_map)
+    if source.is_dir():
+        _check_going_on(ctx)
     root = source if source.is_dir() else _folder(output_path)
     if status or watch:
         _follow(root, output, watch=watch, json_=json_)
@@ -174,7 +177,7 @@ def batch(
     resources = Resources(
         workers=workers,
         devices=tuple(devices.split(",")) if devices else (),
-        gpus_per_worker=gpus_per_worker or 0,
+        gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
     )
     job = SlurmJob(workers or 1, at_once, minutes, partition, cluster, tuple(slurm_option or ()))
@@ -182,15 +185,21 @@ def batch(
     if part is not None:
         _run_part(root, part, output)
         return
+    from circuit_tracer_cli.batch.store import check_writable
+
+    if keep == "tables":
+        from circuit_tracer_cli.many.tables import connect
+
+        connect().close()  # a missing package is told of before anything is traced
     with progress_on(output, bars=not no_progress) as progress:
         if source.is_dir():
             from circuit_tracer_cli.batch.worker import open_batch
 
             planned = open_batch(root)
+            check_writable(root)
         else:
             from circuit_tracer_cli.batch.plan import plan_batch
             from circuit_tracer_cli.batch.prompts import read_prompts
-            from circuit_tracer_cli.batch.store import check_writable
 
             read = read_prompts(source)
             check_writable(root)
@@ -215,6 +224,36 @@ def batch(
         return
     _run(planned, engine, job, resources, output, bars=not no_progress)
     _conclude(planned, output, json_=json_)
+
+
+OF_A_RUN = {
+    "prompts", "engine", "workers", "devices", "gpus_per_worker", "cpus_per_worker", "cluster", "minutes", "partition", "at_once",
+    "slurm_option", "print_sbatch", "status", "watch", "retry", "part", "json_", "no_progress", "quiet",
+}  # fmt: skip
+"""Parameters that concern who works, not what is traced."""
+
+
+def _check_going_on(ctx: typer.Context) -> None:
+    """Raise InvalidValue for an option that a batch has settled when it was made."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name not in OF_A_RUN and source is not None and source.name == "COMMANDLINE":
+            raise InvalidValue(
+                f"{parameter.opts[0]} can't be given with a batch's folder: its settings are in batch.json",
+                "leave it out, or pass the prompt file to check and extend the batch",
+            )
+
+
+def _check_devices(devices: str | None, engine: str, device: str, device_map: str | None) -> None:
+    """Raise InvalidValue for options that contradict each other on where workers run."""
+    if devices is None:
+        return
+    if device != "auto" or device_map is not None:
+        raise InvalidValue("--devices, --device and --device-map exclude each other", "leave the others out")
+    if engine != "local":
+        raise InvalidValue(
+            f"--devices is for workers on this machine, not for --engine {engine}", "use --gpus-per-worker"
+        )
 
 
 def _folder(output_path: str | None) -> Path:
@@ -247,8 +286,12 @@ def _run(
         if job.cluster == "slurm":
             output.note(f"next: circuit-tracer batch {planned.store.root} --watch")
             return
-        for one in jobs:
-            one.wait()
+        errors = [error for one in jobs if (error := one.exception()) is not None]
+        if errors:
+            raise CircuitTracerError(
+                f"{len(errors)} of {len(jobs)} jobs failed: {str(errors[0]).strip().splitlines()[-1]}",
+                f"their logs are in {planned.store.root / 'slurm'}",
+            )
         return
     left = planned.open_items()
     output.note(f"{len(left)} of {len(planned.items)} prompts to trace")
@@ -303,7 +346,7 @@ def _follow(root: Path, output: Output, *, watch: bool, json_: bool) -> None:
         Output().data(status.to_dict())
     else:
         _print_status(status, output)
-    if status.failed and not (status.running or status.waiting):
+    if status.failed:
         raise typer.Exit(SOME_FAILED)
 
 

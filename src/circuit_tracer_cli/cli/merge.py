@@ -67,11 +67,10 @@ def merge(
     check_slug(target.stem)
     check_directory(str(target.parent))
     silence_libraries(output)
-    from circuit_tracer_cli.batch.store import groups_of
-    from circuit_tracer_cli.export.graph_json import write_graph_json
-    from circuit_tracer_cli.files.atomic import atomic_writer
+    from circuit_tracer_cli.export.viewer import write_graph_file
     from circuit_tracer_cli.many.facts import graph_files
     from circuit_tracer_cli.many.merged_file import graph_file_of, merge_files
+    from circuit_tracer_cli.many.prompts import groups_of
 
     paths = [path for path in graph_files(Path(folder)) if path.resolve() != target.resolve()]
     union = merge_files(
@@ -81,9 +80,7 @@ def merge(
         group_of=None if by is None else groups_of(Path(folder), by),
         seed=seed,
     )
-    file = graph_file_of(union, target.stem)
-    with atomic_writer(target) as stream:
-        write_graph_json(stream, file.metadata, file.qParams, file.nodes, file.links)
+    write_graph_file(target, graph_file_of(union, target.stem))
     if json_:
         output.data(_summary(union))
     else:

@@ -34,16 +34,13 @@ def table(
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
-    from circuit_tracer_cli.batch.store import listed_prompts
     from circuit_tracer_cli.many.tables import write_tables
 
-    where, written = write_tables(
-        Path(folder), None if output_path is None else Path(output_path), extras=listed_prompts(Path(folder))
-    )
+    written = write_tables(Path(folder), None if output_path is None else Path(output_path))
     if json_:
-        output.data({"tables": str(where), "written": written})
+        output.data({"tables": str(written.folder), "written": written.new})
         return
-    output.result(f"{where}: {written} graphs added")
+    output.result(f"{written.folder}: {written.new} graphs added")
     output.note(
         f'next: circuit-tracer query {folder} "select graph, prompt, target, probability from graphs"'
     )

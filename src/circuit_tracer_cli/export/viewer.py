@@ -24,7 +24,7 @@ from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_anno
 from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
-from circuit_tracer_cli.export.records import GENERATOR, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
@@ -114,6 +114,16 @@ def export(
         write_form(target, parts.metadata, q_params, parts.nodes, pruned)
         written = [target, add_to_graph_list(to.directory, parts.metadata)]
     return written if aside is None else [*written, aside]
+
+
+def write_graph_file(target: Path, file: GraphFile) -> None:
+    """Write a graph file that comes from no single graph, and list it in its folder. Raises OutputError, BadGraphFile."""
+    make_folder(target.parent)
+    with locked_folder(target.parent):
+        read_graph_list(target.parent)
+        with atomic_writer(target) as stream:
+            write_graph_json(stream, file.metadata, file.qParams, file.nodes, file.links)
+        add_to_graph_list(target.parent, file.metadata)
 
 
 def _shareable(command: str) -> str:

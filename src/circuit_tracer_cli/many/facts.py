@@ -27,6 +27,8 @@ FEATURE, ERROR, TOKEN, LOGIT = range(4)
 
 RAW_SUFFIXES = (".safetensors", ".pt")
 LIST_FILE = "graph-metadata.json"
+OBJECTS = "objects"
+"""Folder of a batch that holds its graphs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,7 +346,7 @@ def graph_files(folder: Path) -> Iterator[Path]:
         raise MissingFile(
             f"no such folder: {folder}", "name the folder given to batch -o, or one with graphs"
         )
-    objects = folder / "objects"
+    objects = folder / OBJECTS
     base = objects if objects.is_dir() else folder
     found = sorted(path for path in base.rglob("*") if path.suffix in RAW_SUFFIXES and path.is_file())
     if not found:

@@ -7,16 +7,27 @@ they say (denormalised): columns of a Parquet file are compressed, and every que
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue, MissingExtra, OutputError, UsageError
+from circuit_tracer_cli.errors import (
+    CircuitTracerError,
+    InvalidValue,
+    MissingExtra,
+    OutputError,
+    UnsuitableValue,
+    UsageError,
+)
+from circuit_tracer_cli.files.atomic import output_error, write_bytes
 from circuit_tracer_cli.many.align import SLOTS_KEY
-from circuit_tracer_cli.many.facts import KINDS, Array, Facts, graph_files, read_facts
+from circuit_tracer_cli.many.facts import KINDS, OBJECTS, Array, Facts, graph_files, read_facts
 from circuit_tracer_cli.many.fingerprint import fingerprint
+from circuit_tracer_cli.many.prompts import SETTINGS_NAME, listed_prompts
 
 if TYPE_CHECKING:
     import duckdb
@@ -130,41 +141,53 @@ def _one_row(facts: Facts, extra: dict[str, Any]) -> dict[str, Array]:
     return {name: np.array([value], dtype=typed[type(value)]) for name, value in values.items()}
 
 
-def write_tables(
-    folder: Path,
-    out: Path | None = None,
-    *,
-    extras: dict[str, dict[str, Any]] | None = None,
-    paths: Iterable[Path] | None = None,
-) -> tuple[Path, int]:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Tables of a folder's graphs.
+
+    Attributes:
+        folder: Where they are.
+        graphs: Names of the graphs they are of; None for all that the folder holds.
+        new: How many were written just now.
+    """
+
+    folder: Path
+    graphs: tuple[str, ...] | None
+    new: int
+
+
+def write_tables(folder: Path, out: Path | None = None) -> Written:
     """Write the tables of a folder's graphs; those that are newer than their graph are left alone.
 
     Args:
-        folder: Of a batch, or any folder with graphs.
+        folder: Of a batch, or any folder with graphs. A batch that keeps tables alone has them already.
         out: Where to write; None for `tables/` in the folder.
-        extras: By graph name, further columns of its row in `graphs`.
-        paths: The graph files; None for those that the folder holds.
-
-    Returns:
-        The folder of the tables, and how many graphs were written anew.
 
     Raises:
         MissingExtra: DuckDB isn't installed.
         MissingFile: No such folder, or no graph in it.
         OutputError: The tables can't be written.
+        UnsuitableValue: Another folder is named for a batch that keeps tables alone.
     """
     connection = connect()
-    out = folder / FOLDER if out is None else out
-    written = 0
-    for path in graph_files(folder) if paths is None else paths:
+    kept = folder / FOLDER
+    if (folder / SETTINGS_NAME).exists() and not (folder / OBJECTS).is_dir() and _has_tables(kept):
+        if out is not None and out.resolve() != kept.resolve():
+            raise UnsuitableValue(f"the batch kept tables alone: {kept}", f"copy {kept} to {out}")
+        return Written(kept, None, 0)
+    out = kept if out is None else out
+    extras = listed_prompts(folder)
+    names, new = [], 0
+    for path in graph_files(folder):
+        names.append(path.stem)
         files = {table: out / table / f"{path.stem}.parquet" for table in TABLES}
         changed = path.stat().st_mtime_ns
         if all(file.exists() and file.stat().st_mtime_ns >= changed for file in files.values()):
             continue
         facts = read_facts(path)
-        write_graph_tables(facts, out, (extras or {}).get(facts.name), connection)
-        written += 1
-    return out, written
+        write_graph_tables(facts, out, extras.get(facts.name), connection)
+        new += 1
+    return Written(out, tuple(names), new)
 
 
 def write_graph_tables(
@@ -184,23 +207,25 @@ def write_graph_tables(
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Array], path: Path) -> None:
-    """One Parquet file, moved into place when it is whole. Raises OutputError."""
+    """One Parquet file, which appears when it is whole. Raises OutputError."""
     import duckdb
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection.register("columns_of_one_graph", columns)
-        target = str(part).replace("'", "''")
-        connection.execute(
-            f"COPY (SELECT * FROM columns_of_one_graph) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
-        )
-        connection.unregister("columns_of_one_graph")
-        part.replace(path)
-    except (OSError, duckdb.Error) as error:
-        part.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix="circuit-tracer-") as scratch:
+            part = Path(scratch) / "part.parquet"
+            connection.register("columns_of_one_graph", columns)
+            target = str(part).replace("'", "''")
+            connection.execute(
+                f"COPY (SELECT * FROM columns_of_one_graph) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+            )
+            connection.unregister("columns_of_one_graph")
+            write_bytes(path, part.read_bytes())
+    except OSError as error:
+        raise output_error(path, error) from error
+    except duckdb.Error as error:
         raise OutputError(
-            f"can't write {path}: {error}", "name a folder that can be written to with -o"
+            f"can't write {path}: {_first_line(error)}", "name a folder that can be written to with -o"
         ) from error
 
 
@@ -231,12 +256,15 @@ def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
         OutputError: The tables are missing and can't be written.
     """
     path = Path(folder)
-    where = path if _has_tables(path) else write_tables(path)[0]
+    written = Written(path, None, 0) if _has_tables(path) else write_tables(path)
+    where = written.folder
     connection = connect()
     for table in TABLES:
-        pattern = str((where / table).resolve() / "*.parquet").replace("'", "''")
+        files = ["*"] if written.graphs is None else written.graphs
+        paths = [str((where / table).resolve() / f"{name}.parquet").replace("'", "''") for name in files]
+        among = ", ".join(f"'{one}'" for one in paths)
         connection.execute(
-            f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{pattern}', union_by_name = true)"
+            f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{among}], union_by_name = true)"
         )
     allowed = str(where.resolve()).replace("'", "''")
     connection.execute(f"SET allowed_directories = ['{allowed}']")

@@ -1,0 +1,239 @@
+"""Whole batches of the demo: the same numbers as single commands, and the same folder however often they are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from circuit_tracer_cli.batch.store import Store, read_items
+from circuit_tracer_cli.batch.worker import Worker, open_batch, run_share
+from circuit_tracer_cli.cli.app import run
+from circuit_tracer_cli.errors import ModelMismatch, OutputError
+from tests.batch.conftest import CITIES, SETTINGS, TEMPLATE, Batch, Start, command, good_rows, write_prompts
+
+LEFT_BEHIND = re.compile(r"\.tmp$|\.part$")
+
+
+def tensors_of(path: Path) -> dict[str, bytes]:
+    """The bytes of each tensor of a stored graph."""
+    from safetensors.numpy import load_file
+
+    return {name: value.tobytes() for name, value in load_file(path).items()}
+
+
+def assert_same_objects(batch: Batch, other: Batch) -> None:
+    assert set(batch.objects()) == set(other.objects())
+    for name, path in other.objects().items():
+        assert tensors_of(batch.objects()[name]) == tensors_of(path)
+
+
+def test_a_batch_stores_each_distinct_prompt_once_and_records_the_bad_ones(
+    reference: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reference.code == 3
+    assert len(reference.objects()) == len(CITIES)
+    graphs = {path.stem for path in (reference.root / "graphs").glob("*.json")}
+    assert {item.slug for item in read_items(reference.root)[: len(CITIES) + 1]} == graphs - {
+        "graph-metadata"
+    }
+    assert run(["batch", str(reference.root), "--status", "--json"]) == 3
+    status = json.loads(capsys.readouterr().out)
+    assert [status[name] for name in ("total", "done", "failed", "running", "waiting")] == [8, 5, 3, 0, 0]
+    errors = " | ".join(failure["error"] for failure in status["failures"])
+    assert "Zanzibar99" in errors
+    assert "64" in errors
+    assert "mixed" in errors
+
+
+def test_graphs_are_those_of_single_commands(reference: Batch, tmp_path: Path) -> None:
+    item = read_items(reference.root)[0]
+    single = tmp_path / "single.safetensors"
+    prompt = TEMPLATE.format(city=CITIES[0])
+    assert (
+        run(["attribute", "-p", prompt, "--target", "Austin", *SETTINGS, "-o", str(single), "--quiet"]) == 0
+    )
+    assert tensors_of(single) == tensors_of(reference.objects()[item.key])
+
+
+def test_a_second_run_does_nothing_again(reference: Batch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in reference.root.rglob("*.safetensors")}
+    assert run_share(reference.root, 0, 1) == {"done": 0, "failed": 0, "there": 0}
+    assert before == {path: path.stat().st_mtime_ns for path in reference.root.rglob("*.safetensors")}
+
+
+def test_a_missing_file_of_the_viewer_is_written_from_the_stored_graph(reference: Batch) -> None:
+    item = read_items(reference.root)[0]
+    path = reference.root / "graphs" / f"{item.slug}.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    assert run_share(reference.root, 0, 1)["there"] == 1
+    assert json.loads(path.read_text())["links"] == before["links"]
+
+
+def test_options_that_a_batch_has_settled_are_refused(
+    reference: Batch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["batch", str(reference.root), "--dtype", "bfloat16"]) == 2
+    assert "--dtype" in capsys.readouterr().err
+    prompts = write_prompts(tmp_path / "p.jsonl", good_rows()[:1])
+    assert run(command(prompts, reference.root, "--batch-size", "7")) == 1
+    assert "batch_size 256, not 7" in capsys.readouterr().err
+    assert run(command(prompts, tmp_path / "o", "--devices", "cpu", "--device", "cpu")) == 2
+
+
+def planned(tmp_path: Path, *more: str) -> Path:
+    """A batch that is planned and not worked on."""
+    prompts = write_prompts(tmp_path / "p.jsonl", good_rows()[:2])
+    assert run(command(prompts, tmp_path / "out", "--print-sbatch", *more)) == 0
+    return tmp_path / "out"
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = planned(tmp_path)
+    worker = Worker(root)
+    worker._loaded(lambda: None)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="can't write"):
+            worker.run(worker.batch.items[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    batch = Batch(root, 0)
+    assert not batch.objects()
+    assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
+    assert not list((root / "running").iterdir())
+    assert worker.run(worker.batch.items[0]) == "done"
+    for path in batch.objects().values():
+        assert "adjacency_values" in tensors_of(path)
+
+
+def test_a_fault_of_the_program_is_a_failure_of_its_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = planned(tmp_path)
+    worker = Worker(root)
+
+    def broken(*_: object) -> None:
+        raise KeyError("lost")
+
+    monkeypatch.setattr(worker, "_loaded", lambda _: None)
+    monkeypatch.setattr(worker, "_trace", broken)
+    item = worker.batch.items[0]
+    assert worker.run(item) == "failed"
+    failure = worker.batch.store.failure(item.key)
+    assert failure is not None
+    assert failure.error == "KeyError: 'lost'"
+    assert "in broken" in failure.traceback
+
+
+def test_a_model_that_changed_since_is_refused(tmp_path: Path) -> None:
+    root = planned(tmp_path)
+    settings = json.loads((root / "batch.json").read_text())
+    settings["content"]["model"] = "another"
+    (root / "batch.json").write_text(json.dumps(settings))
+    worker = Worker(root)
+    with pytest.raises(ModelMismatch, match="model of this batch has changed"):
+        worker.run(worker.batch.items[0])
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = write_prompts(tmp_path / "p.jsonl", good_rows()[:1])
+    assert run(command(prompts, Path("/proc/batch"))) == 1
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", ["pruned", "tables"])
+def test_other_things_can_be_kept(tmp_path: Path, keep: str) -> None:
+    pytest.importorskip("duckdb")
+    from circuit_tracer_cli.many.tables import query
+
+    root = planned(tmp_path, "--keep", keep)
+    assert run_share(root, 0, 1)["done"] == 2
+    assert run_share(root, 0, 1)["done"] == 0
+    rows = query(root, "select x_city, n_features > 0 from graphs order by x_city")[1]
+    assert rows == [("Dallas", True), ("Oakland", True)]
+    assert (root / "objects").is_dir() == (keep == "pruned")
+
+
+def workers_of(pid: int) -> list[int]:
+    """Process ids of the worker processes of a driver."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+            spawned = b"spawn_main" in (path.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and spawned:
+            found.append(int(path.parent.name))
+    return found
+
+
+def wait_for_work(root: Path, process: subprocess.Popen[str]) -> bool:
+    """Wait until a prompt is being worked on; False if the driver ends first."""
+    while process.poll() is None:
+        if any((root / "running").glob("*")):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def wait_for_the_end_of(pids: list[int]) -> None:
+    """Fail unless processes end by themselves soon."""
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/stat").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def kill_and_go_on(kills: int, prompts: Path, root: Path, start: Start, seed: int) -> None:
+    """Kill a worker and then the driver at random moments, again and again, and at last let two drivers finish."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        driver = start(command(prompts, root))
+        for victim in ("worker", "driver"):
+            if wait_for_work(root, driver):
+                time.sleep(rng.random() * 0.5)
+                own = workers_of(driver.pid)
+                for pid in own if victim == "worker" else [driver.pid]:
+                    os.kill(pid, signal.SIGKILL)
+                if victim == "driver":
+                    wait_for_the_end_of(own)
+        driver.communicate(timeout=300)
+        for item in read_items(root):  # what a killed worker leaves is no result
+            (root / "running" / item.key).unlink(missing_ok=True)
+    both = [start(command(prompts, root)) for _ in range(2)]
+    for driver in both:
+        shown, _ = driver.communicate(timeout=600)
+        assert driver.returncode == 0, shown
+
+
+def test_killed_drivers_and_workers_leave_a_folder_to_go_on_with(
+    tmp_path: Path, start: Start, reference: Batch
+) -> None:
+    prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
+    kill_and_go_on(3, prompts, root, start, seed=1)
+    batch = Batch(root, 0)
+    assert_same_objects(batch, reference)
+    assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
+    status = Store(root).status(open_batch(root).items)
+    assert (status.done, status.failed) == (len(CITIES), 0)
+
+
+@pytest.mark.long
+def test_twenty_kills_of_each(tmp_path: Path, start: Start, reference: Batch) -> None:
+    prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
+    kill_and_go_on(20, prompts, root, start, seed=2)
+    assert_same_objects(Batch(root, 0), reference)
