@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.scores import compute_graph_scores as compute_graph_scores
     from circuit_tracer_cli.graph.store import load_graph as load_graph
     from circuit_tracer_cli.interventions.urls import decode_url_features as decode_url_features
+    from circuit_tracer_cli.many.diff import diff_graphs as diff_graphs
+    from circuit_tracer_cli.many.merged_file import merge_graphs as merge_graphs
+    from circuit_tracer_cli.many.tables import tables as tables
     from circuit_tracer_cli.notebook.show import show_graph as show_graph
     from circuit_tracer_cli.replacement import ReplacementModel as ReplacementModel
     from circuit_tracer_cli.server.serve import serve as serve
@@ -41,12 +44,15 @@ _PUBLIC = {
     "create_graph_files": "circuit_tracer_cli.export.viewer",
     "decode_url_features": "circuit_tracer_cli.interventions.urls",
     "expand": "circuit_tracer_cli.expansion",
+    "diff_graphs": "circuit_tracer_cli.many.diff",
     "head_loadings": "circuit_tracer_cli.attention.loadings",
     "load_graph": "circuit_tracer_cli.graph.store",
     "load_transcoders": "circuit_tracer_cli.transcoders.loading",
+    "merge_graphs": "circuit_tracer_cli.many.merged_file",
     "prune_graph": "circuit_tracer_cli.graph.prune",
     "serve": "circuit_tracer_cli.server.serve",
     "show_graph": "circuit_tracer_cli.notebook.show",
+    "tables": "circuit_tracer_cli.many.tables",
 }
 
 if not TYPE_CHECKING:  # a type checker would take every unknown name for one of these

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Container
@@ -249,13 +248,18 @@ def run_share(root: Path, part: int, parts: int, device: str | None = None) -> d
     return counts
 
 
-def forget_final_failures(batch: PlannedBatch) -> int:
-    """Let failed prompts be tried again; their number."""
+def forget_failures(batch: PlannedBatch, *, final: bool) -> int:
+    """Let failed prompts be tried again at the start of a run; returns how many.
+
+    Args:
+        batch: The batch.
+        final: Those too that trying again can't mend, unless something else has changed.
+    """
     count = 0
     for key in {item.key for item in batch.items}:
-        if batch.store.failure(key) is not None:
+        failure = batch.store.failure(key)
+        if failure is not None and (final or not failure.final):
             batch.store.forget_failure(key)
             count += 1
-    with contextlib.suppress(OSError):
-        batch.store.sweep()
+    batch.store.sweep()
     return count

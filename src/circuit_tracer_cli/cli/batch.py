@@ -213,10 +213,9 @@ def batch(
                 edge_threshold=edge_threshold,
                 progress=progress,
             )
-    if retry:
-        from circuit_tracer_cli.batch.worker import forget_final_failures
+    from circuit_tracer_cli.batch.worker import forget_failures
 
-        forget_final_failures(planned)
+    forget_failures(planned, final=retry)
     if print_sbatch:
         from circuit_tracer_cli.batch.engines import sbatch_script
 

@@ -10,9 +10,11 @@ import typer
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, quoted
+from circuit_tracer_cli.errors import CircuitTracerError, MissingFile, UnsuitableValue
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.many.diff import GraphDiff
+    from circuit_tracer_cli.many.facts import Facts
 
 GraphAArg = Annotated[
     str, typer.Argument(metavar="A", help="A graph: .safetensors, .pt or a viewer's .json.")
@@ -38,7 +40,7 @@ NoiseOpt = Annotated[
     bool,
     typer.Option(
         "--noise",
-        help="Also measure how far shares move when only A's pruning changes, and mark what is less.",
+        help="Measure how far numbers move when only A's pruning or dtype changes, and grey what differs by less.",
     ),
 ]
 CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="Rows of each table; 0 for all.")]
@@ -61,16 +63,62 @@ def diff(
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
-    from circuit_tracer_cli.many.diff import diff_facts, threshold_noise
+    from circuit_tracer_cli.many.diff import changes_noise, diff_facts, share_noise, threshold_noise
     from circuit_tracer_cli.many.facts import read_facts
 
     first, second = read_facts(Path(a)), read_facts(Path(b))
-    line = threshold_noise(first) if noise else None
-    found = diff_facts(first, second, align, target, line)
+    line = change_line = None
+    if noise:
+        line, again = threshold_noise(first), _in_another_dtype(first, output)
+        if again is not None:
+            line, change_line = max(line, share_noise(first, again)), changes_noise(first, again, target)
+    found = diff_facts(first, second, align, target, line, change_line)
     if json_:
         output.data(found.to_dict())
     else:
         _print(found, output, n)
+
+
+def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
+    """Trace A's prompt and targets again in 16 bits (in 32 if it was in 16), if its model and set are on this machine."""
+    from dataclasses import replace
+
+    from circuit_tracer_cli.cli.progress import progress_on
+    from circuit_tracer_cli.cli.validate import origin
+    from circuit_tracer_cli.many.facts import facts_of_graph
+    from circuit_tracer_cli.pipeline import load_model, trace_with
+    from circuit_tracer_cli.prepare import prepare, setup_of
+    from circuit_tracer_cli.request import TraceRequest
+
+    graph = first.graph
+    assert graph is not None
+    named_set, named_model = origin(graph)
+    ids = [index for _, index in graph.logit_targets]
+    try:
+        if named_set is None:
+            raise MissingFile("A doesn't say which transcoders it was made with")
+        if any(index >= graph.vocab_size for index in ids):
+            raise UnsuitableValue("A's target isn't a token")
+        settings = graph.metadata.get("settings")
+        wanted = TraceRequest(
+            transcoder_set=named_set,
+            model=named_model,
+            dtype="float32" if graph.cfg.dtype in ("bfloat16", "float16") else "bfloat16",
+            targets=tuple(f"id:{index}" for index in ids),
+            offline=True,
+            **{name: value for name, value in dict(settings or {}).items() if name in _CHOICES},
+        )
+        with progress_on(output, bars=True) as progress:
+            model = load_model(prepare(wanted, progress=progress, n_tokens=first.n_pos), progress)
+            prepared = prepare(wanted, setup_of(model), n_tokens=first.n_pos)
+            prepared = replace(prepared, tokens=model.tokenize(graph.input_tokens))
+            return facts_of_graph(trace_with(model, prepared, progress), first.name)
+    except CircuitTracerError as error:
+        output.note(f"noise        of pruning alone, since A can't be traced again: {error.message}")
+        return None
+
+
+_CHOICES = ("max_n_logits", "desired_logit_prob", "batch_size", "max_feature_nodes", "update_interval")
 
 
 def _print(found: GraphDiff, output: Output, n: int) -> None:
@@ -112,6 +160,7 @@ def _print(found: GraphDiff, output: Output, n: int) -> None:
                 )
                 for i in rows.tolist()
             ],
+            dim=[row for row, i in enumerate(rows.tolist()) if _within_noise(found, i)],
         )
     _print_changes(found, output, n)
 
@@ -119,11 +168,15 @@ def _print(found: GraphDiff, output: Output, n: int) -> None:
 def _mark(found: GraphDiff, i: int) -> str:
     from circuit_tracer_cli.many.diff import CLASSES
 
-    difference = abs(float(found.nodes[0].share[i] - found.nodes[1].share[i]))
-    noise = "≈ " if found.noise is not None and difference <= found.noise else ""
+    noise = "≈ " if _within_noise(found, i) else ""
     name = CLASSES[int(found.node_class[i])]
     words = {"only_a": "only A", "only_b": "only B", "pruned_only": "cut in one", "unknown": "one file"}
     return noise + words.get(name, "")
+
+
+def _within_noise(found: GraphDiff, i: int) -> bool:
+    difference = abs(float(found.nodes[0].share[i] - found.nodes[1].share[i]))
+    return found.noise is not None and difference <= found.noise
 
 
 def _print_alignment(found: GraphDiff, output: Output) -> None:
@@ -167,5 +220,10 @@ def _print_changes(found: GraphDiff, output: Output, n: int) -> None:
                 if len(rows) < len(found.changes)
                 else []
             ),
+        ],
+        dim=[
+            row
+            for row, change in enumerate(rows)
+            if found.change_noise is not None and abs(change.b - change.a) <= found.change_noise
         ],
     )

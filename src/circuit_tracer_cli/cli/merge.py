@@ -67,20 +67,9 @@ def merge(
     check_slug(target.stem)
     check_directory(str(target.parent))
     silence_libraries(output)
-    from circuit_tracer_cli.export.viewer import write_graph_file
-    from circuit_tracer_cli.many.facts import graph_files
-    from circuit_tracer_cli.many.merged_file import graph_file_of, merge_files
-    from circuit_tracer_cli.many.prompts import groups_of
+    from circuit_tracer_cli.many.merged_file import merge_graphs
 
-    paths = [path for path in graph_files(Path(folder)) if path.resolve() != target.resolve()]
-    union = merge_files(
-        paths,
-        level=align,
-        least=min_frequency,
-        group_of=None if by is None else groups_of(Path(folder), by),
-        seed=seed,
-    )
-    write_graph_file(target, graph_file_of(union, target.stem))
+    union = merge_graphs(folder, target, align=align, min_frequency=min_frequency, by=by, seed=seed)
     if json_:
         output.data(_summary(union))
     else:

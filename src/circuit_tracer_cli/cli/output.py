@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -63,8 +63,15 @@ class Output:
         """Something that may make the result wrong, on stderr even when quiet."""
         _to_stderr(f"warning: {message}")
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table of strings; columns whose name ends in `#` hold numbers."""
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        dim: Container[int] = (),
+    ) -> None:
+        """Print a table of strings; columns whose name ends in `#` hold numbers. Rows whose numbers are in `dim` are grey."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -85,8 +92,8 @@ class Output:
                 overflow="fold",
                 header_style="dim",
             )
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+        for number_of_row, row in enumerate(rows):
+            table.add_row(*(Text(cell) for cell in row), style="dim" if number_of_row in dim else None)
         console = Console(file=self._results, highlight=False)
         with console.capture() as capture:
             console.print(table)

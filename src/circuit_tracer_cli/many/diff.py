@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue
+from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.many.align import Alignment, Level, align, node_keys, packed_keys
-from circuit_tracer_cli.many.facts import FEATURE, KINDS, LOGIT, Array, Facts
+from circuit_tracer_cli.many.facts import FEATURE, KINDS, LOGIT, Array, Facts, facts_of_graph, read_facts
 
 Class = Literal["shared", "only_a", "only_b", "pruned_only", "unknown"]
 CLASSES: tuple[Class, ...] = ("shared", "only_a", "only_b", "pruned_only", "unknown")
@@ -71,6 +74,7 @@ class GraphDiff:
         target: Id of the target whose change is decomposed, in either graph.
         changes: Of that target, largest first. They sum to the difference of what enters it.
         noise: Share of influence below which a difference isn't more than noise; None if it wasn't measured.
+        change_noise: The same for changes of what a source adds to the target; None if it wasn't measured.
     """
 
     a: Facts
@@ -87,6 +91,7 @@ class GraphDiff:
     target: tuple[str, str]
     changes: list[Change]
     noise: float | None = None
+    change_noise: float | None = None
 
     def of_class(self, name: Class) -> list[str]:
         """Ids of the nodes of one class, those with the most influence first."""
@@ -113,6 +118,7 @@ class GraphDiff:
             "scores": self.scores,
             "target": {"a": self.target[0], "b": self.target[1]},
             "noise": self.noise,
+            "change_noise": self.change_noise,
             "nodes": [
                 {
                     "node": self.ids[i],
@@ -145,12 +151,41 @@ class GraphDiff:
         return largest
 
 
+def diff_graphs(
+    a: Graph | str | os.PathLike[str],
+    b: Graph | str | os.PathLike[str],
+    *,
+    align: Level | None = None,
+    target: str | None = None,
+) -> GraphDiff:
+    """Compare two graphs, as `circuit-tracer diff` does.
+
+    Args:
+        a: A graph or the path of its file: `.safetensors`, `.pt` or the viewer's `.json`.
+        b: The graph to compare it with.
+        align: How positions are matched; None for `exact` where the prompts are equal, else `slots`.
+        target: Id of the node in `a` or `b` whose change is decomposed; None for the most likely token.
+
+    Raises:
+        MissingFile: No such file.
+        BadGraphFile: A file is damaged.
+        CircuitTracerError: The graphs can't be aligned.
+        InvalidValue: Neither graph has the target.
+    """
+    first, second = (
+        facts_of_graph(graph, name) if isinstance(graph, Graph) else read_facts(Path(graph))
+        for graph, name in ((a, "A"), (b, "B"))
+    )
+    return diff_facts(first, second, align, target)
+
+
 def diff_facts(
     a: Facts,
     b: Facts,
     level: Level | None = None,
     target: str | None = None,
     noise: float | None = None,
+    change_noise: float | None = None,
 ) -> GraphDiff:
     """Compare two graphs.
 
@@ -159,7 +194,7 @@ def diff_facts(
         b: The second.
         level: How positions are matched; None for what suits (`align`).
         target: Id of the node in `a` or `b` whose change is decomposed; None for the first target.
-        noise: Kept in the record.
+        noise, change_noise: Kept in the record.
 
     Raises:
         CircuitTracerError: The graphs can't be aligned.
@@ -194,6 +229,7 @@ def diff_facts(
         target=(a.ids[target_nodes[0]], b.ids[target_nodes[1]]),
         changes=target_changes(a, b, keys_of, target_nodes),
         noise=noise,
+        change_noise=change_noise,
     )
 
 
@@ -360,21 +396,54 @@ def threshold_noise(graph: Facts) -> float:
     CircuitTracerError for a graph that was pruned already.
     """
     from circuit_tracer_cli.graph.prune import pruned_graph
-    from circuit_tracer_cli.many.facts import facts_of_graph
 
     if graph.graph is None or not graph.whole:
         raise CircuitTracerError(
             f"{graph.name} was pruned already, so its noise can't be measured",
             "pass the raw graph to --noise",
         )
-    shares = []
-    for thresholds in ((None, None), (0.9, 0.99)):
-        pruned = pruned_graph(graph.graph, *thresholds)
-        shares.append(facts_of_graph(pruned, graph.name).share)
+    facts = [
+        facts_of_graph(pruned_graph(graph.graph, *thresholds), graph.name)
+        for thresholds in ((None, None), (0.9, 0.99))
+    ]
+    return share_noise(facts[0], facts[1])
+
+
+NOISE_QUANTILE = 0.95
+
+
+def share_noise(graph: Facts, again: Facts) -> float:
+    """Return how far shares of influence differ between two graphs of one prompt that should be equal.
+
+    The 95th percentile of the absolute differences over the features that `graph` keeps.
+
+    Args:
+        graph: As it was made.
+        again: The same prompt, pruned otherwise or traced in another dtype.
+    """
+    positions = np.arange(graph.n_pos)
     kept = graph.kept & (graph.kind == FEATURE)
     if not kept.any():
         return 0.0
-    return float(np.quantile(np.abs(shares[0] - shares[1])[kept], 0.95))
+    keys = node_keys(graph, positions)[kept]
+    order = np.argsort(keys)
+    other = _sum_over(node_keys(again, positions), again.share, keys[order])
+    return float(np.quantile(np.abs(graph.share[kept][order] - other), NOISE_QUANTILE))
+
+
+def changes_noise(graph: Facts, again: Facts, target: str | None = None) -> float:
+    """Return how far what sources add to a target differs between two traces of one prompt: the 95th percentile.
+
+    Args:
+        graph: As it was made.
+        again: The same prompt traced in another dtype.
+        target: Id of the target; None for the first, and where `graph` has no such node.
+    """
+    moved = [
+        abs(change.b - change.a)
+        for change in diff_facts(graph, again, "exact", target if target in graph.ids else None).changes
+    ]
+    return float(np.quantile(moved, NOISE_QUANTILE)) if moved else 0.0
 
 
 def path_lengths(graph: Facts, longest: int = 64) -> Array:

@@ -60,8 +60,7 @@ class Sums:
     @classmethod
     def of_one(cls, keys: Array, share: Array, value: Array, stable: Array) -> Sums:
         """The sums of one graph; entries with equal keys are one."""
-        union, place = np.unique(keys, axis=0, return_inverse=True)
-        place = place.reshape(-1)
+        union, place = _distinct(keys)
 
         def total(values: Array) -> Array:
             return np.bincount(place, weights=values, minlength=len(union))
@@ -81,8 +80,7 @@ class Sums:
     def add(self, other: Sums) -> Sums:
         """Both together."""
         keys = np.concatenate([self.keys, other.keys])
-        union, place = np.unique(keys, axis=0, return_inverse=True)
-        place = place.reshape(-1)
+        union, place = _distinct(keys)
         parts = [
             np.bincount(place, weights=np.concatenate([mine, theirs]), minlength=len(union))
             for mine, theirs in zip(self._columns(), other._columns(), strict=True)
@@ -284,18 +282,20 @@ def merge_contributions(
     """
     if not 0 <= least <= 1:
         raise InvalidValue(f"the least frequency must be between 0 and 1, not {least}")
-    nodes, edges = Sums.empty(1), Sums.empty(2)
+    node_pile, edge_pile = Pile(1), Pile(2)
     members: list[str] = []
     single = True
     with Spool() as spool:
         for one in graphs:
-            nodes, edges = nodes.add(one.nodes), edges.add(one.edges)
+            node_pile.add(one.nodes)
+            edge_pile.add(one.edges)
             members.extend(one.members)
             single = single and len(one.members) == 1
             spool.keep(one.nodes, one.edges, one.group)
         n = len(members)
         if not n:
             raise InvalidValue("there is no graph to merge")
+        nodes, edges = node_pile.total(), edge_pile.total()
         nodes = nodes.where(nodes.n >= least * n - 1e-9)
         edges = edges.where(edges.n >= least * n - 1e-9)
         known: Array = np.all(np.isin(edges.keys, nodes.keys), axis=1)
@@ -313,6 +313,41 @@ def merge_contributions(
                 if len(groups) == 2:
                     tests[which] = compare_groups(shares, spool.groups, seed)
     return Merged(level, names, tuple(members), *statistics, groups, tests or None)
+
+
+def _distinct(keys: Array) -> tuple[Array, Array]:
+    """Keys without repetition, ascending, and the place of each key among them."""
+    if keys.ndim == 1:
+        union, place = np.unique(keys, return_inverse=True)
+        return union, place.reshape(-1)
+    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    ordered = keys[order]
+    first = np.ones(len(keys), dtype=np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    place = np.empty(len(keys), dtype=np.int64)
+    place[order] = np.cumsum(first) - 1
+    return ordered[first], place
+
+
+class Pile:
+    """Sums of many graphs added in pairs of like size, so that each is gone through a few times and not once per graph."""
+
+    def __init__(self, width: int) -> None:
+        self._width, self._parts = width, list[tuple[int, Sums]]()
+
+    def add(self, sums: Sums) -> None:
+        """Add one graph's."""
+        self._parts.append((1, sums))
+        while len(self._parts) > 1 and self._parts[-2][0] <= self._parts[-1][0]:
+            (later, second), (earlier, first) = self._parts.pop(), self._parts.pop()
+            self._parts.append((earlier + later, first.add(second)))
+
+    def total(self) -> Sums:
+        """Return the sum of all."""
+        total = Sums.empty(self._width)
+        while self._parts:
+            total = self._parts.pop()[1].add(total)
+        return total
 
 
 def _rows(keys: Array) -> Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,21 @@ from typing import Any
 import numpy as np
 
 import circuit_tracer_cli
-from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile
+from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue, MissingFile
 from circuit_tracer_cli.export.graph_json import read_graph_json
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.slugs import check_slug
+from circuit_tracer_cli.export.viewer import write_graph_file
 from circuit_tracer_cli.graph.layout import logit_ids
-from circuit_tracer_cli.many.align import VIRTUAL, Level, align, key_parts, packed_keys
+from circuit_tracer_cli.many.align import VIRTUAL, Level, key_parts, packed_keys
+from circuit_tracer_cli.many.align import align as aligned
 from circuit_tracer_cli.many.facts import (
     ERROR,
     FEATURE,
     LOGIT,
     TOKEN,
     Array,
+    graph_files,
     read_facts,
     read_outline,
 )
@@ -37,6 +42,7 @@ from circuit_tracer_cli.many.merge import (
     contribution,
     merge_contributions,
 )
+from circuit_tracer_cli.many.prompts import groups_of
 
 MERGED = "merged"
 """Key of a file's metadata that says what was merged, and of its nodes and links for their numbers."""
@@ -50,6 +56,46 @@ class Union:
     scan: str
     n_layers: int
     targets: Mapping[int, tuple[str, float]]  # vocabulary index → text and mean weight over all graphs
+
+
+def merge_graphs(
+    graphs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output_path: str | os.PathLike[str] | None = None,
+    *,
+    align: Level | None = None,
+    min_frequency: float = 0.0,
+    by: str | None = None,
+    seed: int = 0,
+) -> Union:
+    """Merge the graphs of many prompts into one, as `circuit-tracer merge` does.
+
+    Args:
+        graphs: A batch's folder, any folder with graphs, or the files themselves.
+        output_path: Where to write the merged graph for the viewer, a `.json`; None to write nothing.
+        align: How positions are matched; None for what suits (`align.align`).
+        min_frequency: Keep nodes and edges of at least this share of the graphs: 0 for the union, 1 for what all share.
+        by: Column of the batch's prompts that makes two groups to compare.
+        seed: Of the resampling.
+
+    Raises:
+        CircuitTracerError: Files that can't be read or don't belong together, or a column that doesn't make two groups.
+        OutputError: The file can't be written.
+    """
+    target = None if output_path is None else Path(output_path)
+    if target is not None:
+        if target.suffix != ".json":
+            raise InvalidValue(f"{target} doesn't end in .json", "name it like union.json")
+        check_slug(target.stem)
+    folder = Path(graphs) if isinstance(graphs, (str, os.PathLike)) else None
+    files = [Path(path) for path in graphs] if folder is None else list(graph_files(folder))  # type: ignore[union-attr]
+    if by is not None and folder is None:
+        raise InvalidValue("groups are columns of a batch", "pass the batch's folder")
+    group_of = groups_of(folder, by) if folder is not None and by is not None else None
+    paths = [path for path in files if target is None or path.resolve() != target.resolve()]
+    union = merge_files(paths, level=align, least=min_frequency, group_of=group_of, seed=seed)
+    if target is not None:
+        write_graph_file(target, graph_file_of(union, target.stem))
+    return union
 
 
 def merge_files(
@@ -82,7 +128,7 @@ def merge_files(
             "merged graphs can only be merged with merged graphs", "merge all single graphs at once"
         )
     outlines = [read_outline(path) for path in paths]
-    alignment = align(outlines, level)
+    alignment = aligned(outlines, level)
     if alignment.match != "feature":
         raise CircuitTracerError(
             "the graphs were made with different transcoder sets, so their features can't be matched",
