@@ -203,16 +203,16 @@ def kill_and_go_on(kills: int, prompts: Path, root: Path, start: Start, seed: in
     rng = random.Random(seed)
     for _ in range(kills):
         driver = start(command(prompts, root))
-        for victim in ("worker", "driver"):
-            if wait_for_work(root, driver):
-                time.sleep(rng.random() * 0.5)
-                own = workers_of(driver.pid)
-                for pid in own if victim == "worker" else [driver.pid]:
-                    os.kill(pid, signal.SIGKILL)
-                if victim == "driver":
-                    wait_for_the_end_of(own)
+        if wait_for_work(root, driver):
+            time.sleep(rng.random() * 0.5)
+            for pid in workers_of(driver.pid):
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(rng.random() * 2)
+            own = workers_of(driver.pid)
+            driver.kill()
+            wait_for_the_end_of(own)
         driver.communicate(timeout=300)
-        for item in read_items(root):  # what a killed worker leaves is no result
+        for item in read_items(root):  # a sign of life that a killed worker left is no worker
             (root / "running" / item.key).unlink(missing_ok=True)
     both = [start(command(prompts, root)) for _ in range(2)]
     for driver in both:
