@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.attention.loadings import head_loadings as head_loadings
+    from circuit_tracer_cli.attention.qk import qk_attribution as qk_attribution
     from circuit_tracer_cli.attribution.attribute import attribute as attribute
     from circuit_tracer_cli.attribution.targets import AttributionTargets as AttributionTargets
     from circuit_tracer_cli.attribution.targets import CustomTarget as CustomTarget
@@ -50,6 +51,7 @@ _PUBLIC = {
     "load_transcoders": "circuit_tracer_cli.transcoders.loading",
     "merge_graphs": "circuit_tracer_cli.many.merged_file",
     "prune_graph": "circuit_tracer_cli.graph.prune",
+    "qk_attribution": "circuit_tracer_cli.attention.qk",
     "serve": "circuit_tracer_cli.server.serve",
     "show_graph": "circuit_tracer_cli.notebook.show",
     "tables": "circuit_tracer_cli.many.tables",

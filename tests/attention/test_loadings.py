@@ -131,10 +131,10 @@ def test_a_float32_model_agrees_to_its_rounding(family: str) -> None:
         assert edge.same_position or abs(edge.total - edge.weight) < 1e-4 * size
 
 
-def test_a_prompt_of_one_token_moves_nothing() -> None:
-    prompt = frozen_prompt("llama", "plt", prompt=(0,))
+def test_what_stays_at_its_position_is_moved_by_no_head() -> None:
+    prompt = frozen_prompt("llama", "plt", prompt=(0, 3))
     layout = prompt.graph.layout
-    edges = [(layout.token_offset, layout.logit_offset)]
+    edges = [(layout.token_offset + prompt.n_pos - 1, layout.logit_offset)]
     edge = next(iter(loadings(prompt, edges, "arrive")))
     assert edge.same_position
     assert not edge.heads

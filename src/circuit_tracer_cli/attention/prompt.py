@@ -110,9 +110,9 @@ class FrozenPrompt:
             hint="ask about edges into features, or trace token targets",
         )
 
-    def name_of_column(self, column: int) -> str:
-        """The id of a source in the JSON graph file; features that aren't nodes have theirs too."""
-        node, n_layers, n_pos = int(self.node_of_column[column]), self.engine.n_layers, self.n_pos
+    def name_of(self, node: int) -> str:
+        """The id of a source in the JSON graph file, by its number in `node_of_column`; of features that aren't nodes too."""
+        n_layers, n_pos = self.engine.n_layers, self.n_pos
         n_features = len(self.active)
         if node < n_features:
             layer, position, feature = self.active.indices[node].tolist()

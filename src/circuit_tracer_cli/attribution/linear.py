@@ -255,6 +255,23 @@ class LinearEngine:
         self._contract_tokens(self._travelled(G, self.device), tokens, out)
         return out.T.clone(memory_format=torch.contiguous_format)
 
+    def rows_from(self, layer: int, G: Tensor) -> Tensor:
+        """Rows `(row, columns up to the last position)` of cotangents `G (row, pos, d_model)` where block `layer` begins."""
+        width = self.columns.starts[G.shape[1]]
+        devices = {*self.devices[:layer], self.device}
+        outs = {device: G.new_zeros(width, len(G), device=device) for device in devices}
+        nothing = Targets(
+            torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), self.tokens[:0]
+        )
+        G = G.clone()
+        for index in range(layer - 1, -1, -1):
+            G = G.to(self.devices[index])
+            self.decoders[index].contract(G, outs[G.device])
+            self._pull_block(index, nothing, G, len(G), len(G))
+        out = sum((part.to(self.device) for part in outs.values()), start=torch.zeros_like(outs[self.device]))
+        self._contract_tokens(G.to(self.device), G.new_zeros(G.shape[:2], device=self.device), out)
+        return out.T.contiguous()
+
     def push(self, sources: Tensor, targets: Targets) -> Tensor:
         """The effects `(target, source)` of sources on targets, by carrying the sources forward: the transpose of `rows`.
 

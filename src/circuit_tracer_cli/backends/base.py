@@ -18,6 +18,7 @@ from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.types import UnifiedConfig
 
 WeightGroup = Literal["mlp", "embedding"]
+Side = Literal["query", "key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,92 @@ class NormWeights:
         """The transpose of `apply` (bias aside) on `cotangent (..., d_model)`; `scale` broadcasts against `(...)`."""
         out = cotangent * self.gain.to(cotangent.dtype) / scale[..., None]
         return out - out.mean(-1, keepdim=True) if self.kind == "layer" else out
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """One side of a score: `x ↦ rotate(gain ⊙ (W x + b) / scale)` head by head, `x` being the norm's output.
+
+    `norm` is the one on query or key; its scale is taken over a head, or over all heads together if `over_all`.
+    """
+
+    W: Tensor  # (head, d_head, d_model); key-value heads on the key side
+    b: Tensor | None  # (head, d_head)
+    norm: NormWeights | None
+    over_all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreWeights:
+    """What makes a block's scores out of the normed stream, before cap, mask, sink and softmax.
+
+    `score[q, k] = scaling · ⟨query vector, key vector⟩`. Rotations are given for positions from 0 on; without them `cos` is None.
+    """
+
+    query: Projection
+    key: Projection
+    cos: Tensor | None  # (pos, rotary_dim)
+    sin: Tensor | None  # (pos, rotary_dim)
+    in_pairs: bool  # neighbours turn together (GPT-J), otherwise the two halves of what is rotated
+    scaling: float
+    softcap: float | None
+    window: int | None  # a query sees keys less than so many positions before it
+
+    def projection(self, side: Side) -> Projection:
+        """One side."""
+        return self.query if side == "query" else self.key
+
+    def affine(self, side: Side, head: int, position: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The frozen map of one head at one position: matrix `(d_head, d_model)` and offset `(d_head)`.
+
+        Args:
+            side: Query or key.
+            head: Number of the query or key-value head.
+            position: Where.
+            x: `(d_model)`, the norm's output there, which fixes the scale of a norm on query or key.
+        """
+        projection = self.projection(side)
+        W = projection.W[head].to(x)
+        b = x.new_zeros(len(W)) if projection.b is None else projection.b[head].to(x)
+        if projection.norm is not None:
+            gain = projection.norm.gain.to(x)
+            gain = gain.view(-1, len(W))[head if projection.over_all else 0] / self._scale(
+                projection, head, x
+            )
+            W, b = W * gain[:, None], b * gain
+        return self.rotated(W.T, position).T, self.rotated(b, position)
+
+    def _scale(self, projection: Projection, head: int, x: Tensor) -> Tensor:
+        """The scale of the norm on query or key at one position."""
+        assert projection.norm is not None
+        chosen = slice(None) if projection.over_all else slice(head, head + 1)
+        raw = projection.W[chosen].to(x) @ x
+        if projection.b is not None:
+            raw = raw + projection.b[chosen].to(x)
+        return projection.norm.scale(raw.flatten())
+
+    def rotated(self, vectors: Tensor, position: int) -> Tensor:
+        """`vectors (…, d_head)` turned to a position; dimensions beyond the rotary ones stay."""
+        if self.cos is None or self.sin is None:
+            return vectors
+        width = self.cos.shape[1]
+        turned, kept = vectors[..., :width], vectors[..., width:]
+        if self.in_pairs:
+            partner = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
+        else:
+            partner = torch.cat((-turned[..., width // 2 :], turned[..., : width // 2]), dim=-1)
+        out = turned * self.cos[position].to(vectors) + partner * self.sin[position].to(vectors)
+        return torch.cat((out, kept), dim=-1)
+
+    def capped(self, score: float) -> float:
+        """The score behind the soft cap."""
+        if self.softcap is None:
+            return score
+        return self.softcap * float(torch.tanh(torch.tensor(score / self.softcap, dtype=torch.float64)))
+
+    def sees(self, query: int, key: int) -> bool:
+        """Whether a query may look at a key."""
+        return key <= query and (self.window is None or query - key < self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +294,9 @@ class Backend(Protocol):
     @property
     def n_parameters(self) -> int:
         """Numbers that the model holds, tied ones once."""
+
+    def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
+        """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
 
     def forget_weights(self) -> None:
         """Drop the record of linear weights; it is made anew when it is asked for."""

@@ -24,10 +24,11 @@ from circuit_tracer_cli.backends.base import (
     ModelShape,
     NormWeights,
     PartialRun,
+    ScoreWeights,
     WeightGroup,
 )
 from circuit_tracer_cli.backends.changed_runs import outputs_seen, partial_run
-from circuit_tracer_cli.backends.families import family_for
+from circuit_tracer_cli.backends.families import architecture_of, family_for
 from circuit_tracer_cli.backends.frozen_run import run_frozen
 from circuit_tracer_cli.backends.model_config import model_shape, unified_config
 from circuit_tracer_cli.backends.modules import NORM_PARTS, ModelModules
@@ -38,6 +39,7 @@ from circuit_tracer_cli.backends.points import (
     feature_points,
     read_hook,
 )
+from circuit_tracer_cli.backends.scores import ScoreModules
 from circuit_tracer_cli.errors import InvalidValue
 
 
@@ -68,6 +70,7 @@ class HookedBackend:
         self.hf_model.requires_grad_(False)
         self.shape: ModelShape = model_shape(config)
         self.modules = ModelModules(hf_model, self.shape)
+        self.scores = ScoreModules(self.modules, architecture_of(config))
         self.device: torch.device = self.modules.embed.weight.device
         self.layer_devices: tuple[torch.device, ...] = self.modules.layer_devices
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
@@ -146,6 +149,10 @@ class HookedBackend:
     def n_parameters(self) -> int:
         """Numbers that the model holds, tied ones once."""
         return sum(parameter.numel() for parameter in self.hf_model.parameters())
+
+    def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
+        """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
+        return self.scores.weights(layer, n_pos)
 
     def forget_weights(self) -> None:
         """Drop the record of linear weights, whose views would keep moved parameters in memory."""

@@ -214,6 +214,42 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreLayout:
+    """How a family makes its attention scores, and where from: paths in a block, names of the attention module's attributes.
+
+    Args:
+        q: The projection that gives the query, alone or with others.
+        k: The one that gives the key.
+        stored: Whether query and key come from projections of their own, one behind the other from one projection
+            (`joined`), or from one head by head (`interleaved`).
+        q_norm: The norm on the query, if there is one.
+        k_norm: The norm on the key.
+        rotary: The module that gives the rotations, or the buffer of GPT-J; None without rotations.
+        rotation: What turns together: the first with the second half of the rotary dimensions, or neighbours in pairs.
+        half_width: Whether the rotary module gives each angle once.
+        scaling: The attribute with the factor.
+        inverse_scaling: Whether the score is divided by it.
+        softcap: The attribute with the soft cap.
+    """
+
+    q: str = "self_attn.q_proj"
+    k: str = "self_attn.k_proj"
+    stored: Literal["apart", "joined", "interleaved"] = "apart"
+    q_norm: str | None = None
+    k_norm: str | None = None
+    rotary: str | None = "model.rotary_emb"
+    rotation: Literal["halves", "pairs"] = "halves"
+    half_width: bool = False
+    scaling: str = "scaling"
+    inverse_scaling: bool = False
+    softcap: str | None = None
+
+
+NORMED_SCORES = ScoreLayout(q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
+"""Llama's, with norms on query and key."""
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """One model class of a family.
 
@@ -221,6 +257,7 @@ class Architecture:
         models: The models that people know it by.
         layout: Where its parts are.
         special: What a reader of `doctor --models` should know.
+        scores: How attention scores are made; None where that isn't known, so that scores can't be explained.
         leftovers: Patterns of names that published checkpoints hold though no forward pass needs them (old buffers).
         not_needed: Patterns of weights that text alone doesn't meet; they may be missing.
     """
@@ -228,6 +265,7 @@ class Architecture:
     models: str
     layout: Layout
     special: str = ""
+    scores: ScoreLayout | None = None
     leftovers: tuple[str, ...] = (ROTARY_BUFFER,)
     not_needed: tuple[str, ...] = ()
 

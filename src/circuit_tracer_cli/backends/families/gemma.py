@@ -1,6 +1,6 @@
 """Gemma 1, 2 and 3: scaled embeddings, gains stored as offsets from one, post norms and softcaps from Gemma 2 on."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import NORMED_SCORES, Architecture, Family, Layout, ScoreLayout
 
 _SANDWICH = Layout(
     ln2="pre_feedforward_layernorm",
@@ -8,20 +8,24 @@ _SANDWICH = Layout(
     ln2_post="post_feedforward_layernorm",
     gain_offset=1.0,
 )
+_CAPPED = ScoreLayout(softcap="attn_logit_softcapping")
 _THREE = "scaled embeddings, norms on query and key, a rotary base each for local and global layers"
 
 FAMILY = Family(
     name="Gemma",
     architectures={
-        "GemmaForCausalLM": Architecture("Gemma 1", Layout(gain_offset=1.0), "scaled embeddings"),
-        "Gemma2ForCausalLM": Architecture(
-            "Gemma 2", _SANDWICH, "scaled embeddings, softcaps, local and global layers"
+        "GemmaForCausalLM": Architecture(
+            "Gemma 1", Layout(gain_offset=1.0), "scaled embeddings", ScoreLayout()
         ),
-        "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE),
+        "Gemma2ForCausalLM": Architecture(
+            "Gemma 2", _SANDWICH, "scaled embeddings, softcaps, local and global layers", _CAPPED
+        ),
+        "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE, NORMED_SCORES),
         "Gemma3ForConditionalGeneration": Architecture(
             "Gemma 3 multimodal",
             _SANDWICH,
             f"its text part alone; {_THREE}",
+            NORMED_SCORES,
             not_needed=(r"\b(vision_tower|multi_modal_projector)\.",),
         ),
     },

@@ -1,6 +1,13 @@
 """GPT-2: LayerNorm with bias, learned positions, fused query-key-value projection."""
 
-from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import (
+    CAUSAL_MASK,
+    ROTARY_BUFFER,
+    Architecture,
+    Family,
+    Layout,
+    ScoreLayout,
+)
 
 PARTS = Layout(
     embed="transformer.wte",
@@ -23,6 +30,7 @@ FAMILY = Family(
             "GPT-2",
             PARTS,
             "position vectors belong to the stream but are no source node",
+            ScoreLayout(q="attn.c_attn", k="attn.c_attn", stored="joined", rotary=None),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },

@@ -1,6 +1,13 @@
 """GPT-NeoX and Pythia: attention and MLP in parallel (or in sequence), LayerNorm, partial rotary."""
 
-from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import (
+    CAUSAL_MASK,
+    ROTARY_BUFFER,
+    Architecture,
+    Family,
+    Layout,
+    ScoreLayout,
+)
 
 PARTS = Layout(
     embed="gpt_neox.embed_in",
@@ -22,6 +29,12 @@ FAMILY = Family(
             "GPT-NeoX, Pythia",
             PARTS,
             "attention and MLP in parallel, unless the setting says otherwise; partial rotary",
+            ScoreLayout(
+                q="attention.query_key_value",
+                k="attention.query_key_value",
+                stored="interleaved",
+                rotary="gpt_neox.rotary_emb",
+            ),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },

@@ -1,12 +1,15 @@
 """GPT-OSS: mixture-of-experts MLP, attention sinks (pattern rows don't sum to one), biases."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="GPT-OSS",
     architectures={
         "GptOssForCausalLM": Architecture(
-            "GPT-OSS", Layout(), "the pattern leaves out the attention sink's share; experts"
+            "GPT-OSS",
+            Layout(),
+            "the pattern leaves out the attention sink's share; experts",
+            ScoreLayout(half_width=True),
         )
     },
     pattern=frozenset({"initial_context_length"}),

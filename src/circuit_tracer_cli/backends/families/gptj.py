@@ -1,6 +1,13 @@
 """GPT-J: attention and MLP in parallel behind one LayerNorm, partial rotary positions."""
 
-from circuit_tracer_cli.backends.families.base import CAUSAL_MASK, ROTARY_BUFFER, Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import (
+    CAUSAL_MASK,
+    ROTARY_BUFFER,
+    Architecture,
+    Family,
+    Layout,
+    ScoreLayout,
+)
 
 PARTS = Layout(
     embed="transformer.wte",
@@ -23,6 +30,14 @@ FAMILY = Family(
             "GPT-J",
             PARTS,
             "attention and MLP in parallel behind one norm; partial rotary",
+            ScoreLayout(
+                q="attn.q_proj",
+                k="attn.k_proj",
+                rotary="embed_positions",
+                rotation="pairs",
+                scaling="scale_attn",
+                inverse_scaling=True,
+            ),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
         )
     },

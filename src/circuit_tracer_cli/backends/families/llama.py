@@ -1,13 +1,13 @@
 """Llama and its kin: RMSNorm, rotary positions, grouped heads, gated MLP (Mixtral: experts)."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="Llama",
     architectures={
-        "LlamaForCausalLM": Architecture("Llama 1 to 3.3", Layout()),
-        "MistralForCausalLM": Architecture("Mistral", Layout(), "local attention"),
-        "MixtralForCausalLM": Architecture("Mixtral", Layout(), "experts"),
+        "LlamaForCausalLM": Architecture("Llama 1 to 3.3", Layout(), scores=ScoreLayout()),
+        "MistralForCausalLM": Architecture("Mistral", Layout(), "local attention", ScoreLayout()),
+        "MixtralForCausalLM": Architecture("Mixtral", Layout(), "experts", ScoreLayout()),
     },
     mlp=frozenset(
         [

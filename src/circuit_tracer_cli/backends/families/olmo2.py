@@ -1,6 +1,6 @@
 """OLMo 2: norms stand behind attention and MLP alone; query and key are normed."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import NORMED_SCORES, Architecture, Family, Layout
 
 FAMILY = Family(
     name="OLMo 2",
@@ -14,6 +14,7 @@ FAMILY = Family(
                 ln2_post="post_feedforward_layernorm",
             ),
             "no norm before attention and MLP; norms on query and key",
+            NORMED_SCORES,
         )
     },
     mlp=frozenset({"hidden_act"}),

@@ -1,12 +1,15 @@
 """Phi-3: Llama with fused projections; partial rotary in the smaller models of the fourth generation."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="Phi-3",
     architectures={
         "Phi3ForCausalLM": Architecture(
-            "Phi 3, 3.5, 4", Layout(v="self_attn.qkv_proj"), "fused projections; partial rotary"
+            "Phi 3, 3.5, 4",
+            Layout(v="self_attn.qkv_proj"),
+            "fused projections; partial rotary",
+            ScoreLayout(q="self_attn.qkv_proj", k="self_attn.qkv_proj", stored="joined"),
         )
     },
     pattern=frozenset({"original_max_position_embeddings", "partial_rotary_factor"}),

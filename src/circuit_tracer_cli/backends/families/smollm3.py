@@ -1,11 +1,13 @@
 """SmolLM3: Llama whose every fourth layer has no positions at all."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="SmolLM3",
     architectures={
-        "SmolLM3ForCausalLM": Architecture("SmolLM3", Layout(), "no rotary positions in every fourth layer")
+        "SmolLM3ForCausalLM": Architecture(
+            "SmolLM3", Layout(), "no rotary positions in every fourth layer", ScoreLayout()
+        )
     },
     pattern=frozenset(
         {"no_rope_layers", "no_rope_layer_interval", "use_sliding_window", "max_window_layers"}
