@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.attention.names import head_name
 from circuit_tracer_cli.attention.walks import carry, pull
 from circuit_tracer_cli.attribution.linear import FoldedLayer, LinearEngine, Targets
 
@@ -30,9 +31,14 @@ class Chain:
     heads: tuple[tuple[int, int], ...]
     value: float
 
+    @property
+    def names(self) -> list[str]:
+        """`L1H0`, `L3H2`, …"""
+        return [head_name(layer, head) for layer, head in self.heads]
+
     def to_dict(self) -> dict[str, Any]:
         """As in `--json`."""
-        return {"heads": [f"L{layer}H{head}" for layer, head in self.heads], "value": self.value}
+        return {"heads": self.names, "value": self.value}
 
 
 @dataclass(frozen=True, slots=True)

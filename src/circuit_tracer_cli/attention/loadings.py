@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attention.chains import Chain, chains_of
-from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze, node_of
+from circuit_tracer_cli.attention.names import head_name
+from circuit_tracer_cli.attention.prompt import FrozenPrompt, edge_of, freeze
 from circuit_tracer_cli.attention.walks import (
     heads_of,
     pull,
@@ -62,7 +63,7 @@ class HeadShare:
     @property
     def name(self) -> str:
         """`L14H3`."""
-        return f"L{self.layer}H{self.head}"
+        return head_name(self.layer, self.head)
 
     def to_dict(self) -> dict[str, Any]:
         """As in `--json`."""
@@ -178,10 +179,16 @@ def head_loadings(
     """
     if by not in get_args(By):
         raise InvalidValue(f"by is {by!r}", hint=f"choose {', '.join(get_args(By))}")
-    pairs = [
-        tuple(node_of(graph, end) if isinstance(end, str) else int(end) for end in edge) for edge in edges
-    ]
-    return loadings(freeze(graph, model), [(source, target) for source, target in pairs], by, n)
+    pairs = [_as_numbers(graph, *edge) for edge in edges]
+    return loadings(freeze(graph, model), pairs, by, n)
+
+
+def _as_numbers(graph: Graph, source: int | str, target: int | str) -> tuple[int, int]:
+    """An edge as node numbers; of one given by ids it is checked that the graph has it."""
+    if isinstance(source, int) and isinstance(target, int):
+        return source, target
+    names = [graph.node_id(end) if isinstance(end, int) else end for end in (source, target)]
+    return edge_of(graph, names[0], names[1])
 
 
 @torch.no_grad()
@@ -409,6 +416,25 @@ def _through(batch: _Batch, running: _Strongest) -> None:
                 places = (batch.source_of[own] - block.start).to(products.device)
                 rows = (batch.target_of[own] - part.start).to(products.device)
                 running.add(own, products[places, rows][:, :, None], level.layer)
+
+
+@torch.no_grad()
+def strongest_look(prompt: FrozenPrompt, edge: tuple[int, int], layer: int, head: int) -> tuple[int, int]:
+    """The query and the key through which most of what goes through a head on an edge `(source, target)` goes."""
+    engine = prompt.engine
+    target = prompt.targets([edge[1]])
+    z = next(level.z[0] for level in pull(engine, target) if level.layer == layer)
+    for level in engine.sweep(prompt.source_columns([edge[0]]), len(z)):
+        if level.layer == layer and len(level.values):
+            pattern, group = engine.layers[layer].pattern, z.shape[2]
+            own = pattern[
+                head // group, level.first : len(z), level.first : len(z), head % group
+            ]  # (key, query)
+            at = z[level.first :, head // group, head % group]
+            shares = own * (level.values[0][:, head // group] @ at.T)
+            key, query = divmod(int(shares.abs().argmax()), shares.shape[1])
+            return query + level.first, key + level.first
+    return len(z) - 1, len(z) - 1
 
 
 def mixed(folded: FoldedLayer, values: Tensor, first: int) -> Tensor:

@@ -14,7 +14,7 @@ from circuit_tracer_cli.attribution.rows import encoder_rows
 from circuit_tracer_cli.attribution.sources import Sources, build_sources
 from circuit_tracer_cli.attribution.targets import DIFFERENCE, TokenReader, Unembedding
 from circuit_tracer_cli.backends.base import FrozenPass
-from circuit_tracer_cli.errors import InvalidValue, ModelMismatch, UnsupportedArchitecture
+from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue, UnsupportedArchitecture
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -70,7 +70,7 @@ class FrozenPrompt:
             elif kind == "token":
                 found.append(columns.token_column(layout.token_position(node)))
             else:
-                raise InvalidValue(
+                raise UnsuitableValue(
                     f"{graph.node_id(node)} is a target: nothing begins there", hint="write SOURCE:TARGET"
                 )
         return torch.tensor(found, dtype=torch.int64)
@@ -80,7 +80,7 @@ class FrozenPrompt:
         graph, layout = self.graph, self.graph.layout
         wrong = [node for node in nodes if layout.kind(node) not in ("feature", "logit")]
         if wrong:
-            raise InvalidValue(
+            raise UnsuitableValue(
                 f"{graph.node_id(wrong[0])} is an error or a token: nothing arrives there",
                 hint="write SOURCE:TARGET; targets are features and logits",
             )
@@ -105,7 +105,7 @@ class FrozenPrompt:
             reader = TokenReader(self.model.tokenizer, len(unembedding.W_U))
             first, second = reader.difference(target.token_str, lambda message: None)
             return unembedding.vector(first) - unembedding.vector(second)
-        raise InvalidValue(
+        raise UnsuitableValue(
             f"the target {target.token_str!r} is a direction of its own, and graph files don't hold those",
             hint="ask about edges into features, or trace token targets",
         )
@@ -128,19 +128,19 @@ class FrozenPrompt:
         return self.engine.columns.nodes()
 
     def head(self, layer: int, head: int) -> None:
-        """Raise InvalidValue for a head that isn't there."""
+        """Raise UnsuitableValue for a head that isn't there."""
         n_layers = self.engine.n_layers
         if not 0 <= layer < n_layers:
-            raise InvalidValue(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
+            raise UnsuitableValue(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
         if not 0 <= head < self.n_heads:
-            raise InvalidValue(
+            raise UnsuitableValue(
                 f"there is no head {head}: a layer of this model has heads 0 to {self.n_heads - 1}"
             )
 
     def position(self, position: int, what: str) -> int:
-        """A position counted from either end. Raises InvalidValue outside the prompt."""
+        """A position counted from either end. Raises UnsuitableValue outside the prompt."""
         if not -self.n_pos <= position < self.n_pos:
-            raise InvalidValue(
+            raise UnsuitableValue(
                 f"the {what} position {position} lies outside the prompt of {self.n_pos} tokens",
                 hint=f"positions go from 0 to {self.n_pos - 1}; -1 is the last",
             )
@@ -204,7 +204,7 @@ def _check_features(graph: Graph, active: ActiveFeatures) -> None:
 
 
 def node_of(graph: Graph, name: str) -> int:
-    """The node of a graph by its id in the JSON graph file, or written `layer/feature@position`. Raises InvalidValue."""
+    """The node of a graph by its id in the JSON graph file, or written `layer/feature@position`. Raises UnsuitableValue."""
     written = _FEATURE.fullmatch(name.strip())
     wanted = name.strip()
     if written is not None:
@@ -213,7 +213,17 @@ def node_of(graph: Graph, name: str) -> int:
     try:
         return graph.node_ids().index(wanted)
     except ValueError:
-        raise InvalidValue(
+        raise UnsuitableValue(
             f"the graph has no node {name}",
             hint="`circuit-tracer show` lists the strongest; layer/feature@position",
         ) from None
+
+
+def edge_of(graph: Graph, source: str, target: str) -> tuple[int, int]:
+    """An edge by the names of its ends. Raises UnsuitableValue if the graph has no such nodes, or no edge between them."""
+    ends = node_of(graph, source), node_of(graph, target)
+    columns, _ = graph.edges.row(ends[1])
+    if ends[0] not in columns.tolist():
+        pruned = "it may have been pruned away: ask the raw graph" if graph.pruning else "write SOURCE:TARGET"
+        raise UnsuitableValue(f"the graph has no edge from {source} to {target}", hint=pruned)
+    return ends

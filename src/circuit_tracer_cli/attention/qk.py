@@ -21,7 +21,7 @@ from circuit_tracer_cli.attention.constants import NAMES, Origins, origins
 from circuit_tracer_cli.attention.pairs import summed, top_pairs
 from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
 from circuit_tracer_cli.backends.base import ScoreWeights, Side
-from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
 
@@ -191,9 +191,11 @@ def _compared(score: Score, query: int, key: int, against: Against) -> tuple[int
 
 def _check_seen(score: Score, query: int, key: int) -> None:
     if key > query:
-        raise InvalidValue(f"query {query} can't look ahead to key {key}", hint=f"keys go from 0 to {query}")
+        raise UnsuitableValue(
+            f"query {query} can't look ahead to key {key}", hint=f"keys go from 0 to {query}"
+        )
     if not score.weights.sees(query, key):
-        raise InvalidValue(
+        raise UnsuitableValue(
             f"key {key} is outside the window of query {query}: layer {score.layer} sees {score.weights.window} tokens",
             hint=f"its keys go from {query - (score.weights.window or 0) + 1} to {query}",
         )

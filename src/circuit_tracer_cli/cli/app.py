@@ -12,6 +12,7 @@ from typer.exceptions import TyperException
 
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.cli import (
+    attention,
     attribute,
     batch,
     cache,
@@ -102,6 +103,8 @@ _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how far a graph's predictions hold.")
 _register("expand", expand.expand, "Add nodes to a graph.")
+_register("heads", attention.heads, "Say which attention heads carry an edge.")
+_register("attend", attention.attend, "Explain why a head looks where it looks.")
 _register("diff", diff.diff, "Compare two graphs.")
 _register("merge", merge.merge, "Merge the graphs of many prompts into one.")
 _register("table", tables.table, "Write graphs as Parquet tables.")

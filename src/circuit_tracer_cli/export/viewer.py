@@ -30,6 +30,7 @@ from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.heads import link_extras
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
@@ -268,10 +269,10 @@ def _finite(value: float | None) -> float | None:
 
 
 def _links(graph: Graph) -> Iterator[Link]:
-    names = graph.node_ids()
+    names, extras = graph.node_ids(), link_extras(graph.metadata)
     for block in graph.edges.blocks():
         for source, target, weight in block.triples():
-            yield Link(names[source], names[target], weight)
+            yield Link(names[source], names[target], weight, extras.get((source, target), {}))
 
 
 def prompt_tokens_of(graph: Graph) -> list[str]:

@@ -1,0 +1,45 @@
+"""Head loadings kept with a graph: the strongest heads of every edge, in its metadata, and on the links of its JSON file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from circuit_tracer_cli.attention.loadings import loadings
+from circuit_tracer_cli.attention.prompt import FrozenPrompt
+from circuit_tracer_cli.errors import UnsuitableValue
+from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.heads import HEADS
+
+STORED = 4
+"""Heads kept of each edge."""
+
+LARGEST = 200_000
+"""Edges that are taken at once; a graph with more should be pruned first."""
+
+
+def edges_between_positions(graph: Graph) -> list[tuple[int, int]]:
+    """All edges of a graph as (source, target)."""
+    return [(source, target) for block in graph.edges.blocks() for source, target, _ in block.triples()]
+
+
+def add_heads(prompt: FrozenPrompt) -> int:
+    """Put the strongest heads that every edge arrives by into the graph's metadata; the number of edges that have any.
+
+    Raises:
+        UnsuitableValue: The graph has too many edges.
+    """
+    graph = prompt.graph
+    if graph.edges.nnz > LARGEST:
+        raise UnsuitableValue(
+            f"the graph has {graph.edges.nnz} edges, and heads are kept of {LARGEST} at most",
+            hint="prune it first: `circuit-tracer prune GRAPH -o pruned.safetensors`",
+        )
+    pairs = edges_between_positions(graph)
+    found = loadings(prompt, pairs, "arrive", STORED)
+    links: list[list[Any]] = []
+    for (source, target), edge in zip(pairs, found, strict=True):
+        if edge.heads:
+            heads = [[one.layer, one.head, one.position, one.value] for one in edge.heads]
+            links.append([source, target, heads, edge.rest])
+    graph.metadata[HEADS] = {"by": "arrive", "links": links}
+    return len(links)

@@ -1,0 +1,314 @@
+"""`heads` and `attend`: which attention heads carry an edge, and why a head looks where it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.libraries import silence_libraries
+from circuit_tracer_cli.cli.output import Output, number, quoted
+from circuit_tracer_cli.cli.progress import progress_on
+from circuit_tracer_cli.cli.request_options import request_from
+from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
+from circuit_tracer_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadShare
+    from circuit_tracer_cli.attention.prompt import FrozenPrompt
+    from circuit_tracer_cli.attention.qk import QKAttribution
+    from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.request import TraceRequest
+
+EdgeOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edge", metavar="SOURCE:TARGET",
+        help="An edge, its ends as in the graph file or as layer/feature@position. Repeatable.",
+    ),
+]  # fmt: skip
+AllOpt = Annotated[bool, typer.Option("--all", help="All edges of the graph; -o writes them into it.")]
+ByOpt = Annotated[
+    Literal["arrive", "leave", "through", "hops", "chains"],
+    typer.Option(
+        help="Sort by the head that brings it to the target's position, that first takes it from the source's, by each head on "
+        "the way, by how many, or by their chain."
+    ),
+]
+WhyOpt = Annotated[bool, typer.Option("--why", help="Also explain why the strongest head looks there.")]
+CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many to list; 0 for all.")]
+HeadOpt = Annotated[str, typer.Option("--head", metavar="L14H3", help="The head.")]
+QueryOpt = Annotated[
+    int, typer.Option("--query", metavar="POSITION", help="Where it looks from; -1 is the last token.")
+]
+KeyOpt = Annotated[
+    int | None,
+    typer.Option("--key", metavar="POSITION", help="Where it looks; without it all keys are shown."),
+]
+AgainstOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--against", metavar="POSITION",
+        help="Compare with another key, or with rest: all keys by the attention paid to them.",
+    ),
+]  # fmt: skip
+GroupOpt = Annotated[bool, typer.Option("--features", help="Add up what a feature does over all positions.")]
+
+
+def heads(
+    ctx: typer.Context,
+    graph: opt.GraphArg = STREAM,
+    edge: EdgeOpt = None,
+    all_: AllOpt = False,
+    by: ByOpt = "arrive",
+    why: WhyOpt = False,
+    n: CountOpt = 10,
+    transcoder_set: ask.OptionalSetOpt = None,
+    model: ask.ModelOpt = None,
+    dtype: DTypeOpt = None,
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
+    output_path: opt.GraphOutputOpt = None,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Split edges by the attention heads that carry them, exactly.
+
+    Shares are of the edge's weight; they are signed, and heads may cancel each other. Model and transcoders are those that the
+    graph names, unless -t and -m say otherwise. With --all the four strongest heads of every edge are written into the graph.
+    """
+    output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
+    _check_heads(edge, output_path, by, all_=all_, why=why)
+    check_graph_destination(output_path)
+    silence_libraries(output, offline=offline)
+    typed = request_from(ctx.params, max_n_logits=1)
+    loaded = read_graph(graph)
+    pairs = [_edge(loaded, text) for text in edge or ()]
+    request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
+    prompt = _frozen(loaded, request, output)
+    from circuit_tracer_cli.attention.loadings import loadings
+
+    if all_:
+        _write_all(prompt, output_path or "", output)
+        return
+    found = loadings(prompt, pairs, by, n)
+    reasons = [_why(prompt, one) for one in found] if why else []
+    if json_:
+        record = found.to_dict()
+        for one, reason in zip(record["edges"], reasons, strict=False):
+            one["why"] = None if reason is None else reason.to_dict()
+        output.data(record)
+        return
+    for number_, one in enumerate(found):
+        _print_edge(one, loaded, output)
+        if why and (reason := reasons[number_]) is not None:
+            output.result()
+            _print_score(reason, loaded, output)
+
+
+def attend(
+    ctx: typer.Context,
+    graph: opt.GraphArg = STREAM,
+    head: HeadOpt = ...,  # type: ignore[assignment]
+    query: QueryOpt = ...,  # type: ignore[assignment]
+    key: KeyOpt = None,
+    against: AgainstOpt = None,
+    n: CountOpt = 10,
+    features: GroupOpt = False,
+    transcoder_set: ask.OptionalSetOpt = None,
+    model: ask.ModelOpt = None,
+    dtype: DTypeOpt = None,
+    device: ask.DeviceOpt = "auto",
+    device_map: ask.DeviceMapOpt = None,
+    backend: ask.BackendOpt = "transformerlens",
+    offline: ask.OfflineOpt = False,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Explain why a head looks where it looks: its score as a sum over pairs of what wrote query and key.
+
+    Scores are before soft cap, mask and softmax. Model and transcoders are those that the graph names, unless -t and -m say
+    otherwise.
+    """
+    output = Output(quiet=quiet)
+    layer, number_ = parse_head(head)
+    other = _against(against, key)
+    silence_libraries(output, offline=offline)
+    typed = request_from(ctx.params, max_n_logits=1)
+    loaded = read_graph(graph)
+    request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
+    prompt = _frozen(loaded, request, output)
+    from circuit_tracer_cli.attention import qk
+
+    found = qk.attend(prompt, layer, number_, query, key, other, n, "feature" if features else None)
+    if json_:
+        output.data(found.to_dict())
+    else:
+        _print_score(found, loaded, output)
+
+
+def parse_head(text: str) -> tuple[int, int]:
+    """Layer and head of `L14H3`. Raises UsageError."""
+    from circuit_tracer_cli.attention.names import parse_head as parse
+
+    return parse(text)
+
+
+def _check_heads(
+    edge: Sequence[str] | None, destination: str | None, by: str, *, all_: bool, why: bool
+) -> None:
+    """Raise UsageError where it isn't clear what is asked for."""
+    if all_ == bool(edge):
+        raise UsageError("name edges with --edge SOURCE:TARGET, or take --all with -o", "one of the two")
+    if all_ and destination is None:
+        raise UsageError(
+            "--all writes into a graph, and none is named", "add -o graph.safetensors; it may be the input"
+        )
+    if all_ and (by != "arrive" or why):
+        raise UsageError(
+            "graphs hold the heads that an edge arrives by, nothing else", "leave --by and --why out"
+        )
+    if not all_ and destination is not None:
+        raise UsageError("-o belongs to --all", "--json prints what programs read")
+    if why and by in ("hops", "chains"):
+        raise UsageError(f"--why explains a head, and --by {by} names none alone", "use --by arrive")
+    for text in edge or ():
+        if text.count(":") != 1 or not all(part.strip() for part in text.split(":")):
+            raise UsageError(f"the edge {text!r} is not SOURCE:TARGET", "for example --edge 3/120@4:7/88@9")
+
+
+def _against(text: str | None, key: int | None) -> int | Literal["rest"] | None:
+    """The other key. Raises UsageError."""
+    if text is None:
+        return None
+    if key is None:
+        raise UsageError("--against compares two keys, and the first isn't named", "add --key 4")
+    if text == "rest":
+        return "rest"
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--against is {text!r}", "give another key's position, or rest") from None
+
+
+def _edge(graph: Graph, text: str) -> tuple[int, int]:
+    """The edge as node numbers. Raises UnsuitableValue if the graph doesn't have it."""
+    from circuit_tracer_cli.attention.prompt import edge_of
+
+    source, target = text.split(":")
+    return edge_of(graph, source, target)
+
+
+def _frozen(graph: Graph, request: TraceRequest, output: Output) -> FrozenPrompt:
+    """The graph's prompt on its model."""
+    from circuit_tracer_cli.attention.prompt import freeze
+    from circuit_tracer_cli.pipeline import load_model
+    from circuit_tracer_cli.prepare import prepare
+
+    with progress_on(output, bars=True) as progress:
+        prepared = prepare(request, progress=progress, n_tokens=len(graph.input_tokens))
+        return freeze(graph, load_model(prepared, progress))
+
+
+def _write_all(prompt: FrozenPrompt, destination: str, output: Output) -> None:
+    from circuit_tracer_cli.attention.stored import add_heads
+
+    with progress_on(output, bars=True) as progress:
+        progress.phase("head loadings")
+        count = add_heads(prompt)
+    write_graph(prompt.graph, destination)
+    if destination != STREAM:
+        output.note(f"written      {destination}: heads of {count} edges")
+
+
+def _why(prompt: FrozenPrompt, edge: EdgeHeads) -> QKAttribution | None:
+    """Why the edge's strongest head looks where it looks; None where no head carries it."""
+    from circuit_tracer_cli.attention.explain import why
+
+    return why(prompt, edge)
+
+
+def _print_edge(edge: EdgeHeads, graph: Graph, output: Output) -> None:
+    """One edge: its heads (hops, chains) with values and shares, and what the numbers don't say."""
+    output.result(f"{edge.source} → {edge.target}")
+    output.result(f"weight {number(edge.weight)}, by {edge.by}")
+    if edge.same_position and edge.by in ("arrive", "leave"):
+        output.result(
+            "Source and target stand at one position: no head has to move anything. See --by through."
+        )
+        return
+    output.table("", *_table(edge, graph))
+    if edge.by == "through":
+        output.note("a path counts once for each head on it, so these don't add up to the weight")
+    if edge.cancellation is not None and edge.cancellation > 2:
+        output.note(
+            f"heads cancel each other: their sizes add up to {edge.cancellation:.1f} times the weight"
+        )
+
+
+def _table(edge: EdgeHeads, graph: Graph) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    def share(value: float) -> str:
+        return f"{100 * value / edge.weight:.1f} %" if abs(edge.weight) > 1e-12 else "–"
+
+    if edge.by == "hops":
+        hops = [(str(n), number(value), share(value)) for n, value in enumerate(edge.hops)]
+        return ("heads#", "value#", "share#"), hops
+    if edge.by == "chains":
+        chains = [
+            (" → ".join(chain.names) or "no head", number(chain.value), share(chain.value))
+            for chain in edge.chains
+        ]
+        return ("chain", "value#", "share#"), [*chains, ("others", number(edge.rest), share(edge.rest))]
+    rest = ("others", *([] if edge.by == "through" else [""]), number(edge.rest), share(edge.rest))
+    where = {"arrive": ("from",), "leave": ("to",), "through": ()}[edge.by]
+    rows = [(one.name, *_place(one, graph), number(one.value), share(one.value)) for one in edge.heads]
+    return ("head", *where, "value#", "share#"), [*rows, rest]
+
+
+def _place(one: HeadShare, graph: Graph) -> tuple[str, ...]:
+    return () if one.position is None else (token_at(graph, one.position),)
+
+
+def token_at(graph: Graph, position: int) -> str:
+    """A position with its token."""
+    tokens = graph.prompt_tokens
+    return f"{position} {quoted(tokens[position], 12)}" if tokens else str(position)
+
+
+def _print_score(found: QKAttribution, graph: Graph, output: Output) -> None:
+    """A score: what is asked, pairs, both marginals, constants; or the pattern."""
+    name = f"L{found.layer}H{found.head}"
+    if found.key is None:
+        assert isinstance(found.pattern, tuple)
+        rows = [
+            (token_at(graph, at), "–" if score is None else number(score), number(value))
+            for at, (value, score) in enumerate(zip(found.pattern, found.scores, strict=True))
+            if at <= found.query
+        ]
+        output.table(f"{name} from {token_at(graph, found.query)}", ("key", "score#", "attention#"), rows)
+        return
+    against = "" if found.against is None else f", against {_other(found.against, graph)}"
+    output.result(f"{name} from {token_at(graph, found.query)} to {token_at(graph, found.key)}{against}")
+    assert found.score is not None
+    assert isinstance(found.pattern, float)
+    cap = "" if found.softcap_factor == 1 else f", cap ×{found.softcap_factor:.3f}"
+    output.result(f"score {number(found.score)}, attention {number(found.pattern)}{cap}")
+    pairs = [(q, k, number(value)) for q, k, value in found.pairs]
+    output.table("Pairs", ("query's", "key's", "value#"), [*pairs, ("other pairs", "", number(found.rest))])
+    for title, listed, rest, constants in (
+        ("Query's side, with the whole key", found.q, found.q_rest, found.q_constants),
+        ("Key's side, with the whole query", found.k, found.k_rest, found.k_constants),
+    ):
+        tail = [("others", number(rest)), ("constants", number(constants))]
+        output.table(title, ("node", "value#"), [*((node, number(value)) for node, value in listed), *tail])
+    output.table("Constants", ("name", "value#"), [(name, number(value)) for name, value in found.constants])
+
+
+def _other(against: Any, graph: Graph) -> str:
+    return "the rest" if against == "rest" else token_at(graph, against)
