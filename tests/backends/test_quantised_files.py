@@ -91,7 +91,9 @@ def stored_weight(module: Any, bits: int) -> Tensor:
     if bits == 4:
         meant: Tensor = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
         return meant.float()
-    scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB  # moved by the first pass
+    scales = (
+        module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+    )  # moved by the first pass
     return module.weight.data.float() * scales.float()[:, None] / 127
 
 
