@@ -90,7 +90,9 @@ def test_targets(case: str, backend: str) -> None:
     graph, facts, want = traced(case, backend)
     for ours, theirs in zip(graph.logit_targets, facts["logit_targets"], strict=True):
         assert ours.vocab_idx == theirs["vocab_idx"]
-        if "\ufffd" in theirs["token_str"]:  # part of a character: the reference can't show it, here it is named by its bytes
+        if (
+            "\ufffd" in theirs["token_str"]
+        ):  # part of a character: the reference can't show it, here it is named by its bytes
             assert ours.token_str.startswith("\\x")
         else:
             assert ours.token_str == theirs["token_str"]
