@@ -156,7 +156,9 @@ def test_heads_of_a_parallel_block_do_not_feed_the_features_of_that_block() -> N
 
 def test_public_names_take_ids_and_numbers() -> None:
     prompt = frozen_prompt("llama", "clt", precise=False)
-    edge = some_edges(prompt)[0]
+    edges = some_edges(prompt)
+    source_at, target_at = positions(prompt, edges)
+    edge = edges[int((source_at != target_at).nonzero()[0])]
     named = prompt.graph.node_id(edge[0]), prompt.graph.node_id(edge[1])
     by_number = head_loadings(prompt.graph, prompt.model, [edge])
     assert head_loadings(prompt.graph, prompt.model, [named]) == by_number

@@ -47,8 +47,9 @@ main()
 
 
 def listen() -> None:
-    """In a child: obey Ctrl-C even where this test runs in the background of a shell, which ignores it."""
+    """In a child: obey Ctrl-C and SIGHUP even where this test runs in the background of a shell or under nohup."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_for(stream: IO[str], word: str) -> str:
@@ -256,6 +257,7 @@ def test_nothing_is_left_of_a_pipe(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**environment, "TMPDIR": str(here / "temporary")},
+        preexec_fn=listen,
     )
     assert process.stdin
     process.stdin.write(raw_graph.read_bytes())
