@@ -17,9 +17,9 @@ from circuit_tracer_cli.export.records import QParams, cantor_code
 from circuit_tracer_cli.export.report import REPORT
 from circuit_tracer_cli.export.viewer import export
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.paths import strongest_nodes
 from circuit_tracer_cli.graph.prune import pruned_graph
-from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import Intervention
 from circuit_tracer_cli.pipeline import trace

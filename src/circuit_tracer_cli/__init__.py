@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.expansion import expand as expand
     from circuit_tracer_cli.export.viewer import create_graph_files as create_graph_files
     from circuit_tracer_cli.graph.graph import Graph as Graph
+    from circuit_tracer_cli.graph.influence import compute_graph_scores as compute_graph_scores
     from circuit_tracer_cli.graph.prune import prune_graph as prune_graph
-    from circuit_tracer_cli.graph.scores import compute_graph_scores as compute_graph_scores
     from circuit_tracer_cli.graph.store import load_graph as load_graph
     from circuit_tracer_cli.interventions.urls import decode_url_features as decode_url_features
     from circuit_tracer_cli.many.diff import diff_graphs as diff_graphs
@@ -41,7 +41,7 @@ _PUBLIC = {
     "LogitTarget": "circuit_tracer_cli.types",
     "ReplacementModel": "circuit_tracer_cli.replacement",
     "attribute": "circuit_tracer_cli.attribution.attribute",
-    "compute_graph_scores": "circuit_tracer_cli.graph.scores",
+    "compute_graph_scores": "circuit_tracer_cli.graph.influence",
     "create_graph_files": "circuit_tracer_cli.export.viewer",
     "decode_url_features": "circuit_tracer_cli.interventions.urls",
     "diff_graphs": "circuit_tracer_cli.many.diff",

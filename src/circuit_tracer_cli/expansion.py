@@ -18,8 +18,7 @@ from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch, UnsuitableValue, UsageError
-from circuit_tracer_cli.graph.edges import Edges
-from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.layout import feature_id
 from circuit_tracer_cli.replacement import ReplacementModel

@@ -10,8 +10,8 @@ import pytest
 
 from circuit_tracer_cli.export.viewer import create_graph_files
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_graph_scores
 from circuit_tracer_cli.graph.prune import prune_graph
-from circuit_tracer_cli.graph.scores import compute_graph_scores
 from tests.graph.builders import random_graph
 
 from .conftest import Viewer

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import circuit_tracer_cli.files.scratch as scratch
-from circuit_tracer_cli.graph.edges import Edges
-from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph, save_graph
 from tests.graph.builders import random_graph

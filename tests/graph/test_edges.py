@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import InvalidValue, OutOfMemory
 from circuit_tracer_cli.graph import edges as module
-from circuit_tracer_cli.graph.edges import Edges, check_edges
-from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder, check_edges
 from tests.graph.builders import random_graph
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_graph_scores
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.types import LogitTarget, UnifiedConfig
-from tests.graph.builders import CONFIG, graphs, random_graph, worked_example
+from tests.graph.builders import CONFIG, assert_same, graphs, random_graph, worked_example
 
 
 def test_fields_and_order() -> None:
@@ -184,3 +186,25 @@ def test_package_offers_its_names_late() -> None:
     with pytest.raises(AttributeError):
         _ = package.no_such_name
     assert builtins.callable(package.load_graph)
+
+
+def test_a_graph_does_by_its_methods_what_the_functions_do(tmp_path: Path) -> None:
+    graph = random_graph(density=0.3)
+    graph.save(tmp_path / "g.safetensors")
+    assert_same(Graph.load(tmp_path / "g.safetensors"), graph)
+    assert graph.scores() == compute_graph_scores(graph)
+    assert_same(graph.prune(0.7, 0.9), pruned_graph(graph, 0.7, 0.9))
+    assert graph.prune().pruning is not None
+
+
+def test_replacing_a_field_leaves_the_graph_as_it_was() -> None:
+    graph = random_graph()
+    other = graph.replace(metadata={"model": "m"}, scan="user/set")
+    assert (other.metadata, other.scan) == ({"model": "m"}, "user/set")
+    assert other.edges is graph.edges
+    assert graph.scan != "user/set"
+    assert_same(graph.replace(), graph)
+    with pytest.raises(InvalidValue, match="floats, one per target"):
+        graph.replace(logit_targets=[])
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        graph.replace(colour="red")

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 from circuit_tracer_cli.errors import InvalidValue, UsageError
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.influence import compute_edge_influence, compute_influence, normalize_matrix
+from circuit_tracer_cli.graph.influence import (
+    compute_edge_influence,
+    compute_graph_scores,
+    compute_influence,
+    normalize_matrix,
+)
 from circuit_tracer_cli.graph.prune import PruneResult, prune_graph, pruned_graph
-from circuit_tracer_cli.graph.scores import compute_graph_scores
 from tests.graph.builders import golden_case, golden_names, graphs, random_graph, worked_example
 
 THRESHOLDS = st.sampled_from([0.0, 0.3, 0.8, 0.98, 1.0])
@@ -185,7 +189,7 @@ def test_reference_masks(golden: Path, name: str) -> None:
 
 MEMORY = """
 import torch
-from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.edges import EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import prune_graph
 from tests.graph.builders import config, random_graph

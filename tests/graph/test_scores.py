@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.influence import compute_influence, normalize_matrix
-from circuit_tracer_cli.graph.scores import compute_graph_scores
+from circuit_tracer_cli.graph.influence import compute_graph_scores, compute_influence, normalize_matrix
 from tests.graph.builders import golden_case, golden_names, graphs, worked_example
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.graph.threshold import check_threshold, find_threshold
+from circuit_tracer_cli.graph.prune import check_threshold, find_threshold
 
 SCORES = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=60)
 

@@ -108,9 +108,9 @@ def test_a_graph_shows_what_it_is() -> None:
 
 
 def test_a_large_graph_is_not_computed_for_display(monkeypatch: pytest.MonkeyPatch) -> None:
-    from circuit_tracer_cli.graph import card
+    from circuit_tracer_cli.graph import nodes
 
-    monkeypatch.setattr(card, "MOST_EDGES", 0)
-    monkeypatch.setattr(card, "compute_node_influence", None)
+    monkeypatch.setattr(nodes, "MOST_EDGES", 0)
+    monkeypatch.setattr(nodes, "compute_node_influence", None)
     assert "strongest" not in random_graph()._repr_html_()
     assert torch.is_tensor(prune_graph(random_graph()).node_mask)

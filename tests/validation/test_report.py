@@ -13,8 +13,8 @@ from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_graph_scores
 from circuit_tracer_cli.graph.prune import prune_graph, pruned_graph
-from circuit_tracer_cli.graph.scores import compute_graph_scores
 from circuit_tracer_cli.interventions.passes import Pins, Push
 from circuit_tracer_cli.types import SilentProgress
 from circuit_tracer_cli.validation.checks import checks

@@ -13,8 +13,7 @@ from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
 from circuit_tracer_cli.attribution.rows import BlockSize, Engine, feature_rows
 from circuit_tracer_cli.attribution.targets import AttributionTargets
-from circuit_tracer_cli.graph.edges import Edges
-from circuit_tracer_cli.graph.edges_builder import EdgesBuilder
+from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
 from circuit_tracer_cli.types import Progress

@@ -18,7 +18,7 @@ from circuit_tracer_cli.cli.summary import GraphSummary
 if TYPE_CHECKING:
     from circuit_tracer_cli.demo import DemoPrompt, Place
     from circuit_tracer_cli.export.records import QParams
-    from circuit_tracer_cli.graph.views import NodeView
+    from circuit_tracer_cli.graph.nodes import NodeView
     from circuit_tracer_cli.interventions.spec import Intervention
     from circuit_tracer_cli.replacement import ReplacementModel
 

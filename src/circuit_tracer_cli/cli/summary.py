@@ -11,8 +11,8 @@ from circuit_tracer_cli.cli.output import Output, number, quoted, visible
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
+    from circuit_tracer_cli.graph.nodes import NodeView
     from circuit_tracer_cli.graph.paths import Path as GraphPath
-    from circuit_tracer_cli.graph.views import NodeView
     from circuit_tracer_cli.types import LogitTarget
 
 VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
@@ -37,14 +37,14 @@ class GraphSummary:
     @cached_property
     def nodes(self) -> dict[int, NodeView]:
         """The kept nodes by their number."""
-        from circuit_tracer_cli.graph.views import iter_nodes
+        from circuit_tracer_cli.graph.nodes import iter_nodes
 
         return {node.index: node for node in iter_nodes(self.graph)}
 
     @cached_property
     def scores(self) -> tuple[float, float]:
         """Replacement and completeness score of the unpruned graph."""
-        from circuit_tracer_cli.graph.scores import compute_graph_scores
+        from circuit_tracer_cli.graph.influence import compute_graph_scores
 
         return compute_graph_scores(self.graph)
 

@@ -13,7 +13,7 @@ from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import make_folder
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.views import NodeView, iter_nodes
+from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 
 _KEYS = {
     "kind": "string",

@@ -31,10 +31,10 @@ from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import Graph, Pruning
 from circuit_tracer_cli.graph.heads import link_extras
+from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
-from circuit_tracer_cli.graph.views import NodeView, iter_nodes
 
 _UNAVAILABLE = (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 _GENERATION_SETTINGS = ("max_n_logits", "desired_logit_prob", "batch_size", "max_feature_nodes")

@@ -7,15 +7,15 @@ from typing import Any
 
 _PUBLIC = {
     "Edges": "edges",
-    "EdgesBuilder": "edges_builder",
+    "EdgesBuilder": "edges",
     "Graph": "graph",
     "PruneResult": "prune",
     "Pruning": "graph",
     "compute_edge_influence": "influence",
-    "compute_graph_scores": "scores",
+    "compute_graph_scores": "influence",
     "compute_influence": "influence",
     "compute_node_influence": "influence",
-    "find_threshold": "threshold",
+    "find_threshold": "prune",
     "load_graph": "store",
     "normalize_matrix": "influence",
     "prune_graph": "prune",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -110,7 +111,7 @@ class Graph:
         )
 
     def _repr_html_(self) -> str:
-        from circuit_tracer_cli.graph.card import graph_card
+        from circuit_tracer_cli.graph.nodes import graph_card
 
         return graph_card(self)
 
@@ -207,6 +208,39 @@ class Graph:
         self.active_features = self.active_features.to(device)
         self.logit_probabilities = self.logit_probabilities.to(device)
 
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Graph:
+        """Return the graph in a file of any kind. Raises MissingFile, BadGraphFile."""
+        from circuit_tracer_cli.graph.store import load_graph
+
+        return load_graph(path)
+
+    def replace(self, **changes: Any) -> Graph:
+        """Return a graph with some fields changed, as `dataclasses.replace` does; the others are shared.
+
+        Args:
+            changes: Arguments of `Graph` by name, such as `metadata` or `scan`.
+
+        Raises:
+            InvalidValue: The parts don't agree with each other.
+            TypeError: `Graph` has no such argument.
+        """
+        names = [name for name in inspect.signature(Graph).parameters if name != "adjacency_matrix"]
+        fields: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return Graph(**({"adjacency_matrix": self._edges} | fields | changes))
+
+    def prune(self, node_threshold: float | None = None, edge_threshold: float | None = None) -> Graph:
+        """Return the graph with only the kept edges: see `pruned_graph`. Raises InvalidValue, UsageError."""
+        from circuit_tracer_cli.graph.prune import pruned_graph
+
+        return pruned_graph(self, node_threshold, edge_threshold)
+
+    def scores(self) -> tuple[float, float]:
+        """Return the replacement and the completeness score, both in 0..1: see `compute_graph_scores`."""
+        from circuit_tracer_cli.graph.influence import compute_graph_scores
+
+        return compute_graph_scores(self)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the graph to a `.safetensors` or `.pt` file, atomically. Raises UsageError, OutputError."""
         from circuit_tracer_cli.graph.store import save_graph
@@ -230,14 +264,14 @@ class Graph:
         return graph
 
     def to_networkx(self) -> networkx.DiGraph[str]:
-        """A directed graph from source to target over the kept nodes: see `graph/views.py`."""
-        from circuit_tracer_cli.graph.views import to_networkx
+        """A directed graph from source to target over the kept nodes: see `graph/nodes.py`."""
+        from circuit_tracer_cli.graph.nodes import to_networkx
 
         return to_networkx(self)
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """A table of the edges: see `graph/views.py`."""
-        from circuit_tracer_cli.graph.views import to_dataframe
+        """A table of the edges: see `graph/nodes.py`."""
+        from circuit_tracer_cli.graph.nodes import to_dataframe
 
         return to_dataframe(self)
 

@@ -1,4 +1,5 @@
-"""How much each node and edge contributes to the targets, over all paths (Ameisen et al. 2025, section "Graph pruning").
+"""How much each node and edge contributes to the targets, over all paths (Ameisen et al. 2025, section "Graph pruning"),
+and how much of that features and tokens explain rather than errors (the two scores).
 
 A graph's influence is `w·Â + w·Â² + …`, with `Â` the absolute weights divided by their row sums and `w` the targets' weights.
 Over compressed rows one pass suffices when nodes are numbered so that no node reads a later one that has edges itself;
@@ -7,12 +8,15 @@ other matrices are iterated until nothing moves any more.
 
 from __future__ import annotations
 
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
 
 from circuit_tracer_cli.graph.edges import Array, EdgeBlock, Edges
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.graph.graph import Graph
 
 ROW_SUM_FLOOR = 1e-10
 """Least value that a row is divided by."""
@@ -82,6 +86,33 @@ def compute_edge_influence(pruned: torch.Tensor | Edges, logit_weights: torch.Te
         return normalized * reach[:, None]
     scale, weights = row_scale(pruned), as_array(logit_weights)
     return _scaled_magnitudes(pruned, scale * (node_influence(pruned, scale, weights) + weights))
+
+
+def compute_graph_scores(graph: Graph) -> tuple[float, float]:
+    """Replacement and completeness score, both in 0..1.
+
+    Replacement is the share of influence that starts at tokens rather than errors. Completeness is the influence-weighted share
+    of each node's incoming weight that doesn't come from errors. For a pruned graph both are those of the graph before.
+    """
+    if graph.pruning is not None:
+        return graph.pruning.replacement_score, graph.pruning.completeness_score
+    edges, layout, weights = graph.edges, graph.layout, as_array(graph.logit_weights)
+    scale = row_scale(edges)
+    influence = node_influence(edges, scale, weights)
+    from_errors = float(influence[layout.error_offset : layout.token_offset].sum())
+    from_tokens = float(influence[layout.token_offset : layout.logit_offset].sum())
+    errors_in = np.zeros(edges.n)
+    for block in edges.blocks():
+        is_error = (block.columns >= layout.error_offset) & (block.columns < layout.token_offset)
+        rows, weight = block.reduce_rows(np.add, masked_magnitudes(block) * is_error)
+        errors_in[rows] += weight
+    reach = influence + weights
+    explained = float(((1 - errors_in * scale) * reach).sum())
+    return _share(from_tokens, from_tokens + from_errors), _share(explained, float(reach.sum()))
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
 
 
 def as_array(weights: torch.Tensor) -> Array:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_graph_scores
 from circuit_tracer_cli.graph.prune import pruned_graph
-from circuit_tracer_cli.graph.scores import compute_graph_scores
 
 
 @dataclass(frozen=True, slots=True)

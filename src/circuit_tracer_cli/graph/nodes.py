@@ -1,7 +1,8 @@
-"""A graph as a networkx graph or a pandas table. Both packages are optional."""
+"""A graph's nodes in plain values; the graph as a networkx graph, a pandas table or a few lines of HTML for a notebook."""
 
 from __future__ import annotations
 
+import html
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +12,17 @@ import numpy as np
 
 from circuit_tracer_cli.errors import CircuitTracerError
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_graph_scores, compute_node_influence
 from circuit_tracer_cli.graph.layout import NodeKind
 
 if TYPE_CHECKING:
     import networkx
     import pandas
+
+
+MOST_EDGES = 20_000_000
+"""Beyond so many edges nothing is computed for the sake of display."""
+_N_NODES, _N_TARGETS, _LONGEST = 8, 5, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +147,67 @@ def _optional(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise CircuitTracerError(f"{name} isn't installed", f"pip install {name}") from error
+
+
+def graph_card(graph: Graph) -> str:
+    """Return what a graph is, its scores and its strongest nodes as HTML for notebooks; all text is escaped."""
+    layout = graph.layout
+    counts = (
+        f"{layout.n_features:,} features, {layout.n_layers * layout.n_pos:,} errors, {layout.n_pos:,} tokens, "
+        f"{graph.edges.nnz:,} edges{'; pruned' if graph.pruning else ''}"
+    )
+    targets = ", ".join(
+        f"<code>{_text(target.token_str or target.vocab_idx)}</code> {probability:.3f}"
+        for target, probability in list(
+            zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+        )[:_N_TARGETS]
+    )
+    rows = [("prompt", _text(graph.input_string)), ("targets", targets), ("graph", counts)]
+    rows.append(("transcoders", _text(graph.scan if isinstance(graph.scan, str) else "one per layer")))
+    if graph.edges.nnz <= MOST_EDGES:
+        replacement, completeness = _scores(graph)
+        rows.append(("scores", f"replacement {replacement:.3f}, completeness {completeness:.3f}"))
+        rows.append(("strongest", _strongest(graph)))
+    body = "".join(
+        f'<tr><th style="text-align:left;vertical-align:top">{name}</th><td style="text-align:left">{value}</td></tr>'
+        for name, value in rows
+    )
+    return f"<table><tbody>{body}</tbody></table>"
+
+
+def _scores(graph: Graph) -> tuple[float, float]:
+    if graph.pruning is not None:
+        return graph.pruning.replacement_score, graph.pruning.completeness_score
+    return compute_graph_scores(graph)
+
+
+def _strongest(graph: Graph) -> str:
+    """Nodes with the largest influence, but for the targets themselves."""
+    influence = compute_node_influence(graph.edges, graph.logit_weights)[: graph.layout.logit_offset]
+    best = influence.topk(min(_N_NODES, len(influence)))
+    total = float(influence.sum()) or 1.0
+    return "<br>".join(
+        f"<code>{_text(_name(graph, node))}</code> {value / total:.1%}"
+        for node, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    )
+
+
+def _name(graph: Graph, node: int) -> str:
+    """A node as `show` writes it, with its token."""
+    layout, tokens = graph.layout, graph.prompt_tokens
+    kind = layout.kind(node)
+    if kind == "feature":
+        layer, position, feature = graph.active_features[graph.selected_features[node]].tolist()
+        name = f"{layer}/{feature}@{position}"
+    elif kind == "error":
+        layer, position = layout.error_place(node)
+        name = f"error {layer}@{position}"
+    else:
+        position = layout.token_position(node)
+        name = f"token @{position}"
+    return f"{name} {tokens[position]!r}" if tokens else name
+
+
+def _text(value: object) -> str:
+    shown = str(value)
+    return html.escape(shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…", quote=True)
