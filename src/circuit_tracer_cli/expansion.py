@@ -17,17 +17,16 @@ from torch import Tensor
 from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
-from circuit_tracer_cli.errors import InvalidValue, ModelMismatch, UnsuitableValue, UsageError
+from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue, UsageError
 from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.heads import HEADS
 from circuit_tracer_cli.graph.layout import feature_id
 from circuit_tracer_cli.replacement import ReplacementModel
 
 Feature = tuple[int, int, int]
 """Layer, position and number of a feature."""
 
-LARGEST_CHANGE = 1e-4
-"""Relative difference of activations up to which a graph counts as made with this model; other kernels stay far below."""
 EXPANSIONS = "expansions"
 """Key of a graph's metadata: what was added to it, and when."""
 ROWS_AT_ONCE = 64
@@ -89,25 +88,9 @@ class Expander:
             raise UsageError("a pruned graph can't be expanded", "expand the raw graph, then prune it again")
         self.graph = graph
         self.prompt: FrozenPrompt = freeze(graph, model)
-        self._check_values()
         kept = torch.zeros(len(graph.active_features), dtype=torch.bool)
         kept[graph.selected_features.cpu()] = True
         self.is_node = kept
-
-    def _check_values(self) -> None:
-        """Raise ModelMismatch where activations differ by more than rounding."""
-        ours, theirs = self.prompt.active.values.cpu().double(), self.graph.activation_values.cpu().double()
-        if not len(ours):
-            return
-        off = (ours - theirs).abs() / theirs.abs().clamp_min(1e-6)
-        if float(off.max()) > LARGEST_CHANGE:
-            worst = int(off.argmax())
-            layer, position, feature = self.graph.active_features[worst].tolist()
-            raise ModelMismatch(
-                f"{layer}/{feature}@{position} has activation {float(theirs[worst]):.6g} in the graph and "
-                f"{float(ours[worst]):.6g} here, so the graph was made with other weights or in another dtype",
-                "name the graph's own model, set and dtype",
-            )
 
     @torch.no_grad()
     def hidden_inputs(self, node: int, top: int = 10) -> HiddenInputs:
@@ -201,7 +184,10 @@ class Expander:
             "when_ms": int(time.time() * 1000),
             "added": [feature_id(layer, feature, position) for layer, position, feature in features],
         }
-        metadata = {**graph.metadata, EXPANSIONS: [*graph.metadata.get(EXPANSIONS, []), record]}
+        kept = {
+            key: value for key, value in graph.metadata.items() if key != HEADS
+        }  # they name nodes by number
+        metadata = {**kept, EXPANSIONS: [*graph.metadata.get(EXPANSIONS, []), record]}
         return Graph(
             input_string=graph.input_string,
             input_tokens=graph.input_tokens,

@@ -37,7 +37,7 @@ def test_a_demo_graph_is_expanded_in_place(tmp_path: Path, capsys: pytest.Captur
         ([], 2, "nothing to add"),
         (["--add", "1/2@3"], 2, "no place to go"),
         (["--add", "1-2-3", "-o", "x.safetensors"], 2, "isn't layer/feature@position"),
-        (["--inputs-of", "9_9_9"], 2, "has no node 9_9_9"),
+        (["--inputs-of", "9_9_9"], 1, "has no node 9_9_9"),
     ],
 )
 def test_bad_calls_say_what_is_wrong(

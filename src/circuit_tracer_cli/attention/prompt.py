@@ -21,6 +21,8 @@ from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 
+LARGEST_CHANGE, LARGEST_CHANGE_16_BIT = 1e-4, 0.05
+"""Differences of activations, relative to their own and the usual size, up to which a graph counts as made with this model."""
 _FEATURE = re.compile(r"(\d+)/(\d+)@(-?\d+)")
 
 
@@ -194,6 +196,7 @@ def _check_features(graph: Graph, active: ActiveFeatures) -> None:
     """Raise ModelMismatch unless exactly the graph's features are active: an edge's numbers mean nothing otherwise."""
     ours, theirs = active.indices.cpu(), graph.active_features.cpu()
     if torch.equal(ours, theirs):
+        _check_activations(graph, active)
         return
     known = set(map(tuple, ours.tolist()))
     lacking = sum(tuple(feature) not in known for feature in theirs.tolist())
@@ -201,6 +204,23 @@ def _check_features(graph: Graph, active: ActiveFeatures) -> None:
         f"{lacking} of the graph's {len(theirs)} active features aren't active here, and {len(ours)} are in all",
         hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
     )
+
+
+def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
+    """Raise ModelMismatch where activations differ by more than other kernels explain, in the graph's number type."""
+    ours, theirs = active.values.cpu().double(), graph.activation_values.cpu().double()
+    if not len(ours):
+        return
+    limit = LARGEST_CHANGE if graph.cfg.dtype in (None, "float32", "float64") else LARGEST_CHANGE_16_BIT
+    off = (ours - theirs).abs() / (theirs.abs() + theirs.abs().median())
+    if not float(off.max()) <= limit:
+        worst = int(off.argmax())
+        layer, position, feature = graph.active_features[worst].tolist()
+        raise ModelMismatch(
+            f"{layer}/{feature}@{position} has activation {float(theirs[worst]):.6g} in the graph and "
+            f"{float(ours[worst]):.6g} here, so the graph was made with other weights or in another dtype",
+            hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
+        )
 
 
 def node_of(graph: Graph, name: str) -> int:

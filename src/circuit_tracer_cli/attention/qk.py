@@ -310,10 +310,10 @@ def _explained(
     )
     q, q_rest = _strongest(names, K.whole @ q_groups, n, float(K.whole @ q_sources))
     k, k_rest = _strongest(names, Q.whole @ k_groups, n, float(Q.whole @ k_sources))
-    raw = score.value(query, key)
+    capped = sum(weight * score.weights.capped(score.value(query, at)) for at, weight in keys)
     return QKAttribution(
         score.layer, score.head, query, key, against, value, float(score.pattern[query, key]),
-        score.weights.capped(raw) / raw if raw else 1.0, tuple(constants), q, k,
+        capped / value if value else 1.0, tuple(constants), q, k,
         float(K.whole @ Q.constants.sum(1)), float(Q.whole @ K.constants.sum(1)), q_rest, k_rest, pairs,
         value - constant - sum(pair[2] for pair in pairs),
         value - constant - float(q_sources @ k_sources),

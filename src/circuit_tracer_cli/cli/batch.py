@@ -166,6 +166,8 @@ def batch(
     silence_libraries(output, verbose=False, offline=offline)
     source = Path(prompts)
     _check_devices(devices, engine, device, device_map)
+    if (engine == "slurm" or print_sbatch) and (gpus_per_worker or 0) % 1:
+        raise InvalidValue("Slurm gives out whole GPUs", "use --gpus-per-worker 1")
     if source.is_dir():
         _check_going_on(ctx)
     root = source if source.is_dir() else _folder(output_path)
@@ -176,7 +178,7 @@ def batch(
 
     resources = Resources(
         workers=workers,
-        devices=tuple(devices.split(",")) if devices else (),
+        devices=tuple(name.strip() for name in devices.split(",")) if devices else (),
         gpus_per_worker=gpus_per_worker,
         cpus_per_worker=cpus_per_worker,
     )
@@ -249,6 +251,8 @@ def _check_devices(devices: str | None, engine: str, device: str, device_map: st
         return
     if device != "auto" or device_map is not None:
         raise InvalidValue("--devices, --device and --device-map exclude each other", "leave the others out")
+    if not all(name.strip() for name in devices.split(",")):
+        raise InvalidValue(f"--devices {devices!r} has an empty name", "for example --devices cuda:0,cuda:2")
     if engine != "local":
         raise InvalidValue(
             f"--devices is for workers on this machine, not for --engine {engine}", "use --gpus-per-worker"

@@ -136,7 +136,7 @@ TargetOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TARGET",
-        help='Explain this, not the likeliest tokens: a token, id:123, or "A - B". Repeatable.',
+        help='Explain this token instead of the most likely ones: a token, id:123, or "A - B". Repeatable.',
         rich_help_panel=TRACE,
     ),
 ]

@@ -159,7 +159,7 @@ def request_of_graph(
     return replace(
         typed,
         transcoder_set=chosen,
-        model=model or (_model_of(graph, chosen) if transcoder_set else named_model),
+        model=model or (None if transcoder_set else named_model) or _model_of(graph, chosen),
         dtype=dtype or str(known),
     )
 

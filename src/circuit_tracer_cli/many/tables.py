@@ -317,6 +317,10 @@ def as_records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict
     def plain(value: Any) -> Any:
         if isinstance(value, float) and not np.isfinite(value):
             return None
-        return value if isinstance(value, (str, int, float, bool, list, dict, type(None))) else str(value)
+        if isinstance(value, list):
+            return [plain(one) for one in value]
+        if isinstance(value, dict):
+            return {str(key): plain(one) for key, one in value.items()}
+        return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
     return [{name: plain(value) for name, value in zip(names, row, strict=True)} for row in rows]
