@@ -6,7 +6,6 @@ import difflib
 import os
 import shlex
 import sys
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -162,6 +161,8 @@ def _view(viewer: Viewer, server: Server, output: Output) -> None:
         viewer.announce(server, output)
         server.wait()
         return
+    import urllib.request
+
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{server.url}healthz", timeout=_ANSWER_SECONDS) as answer:

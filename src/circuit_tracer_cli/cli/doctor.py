@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -55,6 +54,8 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 def _versions() -> dict[str, Any]:
+    from importlib.metadata import PackageNotFoundError, version
+
     found: dict[str, Any] = {"circuit-tracer-cli": __version__, "python": platform.python_version()}
     for name in (*_LIBRARIES, *_OPTIONAL):
         try:

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -153,7 +152,7 @@ def _link(stream: BinaryIO, path: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    return target.with_name(f".{target.name[:100]}.{os.urandom(8).hex()}.tmp")
 
 
 def _open_beside(target: Path) -> tuple[Path, BinaryIO]:
