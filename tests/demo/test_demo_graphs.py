@@ -105,4 +105,7 @@ def test_the_folder_can_be_served(tmp_path: Path) -> None:
     assert listing["errors"] == []
     for slug in EXPECTED:
         assert client.get(f"/api/graphs/{slug}").json() == json.loads((FOLDER / f"{slug}.json").read_bytes())
-        assert client.get(f"/api/graphs/{slug}/compact").status_code == 200
+        assert client.get(f"/api/graphs/{slug}/compact").status_code in (
+            200,
+            204,
+        )  # small files are read as JSON
