@@ -99,6 +99,7 @@ function differenceNode(base, { a, b }) {
     clerp: "",
     logitToken: `${name(a)} − ${name(b)}`,
     probability: 0,
+    asTarget: 0,
     influence: null,
     activation: null,
     difference: Object.freeze({ a: a.id, b: b.id }),

@@ -10,7 +10,8 @@ const EMBEDDING_LAYER = -1;
  *
  * Links are parallel typed arrays; `inputs(i)` and `outputs(i)` give the link numbers at node i, strongest first.
  * `share[k]` is the link's part of all absolute input into its target, between -1 and 1. `attributes` are the nodes as the file has them,
- * where it was read as JSON.
+ * where it was read as JSON. A node's `asTarget` is what it counts for as something to explain: an output's probability, or above zero
+ * for a feature that the file was made to explain.
  */
 export function parseGraph(json) {
   const raw = Array.isArray(json.nodes) ? json.nodes : [];
@@ -81,6 +82,7 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     provenance: String(raw.proposed_label?.provenance ?? raw.provenance ?? ""),
     logitToken: kind === "logit" ? outputToken(clerp) : null,
     probability: kind === "logit" ? Number(raw.token_prob) || 0 : null,
+    asTarget: kind === "logit" || kind === "feature" ? Number(raw.token_prob) || 0 : 0,
     influence: finiteOrNull(raw.influence),
     ownInfluence: own?.share ?? null,
     influenceAtMost: own?.atMost ?? false,

@@ -17,11 +17,11 @@ export function strongestPaths(graph, visible, { count = 10, through = -1 } = {}
     else fill(graph, into, node, graph.inputs(node), graph.links.source, usable, count);
   }
   if (through < 0) return ends(graph, into, order.filter((node) => !graph.nodes[node].difference), count);
-  if (graph.nodes[through].kind === "logit") return ends(graph, into, [through], count);
+  if (isEnd(graph.nodes[through])) return ends(graph, into, [through], count);
   const outOf = table(graph.nodes.length, count);
   for (const node of order.reverse()) {
-    if (graph.nodes[node].kind === "logit") outOf.strength[node * count] = graph.nodes[node].probability;
-    else fill(graph, outOf, node, graph.outputs(node), graph.links.target, usable, count);
+    outOf.strength[node * count] = graph.nodes[node].asTarget;
+    if (graph.nodes[node].kind !== "logit") fill(graph, outOf, node, graph.outputs(node), graph.links.target, usable, count);
   }
   return joined(graph, into, outOf, through, count);
 }
@@ -74,7 +74,7 @@ function insert(best, at, count, strength, link, place) {
 
 function ends(graph, into, order, count) {
   return order
-    .filter((node) => graph.nodes[node].kind === "logit")
+    .filter((node) => isEnd(graph.nodes[node]))
     .flatMap((node) =>
       Array.from({ length: count }, (_, place) => ({
         node,
@@ -88,8 +88,13 @@ function ends(graph, into, order, count) {
     .map(({ node, place, strength }) => path(graph, back(graph, into, node, place, count), strength));
 }
 
-function weightOf({ difference, probability }) {
-  return difference ? 1 : probability;
+/** Whether paths end at a node: an output, or a feature that the graph explains. */
+function isEnd({ kind, asTarget }) {
+  return kind === "logit" || asTarget > 0;
+}
+
+function weightOf({ difference, asTarget }) {
+  return difference ? 1 : asTarget;
 }
 
 function joined(graph, into, outOf, through, count) {

@@ -15,8 +15,8 @@ export function pruningInput(graph) {
     source,
     target,
     weight,
-    kinds: Uint8Array.from(graph.nodes, (node) => KINDS[node.kind]),
-    targets: Float64Array.from(graph.nodes, (node) => node.probability ?? 0),
+    kinds: Uint8Array.from(graph.nodes, (node) => KINDS[node.asTarget > 0 ? "logit" : node.kind]),
+    targets: Float64Array.from(graph.nodes, (node) => node.asTarget),
     cumulative: influence.some((value) => value !== null)
       ? Float64Array.from(influence, (value) => value ?? Number.NaN)
       : null,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from circuit_tracer_cli.attention.loadings import EdgeHeads, strongest_look
-from circuit_tracer_cli.attention.prompt import FrozenPrompt, node_of
+from circuit_tracer_cli.attention.prompt import FrozenPrompt
 from circuit_tracer_cli.attention.qk import STRONGEST, QKAttribution, attend
+from circuit_tracer_cli.graph.roots import node_of
 
 
 def why(prompt: FrozenPrompt, edge: EdgeHeads, n: int = STRONGEST) -> QKAttribution | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,13 +16,13 @@ from circuit_tracer_cli.backends.base import FrozenPass
 from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue, UnsupportedArchitecture
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
+from circuit_tracer_cli.graph.roots import node_of
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 
 LARGEST_CHANGE, LARGEST_CHANGE_16_BIT = 1e-4, 0.05
 """Differences of activations, relative to their own and the usual size, up to which a graph counts as made with this model."""
-_FEATURE = re.compile(r"(\d+)/(\d+)@(-?\d+)")
 
 
 @dataclass(frozen=True)
@@ -221,22 +220,6 @@ def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
             f"{float(ours[worst]):.6g} here, so the graph was made with other weights or in another dtype",
             hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
         )
-
-
-def node_of(graph: Graph, name: str) -> int:
-    """The node of a graph by its id in the JSON graph file, or written `layer/feature@position`. Raises UnsuitableValue."""
-    written = _FEATURE.fullmatch(name.strip())
-    wanted = name.strip()
-    if written is not None:
-        layer, feature, position = map(int, written.groups())
-        wanted = feature_id(layer, feature, position + graph.n_pos if position < 0 else position)
-    try:
-        return graph.node_ids().index(wanted)
-    except ValueError:
-        raise UnsuitableValue(
-            f"the graph has no node {name}",
-            hint="`circuit-tracer show` lists the strongest; layer/feature@position",
-        ) from None
 
 
 def edge_of(graph: Graph, source: str, target: str) -> tuple[int, int]:

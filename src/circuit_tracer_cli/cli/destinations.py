@@ -12,6 +12,7 @@ from circuit_tracer_cli.cli.streams import stdout_is_closed
 from circuit_tracer_cli.errors import MissingFile, OutputError, UsageError
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.cli.output import Output
     from circuit_tracer_cli.graph.graph import Graph
 
 STREAM = "-"
@@ -39,6 +40,18 @@ def read_graph(argument: str) -> Graph:
     from circuit_tracer_cli.graph.store import load_graph
 
     return load_graph(sys.stdin.buffer if argument == STREAM else path, streaming=True)
+
+
+def read_rooted(argument: str, root: str | None, output: Output) -> Graph:
+    """The graph in a file or on stdin, asked about the node that `--from` names. Raises as `read_graph` and `Graph.rooted`."""
+    graph = read_graph(argument)
+    if root is None:
+        return graph
+    if graph.pruning is not None:
+        output.note(
+            "the graph is pruned: shares and scores are of what is left of it; the raw graph gives the whole"
+        )
+    return graph.rooted(root)
 
 
 def write_graph(graph: Graph, destination: str) -> None:

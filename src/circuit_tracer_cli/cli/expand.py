@@ -72,7 +72,7 @@ def expand(
     silence_libraries(output, offline=offline)
     typed = request_from(ctx.params, max_n_logits=1)
     loaded = read_graph(graph)
-    from circuit_tracer_cli.attention.prompt import node_of
+    from circuit_tracer_cli.graph.roots import node_of
 
     node = None if inputs_of is None else node_of(loaded, inputs_of)
     expander = _expander(loaded, request_of_graph(typed, loaded, transcoder_set, model, dtype), output)

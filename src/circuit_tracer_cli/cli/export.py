@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_graph
+from circuit_tracer_cli.cli.destinations import STREAM, check_directory, read_rooted
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.errors import InvalidValue
@@ -34,6 +34,7 @@ ScanOpt = Annotated[
 
 def export(
     graph: opt.GraphArg = STREAM,
+    root: opt.RootOpt = None,
     format_: FormatOpt = "json",
     slug: opt.SlugOpt = None,
     graph_file_dir: opt.GraphFileDirOpt = None,
@@ -57,7 +58,7 @@ def export(
         check_slug(slug)
     directory = check_directory(graph_file_dir or opt.DEFAULT_DIRECTORY)
     silence_libraries(output)
-    raw = read_graph(graph)
+    raw = read_rooted(graph, root, output)
     from circuit_tracer_cli.export import Destination, exporter
     from circuit_tracer_cli.export.viewer import with_scan
     from circuit_tracer_cli.graph.prune import pruned_graph

@@ -28,6 +28,15 @@ GraphOutputOpt = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+RootOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="NODE",
+        show_default="its targets",
+        help="Explain this node of the graph instead of its targets: layer/feature@position, or a node's id.",
+    ),
+]
 SlugOpt = Annotated[
     str | None,
     typer.Option(

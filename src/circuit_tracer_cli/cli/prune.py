@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_rooted, write_graph
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, headline
@@ -11,6 +11,7 @@ from circuit_tracer_cli.cli.summary import GraphSummary, headline
 
 def prune(
     graph: opt.GraphArg = STREAM,
+    root: opt.RootOpt = None,
     output_path: opt.GraphOutputOpt = None,
     node_threshold: opt.NodeThresholdOpt = None,
     edge_threshold: opt.EdgeThresholdOpt = None,
@@ -24,7 +25,7 @@ def prune(
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     check_graph_destination(output_path)
     silence_libraries(output)
-    raw = read_graph(graph)
+    raw = read_rooted(graph, root, output)
     from circuit_tracer_cli.graph.prune import pruned_graph
 
     pruned = pruned_graph(raw, node_threshold, edge_threshold)

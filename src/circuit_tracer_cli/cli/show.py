@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import STREAM, read_graph
+from circuit_tracer_cli.cli.destinations import STREAM, read_rooted
 from circuit_tracer_cli.cli.examples import labels_of
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
@@ -22,6 +22,7 @@ PathsOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of
 
 def show(
     graph: opt.GraphArg = STREAM,
+    root: opt.RootOpt = None,
     nodes: NodesOpt = 10,
     paths: PathsOpt = 5,
     features_dir: FeaturesDirOpt = None,
@@ -34,7 +35,7 @@ def show(
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
-    loaded = read_graph(graph)
+    loaded = read_rooted(graph, root, output)
     summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir))
     if json_:
         output.data(summary.to_dict())

@@ -123,6 +123,7 @@ class GraphSummary:
             "transcoders": graph.scan,
             "predictions": self.predictions,
             "targets": [{"token": t.token_str, "id": t.vocab_idx, "probability": p} for t, p in targets],
+            "root": None if graph.root is None else graph.node_id(graph.root),
             "active_features": len(graph.active_features),
             "counts": self.counts(),
             "replacement_score": replacement,
@@ -159,13 +160,14 @@ def headline(summary: GraphSummary) -> list[str]:
     pruning = graph.pruning
     state = f"pruned at {pruning.node_threshold:g} / {pruning.edge_threshold:g}" if pruning else "not pruned"
     replacement, completeness = summary.scores
+    root = graph.root
     targets = [
         _target(target, p, graph.vocab_size)
         for target, p in zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
     ]
     return [
         f"prompt       {visible(graph.input_string, 200)}",
-        f"targets      {_first(targets, 5)}",
+        f"targets      {_first(targets, 5)}" if root is None else f"explains     {summary.name(root)}",
         *_predictions_line(summary.predictions),
         f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
         f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",

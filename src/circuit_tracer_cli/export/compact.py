@@ -306,13 +306,13 @@ def _edges(graph: dict[str, Any]) -> Arrays:
 
 
 def _targets(nodes: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """The weight of each node as something to explain: a logit's probability."""
+    """The weight of each node as something to explain."""
     import numpy as np
 
-    shares = [
-        _number(node.get("token_prob")) if node.get("feature_type") == "logit" else 0.0 for node in nodes
-    ]
-    return np.nan_to_num(np.array(shares, dtype=np.float64))
+    from circuit_tracer_cli.export.records import target_weight
+
+    names = ("feature_type", "is_target_logit", "token_prob")
+    return np.array([target_weight(*map(node.get, names)) for node in nodes], dtype=np.float64)
 
 
 def _edge_influence(

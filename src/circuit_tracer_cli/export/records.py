@@ -38,6 +38,14 @@ def cantor_decode(code: int) -> tuple[int, int]:
     return diagonal - feature, feature
 
 
+def target_weight(feature_type: object, is_target: object, token_prob: object) -> float:
+    """What a node of a graph file counts for as something to explain: 0 unless it is a logit, or marked as the target."""
+    if feature_type != LOGIT_TYPE and is_target is not True:
+        return 0.0
+    known = isinstance(token_prob, int | float) and not isinstance(token_prob, bool)
+    return float(token_prob) if known and math.isfinite(token_prob) else 0.0  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True, slots=True)
 class Metadata:
     """What a graph file says about its graph, and its entry in the list of graphs."""

@@ -29,7 +29,7 @@ from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
-from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.graph import ROOT, Graph, Pruning
 from circuit_tracer_cli.graph.heads import link_extras
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
@@ -217,6 +217,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
         extra={
             "replacement_score": pruning.replacement_score,
             "completeness_score": pruning.completeness_score,
+            **({} if graph.root is None else {ROOT: graph.node_id(graph.root)}),
             **({TOP_PREDICTIONS: predictions} if predictions else {}),
             **({} if report is None else {REPORT: report}),
         },
@@ -235,18 +236,21 @@ def _nodes(graph: Graph) -> list[Node]:
     for block in graph.edges.blocks():
         mask[block.rows] = True
         mask[block.columns] = True
-    linked, first_token = mask.tolist(), graph.layout.token_offset
+    linked, first_token, root = mask.tolist(), graph.layout.token_offset, graph.root
     return [
-        _node(graph, view) for view in iter_nodes(graph) if linked[view.index] or view.index >= first_token
+        _node(graph, view, is_root=view.index == root)
+        for view in iter_nodes(graph)
+        if linked[view.index] or view.index >= first_token or view.index == root
     ]
 
 
-def _node(graph: Graph, view: NodeView) -> Node:
+def _node(graph: Graph, view: NodeView, *, is_root: bool) -> Node:
     influence = _finite(view.influence)
     if view.kind == "feature":
         assert view.layer is not None
         assert view.feature is not None
-        return Node.feature_node(view.layer, view.position, view.feature, influence, _finite(view.activation))
+        node = Node.feature_node(view.layer, view.position, view.feature, influence, _finite(view.activation))
+        return replace(node, is_target_logit=True, token_prob=1.0) if is_root else node
     if view.kind == "error":
         assert view.layer is not None
         return Node.error_node(view.layer, view.position, influence)
@@ -259,7 +263,7 @@ def _node(graph: Graph, view: NodeView) -> Node:
         view.vocab_idx,
         view.token or "",
         view.probability or 0.0,
-        is_first=view.index == graph.layout.logit_offset,
+        is_first=is_root or (graph.root is None and view.index == graph.layout.logit_offset),
         n_layers=graph.cfg.n_layers,
     )
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import networkx
     import pandas
 
+ROOT = "root"
+"""Key of a graph's metadata: the id of the node that is explained instead of the targets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
@@ -159,10 +162,23 @@ class Graph:
 
     @property
     def logit_weights(self) -> torch.Tensor:
-        """float32 `(T)`: zero but for the logit nodes, which have their probabilities; on the edges' device."""
+        """float32 `(T)`: what influence is measured on, on the edges' device.
+
+        Zero but for the target nodes, which have their probabilities; in a graph asked about another root, one at that node.
+        """
         weights = torch.zeros(self.n_nodes, device=self._edges.device)
-        weights[self.layout.logit_offset :] = self.logit_probabilities.to(weights)
+        root = self.root
+        if root is None:
+            weights[self.layout.logit_offset :] = self.logit_probabilities.to(weights)
+        else:
+            weights[root] = 1.0
         return weights
+
+    @property
+    def root(self) -> int | None:
+        """The node that the graph is asked about instead of its targets; None for the targets. See `rooted`."""
+        name = self.metadata.get(ROOT)
+        return None if name is None else self.node_ids().index(name)
 
     @property
     def prompt_tokens(self) -> list[str] | None:
@@ -228,6 +244,19 @@ class Graph:
         names = [name for name in inspect.signature(Graph).parameters if name != "adjacency_matrix"]
         fields: dict[str, Any] = {name: getattr(self, name) for name in names}
         return Graph(**({"adjacency_matrix": self._edges} | fields | changes))
+
+    def rooted(self, node: int | str | None) -> Graph:
+        """Return the graph asked about another node, so that scores, influence and pruning explain that node.
+
+        Args:
+            node: Its number, its id, or `layer/feature@position`; None for the targets again.
+
+        Raises:
+            UnsuitableValue: No such node, one that nothing enters, or one that pruning has removed.
+        """
+        from circuit_tracer_cli.graph.roots import rooted_graph
+
+        return rooted_graph(self, node)
 
     def prune(self, node_threshold: float | None = None, edge_threshold: float | None = None) -> Graph:
         """Return the graph with only the kept edges: see `pruned_graph`. Raises InvalidValue, UsageError."""
@@ -350,6 +379,8 @@ def _check(graph: Graph) -> None:
         f"the adjacency matrix has {graph.n_nodes} nodes, the rest of the graph {expected}",
     )
     check_edges(graph.edges)
+    root = graph.metadata.get(ROOT)
+    _require(root is None or root in graph.node_ids(), f"the graph's root {root!r} isn't one of its nodes")
     if graph.pruning is not None:
         _check_pruning(graph.pruning, expected)
 

@@ -40,7 +40,7 @@ class NodeView:
         token: The prompt token of a token node, the target of a logit node, as text.
         vocab_idx: Of a token or logit.
         probability: Of a logit.
-        influence: Cumulative influence score, if the graph is pruned.
+        influence: Cumulative influence score, if the graph is pruned; targets and roots have none.
     """
 
     index: int
@@ -62,9 +62,10 @@ def iter_nodes(graph: Graph) -> Iterator[NodeView]:
     scores = None if graph.pruning is None else graph.pruning.cumulative_scores.tolist()
     features = graph.active_features[graph.selected_features].tolist()
     activations = graph.activation_values[graph.selected_features.to(graph.activation_values.device)].tolist()
+    root = graph.root
     for index, node_id in enumerate(graph.node_ids()):
         if kept[index]:
-            influence = scores[index] if scores else None
+            influence = scores[index] if scores and index != root else None
             yield _view(graph, index, node_id, influence, features, activations)
 
 

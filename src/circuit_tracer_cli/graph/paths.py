@@ -55,7 +55,8 @@ def strongest_paths(
         graph: Pruned or not; only stored edges are followed.
         k: How many.
         source: Node that the paths start from; any token when left out.
-        target: Node that they end at; any logit when left out, and then a path counts with its logit's probability as well.
+        target: Node that they end at; any target when left out (or the graph's root), and then a path counts with its target's
+            weight as well.
 
     Raises:
         InvalidValue: `k` isn't positive, a node lies outside the graph, or its features aren't in the order of their layers.
@@ -64,13 +65,14 @@ def strongest_paths(
     layout = graph.layout
     sources = list(range(layout.token_offset, layout.logit_offset)) if source is None else [source]
     best = _best_into_each(graph, k, sources)
-    first, last = (layout.logit_offset, layout.n_nodes) if target is None else (target, target + 1)
-    worth = best.strength[first:last]
+    weights = as_array(graph.logit_weights)
+    ends = weights.nonzero()[0] if target is None else np.array([target])
+    worth = best.strength[ends]
     if target is None:
-        worth = worth * as_array(graph.logit_weights)[first:, None]
+        worth = worth * weights[ends, None]
     ranked = worth.flatten()
     order = np.argsort(-ranked, kind="stable")[:k].tolist()
-    return [_unrolled(best, first + i // k, i % k) for i in order if ranked[i] > 0]
+    return [_unrolled(best, int(ends[i // k]), i % k) for i in order if ranked[i] > 0]
 
 
 def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:

@@ -76,7 +76,8 @@ def prune_graph(
 ) -> PruneResult:
     """The nodes that hold the share `node_threshold` of the influence and the edges among them that hold `edge_threshold`.
 
-    Tokens and logits always stay. A feature stays only with a kept edge on both sides, an error node with a kept edge out.
+    Tokens and targets always stay. A feature stays only with a kept edge on both sides, an error node with a kept edge out. Where
+    the graph is asked about another root, that node takes the targets' place.
 
     Raises:
         InvalidValue: A threshold outside 0..1.
@@ -92,13 +93,16 @@ def prune_graph(
     weights = as_array(graph.logit_weights)
     influence = torch.from_numpy(node_influence(edges, row_scale(edges), weights)).to(torch.float32)
     node_mask = influence >= find_threshold(influence, node_threshold)
-    node_mask[layout.token_offset :] = True
+    always = np.zeros(layout.n_nodes, dtype=np.bool_)
+    always[layout.token_offset : layout.logit_offset] = True
+    always[slice(layout.logit_offset, None) if graph.root is None else graph.root] = True
+    node_mask |= torch.from_numpy(always)
     edge_keep = _strongest_edges(edges, weights, node_mask.numpy(), edge_threshold)
-    alive = _without_dead_ends(edges, edge_keep, node_mask.numpy(), layout)
+    alive = _without_dead_ends(edges, edge_keep, node_mask.numpy(), layout, always)
     return PruneResult(
         torch.from_numpy(alive).to(edges.device),
         torch.from_numpy(edge_keep).to(edges.device),
-        _cumulative_scores(influence).to(edges.device),
+        cumulative_scores(influence).to(edges.device),
         edges,
     )
 
@@ -126,19 +130,8 @@ def pruned_graph(
         return graph
     result = prune_graph(graph, node_threshold, edge_threshold)
     replacement, completeness = compute_graph_scores(graph)
-    return Graph(
-        input_string=graph.input_string,
-        input_tokens=graph.input_tokens,
-        active_features=graph.active_features,
+    return graph.replace(
         adjacency_matrix=graph.edges.select(result.edge_keep),
-        cfg=graph.cfg,
-        selected_features=graph.selected_features,
-        activation_values=graph.activation_values,
-        logit_targets=graph.logit_targets,
-        logit_probabilities=graph.logit_probabilities,
-        scan=graph.scan,
-        vocab_size=graph.vocab_size,
-        metadata=graph.metadata,
         pruning=Pruning(
             node_mask=result.node_mask,
             cumulative_scores=result.cumulative_scores,
@@ -178,8 +171,13 @@ def _strongest_edges(edges: Edges, weights: Array, node_mask: Array, threshold: 
     return keep
 
 
-def _without_dead_ends(edges: Edges, edge_keep: Array, node_mask: Array, layout: NodeLayout) -> Array:
-    """The mask without features and errors that lead nowhere or come from nowhere; their edges are taken out of `edge_keep`."""
+def _without_dead_ends(
+    edges: Edges, edge_keep: Array, node_mask: Array, layout: NodeLayout, always: Array
+) -> Array:
+    """The mask without features and errors that lead nowhere or come from nowhere; their edges are taken out of `edge_keep`.
+
+    Nodes of `always` stay.
+    """
     while True:
         has_out, has_in = np.zeros_like(node_mask), np.zeros_like(node_mask)
         for block in edges.blocks():
@@ -190,6 +188,7 @@ def _without_dead_ends(edges: Edges, edge_keep: Array, node_mask: Array, layout:
         alive = node_mask.copy()
         alive[: layout.token_offset] &= has_out[: layout.token_offset]
         alive[: layout.error_offset] &= has_in[: layout.error_offset]
+        alive |= always
         if np.array_equal(alive, node_mask):
             return node_mask
         node_mask = alive
@@ -197,8 +196,8 @@ def _without_dead_ends(edges: Edges, edge_keep: Array, node_mask: Array, layout:
             edge_keep[block.place] &= node_mask.take(block.columns) & block.of_rows(node_mask)
 
 
-def _cumulative_scores(influence: torch.Tensor) -> torch.Tensor:
-    """float32 `(T)`: the share of the total at each node's rank; all ones if there is no influence."""
+def cumulative_scores(influence: torch.Tensor) -> torch.Tensor:
+    """Return float32 `(T)`: the share of the total at each node's rank; all ones if there is no influence."""
     order = influence.argsort(descending=True, stable=True)
     ranked = influence[order].to(torch.float64)
     total = ranked.sum()

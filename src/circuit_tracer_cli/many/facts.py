@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from circuit_tracer_cli.errors import BadGraphFile, MissingFile
+from circuit_tracer_cli.export.records import target_weight
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.export.records import GraphFile, Node
@@ -222,7 +223,9 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
         torch.from_numpy(source.astype(np.int32)),
         torch.from_numpy(weight.astype(np.float32)),
     )
-    weights = np.array([node.token_prob if kinds[i] == LOGIT else 0.0 for i, node in enumerate(nodes)])
+    weights = np.array(
+        [target_weight(node.feature_type, node.is_target_logit, node.token_prob) for node in nodes]
+    )
     scale = row_scale(built)
     influence = node_influence(built, scale, weights)
     edge_share = np.abs(weight) * scale[target]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import FrozenPass
-from circuit_tracer_cli.errors import ModelMismatch
+from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.interventions.passes import Push, Recording
 from circuit_tracer_cli.interventions.run import Constraints, PassResult
@@ -31,6 +31,11 @@ class Subject:
 
     def __init__(self, graph: Graph, model: ReplacementModel) -> None:
         self.graph, self.model = graph, model
+        if graph.root is not None:
+            raise UnsuitableValue(
+                f"the graph explains {graph.node_id(graph.root)}, and a validation measures effects on the targets",
+                "validate the graph that `attribute` wrote",
+            )
         self._check_sizes()
         self.tokens = model.tokenize(graph.input_tokens)
         if self.tokens.ids.tolist() != graph.input_tokens.tolist():
