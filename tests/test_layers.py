@@ -50,7 +50,7 @@ ALLOWED = {
     "interventions": _MODEL,
     "planning": _MODEL,
     "replacement": _MODEL | {"interventions"},
-    "attribution": _WORK | {"planning"},
+    "attribution": _WORK | {"planning", "features"},
     "attention": _WORK | {"attribution"},
     "expansion": _WORK | {"attribution", "attention"},
     "features": _WORK,

@@ -80,6 +80,8 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     clerp,
     proposed: proposedText(raw),
     provenance: String(raw.proposed_label?.provenance ?? raw.provenance ?? ""),
+    effects: proposedEffects(raw.proposed_label),
+    drivenBy: triples(raw.proposed_label?.driven_by),
     logitToken: kind === "logit" ? outputToken(clerp) : null,
     probability: kind === "logit" ? Number(raw.token_prob) || 0 : null,
     asTarget: kind === "logit" || kind === "feature" ? Number(raw.token_prob) || 0 : 0,
@@ -94,6 +96,17 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
 function proposedText(raw) {
   const text = raw.proposed_label?.text ?? raw.proposed_label;
   return typeof text === "string" ? text : "";
+}
+
+/** The tokens that a feature raises and lowers, named as in a feature's own file. */
+function proposedEffects(proposal) {
+  const tokens = (pairs) => (Array.isArray(pairs) ? pairs.filter(Array.isArray).map(([token]) => String(token)) : []);
+  return { top_logits: tokens(proposal?.promotes), bottom_logits: tokens(proposal?.suppresses) };
+}
+
+function triples(found) {
+  const rows = Array.isArray(found) ? found.filter(Array.isArray) : [];
+  return rows.map(([token, position, share]) => [String(token), Number(position) || 0, Number(share) || 0]);
 }
 
 function kindOf(raw) {

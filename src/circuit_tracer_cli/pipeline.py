@@ -109,6 +109,7 @@ def trace_with(
         update_interval=request.update_interval,
         progress=progress,
         on_partial=on_partial,
+        labels=request.labels,
     )
     graph.metadata["command"] = request.command
     if request.transcoder_set:

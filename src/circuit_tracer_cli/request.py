@@ -39,6 +39,7 @@ class TraceRequest:
         offload: Where weights wait that aren't in use: `auto`, `none`, `cpu` or `disk`.
         lazy_encoder, lazy_decoder: Leave them in their files; None lets the plan decide.
         chat, system, prefill: Put the prompt into the tokenizer's chat template, with the turns around it.
+        labels: Propose labels for the most influential features.
         offline: Download nothing.
         command: The command line to keep with the graph.
 
@@ -67,6 +68,7 @@ class TraceRequest:
     chat: bool = False
     system: str | None = None
     prefill: str | None = None
+    labels: bool = True
     offline: bool = False
     command: str = ""
 

@@ -73,6 +73,20 @@ def test_predictions_are_carried_where_there_are_any(tmp_path: Path) -> None:
     assert [entry["top_predictions"] for entry in listed] == [said]
 
 
+def test_proposed_labels_are_copied_into_nodes(tmp_path: Path) -> None:
+    graph = worked_example()
+    node = next(one["node_id"] for one in created(graph, tmp_path)["nodes"] if one["activation"] is not None)
+    layer, feature, _ = node.split("_")
+    known = {f"{layer}/{feature}": {"promotes": [[" Texas", 6.0]], "suppresses": [[" is", -1.0]]}}
+    graph.metadata["proposed_labels"] = {"features": known, "drivers": {node: [[1, 0.5]]}}
+    file = created(graph, tmp_path)
+    found = {one["node_id"]: one["proposed_label"] for one in file["nodes"] if "proposed_label" in one}
+    assert list(found) == [node]
+    assert found[node]["text"].endswith("→ Texas")
+    assert found[node]["driven_by"][0][1:] == [1, 0.5]
+    assert all(one["clerp"] == "" for one in file["nodes"] if one["feature_type"] != "logit")
+
+
 def test_contents(tmp_path: Path) -> None:
     graph = worked_example()
     graph.metadata["settings"] = {

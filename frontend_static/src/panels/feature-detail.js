@@ -152,11 +152,12 @@ function heading(store, node) {
   );
 }
 
-/** Whether the label that is shown was made from examples, and nobody has given another. */
+/** Whether the label that is shown was made from examples or by the trace, and nobody has given another. */
 function isProposed(store, node) {
   const given = store.get("labels")[node.code] || node.clerp;
   const origin = store.get("labelOrigins")[node.code]?.provenance;
-  return node.kind === "feature" && !given && Boolean(store.get("featureLabels")[node.code]) && !["user", "imported"].includes(origin);
+  const proposed = Boolean(store.get("featureLabels")[node.code] || node.proposed);
+  return node.kind === "feature" && !given && proposed && !["user", "imported"].includes(origin);
 }
 
 function proposedMark() {
@@ -200,6 +201,9 @@ function absent(node, { reason, hint }) {
     "div",
     {},
     statistics(node, {}),
+    predictions(node.effects),
+    drivers(node),
+    node.proposed && h("p", { class: "muted origin", dir: "auto" }, `Proposed label “${node.proposed}” (${node.provenance || "unknown origin"}).`),
     h(
       "div",
       { class: "empty" },
@@ -218,7 +222,8 @@ function details(node, record, features, given) {
   if (record === null) return [absent(node, about), labelOrigin(given)].filter(Boolean);
   return [
     h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
-    predictions(record),
+    predictions(record.top_logits?.length ? record : node.effects),
+    drivers(node),
     exampleGroups(record),
     labelOrigin(given),
     origin(record),
@@ -256,6 +261,15 @@ function statistics(node, record) {
     { class: "facts" },
     ...facts.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))),
   );
+}
+
+/** The prompt's tokens behind a node, over all paths. */
+function drivers(node) {
+  if (!node.drivenBy.length) return null;
+  const chips = node.drivenBy.map(([token, position, share]) =>
+    h("li", { class: "token-chip", dir: "auto", title: `Token ${position}: ${percent(share)} of this feature's input, over all paths` }, `${showToken(token)} ${percent(share)}`),
+  );
+  return h("div", { class: "predictions" }, h("div", { class: "prediction-row" }, h("h3", {}, "Driven by"), h("ul", {}, ...chips)));
 }
 
 function predictions({ top_logits: top, bottom_logits: bottom }) {

@@ -19,7 +19,7 @@ from circuit_tracer_cli import __version__
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.places import choose_places, target_count
-from circuit_tracer_cli.attribution.rows import BlockSize, Engine, largest_work, logit_rows
+from circuit_tracer_cli.attribution.rows import BlockSize, Engine, is_out_of_memory, largest_work, logit_rows
 from circuit_tracer_cli.attribution.selection import Packing, Tracing, packed
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.attribution.targets import AttributionTargets
@@ -27,9 +27,11 @@ from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, WeightGroup
 from circuit_tracer_cli.backends.devices import in_words
 from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.features.proposals import proposals
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_predictions
+from circuit_tracer_cli.graph.proposals import PROPOSALS
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
@@ -67,6 +69,7 @@ def attribute(
     progress: Progress | None = None,
     on_partial: PartialGraphs | None = None,
     compute_block: int | None = None,
+    labels: bool = True,
 ) -> Graph:
     """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
@@ -89,6 +92,7 @@ def attribute(
         on_partial: Somebody who may look at the graph of the rows that are known so far.
         compute_block: Most rows times positions that the engine computes at once; None for what suits the device. Halved where
             memory runs out. Never changes which features are chosen.
+        labels: Propose labels for the most influential features and keep them in the metadata, see `features/proposals.py`.
 
     Returns:
         The graph, rows in float32, row = target, column = source (Ameisen et al. 2025, "Attribution graphs").
@@ -118,7 +122,21 @@ def attribute(
     size = BlockSize(compute_block) if compute_block else None
     run = Attribution(model, settings, engine, progress, on_partial, size)
     with Offload(place, model.model.forget_weights) as run.offload:
-        return run.run(prompt, attribution_targets)
+        graph = run.run(prompt, attribution_targets)
+    if labels:
+        _add_labels(graph, model, progress)
+    return graph
+
+
+def _add_labels(graph: Graph, model: ReplacementModel, progress: Progress) -> None:
+    """Add proposed labels to the metadata; leave them out where memory doesn't suffice, rather than lose the trace."""
+    progress.phase("labels")
+    try:
+        graph.metadata[PROPOSALS] = proposals(graph, model)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        progress.note("not enough memory to propose labels, so the graph has none")
 
 
 def _terminal_progress() -> Progress:

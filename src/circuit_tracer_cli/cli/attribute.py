@@ -51,6 +51,7 @@ def attribute(
     max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,
     batch_size: ask.BatchSizeOpt = 256,
     update_interval: ask.UpdateIntervalOpt = 4,
+    labels: ask.LabelsOpt = True,
     graph_output_path: opt.GraphOutputOpt = None,
     slug: opt.SlugOpt = None,
     graph_file_dir: opt.GraphFileDirOpt = None,

@@ -168,6 +168,14 @@ UpdateIntervalOpt = Annotated[
     int,
     typer.Option(min=1, metavar="N", help="Batches between two rankings of features.", rich_help_panel=TRACE),
 ]
+LabelsOpt = Annotated[
+    bool,
+    typer.Option(
+        "--labels/--no-labels",
+        help="Propose labels for the most influential features, from the tokens that drive them and those that they promote.",
+        rich_help_panel=TRACE,
+    ),
+]
 
 DTypeOpt = Annotated[
     Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"],

@@ -62,6 +62,13 @@ class GraphSummary:
 
         return strongest_paths(self.graph, self.n_paths) if self.n_paths else []
 
+    @cached_property
+    def proposals(self) -> dict[str, dict[str, Any]]:
+        """The labels that the trace proposes, by node id."""
+        from circuit_tracer_cli.graph.proposals import proposals_of
+
+        return proposals_of(self.graph.metadata, self.graph.prompt_tokens)
+
     @property
     def predictions(self) -> list[dict[str, Any]]:
         """The likeliest next tokens; none for a graph that doesn't say."""
@@ -94,11 +101,12 @@ class GraphSummary:
         return quoted(node.token, 24) if node.token is not None else f"id:{node.vocab_idx}"
 
     def label(self, index: int) -> str:
-        """A feature's label, or nothing."""
+        """A feature's label, else the one that the trace proposes, or nothing."""
         node = self.nodes[index]
         if node.layer is None or node.feature is None:
             return ""
-        return visible(self.labels.get((node.layer, node.feature), ""), 40)
+        proposed = self.proposals.get(node.node_id, {}).get("text", "")
+        return visible(self.labels.get((node.layer, node.feature)) or proposed, 40)
 
     def path_in_words(self, path: GraphPath) -> str:
         """A path with an arrow for each step, `⊣` where the step lowers its target."""

@@ -103,6 +103,7 @@ class Node:
         feature: int,
         influence: float | None = None,
         activation: float | None = None,
+        extra: dict[str, Any] | None = None,
     ) -> Node:
         """A transcoder feature; the type is the same for per-layer ones."""
         return cls(
@@ -114,6 +115,7 @@ class Node:
             jsNodeId=f"{layer}_{feature}-0",
             influence=influence,
             activation=activation,
+            extra=extra or {},
         )
 
     @classmethod

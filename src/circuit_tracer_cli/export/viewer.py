@@ -33,6 +33,7 @@ from circuit_tracer_cli.graph.graph import ROOT, Graph, Pruning
 from circuit_tracer_cli.graph.heads import link_extras
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
+from circuit_tracer_cli.graph.proposals import proposals_of
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
 
@@ -237,19 +238,21 @@ def _nodes(graph: Graph) -> list[Node]:
         mask[block.rows] = True
         mask[block.columns] = True
     linked, first_token, root = mask.tolist(), graph.layout.token_offset, graph.root
+    proposals = proposals_of(graph.metadata, graph.prompt_tokens)
     return [
-        _node(graph, view, is_root=view.index == root)
+        _node(graph, view, proposals.get(view.node_id), is_root=view.index == root)
         for view in iter_nodes(graph)
         if linked[view.index] or view.index >= first_token or view.index == root
     ]
 
 
-def _node(graph: Graph, view: NodeView, *, is_root: bool) -> Node:
+def _node(graph: Graph, view: NodeView, proposed: dict[str, Any] | None, *, is_root: bool) -> Node:
     influence = _finite(view.influence)
     if view.kind == "feature":
         assert view.layer is not None
         assert view.feature is not None
-        node = Node.feature_node(view.layer, view.position, view.feature, influence, _finite(view.activation))
+        activation, extra = _finite(view.activation), {} if proposed is None else {"proposed_label": proposed}
+        node = Node.feature_node(view.layer, view.position, view.feature, influence, activation, extra)
         return replace(node, is_target_logit=True, token_prob=1.0) if is_root else node
     if view.kind == "error":
         assert view.layer is not None

@@ -35,6 +35,7 @@ class LogitEffects:
     strength: NDArray[
         np.float32
     ]  # (feature, k): the effects on `top`, in standard deviations over the vocabulary
+    weakness: NDArray[np.float32]  # (feature, k): the same on `bottom`
 
 
 def logit_effects(model: ReplacementModel, layer: int, k: int) -> Iterator[LogitEffects]:
@@ -48,7 +49,7 @@ def logit_effects(model: ReplacementModel, layer: int, k: int) -> Iterator[Logit
     block = max(1, _BLOCK_ELEMENTS // len(W_U))
     for start in range(0, n_features, block):
         features = torch.arange(start, min(start + block, n_features), device=model.transcoders.device)
-        yield _strongest(directions(model, layer, features), W_U, k)
+        yield strongest_effects(directions(model, layer, features), W_U, k)
 
 
 def directions(model: ReplacementModel, layer: int, features: Tensor) -> Tensor:
@@ -68,12 +69,15 @@ def _through(norm: NormWeights, vectors: Tensor) -> Tensor:
     return centred * norm.gain.to(vectors)
 
 
-def _strongest(vectors: Tensor, W_U: Tensor, k: int) -> LogitEffects:
+def strongest_effects(vectors: Tensor, W_U: Tensor, k: int) -> LogitEffects:
+    """Return the tokens that directions `(n, d_model)` raise and lower most through `W_U (vocab, d_model)`."""
     effects = (vectors.to(W_U) @ W_U.T).float()
     top, bottom = effects.topk(k), effects.topk(k, largest=False)
     spread = effects.std(-1, correction=0, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    strength = (top.values - effects.mean(-1, keepdim=True)) / spread
-    return LogitEffects(top.indices.cpu().numpy(), bottom.indices.cpu().numpy(), strength.cpu().numpy())
+    mean = effects.mean(-1, keepdim=True)
+    strength, weakness = (top.values - mean) / spread, (bottom.values - mean) / spread
+    parts = (top.indices, bottom.indices, strength, weakness)
+    return LogitEffects(*(part.cpu().numpy() for part in parts))
 
 
 _BINS = 40
