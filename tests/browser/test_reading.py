@@ -27,9 +27,10 @@ def test_places_stay_whole_where_labels_are_long(viewer: Viewer) -> None:
             node["clerp"] = LONG
     add(viewer, document, "long")
     viewer.open("long", clickedId="4_50_2")
+    viewer.page.locator(".panel-connections").get_by_role("button", name="1 error").click()
     cut = """() => [...document.querySelectorAll(".panel-connections .node-place")]
       .filter((place) => place.scrollWidth > place.clientWidth).length"""
-    assert viewer.page.locator(".panel-connections .node-place").count() >= 4
+    expect(viewer.page.locator(".panel-connections .node-place")).to_have_count(4)
     assert viewer.page.evaluate(cut) == 0
     name = viewer.page.locator(".panel-connections .node-row .node-name", has_text=LONG[:20]).first
     assert name.get_attribute("title") == LONG

@@ -41,7 +41,8 @@ def test_a_graph_with_a_set_of_the_hub(hub: FakeHub, tiny: Tiny, monkeypatch: py
 def test_a_set_for_another_model_is_refused_by_its_headers(hub: FakeHub, tiny: Tiny) -> None:
     publish(hub, tiny.transcoders, "d" * 40)
     files = hub.repositories["user/set"].files
-    files.pop(max(name for name in files if name.startswith("layer_")))
+    layers = [name for name in files if name.startswith("layer_")]
+    files[f"layer_{len(layers)}.safetensors"] = files[layers[0]]
     request = TraceRequest(prompt=PROMPT, transcoder_set="user/set", model=str(tiny.model), device="cpu")
     with pytest.raises(ModelMismatch):
         prepare(request)

@@ -22,7 +22,7 @@ export function nodeRow(store, node, link = null) {
       type: "button",
       "data-node": node.id,
       onclick: (event) => click(store, node.id, event),
-      onpointerenter: () => hover(store, node.id),
+      onpointerenter: (event) => entered(store, node.id, event),
       onpointerleave: () => hover(store, null),
     },
     link && bar(link),
@@ -33,6 +33,16 @@ export function nodeRow(store, node, link = null) {
       ? amount(link)
       : h("span", { class: "node-amount", title: influenceTitle(node) }, node.influence === null ? "" : ownInfluence(node)),
   );
+}
+
+/** A click replaces the list, and another row lies under the pointer: nobody pointed at it until the pointer moves. */
+let pressedAt = null;
+document.addEventListener("pointerup", ({ screenX, screenY }) => (pressedAt = { screenX, screenY }), true);
+
+function entered(store, id, event) {
+  const rests = ({ screenX, screenY }) => screenX === pressedAt?.screenX && screenY === pressedAt.screenY;
+  if (!rests(event)) return hover(store, id);
+  event.currentTarget.addEventListener("pointermove", (moved) => !rests(moved) && hover(store, id));
 }
 
 function bar({ share, widest }) {
