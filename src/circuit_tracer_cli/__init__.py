@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.expansion import expand as expand
     from circuit_tracer_cli.export.viewer import create_graph_files as create_graph_files
     from circuit_tracer_cli.graph.graph import Graph as Graph
+    from circuit_tracer_cli.graph.groups import group_nodes as group_nodes
     from circuit_tracer_cli.graph.influence import compute_graph_scores as compute_graph_scores
     from circuit_tracer_cli.graph.prune import prune_graph as prune_graph
     from circuit_tracer_cli.graph.store import load_graph as load_graph
@@ -46,6 +47,7 @@ _PUBLIC = {
     "decode_url_features": "circuit_tracer_cli.interventions.urls",
     "diff_graphs": "circuit_tracer_cli.many.diff",
     "expand": "circuit_tracer_cli.expansion",
+    "group_nodes": "circuit_tracer_cli.graph.groups",
     "head_loadings": "circuit_tracer_cli.attention.loadings",
     "load_graph": "circuit_tracer_cli.graph.store",
     "load_transcoders": "circuit_tracer_cli.transcoders.loading",

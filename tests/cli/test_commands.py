@@ -332,3 +332,29 @@ def test_doctor_lists_the_models(run: Run) -> None:
     assert all(row["models"].split(",")[0] in text for row in records["models"])
     assert "all but OLMo 2" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_group_writes_supernodes_for_the_viewer_and_keeps_those_of_people(
+    run: Run, raw_graph: Path, here: Path
+) -> None:
+    raw = str(raw_graph)
+    assert run("group", raw, "--json").code == 2
+    done = run("group", raw, "--level", "0", "-o", "grouped.json", "--json")
+    assert done.code == 0
+    found = json.loads(done.stdout)["groups"]
+    written = json.loads((here / "grouped.json").read_bytes())
+    assert [[group["name"], *group["nodes"]] for group in found] == written["qParams"]["supernodes"]
+    assert written["metadata"]["grouping"]["level"] == 0
+    features = [node["node_id"] for node in written["nodes"] if node["activation"] is not None][:2]
+    written["qParams"]["supernodes"] = [["mine", *features]]
+    (here / "grouped.json").write_text(json.dumps(written))
+    again = json.loads(run("group", "grouped.json", "-o", "grouped.json", "--json").stdout)["groups"]
+    mine = next(group for group in again if group["name"] == "mine")
+    assert set(features) <= set(mine["nodes"])
+    assert mine["kept"] is True
+    anew = json.loads(run("group", "grouped.json", "--no-keep", "-o", "other.json", "--json").stdout)[
+        "groups"
+    ]
+    assert "mine" not in [group["name"] for group in anew]
+    assert run("group", "grouped.json", "--measure", "-o", "x.json").code == 2
+    assert run("group", "grouped.json", "-o", "x.safetensors").code == 2

@@ -23,6 +23,7 @@ from circuit_tracer_cli.cli import (
     expand,
     export,
     features,
+    group,
     intervene,
     merge,
     prune,
@@ -103,6 +104,7 @@ _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how far a graph's predictions hold.")
 _register("expand", expand.expand, "Add nodes to a graph.")
+_register("group", group.group, "Group features into supernodes.")
 _register("heads", attention.heads, "Say which attention heads carry an edge.")
 _register("attend", attention.attend, "Explain why a head looks where it looks.")
 _register("diff", diff.diff, "Compare two graphs.")

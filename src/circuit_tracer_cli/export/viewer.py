@@ -24,6 +24,7 @@ from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_anno
 from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
+from circuit_tracer_cli.export.groups import annotations_of, grouping_extra
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
@@ -108,8 +109,9 @@ def export(
     with locked_folder(to.directory):
         read_graph_list(to.directory)  # a damaged list is found before anything is written
         q_params = parts.kept_annotations(target)
-        if annotations is not None and q_params == QParams():
-            q_params = fitting(annotations, parts.node_ids)
+        start = annotations or annotations_of(pruned.metadata)
+        if start is not None and q_params == QParams():
+            q_params = fitting(start, parts.node_ids)
         aside = keep_aside(target, q_params)
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
@@ -221,6 +223,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
             **({} if graph.root is None else {ROOT: graph.node_id(graph.root)}),
             **({TOP_PREDICTIONS: predictions} if predictions else {}),
             **({} if report is None else {REPORT: report}),
+            **grouping_extra(graph.metadata),
         },
     )
 

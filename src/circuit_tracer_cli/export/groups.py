@@ -1,0 +1,143 @@
+"""Automatic groups in graph files of the viewer: read from a file's nodes and links, written as its supernodes and pins."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from circuit_tracer_cli.export.records import GraphFile, Node, QParams, target_weight
+from circuit_tracer_cli.graph.grouping import Circuit, check_size
+from circuit_tracer_cli.graph.groups import Grouping, group_circuit
+from circuit_tracer_cli.graph.layout import NodeKind
+
+GROUPING = "grouping"
+"""Key of the record in the metadata of a graph and of its files."""
+
+
+def circuit_of_file(file: GraphFile) -> Circuit:
+    """Return the nodes and edges of a graph file as it is pruned. Raises UnsuitableValue for too many nodes."""
+    nodes = sorted(file.nodes, key=lambda node: node.node_id)
+    check_size(len(nodes))
+    place = {node.node_id: at for at, node in enumerate(nodes)}
+    A = np.zeros((len(nodes), len(nodes)))
+    for link in file.links:
+        if link.source in place and link.target in place:
+            A[place[link.target], place[link.source]] = link.weight
+    kinds = [_kind(node) for node in nodes]
+    return Circuit(
+        [node.node_id for node in nodes],
+        kinds,
+        np.array([int(node.layer) if node.layer.isdigit() else -1 for node in nodes], dtype=np.int64),
+        np.array([node.ctx_idx for node in nodes], dtype=np.int64),
+        np.array(
+            [node.feature or 0 if kind == "feature" else -1 for node, kind in zip(nodes, kinds, strict=True)]
+        ),
+        A,
+        np.array([target_weight(node.feature_type, node.is_target_logit, node.token_prob) for node in nodes]),
+    )
+
+
+def _kind(node: Node) -> NodeKind:
+    if "error" in node.feature_type:
+        return "error"
+    return {"embedding": "token", "logit": "logit"}.get(node.feature_type, "feature")  # type: ignore[return-value]
+
+
+def group_file(
+    file: GraphFile,
+    level: float,
+    *,
+    across_positions: bool,
+    keep: bool,
+    labels: Mapping[tuple[int, int], str] | None = None,
+) -> tuple[GraphFile, Grouping]:
+    """Return a graph file with its features grouped, and the groups.
+
+    Args:
+        file: A graph file; groups that people made in it are `keep`-ed, those of an earlier automatic grouping are made anew.
+        level, across_positions: As for `group_nodes`.
+        keep: Whether groups made by hand stay, and only grow.
+        labels: What features are called, by (layer, feature), where nobody has named them in the file.
+    """
+    ids = {node.node_id for node in file.nodes}
+    made = [[label, *(n for n in nodes if n in ids)] for label, *nodes in hand_made(file)] if keep else []
+    grouping = group_circuit(
+        circuit_of_file(file),
+        level,
+        across_positions=across_positions,
+        keep=[group for group in made if len(group) > 1],
+        labels=_labels(file, labels or {}),
+        tokens=file.metadata.prompt_tokens,
+    )
+    extra = {**file.metadata.extra, GROUPING: grouping.to_dict()}
+    metadata = dataclasses.replace(file.metadata, extra=extra)
+    return dataclasses.replace(
+        file, metadata=metadata, qParams=_with_groups(file.qParams, grouping)
+    ), grouping
+
+
+def hand_made(file: GraphFile) -> list[list[str]]:
+    """Return a file's groups without those that an automatic grouping made and nobody has changed since."""
+    before = file.metadata.extra.get(GROUPING)
+    listed = before.get("groups") if isinstance(before, dict) else None
+    automatic = {
+        (group.get("name"), *sorted(group.get("nodes") or ()))
+        for group in listed or ()
+        if isinstance(group, dict) and not group.get("kept")
+    }
+    return [group for group in file.qParams.supernodes if (group[0], *sorted(group[1:])) not in automatic]
+
+
+def _with_groups(before: QParams, grouping: Grouping) -> QParams:
+    """Annotations with the groups, their nodes pinned; positions of boxes that are no more are forgotten."""
+    supernodes = [[group.name, *group.nodes] for group in grouping.groups]
+    old = {node for _, *nodes in before.supernodes for node in nodes}
+    pinned = [node for node in before.pinnedIds if node not in old]
+    pinned += [node for _, *nodes in supernodes for node in nodes if node not in pinned]
+    extra = {key: value for key, value in before.extra.items() if key not in ("sg_size", "sg_expanded")}
+    if isinstance(extra.get("subgraphs"), list):
+        shown = {"name": extra.get("subgraph"), "pinnedIds": pinned, "supernodes": supernodes, "sg_pos": ""}
+        extra["subgraphs"] = [
+            shown if isinstance(one, dict) and one.get("name") == shown["name"] else one
+            for one in extra["subgraphs"]
+        ]
+    return dataclasses.replace(before, pinnedIds=pinned, supernodes=supernodes, sg_pos="", extra=extra)
+
+
+def annotations_of(metadata: Mapping[str, Any]) -> QParams | None:
+    """Return the annotations that a grouped raw graph starts with in the viewer; None for a graph without groups."""
+    stored = metadata.get(GROUPING)
+    groups = stored.get("groups") if isinstance(stored, Mapping) else None
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return None
+    supernodes = [[str(group.get("name")), *map(str, group.get("nodes") or ())] for group in groups]
+    return QParams(pinnedIds=[node for _, *nodes in supernodes for node in nodes], supernodes=supernodes)
+
+
+def grouping_extra(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a graph file says about its groups, to be put among its metadata."""
+    return {GROUPING: metadata[GROUPING]} if isinstance(metadata.get(GROUPING), dict) else {}
+
+
+def _labels(file: GraphFile, known: Mapping[tuple[int, int], str]) -> dict[str, str]:
+    """Labels by node id: those given in the file, of the feature files, proposed by the trace; of outputs their tokens."""
+    given = {
+        str(code): str(text)
+        for code, text in (pair for pair in file.qParams.extra.get("clerps") or () if len(pair) == 2)
+    }
+    found = {}
+    for node in file.nodes:
+        layer, _, rest = node.node_id.partition("_")
+        number = rest.partition("_")[0]
+        key = (int(layer), int(number)) if layer.isdigit() and number.isdigit() else (-1, -1)
+        proposed = node.extra.get("proposed_label")
+        text = proposed.get("text") if isinstance(proposed, dict) else proposed
+        label = given.get(str(node.feature)) or node.clerp or known.get(key) or text
+        if node.feature_type == "logit":
+            label = node.clerp.removeprefix('Output "').rpartition('" (p=')[0] or node.clerp
+        if isinstance(label, str) and label:
+            found[node.node_id] = label
+    return found
