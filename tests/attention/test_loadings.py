@@ -10,6 +10,7 @@ import torch
 from circuit_tracer_cli.attention import loadings as module
 from circuit_tracer_cli.attention.loadings import head_loadings, loadings
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
+from circuit_tracer_cli.graph.prune import pruned_graph
 from tests.attention.prompts import cases, exact_weights, frozen_prompt, positions, some_edges, without
 from tests.builders import on_both_backends
 
@@ -184,6 +185,25 @@ def test_edges_that_cannot_be_are_named() -> None:
         head_loadings(prompt.graph, prompt.model, [(0, layout.token_offset)])
     with pytest.raises(InvalidValue, match="by is"):
         head_loadings(prompt.graph, prompt.model, [(0, layout.logit_offset)], by="arrives")  # type: ignore[arg-type]
+    for number in (-1, layout.n_nodes, True):
+        with pytest.raises(InvalidValue, match=f"no node {number}"):
+            head_loadings(prompt.graph, prompt.model, [(number, layout.logit_offset)])
+
+
+def test_an_edge_that_pruning_removed_is_named() -> None:
+    prompt = frozen_prompt("llama", "clt", precise=False)
+    smaller = pruned_graph(prompt.graph, 0.5, 0.5)
+    ids, kept = prompt.graph.node_ids(), set()
+    for block in smaller.edges.blocks():
+        kept |= {(smaller.node_id(source), smaller.node_id(target)) for source, target, _ in block.triples()}
+    lost = [
+        (ids[source], ids[target])
+        for block in prompt.graph.edges.blocks()
+        for source, target, _ in block.triples()
+        if (ids[source], ids[target]) not in kept and {ids[source], ids[target]} <= set(smaller.node_ids())
+    ]
+    with pytest.raises(InvalidValue, match="no edge from"):
+        head_loadings(smaller, prompt.model, lost[:1])
 
 
 def test_a_graph_of_another_model_is_refused() -> None:

@@ -112,6 +112,9 @@ def test_heads_of_all_edges_are_kept_and_exported(run: Run, raw_graph: Path, her
     links = json.loads((here / "graphs" / "tiny.json").read_text())["links"]
     told = [link for link in links if "heads" in link]
     assert 0 < len(told) < len(links)
+    printed = asked(run, "heads", pruned, "--all")["edges"]
+    assert len(printed) == len(links)
+    assert sum(bool(edge["heads"]) for edge in printed) == len(told)
     for link in told:
         assert len(link["heads"]) <= 4
         total = sum(head[3] for head in link["heads"]) + link["heads_rest"]
@@ -125,11 +128,12 @@ def test_heads_of_all_edges_are_kept_and_exported(run: Run, raw_graph: Path, her
         (["heads"], 2, "name edges with --edge"),
         (["heads", "--edge", "a:b", "--all", "-o", "x.safetensors"], 2, "name edges with --edge"),
         (["heads", "--all"], 2, "--all writes into a graph"),
+        (["heads", "--all", "--json", "-o", "-"], 2, "both write to stdout"),
         (["heads", "--edge", "1/2@3"], 2, "is not SOURCE:TARGET"),
         (["heads", "--edge", "1/2@3:E_1_1", "-o", "x.safetensors"], 2, "-o belongs to --all"),
         (["heads", "--edge", "1/2@3:E_1_1", "--by", "hops", "--why"], 2, "--why explains a head"),
         (["heads", "--edge", "99/2@3:E_1_1"], 1, "the graph has no node 99/2@3"),
-        (["heads", "--edge", "E_3_1:E_3_1"], 1, "the graph has no edge from E_3_1 to E_3_1"),
+        (["heads", "--edge", "E_3_1:E_3_1"], 1, "nothing arrives there"),
         (["attend", "--head", "3.2", "--query", "1"], 2, "is not written L14H3"),
         (["attend", "--head", "L9H0", "--query", "1"], 1, "there is no layer 9"),
         (["attend", "--head", "L1H9", "--query", "1"], 1, "there is no head 9"),

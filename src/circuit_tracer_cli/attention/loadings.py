@@ -173,22 +173,14 @@ def head_loadings(
         n: Heads (or chains) to list for each edge; 0 for all heads.
 
     Raises:
-        InvalidValue: There is no such node, or nothing begins or arrives there.
+        InvalidValue: There is no such node, nothing begins or arrives there, or the graph has no edge between the two.
         ModelMismatch: The graph doesn't come from this model.
         UnsupportedArchitecture: The model's family has no closed form.
     """
     if by not in get_args(By):
         raise InvalidValue(f"by is {by!r}", hint=f"choose {', '.join(get_args(By))}")
-    pairs = [_as_numbers(graph, *edge) for edge in edges]
+    pairs = [edge_of(graph, *edge) for edge in edges]
     return loadings(freeze(graph, model), pairs, by, n)
-
-
-def _as_numbers(graph: Graph, source: int | str, target: int | str) -> tuple[int, int]:
-    """An edge as node numbers; of one given by ids it is checked that the graph has it."""
-    if isinstance(source, int) and isinstance(target, int):
-        return source, target
-    names = [graph.node_id(end) if isinstance(end, int) else end for end in (source, target)]
-    return edge_of(graph, names[0], names[1])
 
 
 @torch.no_grad()
@@ -275,11 +267,10 @@ class _Strongest:
 
     def __init__(self, n_edges: int, n: int) -> None:
         self.n = n
-        self.values = torch.zeros(n_edges, 0, dtype=torch.float64)
-        self.labels = torch.zeros(n_edges, 0, 3, dtype=torch.int64)
         self.total = torch.zeros(n_edges, dtype=torch.float64)
         self.absolute = torch.zeros(n_edges, dtype=torch.float64)
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._found: list[list[tuple[int, int, int, float]]] | None = None
 
     def add(self, edges: Tensor, values: Tensor, layer: int) -> None:
         """Take shares `values (edge, head, position)` of some edges at one layer; without positions the last axis is one wide."""
@@ -297,21 +288,19 @@ class _Strongest:
 
     def of(self, edge: int) -> list[tuple[int, int, int, float]]:
         """Layer, head, position and value of the strongest shares of an edge, those of zero left out."""
-        self._settle()
-        found = self.found[edge]
+        if self._found is None:
+            self._found = self._sorted()
+        found = self._found[edge]
         found.sort(key=lambda share: (-abs(share[3]), share[:3]))
         return found[: self.n] if self.n else found
 
-    def _settle(self) -> None:
-        """Sort what has come by edges, once."""
-        if hasattr(self, "found"):
-            return
-        self.found: dict[int, list[tuple[int, int, int, float]]] = {
-            edge: [] for edge in range(len(self.total))
-        }
+    def _sorted(self) -> list[list[tuple[int, int, int, float]]]:
+        """What has come, by edge."""
+        found: list[list[tuple[int, int, int, float]]] = [[] for _ in range(len(self.total))]
         for edges, values, labels in self._waiting:
             for edge, row, names in zip(edges.tolist(), values.tolist(), labels.tolist(), strict=True):
-                self.found[edge] += [(*name, value) for name, value in zip(names, row, strict=True) if value]
+                found[edge] += [(*name, value) for name, value in zip(names, row, strict=True) if value]
+        return found
 
 
 def _edge(batch: _Batch, edge: int, by: By, running: _Strongest) -> EdgeHeads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,9 +72,7 @@ class FrozenPrompt:
             elif kind == "token":
                 found.append(columns.token_column(layout.token_position(node)))
             else:
-                raise UnsuitableValue(
-                    f"{graph.node_id(node)} is a target: nothing begins there", hint="write SOURCE:TARGET"
-                )
+                raise _no_source(graph, node)
         return torch.tensor(found, dtype=torch.int64)
 
     def targets(self, nodes: Sequence[int]) -> Targets:
@@ -81,10 +80,7 @@ class FrozenPrompt:
         graph, layout = self.graph, self.graph.layout
         wrong = [node for node in nodes if layout.kind(node) not in ("feature", "logit")]
         if wrong:
-            raise UnsuitableValue(
-                f"{graph.node_id(wrong[0])} is an error or a token: nothing arrives there",
-                hint="write SOURCE:TARGET; targets are features and logits",
-            )
+            raise _no_target(graph, wrong[0])
         features = [node for node in nodes if node < layout.n_features]
         logits = [node for node in nodes if node >= layout.logit_offset]
         at = graph.active_features[graph.selected_features[features]].cpu()
@@ -222,11 +218,42 @@ def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
         )
 
 
-def edge_of(graph: Graph, source: str, target: str) -> tuple[int, int]:
-    """An edge by the names of its ends. Raises UnsuitableValue if the graph has no such nodes, or no edge between them."""
-    ends = node_of(graph, source), node_of(graph, target)
+def _no_source(graph: Graph, node: int) -> UnsuitableValue:
+    return UnsuitableValue(
+        f"{graph.node_id(node)} is a target: nothing begins there", hint="write SOURCE:TARGET"
+    )
+
+
+def _no_target(graph: Graph, node: int) -> UnsuitableValue:
+    return UnsuitableValue(
+        f"{graph.node_id(node)} is an error or a token: nothing arrives there",
+        hint="write SOURCE:TARGET; targets are features and logits",
+    )
+
+
+def edge_of(graph: Graph, source: int | str, target: int | str) -> tuple[int, int]:
+    """An edge by the names or numbers of its ends. Raises UnsuitableValue without such nodes, or an edge between them."""
+    ends = _node(graph, source), _node(graph, target)
+    if graph.layout.kind(ends[0]) == "logit":
+        raise _no_source(graph, ends[0])
+    if graph.layout.kind(ends[1]) not in ("feature", "logit"):
+        raise _no_target(graph, ends[1])
     columns, _ = graph.edges.row(ends[1])
     if ends[0] not in columns.tolist():
         pruned = "it may have been pruned away: ask the raw graph" if graph.pruning else "write SOURCE:TARGET"
-        raise UnsuitableValue(f"the graph has no edge from {source} to {target}", hint=pruned)
+        names = [graph.node_id(end) for end in ends]
+        raise UnsuitableValue(f"the graph has no edge from {names[0]} to {names[1]}", hint=pruned)
     return ends
+
+
+def _node(graph: Graph, node: int | str) -> int:
+    """A node's number. Raises UnsuitableValue for one that the graph doesn't have."""
+    if isinstance(node, str):
+        return node_of(graph, node)
+    number = operator.index(node)
+    if isinstance(node, bool) or not 0 <= number < graph.layout.n_nodes:
+        raise UnsuitableValue(
+            f"there is no node {node}: the graph has nodes 0 to {graph.layout.n_nodes - 1}",
+            hint="give the node's number, or its id as a text",
+        )
+    return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from circuit_tracer_cli.attention.loadings import loadings
+from circuit_tracer_cli.attention.loadings import HeadLoadings, loadings
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
 from circuit_tracer_cli.errors import UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
@@ -22,8 +22,8 @@ def edges_between_positions(graph: Graph) -> list[tuple[int, int]]:
     return [(source, target) for block in graph.edges.blocks() for source, target, _ in block.triples()]
 
 
-def add_heads(prompt: FrozenPrompt) -> int:
-    """Put the strongest heads that every edge arrives by into the graph's metadata; the number of edges that have any.
+def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
+    """Put the strongest heads that every edge arrives by into the graph's metadata, and return those of all edges.
 
     Raises:
         UnsuitableValue: The graph has too many edges.
@@ -42,4 +42,4 @@ def add_heads(prompt: FrozenPrompt) -> int:
             heads = [[one.layer, one.head, one.position, one.value] for one in edge.heads]
             links.append([source, target, heads, edge.rest])
     graph.metadata[HEADS] = {"by": "arrive", "links": links}
-    return len(links)
+    return found

@@ -18,7 +18,7 @@ from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
 from circuit_tracer_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadShare
+    from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadLoadings, HeadShare
     from circuit_tracer_cli.attention.prompt import FrozenPrompt
     from circuit_tracer_cli.attention.qk import QKAttribution
     from circuit_tracer_cli.graph.graph import Graph
@@ -31,7 +31,7 @@ EdgeOpt = Annotated[
         help="An edge, its ends as in the graph file or as layer/feature@position. Repeatable.",
     ),
 ]  # fmt: skip
-AllOpt = Annotated[bool, typer.Option("--all", help="All edges of the graph; -o writes them into it.")]
+AllOpt = Annotated[bool, typer.Option("--all", help="All edges of the graph: -o writes their heads into it, --json prints them.")]
 ByOpt = Annotated[
     Literal["arrive", "leave", "through", "hops", "chains"],
     typer.Option(
@@ -72,7 +72,7 @@ def heads(
     dtype: DTypeOpt = None,
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     json_: opt.JsonOpt = False,
@@ -84,7 +84,7 @@ def heads(
     graph names, unless -t and -m say otherwise. With --all the four strongest heads of every edge are written into the graph.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
-    _check_heads(edge, output_path, by, all_=all_, why=why)
+    _check_heads(edge, output_path, by, all_=all_, why=why, prints=json_)
     check_graph_destination(output_path)
     silence_libraries(output, offline=offline)
     typed = request_from(ctx.params, max_n_logits=1)
@@ -95,7 +95,9 @@ def heads(
     from circuit_tracer_cli.attention.loadings import loadings
 
     if all_:
-        _write_all(prompt, output_path or "", output)
+        every = _every(prompt, output_path, output)
+        if json_:
+            output.data(every.to_dict())
         return
     found = loadings(prompt, pairs, by, n)
     reasons = [_why(prompt, one) for one in found] if why else []
@@ -126,7 +128,7 @@ def attend(
     dtype: DTypeOpt = None,
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -161,15 +163,18 @@ def parse_head(text: str) -> tuple[int, int]:
 
 
 def _check_heads(
-    edge: Sequence[str] | None, destination: str | None, by: str, *, all_: bool, why: bool
+    edge: Sequence[str] | None, destination: str | None, by: str, *, all_: bool, why: bool, prints: bool
 ) -> None:
     """Raise UsageError where it isn't clear what is asked for."""
     if all_ == bool(edge):
         raise UsageError("name edges with --edge SOURCE:TARGET, or take --all with -o", "one of the two")
-    if all_ and destination is None:
+    if all_ and destination is None and not prints:
         raise UsageError(
-            "--all writes into a graph, and none is named", "add -o graph.safetensors; it may be the input"
+            "--all writes into a graph, and none is named",
+            "add -o graph.safetensors, which may be the input, or --json",
         )
+    if destination == STREAM and prints:
+        raise UsageError("--json and -o - both write to stdout", "name a file with -o")
     if all_ and (by != "arrive" or why):
         raise UsageError(
             "graphs hold the heads that an edge arrives by, nothing else", "leave --by and --why out"
@@ -216,15 +221,19 @@ def _frozen(graph: Graph, request: TraceRequest, output: Output) -> FrozenPrompt
         return freeze(graph, load_model(prepared, progress))
 
 
-def _write_all(prompt: FrozenPrompt, destination: str, output: Output) -> None:
+def _every(prompt: FrozenPrompt, destination: str | None, output: Output) -> HeadLoadings:
+    """The heads of all edges, written into the graph if a file is named."""
     from circuit_tracer_cli.attention.stored import add_heads
 
     with progress_on(output, bars=True) as progress:
         progress.phase("head loadings")
-        count = add_heads(prompt)
-    write_graph(prompt.graph, destination)
-    if destination != STREAM:
-        output.note(f"written      {destination}: heads of {count} edges")
+        found = add_heads(prompt)
+    if destination is not None:
+        write_graph(prompt.graph, destination)
+        if destination != STREAM:
+            count = sum(bool(edge.heads) for edge in found)
+            output.note(f"written      {destination}: heads of {count} edges")
+    return found
 
 
 def _why(prompt: FrozenPrompt, edge: EdgeHeads) -> QKAttribution | None:
