@@ -54,7 +54,7 @@ ALLOWED = {
     "attention": _WORK | {"attribution"},
     "expansion": _WORK | {"attribution", "attention"},
     "features": _WORK,
-    "validation": _WORK | {"attribution", "features"},
+    "validation": _WORK | {"attribution", "attention", "features"},
     "export": _ROOT | {"demo", "tokens", "graph", "features", "viewer_files"},
     "many": _ROOT | {"graph", "export"},
     "request": _ROOT | {"backends"},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.influence import compute_graph_scores as compute_graph_scores
     from circuit_tracer_cli.graph.prune import prune_graph as prune_graph
     from circuit_tracer_cli.graph.store import load_graph as load_graph
+    from circuit_tracer_cli.interventions.spec import HeadEdit as HeadEdit
     from circuit_tracer_cli.interventions.urls import decode_url_features as decode_url_features
     from circuit_tracer_cli.many.diff import diff_graphs as diff_graphs
     from circuit_tracer_cli.many.merged_file import merge_graphs as merge_graphs
@@ -39,6 +40,7 @@ _PUBLIC = {
     "CircuitTracerError": "circuit_tracer_cli.errors",
     "CustomTarget": "circuit_tracer_cli.attribution.targets",
     "Graph": "circuit_tracer_cli.graph.graph",
+    "HeadEdit": "circuit_tracer_cli.interventions.spec",
     "LogitTarget": "circuit_tracer_cli.types",
     "ReplacementModel": "circuit_tracer_cli.replacement",
     "attribute": "circuit_tracer_cli.attribution.attribute",

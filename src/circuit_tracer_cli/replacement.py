@@ -261,12 +261,12 @@ class ReplacementModel:
         sparse: bool = False,
         return_activations: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the model with features set to other values.
+        """Run the model with features set to other values, or heads turned off.
 
         Args:
             inputs: Text or ids, tokenised as for attribution.
-            interventions: Tuples `(layer, position, feature, value)`, records, or texts `LAYER/FEATURE@POS=VALUE`; of two that
-                address the same cell the later one counts.
+            interventions: Tuples `(layer, position, feature, value)`, records, or texts `LAYER/FEATURE@POS=VALUE`; for heads
+                `HeadEdit` records or texts `L14H3@POS=off`. Of two that address the same cell the later one counts.
             constrained_layers: Layers whose outputs are pinned and to which alone the edits write; None lets edits propagate. All
                 layers: norm scales are pinned too, so that only direct effects remain.
             freeze_attention: Pin the attention patterns; always so with `constrained_layers`.

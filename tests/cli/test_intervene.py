@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from circuit_tracer_cli.attention.ablation import ablation_effects
+from circuit_tracer_cli.attention.prompt import freeze
 from circuit_tracer_cli.graph import load_graph
 from circuit_tracer_cli.interventions import generate as generation
 from circuit_tracer_cli.pipeline import load_model
@@ -71,6 +73,26 @@ def test_tables_on_stdout_and_nothing_else(intervene: Run) -> None:
         assert words in done.text
     assert "loading the model" in done.stderr
     assert "Continuation" not in intervene("-p", PROMPT, "-e", "1/4@3=30", "-q").text
+
+
+def test_a_head_turned_off_costs_what_goes_through_it(intervene: Run, tiny: Tiny, raw_graph: Path) -> None:
+    """The command's numbers are those that `heads --by through` predicts, up to what all logits share."""
+    model = load_model(prepare(TraceRequest(transcoder_set=str(tiny.transcoders))), SilentProgress())
+    prompt = freeze(load_graph(raw_graph), model)
+    layout, targets = prompt.graph.layout, prompt.graph.logit_targets
+    effects = ablation_effects(prompt, prompt.targets(range(layout.logit_offset, layout.n_nodes)))[:, 1, 2]
+    text = " ".join(map(str, prompt.graph.input_tokens.tolist()[1:]))
+    options = ["--head", "L1H2=off", "--constrained-layers", ":", "--json", "--top-k", 40]
+    found = as_json(intervene("-p", text, *options))
+    lost = {one["token"]: one["logit_before"] - one["logit_after"] for one in found["next_token"]["tokens"]}
+    losses = [lost[target.vocab_idx] for target in targets]
+    told = effects.sum(-1).tolist()
+    assert [one - losses[0] for one in losses] == pytest.approx([one - told[0] for one in told], abs=2e-5)
+    assert max(map(abs, told)) > 1e-3
+    assert len(found["heads"]) == prompt.n_pos
+    table = intervene("-p", text, "--head", "L1H2@2:=@2")
+    assert "Edited heads" in table.text
+    assert "L1H2@2" in table.text
 
 
 def test_the_numbers_are_those_of_the_library(intervene: Run, tiny: Tiny) -> None:

@@ -62,6 +62,16 @@ def test_the_nodes_alone_with_all_that_is_plain(data_dir: Path, client: TestClie
     assert client.get("/api/graphs/odd/nodes", headers=tag).status_code == 304
 
 
+def test_heads_kept_on_links(data_dir: Path, client: TestClient) -> None:
+    document = make_graph("headed")
+    document["links"][0] |= {"heads": [[3, 2, 0, 0.25]], "heads_rest": -0.15}
+    (data_dir / "headed.json").write_text(json.dumps(document))
+    told = client.get("/api/graphs/headed/heads").json()["links"]
+    assert told == [["E_5_0", "1_7_0", 0.10000000149011612, [[3, 2, 0, 0.25]], -0.15]]
+    assert client.get("/api/graphs/demo/heads").json() == {"links": []}
+    assert client.get("/api/graphs/none/heads").status_code == 404
+
+
 def test_new_changed_and_removed_files_are_seen_at_once(data_dir: Path, client: TestClient) -> None:
     def slugs() -> set[str]:
         return {graph["slug"] for graph in client.get("/api/graphs").json()["graphs"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,15 +13,18 @@ from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
 from circuit_tracer_cli.attribution.sources import Sources, build_sources
 from circuit_tracer_cli.attribution.targets import DIFFERENCE, TokenReader, Unembedding
-from circuit_tracer_cli.backends.base import FrozenPass
+from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights
 from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue, UnsupportedArchitecture
+from circuit_tracer_cli.graph.edges import EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
+from circuit_tracer_cli.graph.layout import NodeLayout, error_id, feature_id, token_id
 from circuit_tracer_cli.graph.roots import node_of
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.types import LogitTarget
 
+ROWS_AT_ONCE = 64
 LARGEST_CHANGE, LARGEST_CHANGE_16_BIT = 1e-4, 0.05
 """Differences of activations, relative to their own and the usual size, up to which a graph counts as made with this model."""
 
@@ -151,26 +154,131 @@ def freeze(graph: Graph, model: ReplacementModel) -> FrozenPrompt:
         ModelMismatch: The graph can't come from this model and these transcoders.
         UnsupportedArchitecture: The family has no closed form.
     """
+    _weights_of(model)
+    _check_sizes(graph, model)
+    tokens = model.tokenize(graph.input_tokens)
+    if tokens.ids.tolist() != graph.input_tokens.tolist():
+        raise ModelMismatch("the model would put another first token before the graph's prompt")
+    frozen, active = _run(model, tokens)
+    _check_features(graph, active)
+    return FrozenPrompt(graph, model, tokens, frozen, active, *_engine(model, tokens, frozen, active))
+
+
+def freeze_tokens(tokens: Tokens, model: ReplacementModel) -> FrozenPrompt:
+    """A prompt without a graph; `with_edges` gives it one of the nodes that are asked about.
+
+    Raises UnsupportedArchitecture: the family has no closed form.
+    """
+    _weights_of(model)
+    frozen, active = _run(model, tokens)
+    graph = _graph_of(model, tokens, active, torch.zeros(0, dtype=torch.int64), [])
+    return FrozenPrompt(graph, model, tokens, frozen, active, *_engine(model, tokens, frozen, active))
+
+
+@torch.no_grad()
+def with_edges(
+    prompt: FrozenPrompt, edges: Sequence[tuple[str, str]]
+) -> tuple[FrozenPrompt, list[tuple[int, int]]]:
+    """A prompt with a graph of some edges, given by the ids of a graph file, and the edges as numbers of that graph.
+
+    Raises UnsuitableValue for an id that no source or target of this prompt has.
+    """
+    model, n_layers = prompt.model, prompt.engine.n_layers
+    names = dict.fromkeys(name for edge in edges for name in edge)
+    places = {tuple(place): number for number, place in enumerate(prompt.active.indices.tolist())}
+    features: set[int] = set()
+    logits: dict[int, None] = {}
+    for name in names:
+        parts = _numbers(name)
+        if parts is None or parts[0] > n_layers:
+            if parts is not None and parts[0] == n_layers + 1 and parts[1] < prompt.model.model.shape.d_vocab:
+                logits[parts[1]] = None
+        elif (parts[0], parts[2], parts[1]) in places:
+            features.add(places[parts[0], parts[2], parts[1]])
+    selected = torch.tensor(sorted(features), dtype=torch.int64)
+    asked = replace(prompt, graph=_graph_of(model, prompt.tokens, prompt.active, selected, list(logits)))
+    pairs = [(node_of(asked.graph, source), node_of(asked.graph, target)) for source, target in edges]
+    ends = sorted({target for _, target in pairs})
+    node_of_column = _kept_nodes(asked, selected)
+    builder = EdgesBuilder(asked.graph.layout.n_nodes)
+    for start in range(0, len(ends), ROWS_AT_ONCE):
+        some = ends[start : start + ROWS_AT_ONCE]
+        targets = asked.targets(some)
+        order = torch.argsort(targets.layers, descending=True, stable=True)
+        rows = prompt.engine.rows(targets.select(order)).cpu().float()
+        values = torch.zeros(len(some), asked.graph.layout.n_nodes)
+        nodes = node_of_column[: rows.shape[1]]
+        values[:, nodes[nodes >= 0]] = rows[:, nodes >= 0]
+        builder.add_rows(torch.tensor(some)[order], values)
+    asked.graph.adjacency_matrix = builder.build()
+    return asked, [edge_of(asked.graph, *pair) for pair in pairs]
+
+
+def _kept_nodes(prompt: FrozenPrompt, selected: Tensor) -> Tensor:
+    """The node of every column of the engine; -1 for features that the graph leaves out."""
+    n_active, layout = len(prompt.active), prompt.graph.layout
+    shared = layout.logit_offset - layout.n_features
+    node = torch.full((n_active + shared,), -1, dtype=torch.int64)
+    node[selected] = torch.arange(len(selected))
+    node[n_active:] = torch.arange(shared) + len(selected)
+    return node[prompt.engine.columns.nodes().cpu()]
+
+
+def _numbers(name: str) -> tuple[int, int, int] | None:
+    """Layer, number and position of a feature's or logit's id."""
+    parts = name.split("_")
+    if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
+        return None
+    return int(parts[0]), int(parts[1]), int(parts[2])
+
+
+def _graph_of(
+    model: ReplacementModel, tokens: Tokens, active: ActiveFeatures, selected: Tensor, logits: Sequence[int]
+) -> Graph:
+    """A graph of some features and tokens to predict, still without edges."""
+    layout = NodeLayout(len(selected), model.cfg.n_layers, len(tokens), len(logits))
+    return Graph(
+        input_string=tokens.text,
+        input_tokens=tokens.ids.cpu(),
+        active_features=active.indices.cpu(),
+        adjacency_matrix=EdgesBuilder(layout.n_nodes).build(),
+        cfg=model.cfg,
+        selected_features=selected,
+        activation_values=active.values.cpu(),
+        logit_targets=[LogitTarget("", token) for token in logits],
+        logit_probabilities=torch.zeros(len(logits)),
+        scan=model.scan,
+        metadata={"prompt_tokens": list(tokens.strings)},
+    )
+
+
+def _weights_of(model: ReplacementModel) -> LinearWeights:
     weights = model.model.weights
     if weights is None:
         raise UnsupportedArchitecture(
             f"{model.cfg.original_architecture} has no closed form, so its paths can't be split by heads"
         )
-    _check_sizes(graph, model)
-    tokens = model.tokenize(graph.input_tokens)
-    if tokens.ids.tolist() != graph.input_tokens.tolist():
-        raise ModelMismatch("the model would put another first token before the graph's prompt")
+    return weights
+
+
+def _run(model: ReplacementModel, tokens: Tokens) -> tuple[FrozenPass, ActiveFeatures]:
+    """The pass, and the features that are active in it."""
     hooks = model.transcoders.feature_input_hook, model.transcoders.feature_output_hook
     with torch.no_grad():
         frozen = model.model.frozen_pass(tokens.ids, *hooks, residuals=True)
         inputs = [layer.feature_input for layer in frozen.layers]
-        active = active_features(model.transcoders, inputs, tokens.zero_positions)
-        _check_features(graph, active)
-        dtype = torch.promote_types(model.dtype, torch.float32)
-        sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, dtype)
-        skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
-        engine = LinearEngine(weights, frozen, model.points, sources, skips)
-    return FrozenPrompt(graph, model, tokens, frozen, active, sources, engine)
+        return frozen, active_features(model.transcoders, inputs, tokens.zero_positions)
+
+
+@torch.no_grad()
+def _engine(
+    model: ReplacementModel, tokens: Tokens, frozen: FrozenPass, active: ActiveFeatures
+) -> tuple[Sources, LinearEngine]:
+    """Every source, and the closed form."""
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, dtype)
+    skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
+    return sources, LinearEngine(_weights_of(model), frozen, model.points, sources, skips)
 
 
 def _check_sizes(graph: Graph, model: ReplacementModel) -> None:

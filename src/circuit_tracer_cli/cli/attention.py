@@ -31,7 +31,10 @@ EdgeOpt = Annotated[
         help="An edge, its ends as in the graph file or as layer/feature@position. Repeatable.",
     ),
 ]  # fmt: skip
-AllOpt = Annotated[bool, typer.Option("--all", help="All edges of the graph: -o writes their heads into it, --json prints them.")]
+AllOpt = Annotated[
+    bool,
+    typer.Option("--all", help="All edges of the graph: -o writes their heads into it, --json prints them."),
+]
 ByOpt = Annotated[
     Literal["arrive", "leave", "through", "hops", "chains"],
     typer.Option(

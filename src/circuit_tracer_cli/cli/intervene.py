@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.experiment import Experiment
     from circuit_tracer_cli.interventions.generate import Sampling
     from circuit_tracer_cli.interventions.plan import Plan
-    from circuit_tracer_cli.interventions.spec import Intervention
+    from circuit_tracer_cli.interventions.spec import AnyEdit
     from circuit_tracer_cli.prepare import Prepared
     from circuit_tracer_cli.types import Progress
 EDITS, PINS, SHOWN = "Edits", "What stays as it was", "What is shown"
@@ -48,6 +48,15 @@ EditOpt = Annotated[
         "-e",
         metavar="EDIT",
         help="LAYER/FEATURE@POS=VALUE. POS: 3, -1, 2:5 or 6: (goes on). VALUE: 4.5, x2 or off. Repeatable.",
+        rich_help_panel=EDITS,
+    ),
+]
+HeadOpt = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--head",
+        metavar="EDIT",
+        help="L14H3@POS=VALUE: the head's look from POS (all without it). VALUE: off, x0.5, or @4 to look there. Repeatable.",
         rich_help_panel=EDITS,
     ),
 ]
@@ -124,6 +133,7 @@ def intervene(
     system: ask.SystemOpt = None,
     prefill: ask.PrefillOpt = None,
     edit: EditOpt = None,
+    head: HeadOpt = None,
     plan: PlanOpt = None,
     save_plan: SavePlanOpt = None,
     graph: GraphOpt = None,
@@ -143,12 +153,12 @@ def intervene(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Set features to other values and see what the model says then.
+    """Set features to other values, or turn attention heads off, and see what the model says then.
 
-    Features are written as in `show`: layer/feature@position. Without -t the embedded demo is used.
+    Features are written as in `show`: layer/feature@position; heads as in `heads`: L14H3. Without -t the embedded demo is used.
     """
     output = Output(quiet=quiet)
-    _check_combination(prompt, edit, plan, graph, supernode)
+    _check_combination(prompt, [*(edit or ()), *(head or ())], plan, graph, supernode)
     if chat and prompt is None:
         raise UsageError(
             "--chat needs --prompt: the prompt of a plan or graph is in its template already",
@@ -157,10 +167,10 @@ def intervene(
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
     silence_libraries(output, offline=offline)
     typed = request_from(ctx.params)
-    from circuit_tracer_cli.interventions.spec import parse_factor, parse_intervention
+    from circuit_tracer_cli.interventions.spec import parse_factor, parse_head_edit, parse_intervention
     from circuit_tracer_cli.prepare import prepare
 
-    edits = tuple(parse_intervention(text) for text in edit or ())
+    edits = (*map(parse_intervention, edit or ()), *map(parse_head_edit, head or ()))
     parse_factor(factor)
     wanted, scan = _gathered(edits, plan, graph, supernode, factor, output)
     wanted = _overridden(wanted, typed.prompt, transcoder_set, model, freeze_attention, layers)
@@ -245,7 +255,7 @@ def _layer_ends(text: str) -> tuple[int, int | None]:
 
 
 def _gathered(
-    typed: Sequence[Intervention],
+    typed: Sequence[AnyEdit],
     plan: str | None,
     graph: str | None,
     supernode: Sequence[str] | None,
@@ -328,6 +338,7 @@ def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates:
     `scan` names the transcoders of the graph that features were taken from; of others they mean something else.
     """
     from circuit_tracer_cli.interventions.cells import resolve
+    from circuit_tracer_cli.interventions.heads import resolve_heads
 
     described, tokens = prepared.setup.described, prepared.tokens
     assert described is not None
@@ -338,7 +349,9 @@ def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates:
             f"the graph names features of {scan}, and {prepared.request.transcoder_set} is {known}",
             "name the graph's own with --transcoder-set",
         )
-    if not resolve(plan.edits, len(tokens), described.shape) and not generates:
+    shape = prepared.setup.shape
+    rows = resolve_heads(plan.edits, len(tokens), shape.n_layers, shape.n_heads)
+    if not resolve(plan.edits, len(tokens), described.shape) and not rows and not generates:
         raise UnsuitableIntervention(
             f"every edit begins after the prompt's {len(tokens)} tokens, and nothing is generated",
             "add --generate 10",
@@ -373,32 +386,10 @@ def _save(plan: Plan, path: str) -> None:
 
 def _print(experiment: Experiment, output: Output) -> None:
     """Edited features, the next token before and after, and both continuations."""
-    shown = experiment.features[:MOST_FEATURES]
-    output.table(
-        "Edited features",
-        ("feature", "token", "before#", "after#"),
-        [
-            (
-                f"{f.layer}/{f.feature}@{f.position}",
-                quoted(experiment.tokens[f.position], 20),
-                number(f.before),
-                number(f.after),
-            )
-            for f in shown
-        ],
-    )
-    idle = [f for f in experiment.features if f.before == f.after]
-    if idle:
-        output.note(
-            f"{len(idle)} of {len(experiment.features)} features have the value already that they are given"
-            + (
-                "; they aren't active here, and a factor of nothing is nothing"
-                if not any(f.after for f in idle)
-                else ""
-            )
-        )
-    if len(shown) < len(experiment.features):
-        output.result(f"… and {len(experiment.features) - len(shown)} more")
+    if experiment.features:
+        _print_features(experiment, output)
+    if experiment.heads:
+        _print_heads(experiment, output)
     output.result()
     output.table(
         "Next token",
@@ -425,6 +416,56 @@ def _print(experiment: Experiment, output: Output) -> None:
                 ("after", visible(experiment.continuation_after)),
             ],
         )
+
+
+def _print_features(experiment: Experiment, output: Output) -> None:
+    shown = experiment.features[:MOST_FEATURES]
+    output.table(
+        "Edited features",
+        ("feature", "token", "before#", "after#"),
+        [
+            (
+                f"{f.layer}/{f.feature}@{f.position}",
+                quoted(experiment.tokens[f.position], 20),
+                number(f.before),
+                number(f.after),
+            )
+            for f in shown
+        ],
+    )
+    idle = [f for f in experiment.features if f.before == f.after]
+    if idle:
+        output.note(
+            f"{len(idle)} of {len(experiment.features)} features have the value already that they are given"
+            + (
+                "; they aren't active here, and a factor of nothing is nothing"
+                if not any(f.after for f in idle)
+                else ""
+            )
+        )
+    if len(shown) < len(experiment.features):
+        output.result(f"… and {len(experiment.features) - len(shown)} more")
+
+
+def _print_heads(experiment: Experiment, output: Output) -> None:
+    """What each changed head looked at, and what was done to that look."""
+    shown = experiment.heads[:MOST_FEATURES]
+    output.table(
+        "Edited heads",
+        ("head", "token", "looked at", "attention#", "edit"),
+        [
+            (
+                f"L{one.layer}H{one.head}@{one.position}",
+                quoted(experiment.tokens[one.position], 20),
+                f"{one.key} {quoted(experiment.tokens[one.key], 20)}",
+                f"{one.attention:.0%}",
+                one.edit,
+            )
+            for one in shown
+        ],
+    )
+    if len(shown) < len(experiment.heads):
+        output.result(f"… and {len(experiment.heads) - len(shown)} more")
 
 
 def _arrow(change: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.errors import UnsuitableIntervention
-from circuit_tracer_cli.interventions.spec import Intervention, Scaled
+from circuit_tracer_cli.interventions.spec import AnyEdit, Intervention, Scaled
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +44,24 @@ class Sizes(Protocol):
         """Features per layer."""
 
 
-def resolve(edits: Sequence[Intervention], n_pos: int, sizes: Sizes) -> dict[int, Cells]:
+def resolve(edits: Sequence[AnyEdit], n_pos: int, sizes: Sizes) -> dict[int, Cells]:
     """The cells of a prompt of `n_pos` tokens by layer; where edits overlap, the later one counts.
+
+    Edits of heads are passed over.
 
     Raises BadIntervention naming the edit and the layer, position, feature or value that doesn't fit.
     """
     by_layer: dict[int, list[Cells]] = {}
-    for edit in edits:
+    for edit in _of_features(edits):
         by_layer.setdefault(_layer(edit, sizes.n_layers), []).append(_cells(edit, n_pos, sizes.d_transcoder))
     resolved = {layer: _last_wins(cells, sizes.d_transcoder) for layer, cells in by_layer.items()}
     return {layer: cells for layer, cells in sorted(resolved.items()) if len(cells.positions)}
 
 
-def at_generated(edits: Sequence[Intervention], position: int, n_prompt: int) -> list[Intervention]:
+def at_generated(edits: Sequence[AnyEdit], position: int, n_prompt: int) -> list[Intervention]:
     """The open-ended edits that hold for a generated token at `position` of the whole text, as edits of its own pass."""
     found = []
-    for edit in edits:
+    for edit in _of_features(edits):
         if edit.open_ended and isinstance(edit.position, slice):
             start, step = edit.position.start or 0, edit.position.step or 1
             start = max(0, start + n_prompt) if start < 0 else start
@@ -68,12 +70,10 @@ def at_generated(edits: Sequence[Intervention], position: int, n_prompt: int) ->
     return found
 
 
-def conflicts(
-    edits: Sequence[Intervention], n_pos: int, sizes: Sizes
-) -> tuple[Intervention, Intervention] | None:
+def conflicts(edits: Sequence[AnyEdit], n_pos: int, sizes: Sizes) -> tuple[Intervention, Intervention] | None:
     """The first two edits that give one cell different values, or None. Raises as `resolve` does."""
     seen: dict[tuple[int, int, int], tuple[float, bool, Intervention]] = {}
-    for edit in edits:
+    for edit in _of_features(edits):
         cells = _cells(edit, n_pos, sizes.d_transcoder)
         rows = zip(
             *(part.tolist() for part in (cells.positions, cells.features, cells.values, cells.relative)),
@@ -85,6 +85,10 @@ def conflicts(
             if before[2] is not edit and before[:2] != (value, relative):
                 return before[2], edit
     return None
+
+
+def _of_features(edits: Sequence[AnyEdit]) -> list[Intervention]:
+    return [edit for edit in edits if isinstance(edit, Intervention)]
 
 
 def _layer(edit: Intervention, n_layers: int) -> int:

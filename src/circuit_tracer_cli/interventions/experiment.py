@@ -13,10 +13,11 @@ from torch import Tensor
 from circuit_tracer_cli.errors import UnsuitableIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, conflicts, resolve
 from circuit_tracer_cli.interventions.generate import Sampling, generate_steps
+from circuit_tracer_cli.interventions.heads import head_conflict, queries_of
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.plan import Plan
 from circuit_tracer_cli.interventions.run import Constraints, Interventions, Unmodified
-from circuit_tracer_cli.interventions.spec import Intervention
+from circuit_tracer_cli.interventions.spec import AnyEdit, HeadEdit, Intervention
 from circuit_tracer_cli.tokens import Tokens, TokenTexts
 from circuit_tracer_cli.types import Progress, SilentProgress
 
@@ -101,6 +102,26 @@ class FeatureChange:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadChange:
+    """A head's look from one position that was changed.
+
+    Attributes:
+        layer, head: The head.
+        position: Where it looks from.
+        edit: What was done to it.
+        key: The position that it looked at most.
+        attention: The share of attention that it paid to that.
+    """
+
+    layer: int
+    head: int
+    position: int
+    edit: str
+    key: int
+    attention: float
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """What edits did to a prompt.
 
@@ -110,6 +131,7 @@ class Experiment:
         next_token: The distribution after the prompt, without and with the edits.
         watched: The features that were to be watched.
         continuation_before, continuation_after: Generated text, if asked for.
+        heads: Every pattern row of the prompt that was changed.
     """
 
     tokens: tuple[str, ...]
@@ -118,6 +140,7 @@ class Experiment:
     watched: tuple[FeatureChange, ...] = ()
     continuation_before: str | None = None
     continuation_after: str | None = None
+    heads: tuple[HeadChange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -152,10 +175,12 @@ def run_experiment(
     """
     progress = progress or SilentProgress()
     edits = list(plan.edits)
-    clash = conflicts(edits, len(tokens), model.transcoders)
+    model.heads(edits, len(tokens))
+    clash = conflicts(edits, len(tokens), model.transcoders) or head_conflict(edits, len(tokens))
     if clash is not None:
+        what = "look" if isinstance(clash[0], HeadEdit) else "feature"
         raise UnsuitableIntervention(
-            f"the edits {clash[0]} and {clash[1]} give the same feature different values",
+            f"the edits {clash[0]} and {clash[1]} give the same {what} different values",
             hint="leave one of them out",
         )
     constraints = Constraints(
@@ -165,7 +190,7 @@ def run_experiment(
     watched = resolve(watch, len(tokens), model.transcoders)
     progress.phase("unmodified run")
     before = model.unmodified(tokens)
-    features = _edited_features(before, cells)
+    features, heads = _edited_features(before, cells), _edited_heads(before, edits, len(tokens))
     progress.phase("edited run")
     after = model.run(tokens, edits, constraints, Recording(cells=watched), last_logits=True)
     texts: list[str | None] = [None, None]
@@ -178,6 +203,7 @@ def run_experiment(
         _watched_features(before, watched, after.cells, features),
         texts[0],
         texts[1],
+        heads,
     )
 
 
@@ -195,6 +221,19 @@ def _edited_features(unmodified: Unmodified, edits: Edits) -> tuple[FeatureChang
         before = unmodified.at(layer, cells).double()
         found += _changes(layer, cells, before, cells.targets(before))
     return tuple(found)
+
+
+def _edited_heads(unmodified: Unmodified, edits: Sequence[AnyEdit], n_pos: int) -> tuple[HeadChange, ...]:
+    """Every changed pattern row with what the head looked at before; of two edits of a row the one that counts."""
+    found: dict[tuple[int, int, int], HeadChange] = {}
+    for edit in edits:
+        if isinstance(edit, HeadEdit):
+            for query in queries_of(edit, n_pos):
+                row = unmodified.frozen.layers[edit.layer].pattern[edit.head, query]
+                key, what = int(row.argmax()), str(edit).partition("=")[2]
+                place = (edit.layer, edit.head, query)
+                found[place] = HeadChange(*place, what, key, float(row[key]))
+    return tuple(found[place] for place in sorted(found))
 
 
 def _watched_features(
@@ -217,7 +256,7 @@ def _changes(layer: int, cells: Cells, before: Tensor, after: Tensor) -> list[Fe
 def _continuation(
     model: Interventions,
     tokens: Tokens,
-    edits: Sequence[Intervention],
+    edits: Sequence[AnyEdit],
     constraints: Constraints,
     sampling: Sampling,
     progress: Progress,

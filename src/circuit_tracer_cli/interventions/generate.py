@@ -11,9 +11,10 @@ from torch import Tensor
 
 from circuit_tracer_cli.errors import InvalidType, InvalidValue, UnsuitablePrompt
 from circuit_tracer_cli.interventions.cells import at_generated, resolve
+from circuit_tracer_cli.interventions.heads import heads_at_generated
 from circuit_tracer_cli.interventions.passes import EditedPass, Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
-from circuit_tracer_cli.interventions.spec import Intervention, as_interventions
+from circuit_tracer_cli.interventions.spec import AnyEdit, Intervention, as_interventions
 from circuit_tracer_cli.tokens import Tokens
 
 
@@ -103,7 +104,7 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, generator: torch.Ge
 def generate_steps(
     model: Interventions,
     tokens: Tokens,
-    edits: Sequence[Intervention],
+    edits: Sequence[AnyEdit],
     constraints: Constraints,
     sampling: Sampling,
     recording: Recording | None = None,
@@ -130,7 +131,8 @@ def generate_steps(
             hint=f"generate at most {switch - n_prompt + 1}",
         )
     open_ended = [edit for edit in edits if edit.open_ended]
-    resolve([Intervention(e.layer, 0, e.feature, e.value) for e in open_ended], 1, model.transcoders)
+    alone = [Intervention(e.layer, 0, e.feature, e.value) for e in open_ended if isinstance(e, Intervention)]
+    resolve(alone, 1, model.transcoders)
     result = model.run(tokens, edits, constraints, recording, with_cache=True)
     ids, generator = tokens.ids, sampling.generator(tokens.ids.device)
     for count in range(1, sampling.max_new_tokens + 1):
@@ -140,14 +142,15 @@ def generate_steps(
             return
         ids = torch.cat([ids, ids.new_tensor([token])])
         cells = resolve(at_generated(open_ended, len(ids) - 1, n_prompt), 1, model.transcoders)
-        edited = EditedPass(model.site, cells, pins=None, original=None, recording=recording)
+        heads = heads_at_generated(open_ended, len(ids) - 1, n_prompt)
+        edited = EditedPass(model.site, cells, pins=None, original=None, recording=recording, heads=heads)
         result = model.finish(edited, ids[-1:], result.cache)
 
 
 def generate(
     model: Interventions,
     tokens: Tokens,
-    edits: Sequence[Intervention],
+    edits: Sequence[AnyEdit],
     constraints: Constraints,
     sampling: Sampling,
     recording: Recording | None = None,

@@ -11,6 +11,7 @@ from torch import Tensor
 from circuit_tracer_cli.backends.base import Edit, FreezeNames, FrozenPass, Hooks, NormWeights
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.interventions.cells import Cells, Edits
+from circuit_tracer_cli.interventions.heads import HeadEdits, HeadRows, changed_pattern
 from circuit_tracer_cli.transcoders.base import Transcoders
 
 
@@ -109,6 +110,7 @@ class EditedPass:
         zeroed: Positions at which activations count as zero.
         recording: What to keep; None for nothing.
         pushes: Vectors to add beside the edits.
+        heads: Pattern rows to change by layer, of the pinned patterns where those are pinned.
     """
 
     def __init__(
@@ -120,9 +122,11 @@ class EditedPass:
         zeroed: Sequence[int] = (),
         recording: Recording | None = None,
         pushes: Sequence[Push] = (),
+        heads: HeadEdits | None = None,
     ) -> None:
         self.site, self.edits, self.pins, self.original = site, edits, pins, original
         self.zeroed, self.recording, self.pushes = list(zeroed), recording, pushes
+        self.heads = heads or {}
         self.constrained = pins is not None and len(pins.layers) > 0
         self.first = 0
         self.state = PassState()
@@ -131,7 +135,7 @@ class EditedPass:
     def first_changed(self) -> int:
         """The first layer in which anything differs from the unmodified run; the number of layers if nothing does."""
         pushed = [0 if push.layer is None else push.layer for push in self.pushes]
-        return min([*self.edits, *pushed], default=self.site.n_layers)
+        return min([*self.edits, *pushed, *self.heads], default=self.site.n_layers)
 
     def begin_at(self, first: int, frozen: FrozenPass) -> None:
         """Leave out the layers before `first`, in which all is as in the unmodified run, recorded activations too."""
@@ -150,6 +154,8 @@ class EditedPass:
         if self.pins is not None and self.pins.patterns:
             for layer in range(self.first, self.site.n_layers):
                 hooks[names.patterns[layer]] = [_replaced_by(self.pins.frozen.layers[layer].pattern)]
+        for layer, rows in self.heads.items():
+            hooks.setdefault(names.patterns[layer], []).append(_rows_changed(rows))
         if self.pins is not None and self.pins.scales:
             for prefix, norm in names.norms:
                 hooks[f"{prefix}.hook_in"] = [self._keep_norm_input(prefix)]
@@ -308,6 +314,10 @@ def _replaced_by(value: Tensor) -> Edit:
         return value[None].to(current)
 
     return edit
+
+
+def _rows_changed(rows: Sequence[HeadRows]) -> Edit:
+    return lambda pattern: changed_pattern(pattern, rows)
 
 
 def _pushed(value: Tensor, pushes: Sequence[Push]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from circuit_tracer_cli.errors import BadIntervention, BadPlan
-from circuit_tracer_cli.interventions.spec import Intervention, as_interventions, parse_intervention
+from circuit_tracer_cli.interventions.spec import AnyEdit, HeadEdit, as_interventions, parse_intervention
 
 FORMAT = "circuit-tracer-plan"
 FORMAT_VERSION = 1
@@ -32,7 +32,7 @@ class Plan:
     prompt: str | None = None
     transcoder_set: str | None = None
     model: str | None = None
-    edits: tuple[Intervention, ...] = ()
+    edits: tuple[AnyEdit, ...] = ()
     constrained_layers: tuple[int, int | None] | None = None
     freeze_attention: bool = True
 
@@ -51,7 +51,13 @@ class Plan:
         return json.dumps(values, ensure_ascii=False, indent=2) + "\n"
 
 
-def _edit_to_json(edit: Intervention) -> Any:
+def _edit_to_json(edit: AnyEdit) -> Any:
+    if isinstance(edit, HeadEdit):
+        if not isinstance(edit.value, Tensor):
+            return str(edit)
+        where = edit.position
+        place = {"slice": [where.start, where.stop, where.step]} if isinstance(where, slice) else where
+        return {"layer": edit.layer, "head": edit.head, "position": place, "pattern": edit.value.tolist()}
     parts = (edit.position, edit.feature, edit.value)
     if not any(isinstance(part, Tensor) for part in parts):
         return str(edit)
@@ -138,18 +144,22 @@ def _layers(value: Any) -> tuple[int, int | None] | None:
     return value[0], value[1]
 
 
-def _edits(values: Any) -> tuple[Intervention, ...]:
+def _edits(values: Any) -> tuple[AnyEdit, ...]:
     if not isinstance(values, list):
         raise BadIntervention("in the plan edits is no list")
     return tuple(_edit(value, number) for number, value in enumerate(values))
 
 
-def _edit(value: Any, number: int) -> Intervention:
+def _edit(value: Any, number: int) -> AnyEdit:
     if isinstance(value, str):
         return parse_intervention(value)
-    if not isinstance(value, dict) or set(value) != {"layer", "position", "feature", "value"}:
+    of_head = isinstance(value, dict) and set(value) == {"layer", "head", "position", "pattern"}
+    if not of_head and (
+        not isinstance(value, dict) or set(value) != {"layer", "position", "feature", "value"}
+    ):
         raise BadIntervention(
-            f"in the plan edit #{number} is neither a text nor an object of layer, position, feature, value"
+            f"in the plan edit #{number} is neither a text, nor an object of layer, position, feature, value, nor one of "
+            "layer, head, position, pattern"
         )
     position = value["position"]
     if isinstance(position, dict):
@@ -159,5 +169,8 @@ def _edit(value: Any, number: int) -> Intervention:
                 f'in the plan the position of edit #{number} is not {{"slice": [first, end]}}'
             )
         position = slice(*ends)
-    (edit,) = as_interventions([(value["layer"], position, value["feature"], value["value"])])
+    given: Any = (value["layer"], position, value.get("feature"), value.get("value"))
+    if of_head:
+        given = HeadEdit(value["layer"], value["head"], position, value["pattern"])
+    (edit,) = as_interventions([given])
     return edit

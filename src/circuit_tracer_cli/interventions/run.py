@@ -1,4 +1,7 @@
-"""Runs a model with feature edits. The unmodified run of a prompt is computed once and reused for every edit of that prompt."""
+"""Runs a model with edits of features and heads.
+
+The unmodified run of a prompt is computed once and reused for every edit of that prompt.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from torch import Tensor
 from circuit_tracer_cli.backends.base import Backend, FrozenPass, PartialRun
 from circuit_tracer_cli.errors import BadIntervention, UnsuitableIntervention
 from circuit_tracer_cli.interventions.cells import Cells, Edits, resolve
+from circuit_tracer_cli.interventions.heads import HeadEdits, resolve_heads
 from circuit_tracer_cli.interventions.passes import EditedPass, Pins, Push, Recording, Site
-from circuit_tracer_cli.interventions.spec import Intervention, as_interventions
+from circuit_tracer_cli.interventions.spec import AnyEdit, as_interventions
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.base import Transcoders
 
@@ -142,7 +146,7 @@ class Interventions:
     def run(
         self,
         tokens: Tokens,
-        edits: Sequence[Intervention],
+        edits: Sequence[AnyEdit],
         constraints: Constraints,
         recording: Recording | None = None,
         pushes: Sequence[Push] = (),
@@ -169,7 +173,8 @@ class Interventions:
             raise BadIntervention(f"layer {absent[0]} can't be edited: the set has no transcoder for it")
         pins = self.pins(tokens, constraints) if edits or pushes else None
         original = self.unmodified(tokens).at if _needs_original(cells, pins) else None
-        edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes)
+        heads = self.heads(edits, len(tokens))
+        edited = EditedPass(self.site, cells, pins, original, tokens.zero_positions, recording, pushes, heads)
         part = None if with_cache else self._begin_late(edited, tokens, last_logits)
         if part is None:
             return self.finish(edited, tokens.ids)
@@ -179,6 +184,10 @@ class Interventions:
     def finish(self, edited: EditedPass, ids: Tensor, past: Any = None) -> PassResult:
         """Run a pass that is set up over `ids (pos)`, after what is in the cache."""
         return _result(edited, *self.backend.run(ids, edited.hooks(), past))
+
+    def heads(self, edits: Sequence[AnyEdit], n_pos: int) -> HeadEdits:
+        """The pattern rows that edits change, by layer. Raises BadIntervention naming what doesn't fit."""
+        return resolve_heads(edits, n_pos, self.site.n_layers, self.backend.shape.n_heads)
 
     def pins(self, tokens: Tokens, constraints: Constraints) -> Pins | None:
         """What an edited pass takes from the unmodified run, or None if it's free."""

@@ -1,7 +1,11 @@
-"""Feature edits as records: from tuples, text, or a graph file's supernodes. Knows no model; `cells.py` checks sizes.
+"""Edits as records: from tuples, text, or a graph file's supernodes. Knows no model; `cells.py` and `heads.py` check sizes.
 
-The text form is `LAYER/FEATURE@POS=VALUE`. `POS` is an index (`3`, `-1`) or a slice (`2:5`, `6:`), `VALUE` an absolute activation
-(`4.5`), a multiple of the original one (`x2`, `x-1`), or `off`.
+An edit changes features or the attention of a head. The text form of the first is `LAYER/FEATURE@POS=VALUE`. `POS` is an index
+(`3`, `-1`) or a slice (`2:5`, `6:`), `VALUE` an absolute activation (`4.5`), a multiple of the original one (`x2`, `x-1`), or
+`off`.
+
+That of the second is `L14H3@POS=VALUE`. `POS` are the positions that look, all without it; `VALUE` is `off`, a multiple (`x0.5`),
+or `@KEY`, which turns the whole look to one position.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,6 +23,10 @@ from circuit_tracer_cli.errors import BadIntervention, UnsuitableIntervention
 
 FORM = "LAYER/FEATURE@POS=VALUE"
 EXAMPLE = "for example 3/120@-1=x2, 3/120@2:5=off or 3/120@6:=4.5"
+HEAD_FORM = "L14H3@POS=VALUE"
+HEAD_EXAMPLE = "for example L14H3=off, L14H3@8=x0.5 or L14H3@8=@4"
+_HEAD = re.compile(r"\s*[Ll]\s*\d*\s*[Hh]")
+_HEAD_PARTS = re.compile(r"[Ll](\d{1,18})[Hh](\d{1,18})(?:@([^@=]*))?=(.*)", re.DOTALL)
 _PARTS = re.compile(r"([^/@=]*)/([^/@=]*)@([^/@=]*)=(.*)", re.DOTALL)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 
@@ -63,6 +71,53 @@ class Intervention:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class LooksAt:
+    """A pattern row that pays all attention to one position; negative ones count from the end of the prompt."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadEdit:
+    """One edit of a head's attention: its pattern rows from some positions are scaled or replaced.
+
+    Args:
+        layer, head: The head, both counted from 0.
+        position: The positions that look: an index, counted from the end if negative, or a slice. One without an end also holds
+            for generated tokens.
+        value: A multiple of the row (0 ablates the head), one position to look at, or the row itself, `(key)` or
+            `(query, key)`; the last doesn't hold for generated tokens.
+    """
+
+    layer: int
+    head: int
+    position: int | slice = field(default_factory=lambda: slice(None))
+    value: Scaled | LooksAt | Tensor = Scaled(0.0)
+
+    @property
+    def open_ended(self) -> bool:
+        """Whether it also holds for generated tokens."""
+        return isinstance(self.position, slice) and self.position.stop is None
+
+    @property
+    def name(self) -> str:
+        """`L14H3`."""
+        return f"L{self.layer}H{self.head}"
+
+    def __str__(self) -> str:
+        """The text form; a tensor is shown as a list."""
+        everywhere = self.position == slice(None)
+        where = "" if everywhere else f"@{_position_text(self.position)}"
+        if isinstance(self.value, LooksAt):
+            return f"{self.name}{where}=@{self.value.key}"
+        off = isinstance(self.value, Scaled) and self.value.factor == 0
+        return f"{self.name}{where}={'off' if off else _value_text(self.value)}"
+
+
+AnyEdit = Intervention | HeadEdit
+
+
 def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
 
@@ -80,8 +135,36 @@ def _value_text(value: Value) -> str:
     return "off" if isinstance(value, float) and value == 0 else repr(_plain(value))
 
 
-def parse_intervention(text: str) -> Intervention:
-    """The edit that a text means. Raises BadIntervention naming the part that is wrong."""
+def parse_intervention(text: str) -> AnyEdit:
+    """The edit that a text means, of features or of a head. Raises BadIntervention naming the part that is wrong."""
+    return parse_head_edit(text) if _HEAD.match(text) else parse_feature_edit(text)
+
+
+def parse_head_edit(text: str) -> HeadEdit:
+    """The edit of a head that a text means. Raises BadIntervention naming the part that is wrong."""
+    parts = _HEAD_PARTS.fullmatch(text.strip())
+    if parts is None:
+        raise BadIntervention(f"edit {text!r} doesn't have the form {HEAD_FORM}", hint=HEAD_EXAMPLE)
+    layer, head, position, value = parts.groups()
+    where = slice(None) if position is None else _parsed_position(position.strip(), text)
+    return HeadEdit(int(layer), int(head), where, _head_value(value.strip(), text))
+
+
+def _head_value(text: str, edit: str) -> Scaled | LooksAt:
+    if text.startswith("@"):
+        return LooksAt(_parsed_index(text[1:].strip(), "position", edit))
+    value = parse_value(text, edit)
+    if isinstance(value, Scaled):
+        return value
+    if value == 0:
+        return Scaled(0.0)
+    raise BadIntervention(
+        f"in edit {edit!r} the value {text!r} is no value of a head", hint="write off, xFACTOR or @KEY"
+    )
+
+
+def parse_feature_edit(text: str) -> Intervention:
+    """The edit of a feature that a text means. Raises BadIntervention naming the part that is wrong."""
     parts = _PARTS.fullmatch(text.strip())
     if parts is None:
         raise BadIntervention(f"edit {text!r} doesn't have the form {FORM}", hint=EXAMPLE)
@@ -146,19 +229,21 @@ def _in_edit(edit: str) -> str:
     return f"in edit {edit!r} " if edit else ""
 
 
-def as_interventions(edits: Iterable[Any]) -> tuple[Intervention, ...]:
+def as_interventions(edits: Iterable[Any]) -> tuple[AnyEdit, ...]:
     """Records from records, texts and tuples `(layer, position, feature, value)`, types and values checked.
 
     Raises BadIntervention naming the edit and its part that can't be used.
     """
-    if isinstance(edits, str | Intervention) or not isinstance(edits, Iterable):
+    if isinstance(edits, str | Intervention | HeadEdit) or not isinstance(edits, Iterable):
         raise BadIntervention("interventions come as a list of (layer, position, feature, value)")
     return tuple(_as_intervention(edit, number) for number, edit in enumerate(edits))
 
 
-def _as_intervention(edit: Any, number: int) -> Intervention:
+def _as_intervention(edit: Any, number: int) -> AnyEdit:
     if isinstance(edit, str):
         return parse_intervention(edit)
+    if isinstance(edit, HeadEdit):
+        return _checked_head(edit, f"#{number}")
     if isinstance(edit, Intervention):
         edit = (edit.layer, edit.position, edit.feature, edit.value)
     name = f"#{number}"
@@ -174,6 +259,27 @@ def _as_intervention(edit: Any, number: int) -> Intervention:
         else _as_index(position, "position", name)
     )
     return Intervention(layer_index, where, _as_index(feature, "feature", name), _as_value(value, name))
+
+
+def _checked_head(edit: HeadEdit, name: str) -> HeadEdit:
+    """A record of a head's edit with its types checked."""
+    layer, head = (_as_index(getattr(edit, part), part, name) for part in ("layer", "head"))
+    where: Any = edit.position
+    where = checked_slice(where, name) if isinstance(where, slice) else _as_index(where, "position", name)
+    if not (isinstance(layer, int) and isinstance(head, int) and isinstance(where, int | slice)):
+        raise BadIntervention(f"in edit {name} layer, head or position is a list", hint=HEAD_EXAMPLE)
+    if isinstance(edit.value, LooksAt):
+        key = _as_index(edit.value.key, "key", name)
+        if not isinstance(key, int):
+            raise BadIntervention(f"in edit {name} the key is a list", hint=HEAD_EXAMPLE)
+        return HeadEdit(layer, head, where, LooksAt(key))
+    value = _as_value(edit.value, name)
+    if isinstance(value, float):
+        raise BadIntervention(
+            f"in edit {name} the value {value!r} is no value of a head",
+            hint="Scaled(0.5), LooksAt(4) or a row",
+        )
+    return HeadEdit(layer, head, where, value)
 
 
 def _as_index(value: Any, what: str, edit: str) -> int | Tensor:

@@ -18,19 +18,50 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import Intervention
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.tokens import Tokens
 
 _EXAMPLE = 'for example {"prompt": "…", "edits": ["3/120@-1=off"]}'
 
 
-class RunRequest(RequestBody):
-    """The body of `POST /api/runs`.
+class AboutPrompt(RequestBody):
+    """What a request about a graph's prompt names it by.
 
     Attributes:
         prompt: The text, as the graph file has it.
-        edits: `LAYER/FEATURE@POS=VALUE` each.
+        prompt_tokens: The graph's tokens; if the model tokenises the prompt differently, the request is refused.
+        scan: The graph's transcoders; if they aren't the server's, the request is refused.
+    """
+
+    prompt: str = ""
+    prompt_tokens: Annotated[list[str], Field(max_length=1 << 20)] | None = None
+    scan: str | None = None
+
+
+def model_and_tokens(desk: Desk, wanted: AboutPrompt) -> tuple[ReplacementModel, Tokens]:
+    """The server's model and a request's prompt. Raises ModelMismatch where the graph comes from another."""
+    model = desk.runner.model
+    assert model is not None
+    if wanted.scan is not None and wanted.scan != scan_name(model):
+        raise ModelMismatch(
+            f"the graph was made with {wanted.scan}, this server runs {scan_name(model)}",
+            hint=f"circuit-tracer serve DIR --transcoder-set {wanted.scan}",
+        )
+    with desk.runner.reading:
+        tokens = model.tokenize(wanted.prompt)
+    if wanted.prompt_tokens is not None and list(tokens.strings) != wanted.prompt_tokens:
+        raise ModelMismatch(
+            f"this model splits the prompt into {len(tokens)} tokens, which differ from the graph's",
+            hint="use the model that the graph was made with: circuit-tracer serve DIR --model MODEL",
+        )
+    return model, tokens
+
+
+class RunRequest(AboutPrompt):
+    """The body of `POST /api/runs`.
+
+    Attributes:
+        edits: `LAYER/FEATURE@POS=VALUE` each, or `L14H3@POS=VALUE` for a head.
         watch: Node ids whose change is wanted: features and logits.
-        prompt_tokens: The graph's tokens; if the model tokenises the prompt differently, the run is refused.
-        scan: The graph's transcoders; if they aren't the server's, the run is refused.
         constrained_layers: `[first, end]`, see `Plan`.
         freeze_attention: Whether attention patterns are pinned.
         generate: Continue the prompt by so many tokens, without and with the edits.
@@ -39,11 +70,8 @@ class RunRequest(RequestBody):
         top_k: How many of the most likely tokens before and after are returned.
     """
 
-    prompt: str = ""
     edits: Annotated[list[str], Field(max_length=4096)] = Field([])
     watch: Annotated[list[str], Field(max_length=1024)] = Field([])
-    prompt_tokens: Annotated[list[str], Field(max_length=1 << 20)] | None = None
-    scan: str | None = None
     constrained_layers: Annotated[list[int | None], Field(min_length=2, max_length=2)] | None = None
     freeze_attention: bool = True
     generate: Annotated[int, Field(ge=0, le=256)] = 0
@@ -82,20 +110,7 @@ def _run(desk: Desk, wanted: RunRequest, plan: Plan, progress: Progress) -> dict
     from circuit_tracer_cli.interventions.experiment import run_experiment
     from circuit_tracer_cli.interventions.generate import Sampling, stop_tokens
 
-    model = desk.runner.model
-    assert model is not None
-    if wanted.scan is not None and wanted.scan != scan_name(model):
-        raise ModelMismatch(
-            f"the graph was made with {wanted.scan}, this server runs {scan_name(model)}",
-            hint=f"circuit-tracer serve DIR --transcoder-set {wanted.scan}",
-        )
-    with desk.runner.reading:
-        tokens = model.tokenize(wanted.prompt)
-    if wanted.prompt_tokens is not None and list(tokens.strings) != wanted.prompt_tokens:
-        raise ModelMismatch(
-            f"this model splits the prompt into {len(tokens)} tokens, which differ from the graph's",
-            hint="use the model that the graph was made with: circuit-tracer serve DIR --model MODEL",
-        )
+    model, tokens = model_and_tokens(desk, wanted)
     sampling = Sampling(
         max_new_tokens=max(1, wanted.generate),
         temperature=wanted.temperature,

@@ -168,6 +168,23 @@ class GraphFolder:
         ]
         return body_of(encode_json({"nodes": plain}))
 
+    def heads(self, slug: str) -> Body:
+        """The heads that `heads --all` has kept on links: `[source, target, weight, heads, rest]` each. Raises as `read`."""
+        body = self._graphs.read(graph_path(self.root, slug), check_graph)
+        links = map(_object, read_top_level(_decode(body.content), frozenset(["links"])).values["links"])
+        told = [
+            [
+                link.get("source"),
+                link.get("target"),
+                link.get("weight"),
+                link["heads"],
+                link.get("heads_rest", 0),
+            ]
+            for link in links
+            if isinstance(link.get("heads"), list)
+        ]
+        return body_of(encode_json({"links": told}))
+
     def compact(self, slug: str) -> Path | None:
         """The file with the compact form of a graph; None for one without. Raises as `graph_path`, and BadGraphFile."""
         path = graph_path(self.root, slug)
@@ -360,6 +377,7 @@ class GraphRoutes:
             Route("/api/graphs/{slug}/compact", self.compact),
             Route("/api/graphs/{slug}/view", self.view),
             Route("/api/graphs/{slug}/nodes", self.nodes),
+            Route("/api/graphs/{slug}/heads", self.heads),
             Route("/api/graphs/{slug}/annotations", self.annotate, methods=["PUT"]),
             Route("/data/{relative:path}", self.data_file),
             Route("/graph_data/{relative:path}", self.data_file),
@@ -390,6 +408,10 @@ class GraphRoutes:
     def nodes(self, request: Request) -> Response:
         """GET /api/graphs/{slug}/nodes: what the file says about each node, for those who have the compact form."""
         return body_reply(request, self._graphs.nodes(request.path_params["slug"]))
+
+    def heads(self, request: Request) -> Response:
+        """GET /api/graphs/{slug}/heads: the heads kept on its links, which the compact form leaves out."""
+        return body_reply(request, self._graphs.heads(request.path_params["slug"]))
 
     async def annotate(self, request: Request) -> Response:
         """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from circuit_tracer_cli.server.attention import plan_heads, plan_qk
 from circuit_tracer_cli.server.edits import plan_edits
 from circuit_tracer_cli.server.model import Desk
 from circuit_tracer_cli.server.runs import Plan, Work
@@ -19,6 +20,8 @@ TASKS: dict[str, Callable[[Desk, Any, Mapping[str, Any]], Work]] = {
     "/api/runs": plan_edits,
     "/api/traces": plan_trace,
     "/api/predictions": plan_predictions,
+    "/api/attention/heads": plan_heads,
+    "/api/attention/qk": plan_qk,
 }
 
 
