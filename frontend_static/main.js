@@ -62,6 +62,7 @@ const services = {
   attributes,
   features,
   runs: api.runs,
+  attention: api.attention,
   figures: new Map(),
   askFigure: (save) => figureForm.ask(save),
   titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),

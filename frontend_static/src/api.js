@@ -119,6 +119,13 @@ export function createApi(base) {
       cancel: async (id) => (await request(address("api", "runs", id), { method: "DELETE" })).json(),
     }),
 
+    /** Heads kept with a graph's links, `[source, target, weight, heads, rest]` each; runs that ask the model about heads of links and about a head's look. */
+    attention: Object.freeze({
+      stored: async (slug) => (await (await request(address("api", "graphs", slug, "heads"))).json()).links,
+      heads: (body) => post(body, "api", "attention", "heads"),
+      look: (body) => post(body, "api", "attention", "qk"),
+    }),
+
     /** Graphs of new prompts: `{possible, defaults, chat, n_ctx}`, what a request would become, and runs: a trace, a look at the next tokens. */
     traces: Object.freeze({
       describe: async () => (await request(address("api", "traces"))).json(),

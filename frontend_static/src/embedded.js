@@ -34,6 +34,10 @@ export function embeddedApi(page = document, storage = ownStorage()) {
     liveTrace: async () => ({ state: "none" }),
     liveGraph: async () => null,
     proposedLabels: async () => labels,
+    attention: Object.freeze({
+      stored: async () =>
+        graph.links.filter(({ heads }) => Array.isArray(heads)).map((link) => [link.source, link.target, link.weight, link.heads, link.heads_rest]),
+    }),
     runs: Object.freeze({ model: async () => ({ state: "none" }) }),
     async feature(_, layer, feature) {
       const record = features?.[cantor(layer, feature)] ?? null;

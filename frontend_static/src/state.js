@@ -89,6 +89,8 @@ export function initialState() {
     selected: null,
     wholeGroup: false,
     hovered: null,
+    lit: Object.freeze([]),
+    head: null,
     threshold: 1,
     edgeThreshold: 1,
     visible: null,

@@ -19,6 +19,7 @@ const ENTRIES = [
   ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
   ["o", "all graphs of the folder: search, add a file, rename, copy, delete"],
   ["n", "trace a new prompt, where the server has a model"],
+  ["under Heads", "click a head of the map: only the links through it; click a chip: why it looks there; click a token: another key, with Shift to compare two"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
   ["⠿", "drag it to move a panel; arrow keys move, with Shift resize, Enter opens the menu: pictures, tabs, layout"],

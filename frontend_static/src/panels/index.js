@@ -2,6 +2,7 @@
 
 import { connections } from "./connections.js";
 import { featureDetail } from "./feature-detail.js";
+import { heads } from "./heads.js";
 import { interventions } from "./interventions.js";
 import { linkControls } from "./link-controls.js";
 import { linkGraph } from "./link-graph.js";
@@ -19,6 +20,7 @@ export const PANELS = Object.freeze([
   { name: "nodes", area: "side", title: "Nodes", mount: nodeList, tab: true },
   { name: "paths", area: "side", title: "Paths", mount: paths, tab: true },
   { name: "scatter", area: "side", title: "Scatter", mount: scatter, tab: true },
+  { name: "heads", area: "side", title: "Heads", mount: heads, tab: true },
   { name: "interventions", area: "side", title: "Interventions", mount: interventions, tab: true },
   { name: "feature", area: "feature", title: "Feature", mount: featureDetail },
   { name: "notes", area: "feature", title: "Notes", mount: notesPanel },

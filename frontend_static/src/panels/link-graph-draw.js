@@ -255,17 +255,19 @@ function ring(context, kind, x, y, radius, colour, width) {
   context.stroke();
 }
 
-/** The dashed ring of the hovered node, and of the same feature at other positions. */
+/** The rings of the nodes that are pointed at or lit, and the dashed ones of the same feature at other positions. */
 export function drawHover(context, scene) {
   const node = scene.graph.nodes[scene.hovered];
-  if (!node) return;
+  const lit = scene.lit ?? new Set();
+  if (!node && lit.size === 0) return;
   const { x: left, y: top, width, height } = scene.plot;
-  const alike = (other) => other.index === node.index || (node.code !== null && other.code === node.code);
+  const own = (other) => other.index === node?.index || lit.has(other.index);
+  const alike = (other) => own(other) || (node && node.code !== null && other.code === node.code);
   for (const other of scene.graph.nodes) {
     if (!scene.visible[other.index] || !alike(other)) continue;
     const [x, y] = scene.project(scene.layout.x[other.index], scene.layout.y[other.index]);
     if (x < left - 1 || x > left + width + 1 || y < top - 1 || y > top + height + 1) continue;
-    context.setLineDash(other.index === node.index ? [] : [2, 2]);
+    context.setLineDash(own(other) ? [] : [2, 2]);
     ring(
       context,
       other.kind,
@@ -273,7 +275,7 @@ export function drawHover(context, scene) {
       y,
       scene.radius + 3.5 * scene.scale,
       scene.palette.accent,
-      (other.index === node.index ? 1.8 : 1.2) * scene.scale,
+      (own(other) ? 1.8 : 1.2) * scene.scale,
     );
   }
   context.setLineDash([]);

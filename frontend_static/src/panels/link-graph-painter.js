@@ -42,7 +42,7 @@ export function createPainter({ base, glass, top }, redraw) {
 
   /** Every canvas that is shown costs each frame of the page, so that this one is there for a hovered node alone. */
   function hover(scene, size) {
-    top.hidden = scene === null || scene.hovered < 0;
+    top.hidden = scene === null || (scene.hovered < 0 && !scene.lit?.size);
     if (!top.hidden) drawHover(prepare(top, size.width, size.height), scene);
   }
 

@@ -33,7 +33,7 @@ export function linkGraph(element, store, { figures }) {
     store.subscribe(["pruned"], picture.draw),
     store.subscribe(["graph", "failed"], () => showWaiting(parts.waiting, store)),
     store.subscribe(DRAWN_FROM, picture.draw),
-    store.subscribe(["hovered", "everyAttribute", "attributes"], picture.drawHovered),
+    store.subscribe(["hovered", "lit", "everyAttribute", "attributes"], picture.drawHovered),
     watchSize(parts.plot, picture.arrange),
   ];
   return () => disposers.forEach((dispose) => dispose());
@@ -185,6 +185,7 @@ function sceneOf(store, layout, viewport) {
     selected: graph.index(store.get("selected")),
     selection: new Set(selectedIndices(store)),
     hovered: graph.index(store.get("hovered")),
+    lit: indices(store.get("lit")),
     pinned: indices(store.get("pinned")),
     marked: indices(store.get("grouping")),
     found: foundNodes(store, graph, visible),
