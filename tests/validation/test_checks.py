@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from circuit_tracer_cli.validation.ablation import EdgePatching, NodeAblation
+from circuit_tracer_cli.validation.attention import HeadAblation, ScoreAblation
 from circuit_tracer_cli.validation.checks import Check, checks, stored_report
 from circuit_tracer_cli.validation.direct import DirectEffects
 from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness
@@ -28,6 +29,8 @@ GOOD = Validation(
     faithfulness=(LayerFaithfulness(0, 4, 0.8, 0.3), LayerFaithfulness(1, 4, 0.9, 0.2)),
     scores=SCORES,
     precision=None,
+    heads=HeadAblation(12, 3e-6, True, 0.8),
+    attention=ScoreAblation(9, 2e-5, True, 0.5),
 )
 
 
@@ -42,6 +45,8 @@ def test_a_good_graph() -> None:
         "influence": "pass",
         "edges": "pass",
         "faithfulness": "pass",
+        "heads": "pass",
+        "attention": "pass",
         "replacement": "info",
         "completeness": "info",
     }
@@ -56,6 +61,10 @@ def test_a_good_graph() -> None:
     [
         ("direct_effects", {"direct": dataclasses.replace(GOOD.direct, agrees=False)}, "fail"),
         ("direct_effects", {"direct": dataclasses.replace(GOOD.direct, agrees=None)}, "info"),
+        ("heads", {"heads": HeadAblation(12, 0.1, False, 0.8)}, "fail"),
+        ("heads", {"heads": HeadAblation(12, 0.1, None, None)}, "info"),
+        ("attention", {"attention": ScoreAblation(9, 0.1, False, 0.8)}, "fail"),
+        ("attention", {"attention": ScoreAblation(9, 0.1, None, 0.8)}, "info"),
         ("influence", {"ablation": NodeAblation(24, 0.4, 0, 0)}, "warn"),
         ("influence", {"ablation": NodeAblation(24, -0.4, 0, 0)}, "fail"),
         ("influence", {"ablation": NodeAblation(1, None, 0, 0)}, "info"),

@@ -61,6 +61,14 @@ def test_a_graph_holds_on_its_own_model(family: str, kind: str) -> None:
     assert report.edges.spearman > 0.5
     assert [layer.layer for layer in report.faithfulness] == [0, 1]
     assert report.precision is None
+    assert report.heads is not None
+    assert report.heads.agrees
+    assert report.heads.n_heads == 6
+    assert report.heads.max_absolute_error < 5e-5
+    assert report.attention is not None
+    assert report.attention.agrees
+    assert report.attention.n_scores >= 2
+    assert report.attention.max_absolute_error < 5e-4
     assert report.to_dict()["direct"]["agrees"] is True
 
 
@@ -258,7 +266,7 @@ def test_a_small_budget_measures_some_of_each_phase_and_says_so() -> None:
     report = validate_graph(
         traced(), replacement("llama", "plt"), dataclasses.replace(SMALL, budget=1e-9), progress=Notes()
     )
-    assert [phase.done for phase in report.phases] == [1, 1, 1, 1]
+    assert [phase.done for phase in report.phases] == [1, 1, 1, 1, 1, 1]
     assert report.direct is not None
     assert report.direct.n_columns == {"feature": 1, "error": 0, "token": 0}
     assert len(report.faithfulness) == 1

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from circuit_tracer_cli.validation.ablation import EdgePatching, NodeAblation
+from circuit_tracer_cli.validation.attention import HeadAblation, ScoreAblation
 from circuit_tracer_cli.validation.direct import DirectEffects
 from circuit_tracer_cli.validation.precision import Precision
 from circuit_tracer_cli.validation.pruning import PruningScores
@@ -70,6 +71,10 @@ def _checks(report: Validation) -> Iterator[Check]:
         yield _edges(report.edges)
     if report.faithfulness:
         yield _faithfulness(report)
+    if report.heads is not None:
+        yield _heads(report.heads)
+    if report.attention is not None and report.attention.n_scores:
+        yield _attention(report.attention)
     if report.scores is not None:
         yield from _scores(report.scores)
     if report.precision is not None:
@@ -104,6 +109,32 @@ def _edges(edges: EdgePatching) -> Check:
     return Check(
         "edges", "Edges", edges.spearman, "Spearman", _at_least(edges.spearman, *CORRELATION), detail
     )
+
+
+def _heads(heads: HeadAblation) -> Check:
+    detail = (
+        f"largest difference between what goes through {_count(heads.n_heads, 'head')} and what the targets lose without,"
+        " measured with all else pinned"
+    )
+    return _exact("heads", "Heads", heads, detail)
+
+
+def _attention(scores: ScoreAblation) -> Check:
+    detail = (
+        f"largest error of {_count(scores.n_scores, 'difference')} of two keys' scores without the strongest pair of features,"
+        " measured as attention with all else pinned"
+    )
+    return _exact("attention", "Attention scores", scores, detail)
+
+
+def _exact(name: str, label: str, found: HeadAblation | ScoreAblation, detail: str) -> Check:
+    """A check of what the frozen network gives exactly, with how well it predicts the free model."""
+    if found.spearman is not None:
+        detail += f"; with nothing pinned Spearman {found.spearman:.2f}"
+    if found.agrees is None:
+        detail += "; 16 bits round, or norms follow, so there is no verdict"
+    verdict: Verdict = "info" if found.agrees is None else "pass" if found.agrees else "fail"
+    return Check(name, label, found.max_absolute_error, None, verdict, detail)
 
 
 def _faithfulness(report: Validation) -> Check:

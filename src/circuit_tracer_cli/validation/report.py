@@ -17,6 +17,14 @@ from circuit_tracer_cli.validation.ablation import (
     measure_edges,
     node_influence,
 )
+from circuit_tracer_cli.validation.attention import (
+    AttentionSubject,
+    HeadAblation,
+    ScoreAblation,
+    can_be_asked,
+    measure_heads,
+    measure_scores_of_heads,
+)
 from circuit_tracer_cli.validation.direct import DirectEffects, measure_direct_effects
 from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness, measure_layers
 from circuit_tracer_cli.validation.pace import Pace, Phase
@@ -76,6 +84,8 @@ class Validation:
         scores: (d) Replacement and completeness before and after pruning.
         precision: (e) 16-bit edges against float32; None for a float32 graph.
         phases: How much of each phase was measured.
+        heads: (f) What goes through heads against turning them off; None where the family has no closed form.
+        attention: (g) Scores of heads without their strongest pair of features.
     """
 
     prompt: str
@@ -89,6 +99,8 @@ class Validation:
     scores: PruningScores | None
     precision: Precision | None
     phases: tuple[Measured, ...] = ()
+    heads: HeadAblation | None = None
+    attention: ScoreAblation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -128,9 +140,8 @@ def validate_graph(
     progress.phase("unmodified run")
     subject = Subject(graph, model)
     compare = float32_model if is_sixteen_bit(graph) else None
-    return _Run(subject, effort, Pace(progress, effort.budget, 4 + (compare is not None)), progress).run(
-        compare
-    )
+    n_phases = 4 + 2 * can_be_asked(subject) + (compare is not None)
+    return _Run(subject, effort, Pace(progress, effort.budget, n_phases), progress).run(compare)
 
 
 class _Run:
@@ -145,6 +156,8 @@ class _Run:
         try:
             self._on_the_graph()
             self._on_the_model()
+            if can_be_asked(self.subject):
+                self._of_attention()
             if float32_model is not None:
                 self._precision(float32_model)
         except ValidationInterrupted:
@@ -183,6 +196,12 @@ class _Run:
             len(layers) * effort.perturbations,
             lambda p: measure_layers(subject, layers, effort.perturbations, seed, p),
         )
+
+    def _of_attention(self) -> None:
+        about = AttentionSubject(self.subject, self.effort.samples, self.effort.seed)
+        count = len(about.heads)
+        self._keep("heads", "heads", count, lambda p: measure_heads(about, p))
+        self._keep("attention", "attention scores", count, lambda p: measure_scores_of_heads(about, p))
 
     def _precision(self, float32_model: Callable[[], ReplacementModel]) -> None:
         exact = float32_model()
@@ -223,5 +242,7 @@ class _Run:
             faithfulness=self.found.get("faithfulness", ()),
             scores=self.found.get("scores"),
             precision=self.found.get("precision"),
+            heads=self.found.get("heads"),
+            attention=self.found.get("attention"),
             phases=tuple(Measured(phase.name, phase.planned, phase.done) for phase in self.pace.phases),
         )

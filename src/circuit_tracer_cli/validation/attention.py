@@ -1,0 +1,246 @@
+"""Attention: does the model lose without a head what goes through it, and do scores fall as their strongest pairs say?
+
+Twice each: with everything else pinned, where the frozen network is exact, and free, where later patterns and norms follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from circuit_tracer_cli.attention.ablation import ablation_effects
+from circuit_tracer_cli.attention.pairs import top_pairs
+from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze_tokens
+from circuit_tracer_cli.attention.qk import Factor, Score
+from circuit_tracer_cli.attribution.linear import Targets
+from circuit_tracer_cli.attribution.targets import Unembedding
+from circuit_tracer_cli.backends.base import Hooks
+from circuit_tracer_cli.errors import UnsupportedArchitecture
+from circuit_tracer_cli.interventions.cells import resolve
+from circuit_tracer_cli.interventions.passes import EditedPass
+from circuit_tracer_cli.interventions.run import Constraints
+from circuit_tracer_cli.interventions.spec import HeadEdit, Intervention, Scaled
+from circuit_tracer_cli.validation.direct import ATOL, RTOL
+from circuit_tracer_cli.validation.pace import Phase
+from circuit_tracer_cli.validation.statistics import spearman, strong_and_random
+from circuit_tracer_cli.validation.subject import Subject
+
+PAIRS = 64
+"""Pairs of a score among which the strongest of two features is looked for."""
+FREE = Constraints(freeze_attention=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAblation:
+    """What goes through heads against what the targets lose without them.
+
+    Attributes:
+        n_heads: Heads turned off at all positions, one at a time.
+        max_absolute_error: Largest difference of any target's demeaned logit, everything else pinned.
+        agrees: Whether every difference is within 5e-4 + 1e-5·|change|, which float32 rounding explains; None in 16 bits.
+        spearman: Rank correlation for the likeliest target with nothing pinned; None with too few heads.
+    """
+
+    n_heads: int
+    max_absolute_error: float
+    agrees: bool | None
+    spearman: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreAblation:
+    """Differences of two keys' scores without the strongest pair of features, against the ratio of the model's own attention.
+
+    Attributes:
+        n_scores: Looks of heads whose pair was turned off.
+        max_absolute_error: Largest difference of a logarithm of a ratio, everything else pinned.
+        agrees: Whether rounding explains it; None in 16 bits, and where norms on query or key follow the edit.
+        spearman: Rank correlation with nothing pinned; None with too few scores.
+    """
+
+    n_scores: int
+    max_absolute_error: float
+    agrees: bool | None
+    spearman: float | None
+
+
+class AttentionSubject:
+    """A subject's prompt with its paths split by heads, and which heads are tried.
+
+    Args:
+        subject: The graph on its model.
+        count: Heads to try, half of them the strongest.
+        seed: Of the draw of the others.
+    """
+
+    def __init__(self, subject: Subject, count: int, seed: int) -> None:
+        self.subject = subject
+        self.prompt: FrozenPrompt = freeze_tokens(subject.tokens, subject.model)
+        self.token_ids = _target_tokens(subject)
+        self.effects = ablation_effects(self.prompt, self._targets())  # (target, layer, head, query)
+        strength = self.effects.sum(-1).abs().sum(0).flatten()
+        places = strong_and_random(range(len(strength)), strength, count, seed)
+        order = sorted(places, key=lambda place: -float(strength[place]))
+        self.heads = [divmod(place, self.prompt.n_heads) for place in order]
+
+    def _targets(self) -> Targets:
+        """The demeaned logits of the targets."""
+        n, n_layers = len(self.token_ids), self.prompt.engine.n_layers
+        unembedding = Unembedding(self.subject.model.W_U.T)
+        rows = [unembedding.vector(token) - unembedding.mean() for token in self.token_ids]
+        ends = torch.full((n,), n_layers), torch.full((n,), self.prompt.n_pos - 1)
+        return Targets(*ends, torch.stack(rows).to(self.prompt.engine.dtype))
+
+    def logits(self, edits: Sequence[HeadEdit], constraints: Constraints) -> Tensor:
+        """Demeaned logits of the targets in float64; an edit that changes nothing keeps what is pinned."""
+        with self.subject.model.zero_softcap():
+            interventions, tokens = self.subject.model.interventions, self.subject.tokens
+            last = interventions.run(tokens, edits, constraints, last_logits=True).logits[-1].double().cpu()
+        return (last - last.mean())[self.token_ids]
+
+
+def can_be_asked(subject: Subject) -> bool:
+    """Whether the family has a closed form and declares how it makes its scores, and a target is a token."""
+    backend = subject.model.model
+    try:
+        backend.score_weights(0, len(subject.tokens))
+    except UnsupportedArchitecture:
+        return False
+    return backend.has_closed_form and bool(_target_tokens(subject))
+
+
+def _target_tokens(subject: Subject) -> list[int]:
+    """The targets that are tokens, likeliest first."""
+    if "custom" in str(subject.graph.metadata.get("targets", "")):
+        return []
+    ids = subject.graph.logit_token_ids.cpu()
+    known = ids[ids < min(subject.graph.cfg.d_vocab, subject.graph.vocab_size)]
+    return list(dict.fromkeys(known.tolist()))
+
+
+def _judged(subject: Subject, agrees: bool) -> bool | None:
+    return agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
+
+
+@torch.no_grad()
+def measure_heads(about: AttentionSubject, phase: Phase | None = None) -> HeadAblation:
+    """Turn heads off one at a time."""
+    subject = about.subject
+    everything = Constraints(constrained_layers=range(subject.n_layers))
+    worst, agrees = 0.0, True
+    told, free = [], []
+    with phase or Phase() as phase:
+        nothing = [HeadEdit(0, 0, value=Scaled(1.0))]
+        pinned, loose = (about.logits(nothing, some) for some in (everything, FREE))
+        for layer, head in phase.each(about.heads):
+            off = [HeadEdit(layer, head)]
+            wanted = about.effects[:, layer, head].sum(-1)
+            lost = pinned - about.logits(off, everything)
+            difference = (lost - wanted).abs()
+            worst = max(worst, float(difference.max()))
+            agrees = agrees and bool((difference <= ATOL + RTOL * wanted.abs()).all())
+            told.append(float(wanted[0]))
+            free.append(float((loose - about.logits(off, FREE))[0]))
+    correlation = spearman(*(torch.tensor(some, dtype=torch.float64) for some in (told, free)))
+    return HeadAblation(len(told), worst, _judged(subject, agrees), correlation)
+
+
+@torch.no_grad()
+def measure_scores_of_heads(about: AttentionSubject, phase: Phase | None = None) -> ScoreAblation:
+    """Turn the strongest pair of features of each head's strongest look off."""
+    subject = about.subject
+    worst, agrees, exact = 0.0, True, True
+    told, free = [], []
+    with phase or Phase() as phase:
+        for layer, head in phase.each(about.heads):
+            look = _Look.of(about, layer, head)
+            if look is None:
+                continue
+            exact = exact and look.score.weights.query.norm is None and look.score.weights.key.norm is None
+            difference = abs(look.measured(subject, pinned=True) - look.predicted)
+            worst = max(worst, difference)
+            agrees = agrees and difference <= ATOL + 1e-3 * abs(look.predicted)
+            told.append(look.predicted)
+            free.append(look.measured(subject, pinned=False))
+    correlation = spearman(*(torch.tensor(some, dtype=torch.float64) for some in (told, free)))
+    return ScoreAblation(len(told), worst, _judged(subject, agrees) if exact else None, correlation)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Two keys of a head's look, the features of the strongest pair of their difference, and what goes without these."""
+
+    score: Score
+    query: int
+    keys: tuple[int, int]
+    edits: tuple[Intervention, ...]
+    predicted: float
+
+    @classmethod
+    def of(cls, about: AttentionSubject, layer: int, head: int) -> _Look | None:
+        """From the position whose look matters most; None without two keys or a pair of features."""
+        prompt = about.prompt
+        score = Score(prompt, layer, head)
+        query = int(about.effects[:, layer, head].abs().sum(0).argmax())
+        seen = [key for key in range(query + 1) if score.weights.sees(query, key)]
+        if layer == 0 or len(seen) < 2:
+            return None
+        order = score.pattern[query, seen].argsort(descending=True)[:2].tolist()
+        keys = seen[order[0]], seen[order[1]]
+        Q = score.factor("query", ((query, 1.0),))
+        K = [score.factor("key", ((key, 1.0),)) for key in keys]
+        both = score.factor("key", ((keys[0], 1.0), (keys[1], -1.0)))
+        nodes = prompt.node_of_column
+        n_features = len(prompt.active)
+        places, _ = top_pairs(Q.sources, both.sources, PAIRS)
+        pair = next((p for p in places.tolist() if max(int(nodes[c]) for c in p) < n_features), None)
+        if pair is None:
+            return None
+        columns = sorted(set(pair))
+        before, after = (
+            [score.weights.capped(float(_without(Q, gone) @ _without(one, gone))) for one in K]
+            for gone in ([], columns)
+        )
+        edits = [prompt.active.indices[int(nodes[column])].tolist() for column in columns]
+        return cls(
+            score, query, keys, tuple(Intervention(at[0], at[1], at[2], 0.0) for at in edits),
+            (after[0] - after[1]) - (before[0] - before[1]),
+        )  # fmt: skip
+
+    def measured(self, subject: Subject, *, pinned: bool) -> float:
+        """How the logarithm of the ratio of attention to the two keys changes in the model itself."""
+        before, after = (self._log_ratio(subject, edits, pinned) for edits in ((), self.edits))
+        return after - before
+
+    def _log_ratio(self, subject: Subject, edits: Sequence[Intervention], pinned: bool) -> float:
+        interventions, tokens = subject.model.interventions, subject.tokens
+        constraints = Constraints(constrained_layers=range(subject.n_layers)) if pinned else FREE
+        cells = resolve(edits, len(tokens), interventions.transcoders)
+        original = interventions.unmodified(tokens).at
+        edited = EditedPass(
+            interventions.site,
+            cells,
+            interventions.pins(tokens, constraints),
+            original,
+            tokens.zero_positions,
+        )
+        seen: list[Tensor] = []
+        hooks = dict(edited.hooks().by_name)
+        name = interventions.site.names.patterns[self.score.layer]
+        # Before the pin: what the head would pay by what arrives there.
+        hooks[name] = [
+            lambda pattern: seen.append(pattern[0, self.score.head, self.query]),
+            *hooks.get(name, []),
+        ]
+        subject.model.model.run(tokens.ids, Hooks(hooks))
+        row = seen[0].double().clamp(min=1e-38).log()
+        return float(row[self.keys[0]] - row[self.keys[1]])
+
+
+def _without(factor: Factor, columns: Sequence[int]) -> Tensor:
+    """The whole vector `(d_head)` of one side less some sources; those that don't reach it are no columns of it."""
+    there = [column for column in columns if column < factor.sources.shape[1]]
+    return factor.whole - factor.sources[:, there].sum(1)
