@@ -82,6 +82,7 @@ def load_model(prepared: Prepared, progress: Progress) -> ReplacementModel:
             placement.first,
             dtype,
             placement if len(placement.devices) > 1 else None,
+            mapped=choices.offload != "disk",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, number_tokenizer, ra
 from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.backends.families import flat
+from circuit_tracer_cli.backends.loading import load_model
 from circuit_tracer_cli.backends.model_config import fact, read_config
 from circuit_tracer_cli.errors import InvalidValue, MissingExtra, UnsupportedArchitecture
 
@@ -88,3 +90,54 @@ def test_an_unknown_class_is_refused_before_its_weights_are_read(tmp_path: Path)
     ) as caught:
         backend_class("transformerlens").from_pretrained(str(tmp_path), torch.device("cpu"), torch.float32)
     assert "backends/families/" in str(caught.value.hint)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float32 checkpoint of 96 MiB in tensors of 3 MiB."""
+    import transformers
+    from safetensors.torch import save_file
+
+    config = transformers.LlamaConfig(
+        vocab_size=48, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
+        tie_word_embeddings=True, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    config.architectures = ["LlamaForCausalLM"]
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(config)
+    folder = tmp_path_factory.mktemp("wide")
+    weights = {n: torch.full(p.shape, 0.01) for n, p in model.named_parameters()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    number_tokenizer().save_pretrained(folder)
+    return folder
+
+
+LINUX = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of memory"
+)
+
+
+@LINUX
+def test_a_model_cast_to_16_bits_never_has_its_file_beside_it(wide: Path) -> None:
+    load_model(str(wide), torch.device("cpu"), torch.bfloat16)  # what the first call imports
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = resident("VmRSS")
+    model, _, _ = load_model(str(wide), torch.device("cpu"), torch.bfloat16)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert resident("VmHWM") - before < held + 24 * 2**20
+
+
+@LINUX
+@pytest.mark.parametrize("mapped", [True, False])
+def test_weights_are_in_their_file_or_have_memory_of_their_own(wide: Path, mapped: bool) -> None:
+    model, _, _ = load_model(str(wide), torch.device("cpu"), torch.float32, mapped=mapped)
+    assert (str(wide / "model.safetensors") in Path("/proc/self/maps").read_text()) is mapped
+    assert all(bool((p == 0.01).all()) for p in model.parameters())
+
+
+def resident(name: str) -> int:
+    """A figure of the process's memory in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -48,8 +48,8 @@ def test_reads_what_safetensors_writes(tmp_path: Path) -> None:
 def test_what_is_written_to_a_private_view_does_not_reach_the_file(tmp_path: Path) -> None:
     save_file(TENSORS, tmp_path / "t.safetensors")
     file = TensorFile(tmp_path / "t.safetensors")
-    file.private("W").zero_()
-    assert file.private("W").count_nonzero() == 0
+    written = file.private("W").zero_()
+    assert written.count_nonzero() == 0
     assert torch.equal(file.view("W"), TENSORS["W"])
     assert torch.equal(TensorFile(tmp_path / "t.safetensors").view("W"), TENSORS["W"])
 

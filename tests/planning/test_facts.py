@@ -24,6 +24,7 @@ def test_the_demo() -> None:
     assert from_sizes(config) == pytest.approx(counted, rel=0.02)
     assert sizes.encoder_bytes == 5 * sizes.d_transcoder * 128 * 4
     assert sizes.decoder_bytes == 15 * sizes.d_transcoder * 128 * 4
+    assert sizes.stored_bytes == torch.finfo(getattr(torch, config["dtype"])).bits // 8
     half = prepare(TraceRequest(dtype="bf16"), n_tokens=11).sizes
     assert 2 * half.encoder_bytes == sizes.encoder_bytes
 

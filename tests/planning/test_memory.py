@@ -171,3 +171,10 @@ def test_on_a_cpu_the_rows_leave_room_for_what_is_held_already() -> None:
     assert plan.host_peak + plan.scratch >= everything.host_peak
     held = plan.held["model"] + plan.held["forward pass"] + plan.held["source vectors"]
     assert plan.host_peak - held < free
+
+
+def test_a_cast_holds_one_weight_in_both_types() -> None:
+    """The embedding, the largest, as its file has it: 256,000 x 2,304 float32 numbers."""
+    cast = plan_memory(replace(GEMMA, stored_bytes=4), ROOMY)
+    same = plan_memory(replace(GEMMA, stored_bytes=2), ROOMY)
+    assert cast.phases["loading"] - same.phases["loading"] == 256_000 * 2304 * 4

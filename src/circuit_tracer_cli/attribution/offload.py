@@ -84,14 +84,14 @@ class Offload:
                     weights.tensor = self._away(weights.tensor)
 
     def restore(self) -> None:
-        """Bring everything back, one tensor at a time."""
+        """Bring everything back, one tensor at a time; on a CPU, what lies on the disk stays mapped and is read when used."""
         moved = bool(self._parameters)
         while self._parameters:
             _, (parameter, away, device) = self._parameters.popitem()
-            parameter.data = self._back(away, device)
+            parameter.data = away.to(device)
         while self._weights:
             _, (weights, device) = self._weights.popitem()
-            weights.tensor = self._back(weights.tensor, device)
+            weights.tensor = weights.tensor.to(device)
         if moved and self._when_restored is not None:
             self._when_restored()
 
@@ -100,6 +100,3 @@ class Offload:
 
     def _away(self, tensor: Tensor) -> Tensor:
         return on_disk(tensor) if self.place == "disk" else tensor.detach().to("cpu")
-
-    def _back(self, tensor: Tensor, device: torch.device) -> Tensor:
-        return tensor.clone() if device.type == "cpu" else tensor.to(device)

@@ -109,7 +109,7 @@ def check_weights(model_name: str, model: Any, report: Mapping[str, Any], archit
         )
     if missing:
         raise BadModel(
-            f"the weights of {model_name} lack {missing[0]}{_others(missing)}",
+            f"the weights of {model_name} lack {_as_stored(model, missing[0])}{_others(missing)}",
             hint="the checkpoint is incomplete: download or save it again",
         )
     if unexpected:
@@ -120,6 +120,17 @@ def check_weights(model_name: str, model: Any, report: Mapping[str, Any], archit
         )
     if report.get("error_msgs"):
         raise BadModel(f"the weights of {model_name} can't be used: {report['error_msgs'][0]}")
+
+
+def _as_stored(model: Any, name: str) -> str:
+    """A weight's name in the model, with that of its family's files where they call it otherwise."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, apply_renamings
+
+    conversions = get_model_conversion_mapping(model, add_legacy=False)
+    reverse: list[Any] = [conversion.reverse_transform() for conversion in reversed(conversions)]
+    stored = apply_renamings(name, [one for one in reverse if type(one) is WeightRenaming])
+    return name if stored == name else f"{name} (in files {stored})"
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

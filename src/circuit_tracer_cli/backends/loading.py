@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from circuit_tracer_cli.errors import CircuitTracerError
 
 _WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 """What says where a model of the hub is, to Hugging Face's loader."""
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_IN_HOST_MEMORY = ("cpu", "meta")
 
 
 @contextmanager
@@ -49,6 +52,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     placement: Placement | None = None,
+    mapped: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, Any, str]:
     """A model in evaluation mode, its tokenizer, and the name to keep with graphs.
@@ -58,6 +62,8 @@ def load_model(
         device: Where to put it.
         dtype: Of its weights.
         placement: The device of each layer, where they lie on several; then `device` says nothing.
+        mapped: Leave weights that are stored in `dtype` in their file, as pages that processes share and the system can take
+            back. False gives each tensor memory of its own, which is free again as soon as that tensor waits elsewhere.
         kwargs: Passed on to Hugging Face's loader, such as `quantization_config`, or the `revision` of a model of the hub.
 
     Raises:
@@ -81,7 +87,8 @@ def load_model(
             if not config:
                 config = AutoConfig.from_pretrained(model_name, revision=revision).to_dict()
                 family_for(config)
-            model = _loaded(model_name, config, device, dtype, placement, kwargs)
+            with tensor_by_tensor(dtype, mapped=mapped):
+                model = _loaded(model_name, config, device, dtype, placement, kwargs)
     except CircuitTracerError:
         raise
     except MemoryError:
@@ -105,8 +112,8 @@ def _loaded(
     architecture = architecture_of(config)
     quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
     where = None if placement is None else direct_map(model_name, config, placement, kwargs.get("revision"))
-    if where is None and quantised:
-        # Quantised weights can't be moved once they are loaded.
+    if where is None and placement is None and (quantised or device.type not in _IN_HOST_MEMORY):
+        # Straight to the device: the host never holds the whole model, and quantised weights can't be moved afterwards.
         where = {"": device}
     # Weights of another shape are reported with the others, by name.
     reporting = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -120,6 +127,39 @@ def _loaded(
     if placement is not None:
         place(model, architecture.layout, placement)
     return model
+
+
+@contextmanager
+def tensor_by_tensor(dtype: torch.dtype, *, mapped: bool) -> Iterator[None]:
+    """Let Hugging Face's loader read the tensors of a safetensors file one by one, where mapping the file would cost more.
+
+    A mapped file stays resident until its last tensor is read, so that a model cast to 16 bits would need its float32 file
+    beside it. The loader reads by tensor on some platforms and has no setting that asks for it.
+
+    Args:
+        dtype: What weights are cast to.
+        mapped: Whether files that hold this dtype are mapped all the same.
+    """
+    modeling_utils: Any = import_module("transformers.modeling_utils")
+    original = modeling_utils.safe_open
+
+    def opened(file: Any, framework: str, device: Any = "cpu", backend: str = "mmap", **kwargs: Any) -> Any:
+        found = original(file, framework=framework, device=device, backend=backend, **kwargs)
+        if backend != "mmap" or device != "cpu" or (mapped and _holds(found, dtype)):
+            return found
+        return original(file, framework=framework, device=device, backend="pread", **kwargs)
+
+    modeling_utils.safe_open = opened
+    try:
+        yield
+    finally:
+        modeling_utils.safe_open = original
+
+
+def _holds(file: Any, dtype: torch.dtype) -> bool:
+    """Whether nothing in an open safetensors file is cast to `dtype`: its floating-point tensors are of it already."""
+    stored = {_FLOATS.get(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
+    return stored <= {dtype, None}
 
 
 def direct_map(

@@ -225,7 +225,6 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._map = _map_file(path, mmap.ACCESS_READ)
-        self._private: mmap.mmap | None = None
         self.tensors = self._read_header(self._map)
 
     def _read_header(self, data: mmap.mmap) -> dict[str, StoredTensor]:
@@ -258,11 +257,15 @@ class TensorFile:
         return raw.view(stored.dtype).view(stored.shape)
 
     def private(self, name: str) -> Tensor:
-        """The whole tensor as a view that may be written: what is written is copied then, and never reaches the file."""
-        if self._private is None:
-            self._private = _map_file(self.path, mmap.ACCESS_COPY)
+        """The whole tensor as a view that may be written: what is written is copied then, and never reaches the file.
+
+        It has a map of its own, so that its memory is free as soon as it is.
+        """
         stored = self.tensors[name]
-        raw = _aligned_bytes(self._private, stored, stored.start, stored.nbytes)
+        before = stored.start % mmap.ALLOCATIONGRANULARITY
+        length = before + stored.nbytes if stored.nbytes else 0
+        own = _map_file(self.path, mmap.ACCESS_COPY, stored.start - before, length)
+        raw = _aligned_bytes(own, stored, before, stored.nbytes)
         return raw.view(stored.dtype).view(stored.shape)
 
     def gather(self, name: str, index: Tensor) -> Tensor:
@@ -299,9 +302,10 @@ def _aligned_bytes(data: mmap.mmap, stored: StoredTensor, offset: int, count: in
     return raw.clone() if offset % stored.dtype.itemsize else raw
 
 
-def _map_file(path: Path, access: int) -> mmap.mmap:
+def _map_file(path: Path, access: int, offset: int = 0, length: int = 0) -> mmap.mmap:
+    """A map of `length` bytes of a file, to its end for 0. Raises MissingFile, BadTranscoders."""
     with open_regular(path) as file:
         try:
-            return mmap.mmap(file.fileno(), 0, access=access)
+            return mmap.mmap(file.fileno(), length, access=access, offset=offset)
         except (OSError, ValueError):  # empty, or a file of the system that can't be mapped
             raise BadTranscoders(f"{path} is empty or can't be mapped into memory", _AGAIN) from None

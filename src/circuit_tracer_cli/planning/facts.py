@@ -32,6 +32,7 @@ class SetupSizes:
     decoder_elements: int
     skip_layers: int
     active_per_position: float | None = None  # None where neither name nor settings of the set say it
+    stored_bytes: int = 0  # of the widest number in the model's files; 0 where they aren't here
 
 
 def trace_sizes(
@@ -70,6 +71,7 @@ def trace_sizes(
         active_per_position=active_per_position or setup.active_per_position or usual_l0(setup.d_transcoder),
         model_params=setup.model_elements,
         dtype_bytes=dtype_bytes,
+        stored_bytes=setup.stored_bytes,
         encoder_bytes=setup.encoder_elements * dtype_bytes,
         decoder_bytes=setup.decoder_elements * dtype_bytes,
         skip_layers=setup.skip_layers,
@@ -107,6 +109,7 @@ def sizes_of_files(
         decoder_elements=sum(of_set.decoder_bytes) // of_set.stored_dtype.itemsize,
         skip_layers=len(of_set.skip_layers),
         active_per_position=stated_l0(described.config) or described.config.k,
+        stored_bytes=_widest(folder),
     )
 
 
@@ -116,17 +119,30 @@ def parameters(folder: Path | None, config: Mapping[str, Any]) -> int:
     return counted or from_sizes(config)
 
 
+def _widest(folder: Path | None) -> int:
+    """Bytes of the widest floating-point number in the safetensors files of a folder; 0 if there is none."""
+    widths = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+    paths = folder.glob("*.safetensors") if folder is not None else ()
+    return max((widths.get(dtype, 0) for path in paths for dtype, _ in _tensors(path)), default=0)
+
+
 def _elements(path: Path) -> int:
     """Elements of all tensors in a safetensors file; 0 for one that has no readable header."""
+    return sum(count for _, count in _tensors(path))
+
+
+def _tensors(path: Path) -> list[tuple[str, int]]:
+    """Type and number of elements of each tensor in a safetensors file; none for one that has no readable header."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             if length > _HEADER_LIMIT:
-                return 0
+                return []
             header = json.loads(stream.read(length))
-        return sum(math.prod(value["shape"]) for name, value in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
-        return 0
+        entries = [value for name, value in header.items() if name != "__metadata__"]
+        return [(str(value["dtype"]), math.prod(value["shape"])) for value in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error):
+        return []
 
 
 def from_sizes(config: Mapping[str, Any]) -> int:

@@ -138,7 +138,11 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
     base = held["model"] + held["encoders"] + held["decoders"]
     program = PROGRAM_ON_GPU if choices.on_gpu else PROGRAM
     sofar = program + base
-    phases = {"loading": sofar, "forward pass": sofar + held["forward pass"] + moment["forward pass"]}
+    casting = 0 if choices.on_gpu else sizes.cast_bytes
+    phases = {
+        "loading": sofar + casting,
+        "forward pass": sofar + held["forward pass"] + moment["forward pass"],
+    }
     away = sizes.resting_bytes if moves(choices) else 0
     sofar += held["forward pass"] - away
     phases["active features"] = sofar + moment["active features"]
@@ -156,7 +160,7 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
         phases["packaging"] = sofar + rows + moment["packaging"]
         return MemoryPlan(choices, held, phases, max(phases.values()), None, scratch)
     loading = PROGRAM + max(
-        held["model"] // 4, (held["encoders"] + held["decoders"]) // max(1, sizes.n_layers)
+        held["model"] // 4, sizes.cast_bytes, (held["encoders"] + held["decoders"]) // max(1, sizes.n_layers)
     )
     waiting = away if choices.offload == "cpu" else 0
     host = max(loading, PROGRAM + waiting + kept + moment["packaging"])

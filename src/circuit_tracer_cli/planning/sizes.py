@@ -41,6 +41,7 @@ class TraceSizes:
     active_per_position: float = DEFAULT_L0  # per layer
     model_params: int = 0
     dtype_bytes: int = 4
+    stored_bytes: int = 0  # of an element in the model's files; 0 for what isn't read from any
     encoder_bytes: int = 0
     decoder_bytes: int = 0
     skip_layers: int = 0
@@ -86,6 +87,12 @@ class TraceSizes:
             return 0
         attention = 2 * self.d_model * (self.attention_width + self.value_width) * self.n_layers
         return max(0, self.model_params - attention) * self.dtype_bytes
+
+    @property
+    def cast_bytes(self) -> int:
+        """The largest weight as it is stored, beside itself as it is loaded; 0 where nothing is cast."""
+        cast = self.stored_bytes not in (0, self.dtype_bytes)
+        return self.d_vocab * self.d_model * self.stored_bytes if cast else 0
 
     @property
     def attention_width(self) -> int:
