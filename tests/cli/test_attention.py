@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.cli.conftest import Run
@@ -122,6 +123,45 @@ def test_heads_of_all_edges_are_kept_and_exported(run: Run, raw_graph: Path, her
         assert link["source"].rsplit("_", 1)[-1] != link["target"].rsplit("_", 1)[-1]
 
 
+def test_reasons_are_kept_and_exported_as_neuronpedia_reads_them(
+    run: Run, raw_graph: Path, here: Path
+) -> None:
+    """The file is valid by Neuronpedia's rules, and every id that a reason names can be looked up in it."""
+    from circuit_tracer_cli.graph.store import load_graph
+
+    graph = load_graph(raw_graph)
+    logit = graph.layout.logit_offset
+    columns, values = graph.edges.row(logit)
+    ids = [graph.node_id(column) for column in columns.tolist()]
+    moved = [at for at, name in enumerate(ids) if not name.endswith(f"_{graph.n_pos - 1}")]
+    strongest = ids[max(moved, key=lambda at: abs(float(values[at])))], graph.node_id(logit)
+    kept = here / "kept.safetensors"
+    edge = ":".join(strongest)
+    (told,) = asked(run, "heads", raw_graph, "--edge", edge, "--why", "-o", kept)["edges"]
+    assert run("heads", kept, "--all", "-o", kept).code == 0
+    assert run("export", kept, "--slug", "tiny", "--node-threshold", 0.6).code == 0
+    file = json.loads((here / "graph_files" / "tiny.json").read_text())
+    schema = Path(__file__).parents[1] / "export" / "neuronpedia.schema.json"
+    jsonschema.validate(file, json.loads(schema.read_text()))
+    assert any("heads" in link for link in file["links"])
+    (node,) = [node for node in file["nodes"] if "qk_tracing_results" in node]
+    assert node["node_id"] == strongest[1]
+    found = node["qk_tracing_results"]
+    assert found["pair_wise_contributors"] == [
+        [pair["q"], pair["k"], pair["value"]] for pair in told["why"]["pairs"]
+    ]
+    look = {name: told["why"][name] for name in ("layer", "head", "query", "key")}
+    assert node["qk_look"] == {**look, "source": strongest[0]}
+    shown = {node["node_id"] for node in file["nodes"]}
+    only = file["qk_only_nodes"]
+    assert not shown & set(only)
+    named = {name for *names, _ in found["pair_wise_contributors"] for name in names}
+    named |= {name for side in "qk" for name, _ in found[f"top_{side}_marginal_contributors"]}
+    assert named <= shown | set(only)
+    required = json.loads(schema.read_text())["properties"]["nodes"]["items"]["required"]
+    assert all(set(required) <= set(one) and one["node_id"] == name for name, one in only.items())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -130,7 +170,7 @@ def test_heads_of_all_edges_are_kept_and_exported(run: Run, raw_graph: Path, her
         (["heads", "--all"], 2, "--all writes into a graph"),
         (["heads", "--all", "--json", "-o", "-"], 2, "both write to stdout"),
         (["heads", "--edge", "1/2@3"], 2, "is not SOURCE:TARGET"),
-        (["heads", "--edge", "1/2@3:E_1_1", "-o", "x.safetensors"], 2, "-o belongs to --all"),
+        (["heads", "--edge", "1/2@3:E_1_1", "-o", "x.safetensors"], 2, "-o belongs to --all or --why"),
         (["heads", "--edge", "1/2@3:E_1_1", "--by", "hops", "--why"], 2, "--why explains a head"),
         (["heads", "--edge", "99/2@3:E_1_1"], 1, "the graph has no node 99/2@3"),
         (["heads", "--edge", "E_3_1:E_3_1"], 1, "nothing arrives there"),

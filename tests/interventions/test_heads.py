@@ -13,6 +13,7 @@ from circuit_tracer_cli.attention.ablation import ablation_effects
 from circuit_tracer_cli.attention.constants import origins
 from circuit_tracer_cli.attention.loadings import loadings
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
+from circuit_tracer_cli.attribution.linear import FoldedLayer
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.experiment import run_experiment
@@ -60,6 +61,39 @@ def test_the_model_loses_what_goes_through_the_head(backend_name: str, family: s
         lost = before - logits(prompt, [text], **everything)[ids]
         assert float((lost - told).abs().max()) < 2e-5 * max(1.0, float(before.abs().max()))
     assert float(effects.sum(-1).abs().max()) > 1e-3
+
+
+def _forgotten_scale(prompt: FrozenPrompt, layer: int) -> FoldedLayer:
+    folded, scale = prompt.engine.layers[layer], prompt.frozen.layers[layer].ln1_scale
+    return replace(folded, pattern=folded.pattern * scale[:, None, None])
+
+
+def _forgotten_gain(prompt: FrozenPrompt, layer: int) -> FoldedLayer:
+    folded, weights = prompt.engine.layers[layer], prompt.engine.weights.layers[layer]
+    return replace(folded, W_V=folded.W_V / weights.ln1.gain)
+
+
+def _forgotten_post_norm(prompt: FrozenPrompt, layer: int) -> FoldedLayer:
+    weights = prompt.engine.weights.layers[layer]
+    return replace(prompt.engine.layers[layer], W_O=weights.W_O.flatten(1))
+
+
+@pytest.mark.parametrize("mistake", [_forgotten_scale, _forgotten_gain, _forgotten_post_norm])
+def test_a_forgotten_factor_shows_in_the_model(mistake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums over heads close with any factor; only the model tells."""
+    prompt = frozen_prompt("gemma2", "clt", precise=False)
+    everything: dict[str, Any] = {"constrained_layers": range(prompt.engine.n_layers)}
+    target, ids = prompt.targets([prompt.graph.layout.logit_offset]), prompt.graph.logit_targets[0].vocab_idx
+    lost = logits(prompt, ["L1H2=x1"], **everything)[ids] - logits(prompt, ["L1H2=off"], **everything)[ids]
+
+    def error() -> float:
+        return abs(float(lost - ablation_effects(prompt, target)[0, 1, 2].sum()))
+
+    right = error()
+    layers = list(prompt.engine.layers)
+    layers[1] = mistake(prompt, 1)
+    monkeypatch.setattr(prompt.engine, "layers", tuple(layers))
+    assert error() > 50 * right
 
 
 def test_the_frozen_network_says_the_same_of_all_sources_together() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from circuit_tracer_cli.attention.loadings import HeadLoadings, loadings
+from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadLoadings, loadings
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
+from circuit_tracer_cli.attention.qk import QKAttribution
 from circuit_tracer_cli.errors import UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.heads import HEADS
+from circuit_tracer_cli.graph.heads import HEADS, REASONS
 
 STORED = 4
 """Heads kept of each edge."""
@@ -43,3 +45,20 @@ def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
             links.append([source, target, heads, edge.rest])
     graph.metadata[HEADS] = {"by": "arrive", "links": links}
     return found
+
+
+def keep_reasons(graph: Graph, edges: Sequence[EdgeHeads], reasons: Sequence[QKAttribution | None]) -> int:
+    """Put the reasons of edges into the graph's metadata, by target; of two edges into one node the stronger counts.
+
+    Returns how many nodes have one now.
+    """
+    kept: dict[str, Any] = {}
+    for edge, reason in sorted(zip(edges, reasons, strict=True), key=lambda one: abs(one[0].weight)):
+        if reason is not None:
+            look = {"layer": reason.layer, "head": reason.head, "query": reason.query, "key": reason.key}
+            kept[edge.target] = {
+                "look": {**look, "source": edge.source},
+                "qk_tracing_results": reason.to_neuronpedia(),
+            }
+    graph.metadata[REASONS] = {**graph.metadata.get(REASONS, {}), **kept}
+    return len(kept)

@@ -42,7 +42,10 @@ ByOpt = Annotated[
         "the way, by how many, or by their chain."
     ),
 ]
-WhyOpt = Annotated[bool, typer.Option("--why", help="Also explain why the strongest head looks there.")]
+WhyOpt = Annotated[
+    bool,
+    typer.Option("--why", help="Also explain why the strongest head looks there; -o keeps it in the graph."),
+]
 CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many to list; 0 for all.")]
 HeadOpt = Annotated[str, typer.Option("--head", metavar="L14H3", help="The head.")]
 QueryOpt = Annotated[
@@ -104,6 +107,10 @@ def heads(
         return
     found = loadings(prompt, pairs, by, n)
     reasons = [_why(prompt, one) for one in found] if why else []
+    if output_path is not None:
+        _keep_reasons(prompt.graph, found.edges, reasons, output_path, output)
+        if output_path == STREAM:
+            return
     if json_:
         record = found.to_dict()
         for one, reason in zip(record["edges"], reasons, strict=False):
@@ -182,8 +189,8 @@ def _check_heads(
         raise UsageError(
             "graphs hold the heads that an edge arrives by, nothing else", "leave --by and --why out"
         )
-    if not all_ and destination is not None:
-        raise UsageError("-o belongs to --all", "--json prints what programs read")
+    if not all_ and not why and destination is not None:
+        raise UsageError("-o belongs to --all or --why", "--json prints what programs read")
     if why and by in ("hops", "chains"):
         raise UsageError(f"--why explains a head, and --by {by} names none alone", "use --by arrive")
     for text in edge or ():
@@ -237,6 +244,21 @@ def _every(prompt: FrozenPrompt, destination: str | None, output: Output) -> Hea
             count = sum(bool(edge.heads) for edge in found)
             output.note(f"written      {destination}: heads of {count} edges")
     return found
+
+
+def _keep_reasons(
+    graph: Graph,
+    edges: Sequence[EdgeHeads],
+    reasons: Sequence[QKAttribution | None],
+    destination: str,
+    output: Output,
+) -> None:
+    from circuit_tracer_cli.attention.stored import keep_reasons
+
+    count = keep_reasons(graph, edges, reasons)
+    write_graph(graph, destination)
+    if destination != STREAM:
+        output.note(f"written      {destination}: reasons of {count} {'node' if count == 1 else 'nodes'}")
 
 
 def _why(prompt: FrozenPrompt, edge: EdgeHeads) -> QKAttribution | None:

@@ -19,12 +19,22 @@ _VIEW_BYTES = 1 << 24
 
 
 def write_graph_json(
-    stream: BinaryIO, metadata: Metadata, q_params: QParams, nodes: Iterable[Node], links: Iterable[Link]
+    stream: BinaryIO,
+    metadata: Metadata,
+    q_params: QParams,
+    nodes: Iterable[Node],
+    links: Iterable[Link],
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a graph file without indentation, the links as they come. Raises OSError as the stream does."""
+    """Writes a graph file without indentation, the links as they come. Raises OSError as the stream does.
+
+    `beside` are optional keys that stand next to nodes and links.
+    """
     stream.write(b'{"metadata":' + encode_json(to_values(metadata)))
     stream.write(b',"qParams":' + encode_json(to_values(q_params)))
     stream.write(b',"nodes":' + encode_json([to_values(node) for node in nodes]))
+    for key, value in (beside or {}).items():
+        stream.write(b"," + encode_json(key) + b":" + encode_json(value))
     stream.write(b',"links":[')
     remaining = iter(links)
     separator = b""

@@ -25,13 +25,13 @@ from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
 from circuit_tracer_cli.export.groups import annotations_of, grouping_extra
-from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import ROOT, Graph, Pruning
-from circuit_tracer_cli.graph.heads import link_extras
+from circuit_tracer_cli.graph.heads import link_extras, node_extras, sources_of_reasons
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
 from circuit_tracer_cli.graph.proposals import proposals_of
@@ -114,7 +114,7 @@ def export(
             q_params = fitting(start, parts.node_ids)
         aside = keep_aside(target, q_params)
         with atomic_writer(target) as stream:
-            write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links())
+            write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links(), parts.beside)
         write_form(target, parts.metadata, q_params, parts.nodes, pruned)
         written = [target, add_to_graph_list(to.directory, parts.metadata)]
     return written if aside is None else [*written, aside]
@@ -148,6 +148,13 @@ class GraphParts:
     def node_ids(self) -> set[str]:
         """Ids of the nodes that are shown."""
         return {node.node_id for node in self.nodes}
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        """Optional keys of the file: nodes that only reasons name, where Neuronpedia's viewer looks for them."""
+        shown = self.node_ids
+        missing = [name for name in sources_of_reasons(self.pruned.metadata) if name not in shown]
+        return {"qk_only_nodes": {name: to_values(_source_node(name)) for name in missing}} if missing else {}
 
     def kept_annotations(self, path: Path) -> QParams:
         """What an older file of this graph has been annotated with, as far as its nodes remain."""
@@ -242,10 +249,15 @@ def _nodes(graph: Graph) -> list[Node]:
         mask[block.columns] = True
     linked, first_token, root = mask.tolist(), graph.layout.token_offset, graph.root
     proposals = proposals_of(graph.metadata, graph.prompt_tokens)
-    return [
+    nodes = [
         _node(graph, view, proposals.get(view.node_id), is_root=view.index == root)
         for view in iter_nodes(graph)
         if linked[view.index] or view.index >= first_token or view.index == root
+    ]
+    reasons = node_extras(graph.metadata)
+    return [
+        replace(node, extra={**node.extra, **reasons[node.node_id]}) if node.node_id in reasons else node
+        for node in nodes
     ]
 
 
@@ -272,6 +284,16 @@ def _node(graph: Graph, view: NodeView, proposed: dict[str, Any] | None, *, is_r
         is_first=is_root or (graph.root is None and view.index == graph.layout.logit_offset),
         n_layers=graph.cfg.n_layers,
     )
+
+
+def _source_node(node_id: str) -> Node:
+    """A source that isn't in the file, by its id alone."""
+    layer, number, position = node_id.split("_")
+    if layer == "E":
+        return Node.token_node(int(position), int(number))
+    if number == "-1":
+        return Node.error_node(int(layer), int(position))
+    return Node.feature_node(int(layer), int(position), int(number))
 
 
 def _finite(value: float | None) -> float | None:
