@@ -19,10 +19,16 @@ from circuit_tracer_cli.attention.qk import attend
 from circuit_tracer_cli.attention.walks import pull
 from circuit_tracer_cli.attribution.linear import push_attention
 from circuit_tracer_cli.backends.base import Edit, Hooks
+from circuit_tracer_cli.graph.influence import compute_edge_influence
+from circuit_tracer_cli.graph.prune import pruned_graph
+from circuit_tracer_cli.interventions.run import Constraints
+from circuit_tracer_cli.interventions.spec import HeadEdit
 from training.corpus import Sentence, build_corpus
 from training.dataset import answer_id
 
 QUESTIONS = 20
+TOGETHER = (1, 2, 4, 8)
+"""Heads whose looks at the city are cut together."""
 SEED = 7
 
 
@@ -48,6 +54,24 @@ def carriers(prompt: FrozenPrompt, position: int) -> Tensor:
     for edge in loadings(prompt, edges, "arrive", 0):
         for share in edge.heads:
             out[share.layer, share.head] += share.value
+    return out
+
+
+def flow(prompt: FrozenPrompt, position: int) -> Tensor:
+    """`(layer, head)`: what each head brings away from a position on all paths to the answer.
+
+    Every kept edge that leaves the position counts by its influence, which goes to heads by their shares of the edge.
+    """
+    pruned = pruned_graph(prompt.graph)
+    influence = compute_edge_influence(pruned.edges, pruned.logit_weights).tolist()
+    triples = [triple for block in pruned.edges.blocks() for triple in block.triples()]
+    at = prompt.engine.columns.places(prompt.source_columns([source for source, _, _ in triples]))[1].tolist()
+    asked = [place for place, there in enumerate(at) if there == position]
+    found = loadings(prompt, [triples[place][:2] for place in asked], "arrive", 0)
+    out = torch.zeros(prompt.engine.n_layers, prompt.n_heads, dtype=torch.float64)
+    for place, edge in zip(asked, found, strict=True):
+        for share in edge.heads:
+            out[share.layer, share.head] += influence[place] * share.value / edge.weight
     return out
 
 
@@ -81,6 +105,49 @@ def logits_without(
     if layer >= 0:
         by_name.setdefault(f"blocks.{layer}.attn.hook_pattern", []).append(off)
     return model.model.run(ids, Hooks(by_name))[0][-1].double()
+
+
+def without_looks(prompt: FrozenPrompt, heads: Sequence[tuple[int, int]], position: int) -> Tensor:
+    """The last position's logits of the model with patterns kept, but for some heads' looks from later positions at one."""
+    edits = []
+    for layer, head in heads:
+        rows = prompt.frozen.layers[layer].pattern[head, position + 1 :].clone()
+        rows[:, position] = 0
+        edits.append(HeadEdit(layer, head, slice(position + 1, None), rows))
+    found = prompt.model.interventions.run(prompt.tokens, edits, Constraints(), last_logits=True)
+    return found.logits[-1].double()
+
+
+def knocked_out(model: ReplacementModel, count: int = QUESTIONS) -> dict[str, Any]:
+    """How often answers change when the heads that bring the city can't look at it, beside as many others drawn."""
+    rng, right = random.Random(SEED), 0
+    tops: Counter[str] = Counter()
+    changed = {name: Counter[int]() for name in ("carriers", "others")}
+    fallen: dict[str, dict[int, float]] = {name: dict.fromkeys(TOGETHER, 0.0) for name in changed}
+    for sentence in held_out(count):
+        answer = answer_id(model.tokenizer, sentence.answer)
+        graph = attribute(sentence.prompt, model, attribution_targets=torch.tensor([answer]))
+        prompt = freeze(graph, model)
+        place = place_of(model, sentence)
+        carried = flow(prompt, place).flatten()
+        tops["L{}H{}".format(*divmod(int(carried.argmax()), prompt.n_heads))] += 1
+        order = [divmod(place, prompt.n_heads) for place in carried.argsort(descending=True).tolist()]
+        before = without_looks(prompt, [], place)
+        if int(before.argmax()) != answer:
+            continue
+        right += 1
+        for n in TOGETHER:
+            for name, heads in (("carriers", order[:n]), ("others", rng.sample(order[n:], n))):
+                after = without_looks(prompt, heads, place)
+                changed[name][n] += int(after.argmax()) != answer
+                loss = before.log_softmax(0) - after.log_softmax(0)
+                fallen[name][n] += float(loss[answer])
+    return {
+        "answers right before": right,
+        "top head": dict(tops.most_common(4)),
+        **{f"answers changed, {n} {name}": changed[name][n] / right for n in TOGETHER for name in changed},
+        **{f"log probability lost, {n} {name}, mean": fallen[name][n] / right for n in TOGETHER for name in changed},
+    }  # fmt: skip
 
 
 def city_to_answer(model: ReplacementModel, count: int = QUESTIONS) -> dict[str, Any]:
@@ -166,10 +233,13 @@ def cost(model: ReplacementModel) -> dict[str, float]:
         "kept edges": len(edges),
         "one row, ms": 1e3 * row,
         "one row, times the floor": row / floor,
+        "one edge (arrive), times its floor of two rows": fastest(lambda: loadings(prompt, one)) / floor / 2,
         "one edge (arrive), rows": fastest(lambda: loadings(prompt, one)) / row,
         "one edge (through), rows": fastest(lambda: loadings(prompt, one, "through")) / row,
         "kept edges (arrive), ms each": 1e3 * fastest(lambda: loadings(prompt, edges, n=4), 1) / len(edges),
         "one QK query, rows": fastest(lambda: attend(prompt, 3, 2, -1, 8)) / row,
+        "one QK query, times the floor of its rows": fastest(lambda: attend(prompt, 3, 2, -1, 8))
+        / (2.0 * model.model.shape.d_head * floor),
         "one QK query, rows that it asks for": 2.0 * model.model.shape.d_head,
         "freezing the prompt, rows": fastest(lambda: freeze(graph, model)) / row,
     }
@@ -178,8 +248,12 @@ def cost(model: ReplacementModel) -> dict[str, float]:
 def main() -> None:
     """Print both as JSON."""
     model = ReplacementModel.from_pretrained("demo", "demo", device="cpu", lazy_decoder=False)
-    for name, measured in (("cost", cost(model)), ("city to answer", city_to_answer(model))):
-        print(json.dumps({name: measured}, indent=2), flush=True)
+    for name, measure in (
+        ("cost", cost),
+        ("city to answer", city_to_answer),
+        ("looks at the city cut", knocked_out),
+    ):
+        print(json.dumps({name: measure(model)}, indent=2), flush=True)
 
 
 if __name__ == "__main__":
