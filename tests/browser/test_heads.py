@@ -92,3 +92,18 @@ def test_the_other_side_of_a_node(page: Page) -> None:
     page.wait_for_function("document.querySelector('.heads-head strong').textContent !== 'Austin'")
     page.click(".heads-head >> text=Outputs")
     page.wait_for_selector(".head-link .node-row:has-text('Austin')")
+
+
+def test_a_link_of_the_subgraph(page: Page) -> None:
+    for name in ("Dallas", "Austin"):
+        page.click("#tab-nodes")
+        page.fill("#node-search", name)
+        page.click(".panel-nodes .node-row >> nth=0")
+        page.keyboard.press("p")
+    page.fill("#node-search", "")
+    page.wait_for_selector(".box >> nth=1")
+    page.locator(".flow-reach").first.dispatch_event("click")
+    page.click("#tab-heads")
+    page.wait_for_function("document.querySelector('.heads-head strong')?.textContent.includes('→')")
+    assert page.locator(".head-link").count() == 1
+    assert "→" in page.inner_text(".head-chips")

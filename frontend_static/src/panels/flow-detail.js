@@ -6,8 +6,8 @@ import { nodeLabel, nodePlace, number, signedPercent } from "../format.js";
 import { boxEdges, makeBoxes } from "../supernodes.js";
 import { boxName } from "./subgraph-box.js";
 
-/** Elements for the connections panel, or null where the flow's boxes aren't there any more. */
-export function flowDetail(store) {
+/** The selected flow as `{names, weight, links}`, its links strongest first; null without one, or where its boxes aren't there any more. */
+export function selectedFlow(store) {
   const [graph, pruned, chosen] = [store.get("graph"), store.get("pruned"), store.get("flow")];
   if (!chosen || !graph) return null;
   const boxes = makeBoxes(graph, store.get("pinned"), store.get("supernodes"), store.get("expanded"));
@@ -15,7 +15,14 @@ export function flowDetail(store) {
   const flow = boxEdges(graph, boxes, pruned).find((edge) => edge.from === from && edge.to === to);
   if (!flow) return null;
   const names = [from, to].map((i) => boxName(store, boxes[i]));
-  const links = linksBetween(pruned, boxes[from], boxes[to]);
+  return { names, weight: flow.weight, links: linksBetween(pruned, boxes[from], boxes[to]) };
+}
+
+/** Elements for the connections panel, or null without a flow. */
+export function flowDetail(store) {
+  const flow = selectedFlow(store);
+  if (!flow) return null;
+  const { names, links } = flow;
   return [
     h(
       "div",
@@ -28,7 +35,7 @@ export function flowDetail(store) {
       ),
       h("button", { class: "small quiet", type: "button", "aria-label": "Clear the selection", title: "Clear", onclick: () => selectFlow(store, null) }, icon("cross")),
     ),
-    h("div", { class: "flow-members scroll" }, table(store, pruned, links)),
+    h("div", { class: "flow-members scroll" }, table(store, store.get("pruned"), links)),
   ];
 }
 

@@ -3,9 +3,10 @@
 import { h } from "../dom.js";
 import { nodeLabel, number, signedPercent, tokenLabel } from "../format.js";
 import { fileGraph } from "../graph.js";
-import { answeredHeads, chipsOf, headMap, headName, headsRequest, linksOf, lookRequest, sameHead, storedHeads, throughHead } from "../heads.js";
+import { answeredHeads, chipsOf, headMap, headName, headsRequest, linksOf, lookRequest, MOST_LINKS, sameHead, storedHeads, throughHead } from "../heads.js";
 import { serveCommand } from "../interventions.js";
 import { commandBlock } from "./command-block.js";
+import { selectedFlow } from "./flow-detail.js";
 import { headGrid } from "./head-grid.js";
 import { lookSection } from "./head-look.js";
 import { nodeRow } from "./node-row.js";
@@ -27,9 +28,11 @@ export function heads(element, store, { attention, runs }) {
     render();
   };
 
-  /** The selected node and its links. */
+  /** The selected node and its links, or those of the selected flow. */
   function subject() {
     const graph = store.get("pruned");
+    const flow = graph && store.get("flow") ? selectedFlow(store) : null;
+    if (flow) return { graph, node: null, title: flow.names.join(" → "), direction: "input", links: flow.links.slice(0, MOST_LINKS) };
     const node = graph?.node(store.get("selected"));
     if (!node || !fileGraph(graph).node(node.id)) return null;
     const open = (direction) => linksOf(graph, node.index, direction, store.get("visible"));
@@ -160,7 +163,7 @@ export function heads(element, store, { attention, runs }) {
   const disposers = [
     store.subscribe(["graph"], () => fileGraph(store.get("graph")) !== own.for && opened()),
     store.subscribe(["pruned"], () => isShown() && opened()),
-    store.subscribe(["selected"], selected),
+    store.subscribe(["selected", "flow"], selected),
     store.subscribe(["visible", "labels", "featureLabels", "theme"], render),
     store.subscribe(["shown"], () => {
       if (!isShown()) store.set({ head: null, lit: [], ...(store.get("head") ? { path: null } : {}) });
@@ -196,7 +199,7 @@ async function answerOf(started, runs, goesOn) {
 }
 
 function empty() {
-  return h("p", { class: "muted heads-empty" }, "Select a node to see which attention heads carry its links, and why they look where they look.");
+  return h("p", { class: "muted heads-empty" }, "Select a node, or a link of the subgraph, to see which attention heads carry it, and why they look where they look.");
 }
 
 function failureLines({ error, hint }) {
@@ -213,7 +216,8 @@ function withoutModel(graph, stored) {
   ];
 }
 
-function head(store, { node, direction }, turn) {
+function head(store, { node, title, direction }, turn) {
+  if (!node) return h("div", { class: "heads-head" }, h("strong", { dir: "auto" }, title));
   const segment = (name, label) =>
     h("button", { class: "segment", type: "button", "aria-pressed": String(direction === name), onclick: () => turn(name) }, label);
   return h(
@@ -224,7 +228,7 @@ function head(store, { node, direction }, turn) {
   );
 }
 
-function linkList(store, { graph, links, direction }, own, { choose, look, light, more }) {
+function linkList(store, { graph, node, links, direction }, own, { choose, look, light, more }) {
   const chosen = store.get("head");
   const shown = throughHead(links.filter((link) => own.known.has(link)), own.known, chosen);
   const largest = Math.max(0, ...links.map((link) => Math.abs(graph.links.weight[link])));
@@ -241,13 +245,13 @@ function linkList(store, { graph, links, direction }, own, { choose, look, light
     h(
       "div",
       { class: "head-links" },
-      ...(own.all ? shown : shown.slice(0, ROWS)).map((link) => linkRow(store, graph, link, direction, own, { largest, widest, look, light })),
+      ...(own.all ? shown : shown.slice(0, ROWS)).map((link) => linkRow(store, graph, link, direction, own, { largest, widest, look, light, both: !node })),
       !own.all && rest > 0 && h("button", { class: "more", type: "button", onclick: more }, `Show ${rest} more`),
     ),
   ];
 }
 
-function linkRow(store, graph, link, direction, own, { largest, widest, look, light }) {
+function linkRow(store, graph, link, direction, own, { largest, widest, look, light, both }) {
   const { source, target, share, weight } = graph.links;
   const other = graph.nodes[direction === "input" ? source[link] : target[link]];
   const reader = graph.nodes[target[link]];
@@ -275,6 +279,7 @@ function linkRow(store, graph, link, direction, own, { largest, widest, look, li
     h(
       "div",
       { class: "head-chips" },
+      both && h("span", { class: "muted", dir: "auto" }, `→ ${nodeLabel(reader, store.get("labels"), store.get("featureLabels")[reader.code])}`),
       ...(chips.length > 0 ? chips.slice(0, CHIPS).map(chip) : [h("span", { class: "muted" }, "stays at its position")]),
     ),
   );
