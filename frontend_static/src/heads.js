@@ -13,34 +13,36 @@ export const headName = ({ layer, head }) => `L${layer}H${head}`;
 /** Whether two heads are the same; null is none. */
 export const sameHead = (a, b) => a?.layer === b?.layer && a?.head === b?.head;
 
-/** Link number → `{heads: [{layer, head, position, value}], rest}`, from what `heads --all` left in the file: `[source, target, weight, heads, rest]` each. */
-export function storedHeads(graph, links) {
-  const place = linkPlaces(graph);
-  const known = new Map();
-  for (const [source, target, , heads, rest] of links) {
-    const link = place(source, target);
-    if (link === undefined || !Array.isArray(heads)) continue;
-    known.set(link, { heads: heads.map(([layer, head, position, value]) => ({ layer, head, position, value })), rest: Number(rest) || 0 });
-  }
-  return known;
+/** What `heads --all` left in the file (`[source, target, weight, heads, rest]` each) by the ends of the links: `{heads: [{layer, head, position, value}], rest}`. */
+export function storedHeads(links) {
+  return new Map(
+    links
+      .filter(([, , , heads]) => Array.isArray(heads))
+      .map(([source, target, , heads, rest]) => [
+        endsOf(source, target),
+        { heads: heads.map(([layer, head, position, value]) => ({ layer, head, position, value })), rest: Number(rest) || 0 },
+      ]),
+  );
 }
 
 /** The same from a server's answer. */
-export function answeredHeads(graph, edges) {
-  const place = linkPlaces(graph);
-  const known = new Map();
-  for (const { source, target, heads, rest } of edges) {
-    const link = place(source, target);
-    if (link !== undefined) known.set(link, { heads, rest });
-  }
-  return known;
+export function answeredHeads(edges) {
+  return new Map(edges.map(({ source, target, heads, rest }) => [endsOf(source, target), { heads, rest }]));
 }
 
-function linkPlaces(graph) {
-  const { source, target, count } = graph.links;
-  const places = new Map();
-  for (let link = 0; link < count; link += 1) places.set(source[link] * graph.nodes.length + target[link], link);
-  return (from, to) => places.get(graph.index(from) * graph.nodes.length + graph.index(to));
+const endsOf = (source, target) => `${source} ${target}`;
+
+/**
+ * What is known of a graph's links by their number, as `{has, get}`. Numbers change with what is pruned, ends don't. Where all of a file is known, a link that
+ * isn't named has no heads.
+ */
+export function headsByLink(graph, byEnds, complete = false) {
+  const { source, target, weight } = graph.links;
+  const of = (link) => byEnds.get(endsOf(graph.nodes[source[link]].id, graph.nodes[target[link]].id));
+  return {
+    has: (link) => complete || of(link) !== undefined,
+    get: (link) => of(link) ?? (complete ? { heads: [], rest: weight[link] } : undefined),
+  };
 }
 
 /** The links into or out of a node whose other end is shown, strongest first. Links into the difference of two outputs are left out. */

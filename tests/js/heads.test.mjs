@@ -7,6 +7,7 @@ import {
   chipsOf,
   headMap,
   headName,
+  headsByLink,
   headsRequest,
   linksOf,
   lookAt,
@@ -30,13 +31,22 @@ const STORED = [
   ["0_5_1", "1_7_2", -1, [[1, 0, 1, -1]], 0],
   ["gone", "1_7_2", 1, [[0, 0, 0, 1]], 0],
 ];
-const known = storedHeads(graph, STORED);
+const byEnds = storedHeads(STORED);
+const known = headsByLink(graph, byEnds);
 
 test("a file's heads and an answer's are the same", () => {
-  assert.equal(known.size, 2);
+  assert.ok(known.has(into) && !known.has(place("1_7_2", "3_42_2")));
   const edges = STORED.map(([source, target, weight, heads, rest]) => ({ source, target, weight, rest, heads: heads.map(([layer, head, position, value]) => ({ layer, head, position, value })) }));
-  assert.deepEqual(answeredHeads(graph, edges), known);
+  assert.deepEqual(answeredHeads(edges), byEnds);
   assert.deepEqual(known.get(into), { heads: [{ layer: 0, head: 1, position: 1, value: 2 }, { layer: 1, head: 0, position: 1, value: -0.5 }], rest: 1.5 });
+});
+
+test("a file that says all says that other links have none", () => {
+  const whole = headsByLink(graph, byEnds, true);
+  const link = place("1_7_2", "3_42_2");
+  assert.ok(whole.has(link));
+  assert.deepEqual(whole.get(link), { heads: [], rest: graph.links.weight[link] });
+  assert.deepEqual(whole.get(into), known.get(into));
 });
 
 test("chips have shares of their link, but not of one that is nothing", () => {

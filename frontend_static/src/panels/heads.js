@@ -3,7 +3,7 @@
 import { h } from "../dom.js";
 import { nodeLabel, number, signedPercent, tokenLabel } from "../format.js";
 import { fileGraph } from "../graph.js";
-import { answeredHeads, chipsOf, headMap, headName, headsRequest, linksOf, lookRequest, MOST_LINKS, sameHead, storedHeads, throughHead } from "../heads.js";
+import { answeredHeads, chipsOf, headMap, headName, headsByLink, headsRequest, linksOf, lookRequest, MOST_LINKS, sameHead, storedHeads, throughHead } from "../heads.js";
 import { serveCommand } from "../interventions.js";
 import { commandBlock } from "./command-block.js";
 import { selectedFlow } from "./flow-detail.js";
@@ -17,7 +17,7 @@ const CHIPS = 4;
 const ROWS = 40;
 
 export function heads(element, store, { attention, runs }) {
-  const own = { known: new Map(), stored: false, model: null, asking: 0, failure: null, look: null, answer: null, looking: false, lookFailure: null, direction: "input", all: false };
+  const own = { byEnds: new Map(), known: null, stored: false, model: null, asking: 0, failure: null, look: null, answer: null, looking: false, lookFailure: null, direction: "input", all: false };
   const body = h("div", { class: "heads scroll" });
   element.append(body);
   let timer = 0;
@@ -42,10 +42,17 @@ export function heads(element, store, { attention, runs }) {
 
   function render() {
     if (!isShown()) return;
+    relink();
     const about = subject();
     const focused = markOf(body);
     body.replaceChildren(...(about ? parts(about) : [empty()]));
     if (focused) body.querySelector(focused)?.focus({ preventScroll: true });
+  }
+
+  /** Numbers of links change with every cut of the graph. */
+  function relink() {
+    const graph = store.get("pruned");
+    if (graph) own.known = headsByLink(graph, own.byEnds, own.stored);
   }
 
   function parts(about) {
@@ -80,6 +87,7 @@ export function heads(element, store, { attention, runs }) {
   }
 
   function light() {
+    relink();
     const about = subject();
     const chosen = store.get("head");
     store.set({ path: about && chosen ? throughHead(about.links, own.known, chosen) : null });
@@ -89,6 +97,7 @@ export function heads(element, store, { attention, runs }) {
     window.clearTimeout(timer);
     const about = isShown() && subject();
     if (!about) return;
+    relink();
     const missing = about.links.filter((link) => !own.known.has(link));
     if (missing.length === 0 || own.stored || own.model?.state !== "ready") return;
     const graph = about.graph;
@@ -98,8 +107,7 @@ export function heads(element, store, { attention, runs }) {
       const result = await answerOf(attention.heads(headsRequest(graph, missing)), runs, () => mine === own.asking);
       if (mine !== own.asking) return;
       own.asking = 0;
-      const found = answeredHeads(graph, result.edges);
-      set({ known: new Map([...own.known, ...found]) });
+      set({ byEnds: new Map([...own.byEnds, ...answeredHeads(result.edges)]) });
       light();
     } catch (error) {
       if (mine !== own.asking) return;
@@ -135,18 +143,20 @@ export function heads(element, store, { attention, runs }) {
     ask();
   }
 
-  async function opened() {
+  /** What the file says is for one prompt on one set; a graph that grows, or is validated, stays the same. */
+  function subjectKey() {
     const graph = store.get("graph");
-    const slug = store.get("slug");
-    Object.assign(own, { known: new Map(), stored: false, asking: 0, failure: null, look: null, answer: null, looking: false });
+    return graph ? JSON.stringify([store.get("slug"), graph.metadata.prompt, graph.metadata.scan]) : null;
+  }
+
+  async function opened() {
+    Object.assign(own, { byEnds: new Map(), stored: false, asking: 0, failure: null, look: null, answer: null, looking: false });
     store.set({ head: null, lit: [] });
-    if (!isShown() || !graph) return;
-    own.for = fileGraph(graph);
-    const links = await (attention?.stored?.(slug) ?? Promise.resolve([])).catch(() => []);
-    if (own.for !== fileGraph(store.get("graph"))) return;
-    own.known = links.length > 0 ? storedHeads(store.get("pruned"), links) : new Map();
-    own.stored = links.length > 0;
-    if (own.stored) for (const link of store.get("pruned").links.strongest) if (!own.known.has(link)) own.known.set(link, { heads: [], rest: store.get("pruned").links.weight[link] });
+    if (!isShown() || !store.get("graph")) return;
+    const key = (own.for = subjectKey());
+    const links = await (attention?.stored?.(store.get("slug")) ?? Promise.resolve([])).catch(() => []);
+    if (key !== subjectKey()) return;
+    Object.assign(own, { byEnds: storedHeads(links), stored: links.length > 0 });
     await findModel();
   }
 
@@ -161,13 +171,13 @@ export function heads(element, store, { attention, runs }) {
   }
 
   const disposers = [
-    store.subscribe(["graph"], () => fileGraph(store.get("graph")) !== own.for && opened()),
-    store.subscribe(["pruned"], () => isShown() && opened()),
+    store.subscribe(["graph"], () => (subjectKey() === own.for ? render() : opened())),
+    store.subscribe(["pruned"], () => isShown() && subjectKey() === own.for && selected()),
     store.subscribe(["selected", "flow"], selected),
     store.subscribe(["visible", "labels", "featureLabels", "theme"], render),
     store.subscribe(["shown"], () => {
       if (!isShown()) store.set({ head: null, lit: [], ...(store.get("head") ? { path: null } : {}) });
-      else if (own.for !== fileGraph(store.get("graph"))) opened();
+      else if (own.for !== subjectKey()) opened();
       else selected();
     }),
   ];
@@ -187,13 +197,14 @@ function markOf(element) {
   return places.length > 0 ? `.${focused.classList[0]}${places.join("")}` : "";
 }
 
-/** The result of a question in the server's queue. Throws what the run failed with. */
+/** The result of a question in the server's queue; a question that nobody waits for any more is taken back. Throws what the run failed with. */
 async function answerOf(started, runs, goesOn) {
   let run = await started;
   while (goesOn() && ["queued", "running"].includes(run.state)) {
     await new Promise((resolve) => window.setTimeout(resolve, POLL));
     run = await runs.read(run.id);
   }
+  if (["queued", "running"].includes(run.state)) await runs.cancel(run.id).catch(() => {});
   if (run.state === "failed") throw Object.assign(new Error(run.error.error), { hint: run.error.hint });
   return run.result;
 }
