@@ -175,16 +175,35 @@ def test_a_row_survives_a_plan() -> None:
     assert again.value.tolist() == [0.5, 0.5, 0.0]
 
 
-def test_generated_tokens_have_the_edits_without_an_end() -> None:
-    """Every step is a pass over the whole text with the edit, up to the rounding of cached keys."""
-    model = frozen_prompt("llama", "plt", precise=False).model
-    edits = ["L1H2=off", f"L0H1@{LAST}=off", f"L2H3@{LAST + 1}:=@3"]
+@pytest.mark.parametrize(
+    ("backend_name", "family"),
+    [
+        ("transformerlens", "llama"),
+        ("transformers", "llama"),
+        ("transformers", "mistral"),
+        ("transformerlens", "gemma2"),
+    ],
+)
+def test_generated_tokens_have_the_edits_without_an_end(backend_name: str, family: str) -> None:
+    """Every step is a pass over the whole text with the edits, up to the rounding of cached keys; windows move on."""
+    model = frozen_prompt(family, "plt", backend_name=backend_name, precise=False).model
+    edits = ["L1H2=off", f"L0H1@{LAST}=off", f"L2H3@{LAST + 1}:=x-1"]
     options = {"do_sample": False, "max_new_tokens": 3, "stop_at_eos": False, "return_activations": False}
     ids, steps, _ = model.feature_intervention_generate(IDS, edits, freeze_attention=False, **options)
-    whole, _ = model.feature_intervention(
-        ids[:-1], ["L1H2=off", f"L0H1@{LAST}=off", f"L2H3@{LAST + 1}:=@3"], freeze_attention=False
-    )
+    whole, _ = model.feature_intervention(ids[:-1], edits, freeze_attention=False, return_activations=False)
     torch.testing.assert_close(steps, whole[0, LAST:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_generated_token_looks_where_it_is_told() -> None:
+    edits = [f"L2H3@{LAST + 1}:=@3"]
+    options = {"do_sample": False, "max_new_tokens": 2, "stop_at_eos": False, "return_activations": False}
+    model = frozen_prompt("llama", "plt", backend_name="transformers", precise=False).model
+    ids, steps, _ = model.feature_intervention_generate(IDS, edits, freeze_attention=False, **options)
+    whole, _ = model.feature_intervention(ids[:-1], edits, freeze_attention=False, return_activations=False)
+    torch.testing.assert_close(steps, whole[0, LAST:], atol=1e-4, rtol=1e-4)
+    windowed = frozen_prompt("mistral", "plt", backend_name="transformers", precise=False).model
+    with pytest.raises(BadIntervention, match="its window has moved on"):
+        windowed.feature_intervention_generate(IDS, edits, freeze_attention=False, **options)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from circuit_tracer_cli.backends.base import Edit, PartialRun
 from circuit_tracer_cli.backends.modules import ModelModules
+from circuit_tracer_cli.errors import UnsuitableIntervention
 
 
 @contextmanager
@@ -82,8 +83,20 @@ def mixed(pattern: Tensor, values: Tensor) -> Tensor:
     return torch.einsum("bhqk,bkhd->bqhd", pattern.to(values.dtype), spread).flatten(2)
 
 
+def values_before(past: Any, layer: int) -> Tensor | None:
+    """Values `(batch, key, kv_head, d_head)` of the tokens in a key-value cache, as they are now; None without any."""
+    layers = getattr(past, "layers", None)
+    values = None if layers is None or layer >= len(layers) else getattr(layers[layer], "values", None)
+    return None if values is None or not values.numel() else values.transpose(1, 2)
+
+
 def edited_attention(
-    modules: ModelModules, layer: int, out: Sequence[Any], projected: Tensor, edits: Sequence[Edit]
+    modules: ModelModules,
+    layer: int,
+    out: Sequence[Any],
+    projected: Tensor,
+    edits: Sequence[Edit],
+    earlier: Tensor | None = None,
 ) -> tuple[Any, ...] | None:
     """The outputs of an attention module after edits of its pattern, or None if none changes it.
 
@@ -91,8 +104,11 @@ def edited_attention(
         modules: The model's modules.
         layer: The block.
         out: What the module returned: its output and the pattern `(batch, head, query, key)`, and perhaps more.
-        projected: The output of the projection that holds the values, for the same positions as the keys.
+        projected: The output of the projection that holds the values, for the tokens of this pass.
         edits: The edits, one after the other.
+        earlier: Values of the tokens before, from `values_before` at the pass's beginning.
+
+    Raises UnsuitableIntervention where the cache doesn't hold a value for every key.
     """
     attention, before, *rest = out
     pattern = before
@@ -102,20 +118,34 @@ def edited_attention(
     if pattern is before:
         return None
     project = modules.of_block[layer][modules.layout.o].forward
-    again = project(mixed(pattern, modules.values(projected))).to(attention.dtype)
+    values = modules.values(projected)
+    if earlier is not None:
+        values = torch.cat([earlier.to(values), values], dim=1)
+    if values.shape[1] != pattern.shape[-1]:
+        raise UnsuitableIntervention(
+            f"layer {layer} looks at {pattern.shape[-1]} keys and its cache holds {values.shape[1]} values, so its pattern "
+            "can't be edited there",
+            "let edits of heads end with the prompt, or generate nothing",
+        )
+    again = project(mixed(pattern, values)).to(attention.dtype)
     return again, pattern, *rest
 
 
 @contextmanager
-def patterns_edited(modules: ModelModules, edits: Mapping[int, Sequence[Edit]]) -> Iterator[None]:
-    """Edit the patterns of some layers while the model runs, through PyTorch's own hooks."""
+def patterns_edited(
+    modules: ModelModules, edits: Mapping[int, Sequence[Edit]], past: Any = None
+) -> Iterator[None]:
+    """Edit the patterns of some layers while the model runs after what is in a cache, through PyTorch's own hooks."""
     seen: dict[int, Tensor] = {}
+    earlier = {layer: values_before(past, layer) for layer in edits}
 
     def keep(layer: int) -> Any:
         return lambda module, args, out: seen.__setitem__(layer, out)
 
     def change(layer: int) -> Any:
-        return lambda module, args, out: edited_attention(modules, layer, out, seen.pop(layer), edits[layer])
+        return lambda module, args, out: edited_attention(
+            modules, layer, out, seen.pop(layer), edits[layer], earlier[layer]
+        )
 
     with ExitStack() as stack:
         for layer in edits:

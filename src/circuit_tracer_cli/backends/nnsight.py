@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from circuit_tracer_cli.backends.base import Edit, Hooks
-from circuit_tracer_cli.backends.changed_runs import edited_attention
+from circuit_tracer_cli.backends.changed_runs import edited_attention, values_before
 from circuit_tracer_cli.backends.hooked import HookedBackend
 from circuit_tracer_cli.errors import MissingExtra
 
@@ -46,14 +46,14 @@ class NnsightBackend(HookedBackend):
         """Logits `(batch, pos, vocab)` of one pass over `tokens (batch, pos)`, and the key-value cache."""
         import nnsight
 
-        visits = list(self._visits(hooks))
+        visits = list(self._visits(hooks, past))
         with self.traced.trace(input_ids=tokens.to(self.device), past_key_values=past, use_cache=True):
             for visit in visits:
                 visit()
             out = nnsight.save(self.traced.output)
         return out.logits, out.past_key_values
 
-    def _visits(self, hooks: Hooks) -> Iterator[Callable[[], None]]:
+    def _visits(self, hooks: Hooks, past: Any) -> Iterator[Callable[[], None]]:
         """What to do at the modules that are hooked, in their order. Raises KeyError for a name that isn't there."""
         left = dict(hooks.by_name)
         layout, root = self.shape.layout, self.traced
@@ -66,14 +66,18 @@ class NnsightBackend(HookedBackend):
                 if path is None or (part == "ln2" and layout.one_norm):
                     continue
                 if part == "attn":
-                    yield from self._attention(layer, block, left.pop(f"{prefix}.attn.hook_pattern", ()))
+                    earlier = values_before(past, layer)
+                    edits = left.pop(f"{prefix}.attn.hook_pattern", ())
+                    yield from self._attention(layer, block, edits, earlier)
                 else:
                     yield from _boundary(block.get(path), left, f"{prefix}.{part}")
         yield from _boundary(root.get(layout.ln_final), left, "ln_final")
         if left:
             raise KeyError(f"no hook is called {sorted(left)[0]}")
 
-    def _attention(self, layer: int, block: Any, edits: Sequence[Edit]) -> Iterator[Callable[[], None]]:
+    def _attention(
+        self, layer: int, block: Any, edits: Sequence[Edit], earlier: Tensor | None
+    ) -> Iterator[Callable[[], None]]:
         """Edits of the pattern `(batch, head, query, key)`."""
         if not edits:
             return
@@ -84,7 +88,7 @@ class NnsightBackend(HookedBackend):
             seen["projected"] = values.output
 
         def edit_pattern() -> None:
-            changed = edited_attention(self.modules, layer, attn.output, seen["projected"], edits)
+            changed = edited_attention(self.modules, layer, attn.output, seen["projected"], edits, earlier)
             if changed is not None:
                 attn.output = changed
 

@@ -30,7 +30,7 @@ class TransformersBackend(HookedBackend):
         names = {layer: f"blocks.{layer}.attn.hook_pattern" for layer in range(self.shape.n_layers)}
         patterns = {layer: by_name.pop(name) for layer, name in names.items() if name in by_name}
         with ExitStack() as stack:
-            stack.enter_context(patterns_edited(self.modules, patterns))
+            stack.enter_context(patterns_edited(self.modules, patterns, past))
             for name, edits in by_name.items():
                 stack.callback(self._register(name, edits))
             out = self.hf_model(input_ids=tokens.to(self.device), past_key_values=past, use_cache=True)
