@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from circuit_tracer_cli.batch.store import Store, read_items
-from circuit_tracer_cli.batch.worker import Worker, open_batch, run_share
+from circuit_tracer_cli.batch.engines import _after_a_death
+from circuit_tracer_cli.batch.plan import failure_of
+from circuit_tracer_cli.batch.store import ATTEMPTS, Store, read_items
+from circuit_tracer_cli.batch.worker import DeviceLost, Worker, open_batch, run_share
 from circuit_tracer_cli.cli.app import run
 from circuit_tracer_cli.errors import ModelMismatch, OutputError
 from tests.batch.conftest import CITIES, SETTINGS, TEMPLATE, Batch, Start, command, good_rows, write_prompts
@@ -97,24 +99,104 @@ def planned(tmp_path: Path, *more: str) -> Path:
     return tmp_path / "out"
 
 
-def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = planned(tmp_path)
-    worker = Worker(root)
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    """A worker that has its model, on a batch of two prompts."""
+    worker = Worker(planned(tmp_path_factory.mktemp("warm")))
     worker._loaded(lambda: None)
+    return worker
+
+
+def test_a_full_disk_leaves_nothing_half_written(warm: Worker) -> None:
+    root, item = warm.batch.store.root, warm.batch.items[0]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         with pytest.raises(OutputError, match="can't write"):
-            worker.run(worker.batch.items[0])
+            warm.run(item)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     batch = Batch(root, 0)
     assert not batch.objects()
     assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
     assert not list((root / "running").iterdir())
-    assert worker.run(worker.batch.items[0]) == "done"
+    assert warm.run(item) == "done"
     for path in batch.objects().values():
         assert "adjacency_values" in tensors_of(path)
+
+
+def test_a_damaged_object_without_a_file_for_the_viewer_is_made_again(warm: Worker) -> None:
+    store, item = warm.batch.store, warm.batch.items[1]
+    assert warm.run(item) == "done"
+    whole = tensors_of(store.result(item.key))
+    store.result(item.key).write_bytes(b"damaged")
+    (store.root / "graphs" / f"{item.slug}.json").unlink()
+    assert warm.run(item) == "done"
+    assert tensors_of(store.result(item.key)) == whole
+    assert warm.run(item) == "there"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("keep", "all", "keep: Input should be 'raw', 'pruned' or 'tables'"),
+        ("targets", 3, "targets"),
+        ("offload", 7, "offload"),
+        ("compute_block", 0, "compute_block is 0"),
+        ("content", None, "content"),
+        ("batch_size", None, "batch_size"),
+        ("numbers_version", 0, "another version"),
+        ("dtype", ..., "lacks dtype"),
+    ],
+)
+def test_damaged_settings_are_one_clear_line(
+    warm: Worker, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: object, said: str
+) -> None:
+    settings = json.loads((warm.batch.store.root / "batch.json").read_text())
+    settings[name] = value
+    if value is ...:
+        del settings[name]
+    (tmp_path / "batch.json").write_text(json.dumps(settings))
+    for arguments in (("--status",), ("--part", "0/1")):
+        assert run(["batch", str(tmp_path), *arguments]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert said in error
+        assert "Traceback" not in error
+
+
+def test_watching_goes_on_while_a_failure_will_be_tried_again(
+    warm: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = planned(tmp_path)
+    store, items = Store(root), read_items(root)
+    failures = [failure_of(item, RuntimeError("it broke"), final=False) for item in items]
+    store.record_failure(failures[0])
+    for _ in range(ATTEMPTS):
+        store.record_failure(failures[1])
+    assert store.status(items).to_dict()["retried"] == 1
+    waited = []
+
+    def later(seconds: float) -> None:
+        waited.append(seconds)
+        store.record_failure(failures[0])
+
+    capsys.readouterr()
+    monkeypatch.setattr(time, "sleep", later)
+    assert run(["batch", str(root), "--watch", "--json"]) == 3
+    assert len(waited) == ATTEMPTS - 1
+    assert json.loads(capsys.readouterr().out)["retried"] == 0
+
+
+def test_a_worker_that_says_why_it_ends_is_believed(warm: Worker, tmp_path: Path) -> None:
+    batch = open_batch(planned(tmp_path))
+    item = batch.items[0]
+    assert _after_a_death(batch, item, 0, "it died", "no hint") == "failed"
+    batch.store.record_failure(failure_of(item, DeviceLost("the device failed: ECC"), final=False))
+    assert _after_a_death(batch, item, 1, "it died", "no hint") == "failed"
+    found = batch.store.failure(item.key)
+    assert found is not None
+    assert (found.error, found.attempts) == ("the device failed: ECC", 2)
 
 
 def test_a_fault_of_the_program_is_a_failure_of_its_prompt(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from circuit_tracer_cli.batch.content import folder_id
+from circuit_tracer_cli.backends.model_source import ModelSource
+from circuit_tracer_cli.batch.content import content_ids, folder_id
+from circuit_tracer_cli.batch.plan import BatchSettings, PlannedBatch
 from circuit_tracer_cli.batch.store import (
     ATTEMPTS,
     FRESH,
@@ -22,6 +27,10 @@ from circuit_tracer_cli.batch.store import (
 )
 from circuit_tracer_cli.errors import BadGraphFile, MissingFile, UnsuitableValue
 from circuit_tracer_cli.many.prompts import groups_of
+from circuit_tracer_cli.request import TraceRequest
+
+if TYPE_CHECKING:
+    from circuit_tracer_cli.prepare import Setup
 
 
 def item(key: str, **record: object) -> Item:
@@ -60,6 +69,7 @@ def test_status_counts_prompts(tmp_path: Path) -> None:
     store.record_failure(failure("b"))
     with store.working_on("c"):
         status = store.status([*items, item("a")])
+    assert status.retried == 1
     assert (status.total, status.done, status.failed, status.running, status.waiting) == (6, 2, 1, 1, 2)
     assert status.to_dict()["failures"] == [{"prompt": "prompt b", "error": "it broke", "hint": "mend it"}]
     assert store.status(items).running == 0
@@ -115,3 +125,33 @@ def test_content_is_known_by_its_bytes(tmp_path: Path) -> None:
     with (tmp_path / "two" / "a.bin").open("r+b") as stream:
         stream.write(b"x")
     assert folder_id(tmp_path / "one") != folder_id(tmp_path / "two")
+
+
+def test_content_is_looked_up_offline_where_the_batch_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from circuit_tracer_cli.batch import content
+    from circuit_tracer_cli.hub import is_offline
+
+    asked: list[bool] = []
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(content, "commit_of", lambda name, revision: str(asked.append(is_offline())))
+    described = SimpleNamespace(commit="abc", config=SimpleNamespace(scan="set"))
+    setup = cast("Setup", SimpleNamespace(described=described, model=ModelSource("user/model")))
+    for offline in (True, False):
+        content_ids(setup, offline=offline)
+    assert asked == [True, False]
+
+
+def test_the_list_is_gone_through_once_for_all_slugs(tmp_path: Path) -> None:
+    passes = []
+
+    class Counted(list[Item]):
+        def __iter__(self) -> Iterator[Item]:
+            passes.append(1)
+            return super().__iter__()
+
+    items = Counted(item(key, slug=slug) for key, slug in (("a", "s1"), ("b", "s2"), ("a", "s3")))
+    batch = PlannedBatch(Store(tmp_path), BatchSettings(TraceRequest(), "raw", None, None, 1, {}), items)
+    assert batch.missing_slugs("a") == ["s1", "s3"]
+    assert batch.missing_slugs("b") == ["s2"]
+    assert len(passes) == 1

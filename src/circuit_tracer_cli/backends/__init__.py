@@ -17,13 +17,18 @@ BACKENDS: dict[str, str] = {
 _FASTEST = "transformers"
 
 
+def backend_name(name: str) -> str:
+    """The backend that a name means: `auto` is the one that starts fastest."""
+    return _FASTEST if name == "auto" else name
+
+
 def backend_class(name: str) -> Any:
     """Return the class of a backend; `auto` is the one that starts fastest. Raises InvalidValue for an unknown name."""
-    name = _FASTEST if name == "auto" else name
+    name = backend_name(name)
     if name not in BACKENDS:
         raise InvalidValue(f"unknown backend {name!r}", hint=f"choose one of: auto, {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
-__all__ = ["BACKENDS", "Backend", "backend_class"]
+__all__ = ["BACKENDS", "Backend", "backend_class", "backend_name"]

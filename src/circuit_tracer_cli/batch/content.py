@@ -9,22 +9,28 @@ from pathlib import Path
 from circuit_tracer_cli.backends.model_source import ModelSource
 from circuit_tracer_cli.hub import commit_of
 from circuit_tracer_cli.prepare import Setup
+from circuit_tracer_cli.request import offline_mode
 
 _WHOLE_UP_TO = 1 << 22
 _SAMPLES, _SAMPLE = 16, 1 << 16
 
 
-def content_ids(setup: Setup) -> dict[str, str]:
+def content_ids(setup: Setup, *, offline: bool = False) -> dict[str, str]:
     """Return names of the content of a model and a set: `model` and `set`.
 
     Of files on the hub, repository and commit stand for the content.
+
+    Args:
+        setup: The model and the set.
+        offline: Answer from what is on this machine, as the request asks, whatever the process itself may do.
 
     Raises:
         CircuitTracerError: The commit of a model on the hub can't be found out.
     """
     assert setup.described is not None
     described, source = setup.described, setup.model
-    model = folder_id(source.folder) if source.folder is not None else _of_hub(source)
+    with offline_mode(offline):
+        model = folder_id(source.folder) if source.folder is not None else _of_hub(source)
     if described.commit:
         return {"model": model, "set": f"{described.config.scan} commit {described.commit}"}
     return {"model": model, "set": folder_id(described.folder)}

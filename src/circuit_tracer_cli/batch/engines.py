@@ -66,23 +66,25 @@ def run_local(batch: PlannedBatch, told: Told, resources: Resources) -> None:
     threads = _threads(batch, devices)
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(_Process(batch.store.root, device, threads)) for device in devices]
-        busy: dict[Future[Outcome], tuple[_Process, Item]] = {}
+        busy: dict[Future[Outcome], tuple[_Process, Item, int]] = {}
         deaths, lived = 0, False
         while True:
-            while idle and (item := work.next({item.key for _, item in busy.values()})) is not None:
+            while idle and (item := work.next({item.key for _, item, _ in busy.values()})) is not None:
                 process = idle.pop()
-                busy[process.submit(item.key)] = process, item
+                busy[process.submit(item.key)] = process, item, batch.store.attempts(item.key)
             if not busy:
                 return
             finished, _ = wait(busy, return_when=FIRST_COMPLETED)
             for future in finished:
-                process, item = busy.pop(future)
+                process, item, attempts = busy.pop(future)
                 idle.append(process)
                 try:
                     outcome, lived = future.result(), True
                 except BrokenProcessPool:
                     process.restart()
-                    outcome = _after_a_death(batch, item)
+                    outcome = _after_a_death(
+                        batch, item, attempts, "a worker process died while tracing it", _MEMORY
+                    )
                     deaths += 1
                 if outcome != "failed" or not work.again(item):
                     told(item, outcome)
@@ -93,15 +95,23 @@ def run_local(batch: PlannedBatch, told: Told, resources: Resources) -> None:
                 )
 
 
-def _after_a_death(batch: PlannedBatch, item: Item) -> Outcome:
-    """A worker died, from a fault in C code or killed by the system, while it traced a prompt."""
+_MEMORY = "it may have run out of memory; see circuit-tracer estimate"
+
+
+def _after_a_death(batch: PlannedBatch, item: Item, attempts: int, message: str, hint: str) -> Outcome:
+    """A worker died, from a fault in C code or killed by the system, while it traced a prompt.
+
+    Args:
+        batch, item: What it traced.
+        attempts: How often the prompt had failed before. If it has failed once more since, the worker itself said why before
+            it ended, as it does when its device is lost, and knows better.
+        message, hint: What to record otherwise.
+    """
     (batch.store.root / "running" / item.key).unlink(missing_ok=True)
     if batch.store.is_done(item.key):
         return "done"
-    error = WorkerDied(
-        "a worker process died while tracing it", "it may have run out of memory; see circuit-tracer estimate"
-    )
-    batch.store.record_failure(failure_of(item, error, final=False))
+    if batch.store.attempts(item.key) <= attempts:
+        batch.store.record_failure(failure_of(item, WorkerDied(message, hint), final=False))
     return "failed"
 
 
@@ -243,31 +253,34 @@ def _share_by_ray(ray: Any, batch: PlannedBatch, told: Told, resources: Resource
     count = min(resources.workers or _ray_workers(ray, resources, gpus), max(1, len(work)))
     root = str(batch.store.root.resolve())
     idle: list[Any] = [actor.remote(root) for _ in range(count)]
-    busy: dict[Any, tuple[Any, Item, float]] = {}
+    busy: dict[Any, tuple[Any, Item, float, int]] = {}
+
+    def give(item: Item) -> None:
+        worker = idle.pop()
+        busy[worker.run.remote(item.key)] = worker, item, time.monotonic(), batch.store.attempts(item.key)
+
     settled = set[str]()
     while True:
-        while idle and (item := work.next({item.key for _, item, _ in busy.values()})) is not None:
-            worker = idle.pop()
-            busy[worker.run.remote(item.key)] = worker, item, time.monotonic()
-        open_keys = {item.key for _, item, _ in busy.values()} - settled
+        while idle and (item := work.next({item.key for _, item, *_ in busy.values()})) is not None:
+            give(item)
+        open_keys = {item.key for _, item, *_ in busy.values()} - settled
         if not open_keys:
             return
         done, _ = ray.wait(list(busy), num_returns=1, timeout=5)
         for reference in done:
-            worker, item, _ = busy.pop(reference)
+            worker, item, _, attempts = busy.pop(reference)
             idle.append(worker)
-            outcome = _ray_outcome(ray, reference, batch, item)
+            outcome = _ray_outcome(ray, reference, batch, item, attempts)
             if item.key in settled or (outcome == "failed" and work.again(item)):
                 continue
             settled.add(item.key)
             told(item, outcome)
         if not done and idle:
-            for _, item, since in list(busy.values()):
+            for _, item, since, _ in list(busy.values()):
                 silent = time.monotonic() - since > FRESH and not batch.store.is_running(item.key)
-                twice = sum(other.key == item.key for _, other, _ in busy.values()) > 1
+                twice = sum(other.key == item.key for _, other, *_ in busy.values()) > 1
                 if idle and silent and not twice and item.key not in settled:
-                    worker = idle.pop()
-                    busy[worker.run.remote(item.key)] = worker, item, time.monotonic()
+                    give(item)
 
 
 def _ray_gpus(ray: Any, batch: PlannedBatch, resources: Resources) -> float:
@@ -303,7 +316,7 @@ def _ray_workers(ray: Any, resources: Resources, gpus: float) -> int:
     return max(1, len([node for node in ray.nodes() if node["Alive"]]))
 
 
-def _ray_outcome(ray: Any, reference: Any, batch: PlannedBatch, item: Item) -> Outcome:
+def _ray_outcome(ray: Any, reference: Any, batch: PlannedBatch, item: Item, attempts: int) -> Outcome:
     """What came of a prompt; an actor that died more often than Ray tries again is a failure that may pass."""
     try:
         outcome: Outcome = ray.get(reference)
@@ -313,13 +326,10 @@ def _ray_outcome(ray: Any, reference: Any, batch: PlannedBatch, item: Item) -> O
             raise cause from None
         raise
     except ray.exceptions.RayError as error:
-        if batch.store.is_done(item.key):
-            return "done"
-        died = WorkerDied(
-            f"its Ray worker died: {str(error).strip().splitlines()[0]}", "see the logs of the Ray cluster"
+        said = str(error).strip().splitlines()[0]
+        return _after_a_death(
+            batch, item, attempts, f"its Ray worker died: {said}", "see the logs of the Ray cluster"
         )
-        batch.store.record_failure(failure_of(item, died, final=False))
-        return "failed"
     return outcome
 
 

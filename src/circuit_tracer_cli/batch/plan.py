@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli import __version__
+from circuit_tracer_cli.backends import backend_name
 from circuit_tracer_cli.batch.content import content_ids
 from circuit_tracer_cli.batch.prompts import BatchPrompt, token_slots
 from circuit_tracer_cli.batch.store import Failure, Item, Keep, Store, read_settings, result_key, write_batch
@@ -33,6 +35,10 @@ NO_NUMBERS = (
     "prefill", "targets",
 )  # fmt: skip
 """Those that say where and how, not what: the names of model and set are replaced by their content, texts by their tokens."""
+
+
+_OWN = ("keep", "node_threshold", "edge_threshold", "compute_block", "content", "numbers_version")
+"""Settings of the batch itself, beside those of its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +77,22 @@ class BatchSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BatchSettings:
-        """The record that `to_dict` wrote. Raises KeyError, TypeError, UsageError for anything else."""
-        request = {name: values[name] for name in OF_REQUEST}
-        request["targets"] = tuple(request["targets"])
-        return cls(
-            request=TraceRequest(**request),
-            keep=values["keep"],
-            node_threshold=values["node_threshold"],
-            edge_threshold=values["edge_threshold"],
-            compute_block=int(values["compute_block"]),
-            content=values["content"],
-        )
+        """The record that `to_dict` wrote. Raises ValueError naming what is missing or isn't what it should be."""
+        from pydantic import TypeAdapter, ValidationError
+
+        if missing := sorted({*OF_REQUEST, *_OWN} - {*values}):
+            raise ValueError(f"it lacks {missing[0]}")
+        record = {name: values[name] for name in _OWN if name != "numbers_version"}
+        record["request"] = {name: values[name] for name in OF_REQUEST}
+        try:
+            settings: BatchSettings = TypeAdapter(cls).validate_json(json.dumps(record), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"] if part != "request")
+            raise ValueError(f"{where or 'a setting'}: {first['msg']}") from error
+        if settings.compute_block < 1:
+            raise ValueError(f"compute_block is {settings.compute_block}")
+        return settings
 
     def request_for(self, record: Mapping[str, Any]) -> TraceRequest:
         """The request of one prompt of the list."""
@@ -97,11 +108,19 @@ class PlannedBatch:
         store: Its folder.
         settings: Its settings.
         items: Its prompts.
+        slugs: The slugs of each result, by its key.
     """
 
     store: Store
     settings: BatchSettings
     items: Sequence[Item]
+    slugs: Mapping[str, Sequence[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        slugs: dict[str, list[str]] = {}
+        for item in self.items:
+            slugs.setdefault(item.key, []).append(item.slug)
+        object.__setattr__(self, "slugs", slugs)
 
     def distinct(self) -> list[Item]:
         """Return one item per result, the prompts with the most tokens first; the same for every worker."""
@@ -120,8 +139,8 @@ class PlannedBatch:
 
     def missing_slugs(self, key: str) -> list[str]:
         """Return the slugs of a result whose file for the viewer isn't there."""
-        slugs = [item.slug for item in self.items if item.key == key]
-        return [slug for slug in slugs if not (self.store.root / "graphs" / f"{slug}.json").exists()]
+        graphs = self.store.root / "graphs"
+        return [slug for slug in self.slugs.get(key, ()) if not (graphs / f"{slug}.json").exists()]
 
 
 def plan_batch(
@@ -145,9 +164,10 @@ def plan_batch(
         request,
         transcoder_set=_absolute(request.transcoder_set),
         model=None if request.model is None else _absolute(request.model),
+        backend=backend_name(request.backend),
     )
     setup = set_up(request, progress)
-    content = content_ids(setup)
+    content = content_ids(setup, offline=request.offline)
     progress.phase("tokenising prompts", len(prompts))
     prepared: list[Prepared | CircuitTracerError] = []
     for one in prompts:

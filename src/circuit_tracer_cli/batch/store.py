@@ -38,6 +38,7 @@ KEEPS: tuple[Keep, ...] = ("raw", "pruned", "tables")
 
 ATTEMPTS = 3
 """Times that a prompt is tried before a failure that may pass counts as final."""
+ANOTHER_FOLDER = "make the batch again in another folder"
 FRESH = 60.0
 """Seconds after its last sign of life for which a prompt counts as being worked on."""
 WHERE = (
@@ -98,13 +99,21 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a batch is, counted in prompts."""
+    """How far a batch is, counted in prompts.
+
+    Attributes:
+        total: All of them.
+        done, failed, running, waiting: Each prompt is one of these.
+        retried: Those of the failed that a run tries again before it gives them up.
+        failures: Why prompts failed.
+    """
 
     total: int
     done: int
     failed: int
     running: int
     waiting: int
+    retried: int
     failures: tuple[Failure, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,6 +124,7 @@ class Status:
             "failed": self.failed,
             "running": self.running,
             "waiting": self.waiting,
+            "retried": self.retried,
             "failures": [{"prompt": f.prompt, "error": f.error, "hint": f.hint} for f in self.failures],
         }
 
@@ -166,10 +176,10 @@ class Store:
     def failure(self, key: str) -> Failure | None:
         """Why a prompt failed, if it did. A record that can't be read counts as none."""
         try:
-            values = json.loads(read_file(self._error_path(key)))
-            return Failure(**values)
-        except (CircuitTracerError, ValueError, TypeError):
+            failure = Failure(**json.loads(read_file(self._error_path(key))))
+        except (CircuitTracerError, ValueError, TypeError, RecursionError):
             return None
+        return failure if isinstance(failure.attempts, int) and isinstance(failure.error, str) else None
 
     def forget_failure(self, key: str) -> None:
         """Remove the record of a failure."""
@@ -180,7 +190,12 @@ class Store:
         if self.is_done(key):
             return True
         failure = self.failure(key)
-        return failure is not None and (failure.final or failure.attempts >= ATTEMPTS)
+        return failure is not None and _given_up(failure)
+
+    def attempts(self, key: str) -> int:
+        """How often a prompt has failed."""
+        failure = self.failure(key)
+        return 0 if failure is None else failure.attempts
 
     @contextlib.contextmanager
     def working_on(self, key: str) -> Any:
@@ -213,7 +228,7 @@ class Store:
 
     def status(self, items: Sequence[Item]) -> Status:
         """How far the batch is."""
-        done = failed = running = 0
+        done = failed = running = retried = 0
         failures = []
         for item in items:
             if self.is_done(item.key):
@@ -225,9 +240,10 @@ class Store:
             failure = self.failure(item.key)
             if failure is not None:
                 failed += 1
+                retried += not _given_up(failure)
                 failures.append(failure)
         waiting = len(items) - done - failed - running
-        return Status(len(items), done, failed, running, waiting, tuple(failures))
+        return Status(len(items), done, failed, running, waiting, retried, tuple(failures))
 
     def sweep(self) -> None:
         """Remove signs of life whose process is long gone."""
@@ -235,6 +251,10 @@ class Store:
             for path in (self.root / "running").iterdir():
                 if time.time() - path.stat().st_mtime > FRESH:
                     path.unlink(missing_ok=True)
+
+
+def _given_up(failure: Failure) -> bool:
+    return failure.final or failure.attempts >= ATTEMPTS
 
 
 def make_folder(path: Path) -> None:
@@ -324,10 +344,10 @@ def read_settings(root: Path) -> dict[str, Any]:
         raise MissingFile(f"{root} holds no batch", "make one with circuit-tracer batch PROMPTS -o DIR")
     try:
         values = json.loads(read_file(path))
-    except ValueError as error:
-        raise BadGraphFile(f"{path} isn't valid JSON", "make the batch again in another folder") from error
+    except (ValueError, RecursionError) as error:
+        raise BadGraphFile(f"{path} isn't valid JSON", ANOTHER_FOLDER) from error
     if not isinstance(values, dict):
-        raise BadGraphFile(f"{path} isn't a batch's settings")
+        raise BadGraphFile(f"{path} isn't a batch's settings", ANOTHER_FOLDER)
     return values
 
 

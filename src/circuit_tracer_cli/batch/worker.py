@@ -8,8 +8,8 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from circuit_tracer_cli.batch.plan import BatchSettings, PlannedBatch, failure_of
-from circuit_tracer_cli.batch.store import Item, Store, make_folder, read_items, read_settings
+from circuit_tracer_cli.batch.plan import NUMBERS_VERSION, BatchSettings, PlannedBatch, failure_of
+from circuit_tracer_cli.batch.store import ANOTHER_FOLDER, Item, Store, make_folder, read_items, read_settings
 from circuit_tracer_cli.errors import (
     BadGraphFile,
     CircuitTracerError,
@@ -17,6 +17,7 @@ from circuit_tracer_cli.errors import (
     NoActiveFeatures,
     OutOfMemory,
     OutputError,
+    UnsuitableValue,
     UsageError,
 )
 from circuit_tracer_cli.many.align import SLOTS_KEY
@@ -32,14 +33,16 @@ FINAL = (UsageError, NoActiveFeatures)
 
 
 def open_batch(root: Path) -> PlannedBatch:
-    """The batch that a folder holds. Raises MissingFile, BadGraphFile."""
+    """The batch that a folder holds. Raises MissingFile, BadGraphFile, and UnsuitableValue for one of another version."""
     values = read_settings(root)
     try:
         settings = BatchSettings.from_dict(values)
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadGraphFile(
-            f"{root}/batch.json can't be read: {error}", "make the batch again in another folder"
-        ) from error
+    except ValueError as error:
+        raise BadGraphFile(f"{root}/batch.json is damaged: {error}", ANOTHER_FOLDER) from error
+    if values["numbers_version"] != NUMBERS_VERSION:
+        raise UnsuitableValue(
+            f"{root} holds a batch of another version of circuit-tracer, whose numbers differ", ANOTHER_FOLDER
+        )
     return PlannedBatch(Store(root, settings.keep), settings, read_items(root))
 
 
@@ -71,8 +74,7 @@ class Worker:
         if store.is_done(item.key) and not self.batch.missing_slugs(item.key):
             return "there"
         with store.working_on(item.key) as alive:
-            if store.is_done(item.key) and store.keep != "tables":
-                self._export(self._stored(item), item)
+            if store.is_done(item.key) and store.keep != "tables" and self._export_stored(item):
                 return "there"
             model = self._loaded(alive)
             try:
@@ -104,7 +106,7 @@ class Worker:
                 request = dataclasses.replace(request, device=self.device, device_map=None)
             longest = max((int(item.record.get("n_tokens", 0)) for item in self.batch.items), default=0)
             setup = set_up(request)
-            for name, content in content_ids(setup).items():
+            for name, content in content_ids(setup, offline=request.offline).items():
                 if content != self.batch.settings.content.get(name):
                     raise ModelMismatch(
                         f"the {name} of this batch has changed since the batch was made",
@@ -147,15 +149,21 @@ class Worker:
 
         settings = self.batch.settings
         pruned = pruned_graph(graph, settings.node_threshold, settings.edge_threshold)
-        for other in self.batch.items:
-            if other.key == item.key:
-                export(pruned, Destination(other.slug, self.batch.store.root / "graphs"))
+        for slug in self.batch.slugs[item.key]:
+            export(pruned, Destination(slug, self.batch.store.root / "graphs"))
         return pruned
 
-    def _stored(self, item: Item) -> Graph:
+    def _export_stored(self, item: Item) -> bool:
+        """Write the viewer's file of a graph that is stored; False if the stored one is damaged and must be traced again."""
         from circuit_tracer_cli.graph.store import load_graph
 
-        return load_graph(self.batch.store.result(item.key))
+        try:
+            self._export(load_graph(self.batch.store.result(item.key)), item)
+        except OutputError:
+            raise
+        except (CircuitTracerError, OSError):  # damaged, or removed meanwhile
+            return False
+        return True
 
     def _write_tables(self, graph: Graph, item: Item) -> None:
         from circuit_tracer_cli.many.facts import facts_of_graph

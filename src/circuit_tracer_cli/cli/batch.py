@@ -151,7 +151,7 @@ def batch(
     offload: ask.OffloadOpt = "auto",
     lazy_encoder: ask.LazyEncoderOpt = None,
     lazy_decoder: ask.LazyDecoderOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     no_progress: opt.NoProgressOpt = False,
@@ -332,14 +332,13 @@ def _told(total: int, output: Output, *, bars: bool) -> Iterator[Any]:
 
 def _follow(root: Path, output: Output, *, watch: bool, json_: bool) -> None:
     """Print how far a batch is, once or until nothing is left to do."""
-    from circuit_tracer_cli.batch.store import Store, read_items, read_settings
+    from circuit_tracer_cli.batch.worker import open_batch
 
-    settings = read_settings(root)
-    items = read_items(root)
-    store = Store(root, settings.get("keep", "raw"))
+    planned = open_batch(root)
+    store, items = planned.store, planned.items
     status = store.status(items)
     last = ""
-    while watch and (status.running or status.waiting):
+    while watch and (status.running or status.waiting or status.retried):
         if (line := _line(status)) != last:
             output.note(line)
             last = line

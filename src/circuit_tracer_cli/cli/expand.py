@@ -49,7 +49,7 @@ def expand(
     dtype: DTypeOpt = None,
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "transformerlens",
+    backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     json_: opt.JsonOpt = False,
