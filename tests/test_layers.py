@@ -166,7 +166,7 @@ _DOORS = {
     "rich": {"cli"},
     "starlette": {"server"},
     "uvicorn": {"server"},
-    "pydantic": {"server"},
+    "pydantic": {"server", "batch"},
     "transformer_lens": {"backends", "replacement"},
     "nnsight": {"backends"},
     "psutil": {"files"},
