@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from circuit_tracer_cli.batch import engines
+from circuit_tracer_cli.batch import store as store_module
 from circuit_tracer_cli.batch.engines import Resources, SlurmJob, run_ray, sbatch_script, submit_slurm
 from circuit_tracer_cli.batch.plan import PlannedBatch
 from circuit_tracer_cli.batch.store import Item
@@ -99,15 +101,21 @@ def test_jobs_of_submitit_on_this_machine(
 
 FAKE_SBATCH = """\
 #!/bin/bash
-# Run each job of the array here, one after the other, as Slurm would.
+# Give the array a number at once and run its jobs one after the other meanwhile, as Slurm would.
 script="${@: -1}"
 last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
-command=$(grep '^srun' "$script")
-for task in $(seq 0 "${last:-0}"); do
+(for task in $(seq 0 "${last:-0}"); do
   SLURM_JOB_ID=$((70 + task)) SLURM_ARRAY_JOB_ID=77 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0 \\
-  SLURM_NNODES=1 SLURM_NODEID=0 SLURM_JOB_NODELIST=localhost SLURM_JOB_NUM_NODES=1 bash "$script" >> "$0.log" 2>&1
-done
+  SLURM_NNODES=1 SLURM_NODEID=0 SLURM_JOB_NODELIST=localhost SLURM_JOB_NUM_NODES=1 bash "$script"
+  echo "77_$task|COMPLETED|localhost" >> "$0.states"
+done) > "$0.log" 2>&1 &
+cp "$script" "$0.script"
 echo "Submitted batch job 77"
+"""
+FAKE_SACCT = """\
+#!/bin/bash
+echo "JobID|State|NodeList"
+cat "$(dirname "$0")/sbatch.states" 2>/dev/null || true
 """
 FAKE_SRUN = """\
 #!/bin/bash
@@ -125,14 +133,19 @@ def test_the_slurm_path_of_submitit_with_a_pretended_slurm(
     pytest.importorskip("submitit")
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name, text in (("sbatch", FAKE_SBATCH), ("srun", FAKE_SRUN), ("sacct", "#!/bin/bash\n")):
+    for name, text in (("sbatch", FAKE_SBATCH), ("srun", FAKE_SRUN), ("sacct", FAKE_SACCT)):
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     jobs = submit_slurm(planned, SlurmJob(jobs=2, at_once=1, extra=("account=me",)), Resources())
     assert [job.job_id for job in jobs] == ["77_0", "77_1"]
-    assert_same_objects(Batch(planned.store.root, 0), reference), (tools / "sbatch.log").read_text()
+    outcomes = [job.result() for job in jobs]
+    assert sum(outcome["done"] for outcome in outcomes) == len(CITIES), (tools / "sbatch.log").read_text()
+    assert_same_objects(Batch(planned.store.root, 0), reference)
+    script = (tools / "sbatch.script").read_text()
+    for line in ("--array=0-1%1", "--account=me", "--cpus-per-task=1", "--time=240"):
+        assert f"#SBATCH {line}" in script
 
 
 @pytest.mark.long
@@ -144,6 +157,11 @@ def test_two_ray_nodes_of_which_one_is_killed(
 
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    for module in (
+        engines,
+        store_module,
+    ):  # a silent worker's prompt is given to another after seconds, not a minute
+        monkeypatch.setattr(module, "FRESH", 8.0)
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
     try:
