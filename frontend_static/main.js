@@ -178,6 +178,7 @@ async function open(slug, params = {}) {
       if (call !== opening) return;
       if (shown.graph && fileGraph(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
       else if (!shown.graph) show(slug, graph, etag, { ...saved, ...params });
+      if (!shown.graph && graph.leftOut) store.set({ notice: leftOutLine(graph.leftOut) });
       shown.graph = graph;
       message.hidden = true;
     };
@@ -188,6 +189,12 @@ async function open(slug, params = {}) {
     return report(error);
   }
   await readProposedLabels(slug);
+}
+
+function leftOutLine(count) {
+  return count === 1
+    ? "1 link of this file has no finite weight and is left out."
+    : `${count.toLocaleString("en")} links of this file have no finite weight and are left out.`;
 }
 
 /** Asks for the graph of the address before the page is put together. */

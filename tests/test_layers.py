@@ -42,7 +42,7 @@ ALLOWED = {
     "demo": set(),
     "tokens": _ROOT,
     "graph": _ROOT,
-    "backends": _ROOT | {"demo", "tokens"},
+    "backends": _ROOT | {"demo", "tokens", "hub"},
     "hub": _ROOT,
     "viewer_files": _ROOT,
     "transcoders": _ROOT | {"tokens", "hub"},

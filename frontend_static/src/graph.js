@@ -11,7 +11,7 @@ const EMBEDDING_LAYER = -1;
  * Links are parallel typed arrays; `inputs(i)` and `outputs(i)` give the link numbers at node i, strongest first.
  * `share[k]` is the link's part of all absolute input into its target, between -1 and 1. `attributes` are the nodes as the file has them,
  * where it was read as JSON. A node's `asTarget` is what it counts for as something to explain: an output's probability, or above zero
- * for a feature that the file was made to explain.
+ * for a feature that the file was made to explain. `leftOut` is how many links of the file have no finite weight, which no graph shows.
  */
 export function parseGraph(json) {
   const raw = Array.isArray(json.nodes) ? json.nodes : [];
@@ -46,6 +46,7 @@ function assemble(json, raw, linksOf, attributes = null) {
     nodes,
     attributes,
     duplicates,
+    leftOut: Number(metadata.edges_left_out) || (json.links ?? []).filter((link) => !Number.isFinite(link.weight)).length,
     logitLayer: topLayer + 1,
     index: (id) => indexById.get(id) ?? -1,
     node: (id) => nodes[indexById.get(id) ?? -1] ?? null,

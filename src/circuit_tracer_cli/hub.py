@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -212,9 +213,11 @@ def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
             raise _refused(repo_id, revision, cause) from error
-        if isinstance(cause, FileMetadataError):
-            raise HubUnavailable(f"{endpoint()} doesn't answer as a hub does", "check HF_ENDPOINT") from error
+        if isinstance(cause, FileMetadataError | json.JSONDecodeError):
+            raise _not_a_hub() from error
         raise _not_here(repo_id) from error
+    except json.JSONDecodeError as error:
+        raise _not_a_hub() from error
     except httpx2.HTTPError as error:
         raise _unreachable(repo_id, type(error).__name__) from error
     except OSError as error:
@@ -270,6 +273,13 @@ def _not_here(repo_id: str) -> HubUnavailable:
             "download it once without --offline and HF_HUB_OFFLINE",
         )
     return _unreachable(repo_id, "no connection")
+
+
+def _not_a_hub() -> HubUnavailable:
+    return HubUnavailable(
+        f"{endpoint()} doesn't answer as a hub does: a page of your network, or of a proxy, may have come instead",
+        "open any web page, and sign in if the network asks for it; else check HF_ENDPOINT and the proxy",
+    )
 
 
 def _unreachable(repo_id: str, reason: str) -> HubUnavailable:

@@ -15,7 +15,7 @@ from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
 from circuit_tracer_cli.backends.devices import DeviceMap, Placement, default_device, place_layers
 from circuit_tracer_cli.backends.model_config import check_agreement
-from circuit_tracer_cli.backends.model_source import find_model
+from circuit_tracer_cli.backends.model_source import find_model, pinned
 from circuit_tracer_cli.backends.points import FeaturePoints
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
 from circuit_tracer_cli.interventions.generate import generate_call
@@ -25,6 +25,9 @@ from circuit_tracer_cli.tokens import Tokens, ensure_tokenized
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.types import UnifiedConfig
 
+_OWN_PLACE = {"token", "cache_dir", "local_files_only", "subfolder"}
+"""What says to Hugging Face's loader that a model isn't where the hub's client looks."""
+
 
 class ReplacementModel:
     """A backend and its transcoders.
@@ -33,15 +36,22 @@ class ReplacementModel:
         model, underlying_model: The unmodified model, behind its backend.
         backend, backend_name: Name of the backend.
         revision: The branch, tag or commit that was asked for of a model of the hub, or None.
+        commit: The commit that all files of a model of the hub came from; None for a folder.
         transcoders: The transcoder set, each layer's where the model's is, in its dtype.
         cfg: Sizes and names of the model.
         tokenizer: The model's tokenizer, or None.
         scan: Identifier of the transcoder set.
     """
 
-    def __init__(self, backend: Backend, transcoders: Transcoders, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        transcoders: Transcoders,
+        revision: str | None = None,
+        commit: str | None = None,
+    ) -> None:
         self.model = backend
-        self.revision = revision
+        self.revision, self.commit = revision, commit
         self.backend = backend.name
         self.transcoders = transcoders
         check_match(backend, transcoders)
@@ -108,12 +118,14 @@ class ReplacementModel:
             kwargs["placement"] = place_layers(device_map, transcoders.n_layers)
         start = torch.device(device or default_device())
         source = find_model(model_name)
-        if source.revision is not None:
-            kwargs.setdefault("revision", source.revision)
+        asked = kwargs.get("revision") or source.revision
+        commit = None if _OWN_PLACE & kwargs.keys() else pinned(replace(source, revision=asked))
+        if asked or commit:
+            kwargs["revision"] = commit or asked
         model = backend_class(backend).from_pretrained(source.name, start, dtype, **kwargs)
         check_match(model, transcoders)
         transcoders.place(model.layer_devices, dtype)
-        return cls(model, transcoders, kwargs.get("revision"))
+        return cls(model, transcoders, asked, commit)
 
     @classmethod
     def from_config(

@@ -9,10 +9,12 @@ import torch
 
 from circuit_tracer_cli.attention import loadings as module
 from circuit_tracer_cli.attention.loadings import head_loadings, loadings
+from circuit_tracer_cli.attention.prompt import freeze
+from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.errors import InvalidValue, ModelMismatch
 from circuit_tracer_cli.graph.prune import pruned_graph
 from tests.attention.prompts import cases, exact_weights, frozen_prompt, positions, some_edges, without
-from tests.builders import on_both_backends
+from tests.builders import PROMPT, on_both_backends, replacement
 
 CASES = ("backend_name", "family", "kind", "skip", "read", "write")
 
@@ -211,3 +213,16 @@ def test_a_graph_of_another_model_is_refused() -> None:
     other = frozen_prompt("mistral", "clt", precise=False)
     with pytest.raises(ModelMismatch, match="active"):
         head_loadings(prompt.graph, other.model, [(0, prompt.graph.layout.logit_offset)])
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(1 + 1e-6, True), (1.01, False)])
+def test_a_graph_with_other_activations_was_made_by_another_model(factor: float, fits: bool) -> None:
+    """The same features may be active with other weights; what goes through a head would be another number."""
+    model = replacement("llama", "plt")
+    graph = attribute(list(PROMPT), model)
+    other = graph.replace(activation_values=graph.activation_values * factor)
+    if fits:
+        freeze(other, model)
+        return
+    with pytest.raises(ModelMismatch, match=r"has activation .* other weights or in another dtype"):
+        freeze(other, model)

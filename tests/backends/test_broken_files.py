@@ -38,6 +38,7 @@ CASES = [
     ("tokenizer.json", "[]", "tokenizer.json holds list"),
     ("tokenizer.json", TOKENIZER[: len(TOKENIZER) // 2], "tokenizer.json is not JSON"),
     ("tokenizer.json", TOKENIZER.replace('"vocab"', '"v0cab"'), "vocab"),
+    ("tokenizer.json", '{"a": 1}', "lack the entry 'added_tokens'"),
     ("tokenizer.json", DEEP, "tokenizer.json is nested too deeply"),
     ("tokenizer_config.json", "null", "tokenizer_config.json holds null"),
     ("tokenizer_config.json", "[]", "tokenizer_config.json holds list"),
@@ -52,6 +53,14 @@ CASES = [
     ("config.json", json.dumps({**CONFIG, "architectures": 3}), "architecture 3"),
     ("config.json", json.dumps({**CONFIG, "hidden_act": "sulu"}), "sulu|hidden_act"),
 ]
+
+
+def test_a_folder_without_a_tokenizer_is_not_sent_to_log_in(tmp_path: Path) -> None:
+    folder = Path(with_file(tmp_path, "tokenizer.json", ""))
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BadModel, match=r"has no tokenizer.json") as caught:
+        load_model(str(folder), torch.device("cpu"), torch.float32)
+    assert "log in" not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

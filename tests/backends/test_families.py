@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.builders import FAMILIES, backend, transcoders
 
 from circuit_tracer_cli.backends.families import all_families, family_for
-from circuit_tracer_cli.backends.families.base import ALLOW_VARIABLE
+from circuit_tracer_cli.backends.families.base import (
+    ALLOW_VARIABLE,
+    BOOKKEEPING,
+    GENERATION,
+    PATTERN,
+    REQUIRED,
+    SIZES,
+    Family,
+)
 from circuit_tracer_cli.errors import ModelMismatch, UnsupportedArchitecture
 from circuit_tracer_cli.replacement import ReplacementModel
 
@@ -177,3 +187,54 @@ PUBLISHED = {
 def test_published_settings_are_understood(name: str) -> None:
     config = PUBLISHED[name]
     assert config["architectures"][0] in family_for(config).architectures  # type: ignore[index]
+
+
+OTHERS = (
+    "bloom",
+    "cohere2",
+    "dbrx",
+    "deepseek_v3",
+    "falcon",
+    "granitemoe",
+    "llama4_text",
+    "mamba2",
+    "minimax",
+    "mpt",
+    "opt",
+    "t5",
+)
+SETTINGS = sorted(
+    {key for name in OTHERS for key in transformers.CONFIG_MAPPING[name]().to_dict() if key[0] != "_"}
+)
+
+
+@pytest.mark.parametrize("family", all_families(), ids=lambda family: family.name)
+@settings(max_examples=40, derandomize=True)
+@given(
+    found=st.dictionaries(
+        st.sampled_from(SETTINGS) | st.text(min_size=1, max_size=10).filter(lambda key: key[0] != "_"),
+        st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-2, 2) | st.text(max_size=5),
+        max_size=4,
+    )
+)
+def test_any_setting_is_known_or_refused_by_name(family: Family, found: dict[str, object]) -> None:
+    """Settings of a dozen other classes and invented ones: each is listed for the family, switched off, or named."""
+    listed = (
+        BOOKKEEPING
+        | GENERATION
+        | SIZES
+        | PATTERN
+        | family.pattern
+        | family.mlp
+        | family.linear
+        | family.images
+    )
+    switches = {**REQUIRED, **family.required}
+    wrong = [key for key, value in found.items() if key not in listed and value not in switches.get(key, ())]
+    try:
+        family.check(found)
+        said = ""
+    except UnsupportedArchitecture as error:
+        said = error.message
+    assert bool(said) == bool(wrong)
+    assert all(repr(key) in said for key in wrong)

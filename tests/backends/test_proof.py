@@ -171,3 +171,19 @@ def test_what_no_weights_can_say_is_refused_by_name(where: str) -> None:
     with pytest.raises(UnsupportedArchitecture, match=rf"{where.strip()}\b.*doesn't compute") as caught:
         prove(behind(model))
     assert "adapter" in str(caught.value.hint)
+
+
+def test_modules_of_zeros_pass() -> None:
+    """Ablated weights give nothing and say nothing: both are zero, and there is no ratio of the two."""
+    model = new_model("llama")
+    layers = model.model.layers
+    layers[1].self_attn.o_proj.weight.data.zero_()
+    layers[2].mlp.down_proj.weight.data.zero_()
+    prove(behind(model))
+
+
+def test_a_module_that_is_silenced_is_refused_though_its_weights_are_not() -> None:
+    model = new_model("llama")
+    model.model.layers[1].self_attn.register_forward_hook(lambda m, args, out: (0 * out[0], *out[1:]))
+    with pytest.raises(UnsupportedArchitecture, match=r"layers.1.self_attn\b.*doesn't compute"):
+        prove(behind(model))

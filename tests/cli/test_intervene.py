@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from circuit_tracer_cli.attention.ablation import ablation_effects
 from circuit_tracer_cli.attention.prompt import freeze
+from circuit_tracer_cli.files import inputs
 from circuit_tracer_cli.graph import load_graph
 from circuit_tracer_cli.interventions import generate as generation
 from circuit_tracer_cli.pipeline import load_model
@@ -288,3 +290,14 @@ def test_ctrl_c_in_a_generation_leaves_nothing(
     assert list(here.iterdir()) == []
     monkeypatch.setattr(generation, "choose", choose)
     assert run("intervene", *tiny.options, "-p", "3 41 7", "-e", "1/4@2:=30").code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_plan_from_a_pipe_that_nobody_writes_to_is_given_up(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(here / "plan")
+    monkeypatch.setattr(inputs.open_pipe, "__defaults__", (0.1,))
+    done = run("intervene", "--plan", "plan")
+    assert done.code == 1
+    assert "plan is a pipe that no program writes to" in done.stderr

@@ -286,3 +286,25 @@ def test_a_deleted_folder_is_named(here: Path, environment: dict[str, str]) -> N
     done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
     assert done.returncode == 1
     assert "error: the folder that you are in doesn't exist any more" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds address space to a limit")
+@pytest.mark.parametrize("megabytes", [200, 600])
+def test_too_little_address_space_is_named(here: Path, environment: dict[str, str], megabytes: int) -> None:
+    """`ulimit -v`, as batch systems set it: while libraries are loaded, and when they are."""
+
+    import resource
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
+
+    done = subprocess.run(
+        [*PROGRAM, "attribute", "-p", "Dallas", "-o", "graph.safetensors"],
+        preexec_fn=limited, stderr=subprocess.PIPE, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "memory" in errors[0]
+    assert "internal error" not in done.stderr
+    assert list(here.iterdir()) == []

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from circuit_tracer_cli.cli.validate import _model_of, origin
+from circuit_tracer_cli.cli.validate import _model_of, origin, request_of_graph
 from circuit_tracer_cli.graph.store import load_graph, save_graph
+from circuit_tracer_cli.request import TraceRequest
 from tests.cli.conftest import Run, Tiny
 
 SMALL = ("--samples", 4, "--perturbations", 1)
@@ -192,5 +193,17 @@ def test_another_set_is_measured_on_the_graphs_own_model(raw_graph: Path, tiny: 
     assert _model_of(graph, "demo-plt") is None
     graph.metadata.update(model="user/model", model_revision="step1000")
     assert _model_of(graph, "some/set") == "user/model@step1000"
+    graph.metadata["model_commit"] = "c" * 40
+    assert _model_of(graph, "some/set") == f"user/model@{'c' * 40}"
     graph.metadata["model"] = str(tiny.model / "gone")
     assert _model_of(graph, "some/set") is None
+
+
+def test_a_graph_of_a_script_names_its_model_in_its_metadata(raw_graph: Path, tiny: Tiny) -> None:
+    """It has no command line that could say it, and the set's own model may be another one."""
+    graph = load_graph(raw_graph)
+    graph.metadata.pop("command", None)
+    asked = request_of_graph(TraceRequest(), graph, None, None, None)
+    assert (asked.model, asked.transcoder_set) == (str(tiny.model), str(tiny.transcoders))
+    assert request_of_graph(TraceRequest(), graph, None, "user/other", None).model == "user/other"
+    assert request_of_graph(TraceRequest(), graph, "demo", None, None).model is None

@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuit_tracer_cli.errors import BadGraphFile
-from circuit_tracer_cli.export.graph_json import encode_json, read_graph_json, read_view, write_graph_json
+from circuit_tracer_cli.export.graph_json import (
+    encode_json,
+    proper_json,
+    read_graph_json,
+    read_view,
+    write_graph_json,
+)
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from tests.graph.builders import golden_names
 
@@ -203,7 +210,6 @@ def test_other_entries_of_saved_views() -> None:
         json.dumps(old_file(nodes=[{"node_id": "a"}])).encode(),
         json.dumps(old_file(links=[{"source": "a", "target": "b"}])).encode(),
         json.dumps(old_file(links=[{"source": "a", "target": "b", "weight": "x"}])).encode(),
-        json.dumps(old_file(links=[{"source": "a", "target": "b", "weight": float("nan")}])).encode(),
         json.dumps(old_file(metadata={"slug": "s"})).encode(),
         json.dumps(old_file(qParams={"supernodes": "[["})).encode(),
         json.dumps(old_file(qParams={"supernodes": {"a": 1}})).encode(),
@@ -234,3 +240,18 @@ def test_reference_files_have_unique_ids_once_read(golden: Path, name: str) -> N
     ids = {node.node_id for node in file.nodes}
     assert len(ids) == len(file.nodes)
     assert {end for link in file.links for end in (link.source, link.target)} <= ids
+
+
+def test_links_without_a_finite_weight_are_counted() -> None:
+    weights = [0.5, math.nan, math.inf, None, -1]
+    links = [{"source": "E_3_1", "target": "0_6_3", "weight": weight} for weight in weights]
+    file = read_graph_json(json.dumps(old_file(links=links)))
+    assert [link.weight for link in file.links] == [0.5, -1]
+    assert file.left_out == 3
+
+
+@pytest.mark.parametrize(
+    "text", ['{"links": [], "metadata": {"prompt": "NaN, Infinity"}}', '{"links": [NaN', "[NaN]", "NaN"]
+)
+def test_what_needs_no_change_or_can_not_be_read_comes_back_as_it_is(text: str) -> None:
+    assert proper_json(text.encode()) == (text.encode(), 0)

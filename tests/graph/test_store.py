@@ -18,6 +18,7 @@ from safetensors.torch import save as safetensors_save
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, MissingFile, OutOfMemory, UsageError
 from circuit_tracer_cli.graph import edges as edges_module
+from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import FORMAT, HEADER_KEY, load_graph, save_graph
@@ -355,3 +356,21 @@ def test_a_named_pipe_is_read_and_leaves_nothing(tmp_path: Path, monkeypatch: py
     writer.join()
     assert list((tmp_path / "temporary").iterdir()) == []
     assert_same(graph, random_graph())
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_edges_without_a_finite_weight_are_left_out_and_counted(tmp_path: Path, suffix: str) -> None:
+    graph = worked_example()
+    dense = graph.adjacency_matrix.clone()
+    (row, column), (other_row, other_column) = dense.nonzero()[0].tolist(), dense.nonzero()[-1].tolist()
+    dense[row, column], dense[other_row, other_column] = float("nan"), float("-inf")
+    odd = worked_example()
+    odd._edges = Edges.from_dense(dense)
+    path = tmp_path / f"odd.{suffix}"
+    save_graph(odd, path)
+    loaded = load_graph(path)
+    assert loaded.metadata["edges_left_out"] == 2
+    dense[row, column] = dense[other_row, other_column] = 0
+    assert torch.equal(loaded.adjacency_matrix, dense)
+    save_graph(graph, path)
+    assert "edges_left_out" not in load_graph(path).metadata

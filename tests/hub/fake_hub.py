@@ -35,6 +35,7 @@ class FakeHub:
     ranges: list[str] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)  # so many bytes into the next blobs, the connection breaks
     status: int | None = None  # every answer's, if set
+    page: bytes = b""  # what a captive portal answers to everything
     blob_status: int | None = None
     ignores_ranges: bool = False
     url: str = ""
@@ -89,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.ranges.append(f"{path} {self.headers['Range']}")
         if self.hub.status is not None:
             return self._send(self.hub.status, b"")
+        if self.hub.page:
+            return self._send(200, self.hub.page, headers={"Content-Type": "text/html"})
         if match := re.fullmatch(r"/blobs/(\w+)", path):
             return self._blob(match[1])
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?(?:/.*)?", path):

@@ -213,3 +213,17 @@ def test_a_download_is_forgotten_and_nothing_else(filled: FakeHub, tmp_path: Pat
         client.forget("user/set", outside)
     assert own.exists()
     assert link.is_symlink()
+
+
+def test_a_captive_portal_is_named(filled: FakeHub) -> None:
+    """It answers everything with its own page, status 200."""
+    filled.page = b"<!DOCTYPE html><title>Welcome to the train</title>" + b" " * 500
+    with pytest.raises(
+        HubUnavailable, match="doesn't answer as a hub does: a page of your network"
+    ) as caught:
+        fetch("a.txt")
+    assert "sign in" in str(caught.value.hint)
+    with pytest.raises(HubUnavailable):
+        client.read_range("user/set", "c" * 40, "sub/b.bin", 0, 10_000)
+    filled.page = b""
+    assert (fetch("a.txt").folder / "a.txt").read_bytes() == b"small"

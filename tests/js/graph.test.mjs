@@ -73,7 +73,11 @@ test("odd files don't throw", () => {
     target: "0_5_1",
     weight,
   }));
-  assert.equal(parseGraph(graphJson({ links: weights })).links.count, 0);
+  const odd = parseGraph(graphJson({ links: weights }));
+  assert.equal(odd.links.count, 0);
+  assert.equal(odd.leftOut, 4);
+  assert.equal(parseGraph(graphJson({ metadata: { edges_left_out: 7 } })).leftOut, 7); // the server left them out already
+  assert.equal(parseGraph(graphJson()).leftOut, 0);
 });
 
 test("ids that collide, as in old files, are counted and the first keeps the id", () => {

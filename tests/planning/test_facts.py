@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from circuit_tracer_cli.backends.model_config import read_config
 from circuit_tracer_cli.demo import model_dir
-from circuit_tracer_cli.planning.facts import from_sizes, parameters
+from circuit_tracer_cli.planning.facts import active_by_the_set, from_sizes, parameters
 from circuit_tracer_cli.prepare import prepare
 from circuit_tracer_cli.request import TraceRequest
+from circuit_tracer_cli.transcoders.config import SetConfig
 
 
 def test_the_demo() -> None:
@@ -56,3 +58,25 @@ def test_parameters_follow_from_a_configuration(name: str) -> None:
         model = AutoModelForCausalLM.from_config(config)
     values = {**config.to_dict(), "architectures": [type(model).__name__]}
     assert from_sizes(values) == pytest.approx(model.num_parameters(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count", "said_by"),
+    [
+        (
+            {"transcoders": ("layer_0/average_l0_76/params.npz", "layer_1/average_l0_65/params.npz")},
+            70.5,
+            "names of its files",
+        ),
+        ({"activation": "topk", "k": 32}, 32.0, "k of 32"),
+        ({"activation": "cross_layer_topk", "k": 32}, 8.0, "k of 32 over all layers"),
+        ({}, None, None),
+    ],
+)
+def test_active_features_by_the_sets_own_figures(
+    settings: dict[str, Any], count: float | None, said_by: str | None
+) -> None:
+    config = SetConfig("plt", "mlp.hook_in", "mlp.hook_out", **settings)
+    found, by = active_by_the_set(config, 4)
+    assert found == count
+    assert by is None if said_by is None else said_by in str(by)

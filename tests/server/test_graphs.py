@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from circuit_tracer_cli.errors import BadGraphFile, OutputError
+from circuit_tracer_cli.export import compact
 from circuit_tracer_cli.export.report import save_report
 from circuit_tracer_cli.files import atomic
 from circuit_tracer_cli.server import graphs
@@ -88,7 +91,7 @@ def test_new_changed_and_removed_files_are_seen_at_once(data_dir: Path, client: 
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b'{"metadata": {}}', b'{"metadata": 1, "nodes": [], "links": []}', b"\xff\xfe",
-     b'{"metadata": {}, "nodes": [{"x": NaN}], "links": []}', b'{"metadata": {}, "nodes": 1, "links": []}',
+     b'{"metadata": {}, "nodes": [{"x": NaN], "links": []}', b'{"metadata": {}, "nodes": 1, "links": []}',
      b'{"metadata": {}, "nodes": [], "links": []} x', b'{"a" 1}', b"[" * 200_000, b'{"a":' * 100_000],
 )  # fmt: skip
 def test_invalid_files_are_named_and_do_no_harm(data_dir: Path, client: TestClient, content: bytes) -> None:
@@ -100,6 +103,35 @@ def test_invalid_files_are_named_and_do_no_harm(data_dir: Path, client: TestClie
     assert direct.status_code == 422
     assert set(direct.json()) == {"error", "hint"}
     assert put(client, "bad", {}, "*").status_code in (200, 422)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_links_without_a_finite_weight_are_left_out_and_counted(
+    data_dir: Path, client: TestClient, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """As Python writes them; browsers refuse such a file as a whole. The file itself stays as it is."""
+    graph = make_graph("odd")
+    (link,) = graph["links"][:1]
+    graph["links"] += [{**link, "weight": weight} for weight in (math.nan, math.inf, -math.inf)]
+    graph["nodes"][0]["influence"] = math.nan
+    path = data_dir / "odd.json"
+    path.write_text(json.dumps(graph))
+    if large:
+        monkeypatch.setattr(compact, "COMPACT_FROM", 1)
+        content = client.get("/api/graphs/odd/compact").content
+        _, _, size, edges = struct.unpack_from("<4sIII", content)
+        assert edges == len(graph["links"]) - 3
+        assert json.loads(content[16 : 16 + size])["metadata"]["edges_left_out"] == 3
+    reply = client.get("/api/graphs/odd")
+    served = json.loads(reply.content, parse_constant=lambda name: pytest.fail(name))
+    assert served["links"] == make_graph("odd")["links"]
+    assert served["metadata"]["edges_left_out"] == 3
+    assert served["nodes"][0]["influence"] is None
+    listed = {entry["slug"]: entry for entry in client.get("/api/graphs").json()["graphs"]}
+    assert listed["odd"]["edges_left_out"] == 3
+    assert "edges_left_out" not in listed["demo"]
+    assert put(client, "odd", {"clickedId": "E_5_0"}, reply.headers["ETag"]).status_code == 200
+    assert path.read_text().count('"weight": NaN') == 1
 
 
 def test_every_truncation_of_a_graph_is_refused(data_dir: Path, client: TestClient) -> None:

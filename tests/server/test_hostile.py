@@ -243,3 +243,23 @@ def test_sigterm_in_the_middle_of_a_pass_ends_quietly() -> None:
         run.send_signal(signal.SIGTERM)
         _, said = run.communicate(timeout=30)
     assert (run.returncode, said) == (143, "interrupted\n")
+
+
+@pytest.mark.usefixtures("quick")
+def test_250_slow_connections_are_dropped_while_others_are_served(server: Server) -> None:
+    sent = [
+        b"",
+        b"GET /api/graphs HTTP/1.1\r\nHost: 127",
+        HEAD + b'Content-Length: 1000\r\n\r\n{"pinnedIds": [',
+    ]
+    connections = [connected(server, sent[number % 3]) for number in range(250)]
+    assert answers(server)
+    limit = time.monotonic() + 15
+    for connection in connections:
+        everything(connection)
+        assert time.monotonic() < limit
+        connection.close()
+    while server._uvicorn.server_state.connections:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert answers(server)

@@ -220,3 +220,17 @@ def test_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert labels_folder() == Path("/data/circuit-tracer/labels")
     monkeypatch.delenv("XDG_DATA_HOME")
     assert labels_folder() == Path.home() / ".local/share/circuit-tracer/labels"
+
+
+def test_a_label_loses_the_marks_of_editors(sharing: TestClient, tmp_path: Path) -> None:
+    """A file from a spreadsheet begins with a byte order mark and has CR LF where others have LF."""
+    save(sharing, "demo", [[CODE, "\ufeffcapital\r\nof a state\r\n"]])
+    assert labels(sharing, "second")[CODE]["text"] == "capital\nof a state"
+    for document in (
+        [[CODE, "\ufeffa\r\n"]],
+        {"labels": {CODE: {"text": "a\r\n"}}},
+        {"labels": {CODE: "\ufeffa"}},
+    ):
+        kept = SharedLabels(tmp_path / str(id(document)))
+        kept.take_in("set", document)
+        assert kept.of("set")[CODE]["text"] == "a"

@@ -417,8 +417,10 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
         "generator": {"name": "circuit-tracer-cli", "version": __version__},
         "model": model.cfg.model_name,
         **({} if model.revision is None else {"model_revision": model.revision}),
+        **({} if model.commit is None else {"model_commit": model.commit}),
         "transcoders": {
             "scan": model.scan,
+            **({} if transcoders.commit is None else {"commit": transcoders.commit}),
             "kind": transcoders.kind,
             "feature_input_hook": transcoders.feature_input_hook,
             "feature_output_hook": transcoders.feature_output_hook,

@@ -242,10 +242,12 @@ def in_one_line(error: Exception) -> str:
     """Return what a library says is wrong; with the cause, where the first line only announces it."""
     if isinstance(error, RecursionError):
         return "a file is nested too deeply"
+    if isinstance(error, KeyError):
+        return f"its files lack the entry {error}"
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     if not lines:
         return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return (" ".join(lines[:2]) if lines[0].endswith(":") else lines[0]).removesuffix(".")
 
 
 def refuse_loading(model_name: str, error: Exception) -> NoReturn:

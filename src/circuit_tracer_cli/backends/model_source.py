@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.backends.model_config import read_config
-from circuit_tracer_cli.errors import BadModel
+from circuit_tracer_cli.errors import BadModel, CircuitTracerError
+from circuit_tracer_cli.hub import commit_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,29 @@ def _fetched(name: str, revision: str | None) -> dict[str, Any]:
     try:
         return dict(AutoConfig.from_pretrained(name, revision=revision).to_dict())
     except (OSError, ValueError) as error:
+        told = _by_the_hub(name, revision)
         raise BadModel(
-            f"the configuration of {name} can't be read: {str(error).splitlines()[0]}",
-            "check the name, or give a local folder with --model",
+            f"the configuration of {name} can't be read: {told.message if told else str(error).splitlines()[0]}",
+            (told.hint if told else None) or "check the name, or give a local folder with --model",
         ) from None
+
+
+def _by_the_hub(name: str, revision: str | None) -> CircuitTracerError | None:
+    """Return why a model of the hub can't be had, which Hugging Face's loaders say in a page of guesses; None if it can."""
+    try:
+        commit_of(name, revision)
+    except CircuitTracerError as error:
+        return error
+    return None
+
+
+def pinned(source: ModelSource) -> str | None:
+    """Return the commit that a model of the hub is at, for all its files to come from one; None where that can't be told."""
+    if source.folder is not None:
+        return None
+    try:
+        return commit_of(source.name, source.revision)
+    except (
+        CircuitTracerError
+    ):  # the loader says it in its own order: an adapter without a model, files that aren't there
+        return None

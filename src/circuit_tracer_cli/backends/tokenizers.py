@@ -11,6 +11,15 @@ from typing import Any
 from circuit_tracer_cli.backends.checkpoint import in_one_line
 from circuit_tracer_cli.errors import BadModel
 
+_VOCABULARIES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "spiece.model",
+)
+
 
 @functools.lru_cache(maxsize=4)
 def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
@@ -35,7 +44,9 @@ def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
 
 
 def _broken_file(model_name: str) -> str | None:
-    """Name the first of a local folder's files that isn't the JSON object it should be."""
+    """Name what is wrong with a local folder's files: no tokenizer among them, or one that isn't the JSON object it should be."""
+    if Path(model_name).is_dir() and not any((Path(model_name) / name).is_file() for name in _VOCABULARIES):
+        return "the folder has no tokenizer.json"
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         path = Path(model_name) / name
         if not path.is_file():

@@ -14,7 +14,7 @@ from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.errors import UsageError
 from circuit_tracer_cli.files.capacity import size_in_words
-from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, USUAL_RANGE
+from circuit_tracer_cli.planning.sizes import DEFAULT_L0, DEFAULT_TOKENS, USUAL_RANGE, USUAL_SHARE
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.planning import Budget, MemoryPlan, TraceSizes
@@ -98,7 +98,7 @@ class Estimate:
     budget: Budget
     seconds: dict[str, float]  # by phase
     device: str
-    active_is_known: bool  # typed, or said by the set itself
+    active_said_by: str | None  # `--active`, or what of the set says it
 
 
 def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None) -> Estimate:
@@ -110,8 +110,8 @@ def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None
     prepared = prepare(request, n_tokens=n_tokens, active=active)
     placement, sizes, plan = prepared.setup.placement, prepared.sizes, prepared.plan
     seconds = plan_time(sizes, plan.choices, measure_rates(str(placement.first)))
-    known = active is not None or prepared.setup.sizes.active_per_position is not None
-    return Estimate(sizes, plan, prepared.budget, seconds, str(placement), known)
+    said_by = "--active" if active is not None else prepared.setup.sizes.active_said_by
+    return Estimate(sizes, plan, prepared.budget, seconds, str(placement), said_by)
 
 
 def _record(found: Estimate) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def _record(found: Estimate) -> dict[str, Any]:
         "tokens": found.sizes.n_pos,
         "active_features": found.sizes.active,
         "active_per_position": found.sizes.active_per_position,
-        "active_per_position_known": found.active_is_known,
+        "active_per_position_known": found.active_said_by is not None,
+        "active_per_position_from": found.active_said_by or "a guess",
         "feature_nodes": found.sizes.features,
         "nodes": found.sizes.nodes,
         "device": found.device,
@@ -157,9 +158,16 @@ def _print(found: Estimate, output: Output) -> None:
         f"prompt       {sizes.n_pos:,} {'token' if sizes.n_pos == 1 else 'tokens'}, about {sizes.active:,} active features "
         f"({sizes.active_per_position:g} per token and layer)"
     )
-    if not found.active_is_known:
-        least, most = USUAL_RANGE
-        output.result(f"             a guess: published sets have {least:g} to {most:g}; --active N says it")
+    if found.active_said_by is not None:
+        output.result(f"             said by {_whose(found.active_said_by)}")
+    else:
+        least, most = (round(count * sizes.n_layers * max(0, sizes.n_pos - 1)) for count in USUAL_RANGE)
+        output.result(
+            f"             a guess, as the set doesn't say: {USUAL_SHARE:.0%} of its features, at most {DEFAULT_L0:g}"
+        )
+        output.result(
+            f"             most sets: {USUAL_RANGE[0]:g} to {USUAL_RANGE[1]:g}, here {least:,} to {most:,}; --active N says it"
+        )
     output.result(f"graph        {sizes.features:,} features, {sizes.nodes:,} nodes")
     where = "memory" if plan.device_peak is None else "host memory"
     output.result(f"{where:<12} {size_in_words(plan.host_peak)} of {size_in_words(found.budget.host)} free")
@@ -197,6 +205,10 @@ def _print(found: Estimate, output: Output) -> None:
         output.warn(
             "it doesn't fit; a smaller --max-feature-nodes, a 16-bit --dtype or a shorter prompt needs less"
         )
+
+
+def _whose(said_by: str) -> str:
+    return said_by if said_by.startswith("-") else f"the set: {said_by}"
 
 
 def _time(seconds: float) -> str:

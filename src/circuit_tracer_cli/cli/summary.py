@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.cli.output import Output, number, quoted, visible
+from circuit_tracer_cli.graph.layout import LEFT_OUT
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
@@ -136,6 +137,7 @@ class GraphSummary:
             "counts": self.counts(),
             "replacement_score": replacement,
             "completeness_score": completeness,
+            "edges_left_out": graph.metadata.get(LEFT_OUT, 0),
             "pruning": pruning
             and {"node_threshold": pruning.node_threshold, "edge_threshold": pruning.edge_threshold},
             "strongest_nodes": [
@@ -180,6 +182,7 @@ def headline(summary: GraphSummary) -> list[str]:
         f"graph        {counts['features']:,} of {len(graph.active_features):,} active features, "
         f"{counts['errors']:,} errors, {counts['edges']:,} edges; {state}",
         f"scores       replacement {replacement:.3f}, completeness {completeness:.3f}",
+        *_left_out_line(graph.metadata),
         *_precision_line(graph),
         *_validation_line(graph.metadata),
     ]
@@ -200,6 +203,12 @@ def _predictions_line(predictions: list[dict[str, Any]]) -> list[str]:
     """What the model says next, for a graph that knows."""
     said = [f"{quoted(entry['token'], 24)} {number(entry['probability'])}" for entry in predictions]
     return [f"predictions  {_first(said, 4)}"] if said else []
+
+
+def _left_out_line(metadata: Mapping[str, Any]) -> list[str]:
+    """How many edges the file holds that have no finite weight, and that the graph is without."""
+    count = metadata.get(LEFT_OUT)
+    return [f"left out     {count:,} edges whose weight is NaN or infinite"] if isinstance(count, int) else []
 
 
 def _precision_line(graph: Graph) -> list[str]:

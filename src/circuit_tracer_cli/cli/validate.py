@@ -168,7 +168,8 @@ def _model_of(graph: Graph, transcoder_set: str) -> str | None:
     """The model that a graph names, for another set than the graph's; None for the set's own, where it is embedded or gone."""
     from circuit_tracer_cli.transcoders.references import EMBEDDED
 
-    name, revision = graph.metadata.get("model"), graph.metadata.get("model_revision")
+    name = graph.metadata.get("model")
+    revision = graph.metadata.get("model_commit") or graph.metadata.get("model_revision")
     if not isinstance(name, str) or transcoder_set in EMBEDDED:
         return None
     if Path(name).is_absolute() and not Path(name).is_dir():

@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError
+from circuit_tracer_cli.export.graph_json import is_finite, proper_json
 from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.graph.layout import LEFT_OUT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,11 +162,16 @@ def _made(path: Path, places: Sequence[Path]) -> bytes | None:
                 content = place.read_bytes()
                 header, stop = _header(content)
                 if header["digest"] == digest:
+                    if LEFT_OUT in header["metadata"]:
+                        facts.values["metadata"][LEFT_OUT] = header["metadata"][LEFT_OUT]
                     edges = struct.unpack_from("<4sIII", content)[3]
                     return b"".join([*_start(header | facts.values, edges), memoryview(content)[stop:]])
     try:
-        graph = json.loads(path.read_bytes().decode("utf-8-sig"))
+        graph = json.loads(proper_json(path.read_bytes())[0].decode("utf-8-sig"))
         edges_, nodes = _edges(graph), graph["nodes"]
+        left_out = sum(not is_finite(link["weight"]) for link in graph["links"])
+        if left_out:
+            graph["metadata"][LEFT_OUT] = left_out
         share = _edge_influence(*edges_, _targets(nodes))
         return _pack(nodes, edges_, share, _Facts(tag, digest, graph))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, RuntimeError):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
-from circuit_tracer_cli.graph.layout import error_id
+from circuit_tracer_cli.graph.layout import LEFT_OUT, error_id
 
 _LINKS_AT_ONCE = 10_000
 _VIEW_BYTES = 1 << 24
@@ -122,10 +122,11 @@ def _after(text: str, place: int, mark: str) -> int:
 def graph_file_from(values: Mapping[str, Any]) -> GraphFile:
     """The records of a parsed file. Raises KeyError, TypeError or ValueError for what isn't a graph file."""
     nodes = [node_from(_object(item)) for item in _list(values["nodes"])]
-    links = [link_from(_object(item)) for item in _list(values["links"])]
+    stored = [_object(item) for item in _list(values["links"])]
+    links = [link_from(item) for item in stored if is_finite(item["weight"])]
     metadata = metadata_from(_object(values["metadata"]))
     q_params = q_params_from(_object(values.get("qParams") or {}))
-    return _with_safe_error_ids(GraphFile(metadata, q_params, nodes, links))
+    return _with_safe_error_ids(GraphFile(metadata, q_params, nodes, links, len(stored) - len(links)))
 
 
 def metadata_from(values: Mapping[str, Any]) -> Metadata:
@@ -156,7 +157,7 @@ def q_params_from(values: Mapping[str, Any]) -> QParams:
 
 def node_from(values: Mapping[str, Any]) -> Node:
     """A node; keys that the viewer alone knows stay in `extra`."""
-    known, extra = _split(values, Node)
+    known, extra = _split({name: value for name, value in values.items() if not _is_odd(value)}, Node)
     known["node_id"] = str(known["node_id"])
     known["layer"] = str(known["layer"])
     known["ctx_idx"] = int(known["ctx_idx"])
@@ -167,6 +168,42 @@ def node_from(values: Mapping[str, Any]) -> Node:
         if known.get(name) is None:
             known.pop(name, None)
     return Node(**known, extra=extra)
+
+
+def is_finite(weight: object) -> bool:
+    """Whether a link's weight is one: NaN and infinity, and null as which JavaScript writes them, are not."""
+    return weight is not None and math.isfinite(float(weight))  # type: ignore[arg-type]
+
+
+def _is_odd(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def proper_json(content: bytes) -> tuple[bytes, int]:
+    """A graph file that strict readers take, and how many links it is without.
+
+    Python writes NaN and Infinity into JSON, and browsers refuse such a file as a whole. Links with such a weight are left out
+    and counted in the metadata (`LEFT_OUT`); elsewhere such numbers become null. Any other content comes back as it is.
+    """
+    if not any(word in content for word in (b"NaN", b"Infinity")):
+        return content, 0
+    odd: list[str] = []
+    try:
+        values = json.loads(content.decode("utf-8-sig"), parse_constant=odd.append)
+    except (ValueError, RecursionError):
+        return content, 0
+    if not odd or not isinstance(values, dict) or not isinstance(values.get("links"), list):
+        return content, 0
+    kept = [
+        link for link in values["links"] if not isinstance(link, dict) or link.get("weight", 0) is not None
+    ]
+    left_out = len(values["links"]) - len(kept)
+    if isinstance(values.get("metadata"), dict) and left_out:
+        values["metadata"][LEFT_OUT] = left_out
+    try:
+        return encode_json({**values, "links": kept}), left_out
+    except (ValueError, RecursionError):
+        return content, 0
 
 
 def link_from(values: Mapping[str, Any]) -> Link:
@@ -231,7 +268,7 @@ def _with_safe_error_ids(file: GraphFile) -> GraphFile:
         supernodes=[[label, *(certain.get(n, n) for n in ids)] for label, *ids in file.qParams.supernodes],
         clickedId=certain.get(file.qParams.clickedId, file.qParams.clickedId),
     )
-    return GraphFile(file.metadata, q_params, nodes, _relinked(file.links, nodes, renamed))
+    return GraphFile(file.metadata, q_params, nodes, _relinked(file.links, nodes, renamed), file.left_out)
 
 
 def _relinked(links: list[Link], nodes: list[Node], renamed: dict[str, str]) -> list[Link]:

@@ -188,6 +188,7 @@ class GraphFile:
     qParams: QParams
     nodes: list[Node]
     links: list[Link]
+    left_out: int = 0  # links of the file whose weight isn't a finite number
 
 
 def to_values(record: Metadata | QParams | Node | Link) -> dict[str, Any]:

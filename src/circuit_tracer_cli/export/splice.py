@@ -22,18 +22,19 @@ class TopLevel:
     """Position of the closing brace."""
 
 
-def read_top_level(text: str, only: frozenset[str] | None = None) -> TopLevel:
+def read_top_level(text: str, only: frozenset[str] | None = None, *, strict: bool = True) -> TopLevel:
     """Walks through one JSON object.
 
     Args:
         text: The whole document.
         only: Stop as soon as these keys have been seen; what follows is then not checked.
+        strict: Refuse NaN and Infinity, which Python writes and JSON doesn't have.
 
     Raises:
-        BadGraphFile: It isn't strict JSON (NaN and Infinity count as errors) or not an object.
+        BadGraphFile: It isn't JSON, or not an object.
     """
     try:
-        return _walk(text, only)
+        return _walk(text, only, strict)
     except (ValueError, IndexError) as error:
         raise BadGraphFile(
             f"not valid JSON: {error}", "write the file again with `circuit-tracer export`"
@@ -51,8 +52,8 @@ def replace_value(text: str, top: TopLevel, key: str, value: str) -> str:
     return f"{text[: top.end]}{comma}{json.dumps(key)}: {value}{text[top.end :]}"
 
 
-def _walk(text: str, only: frozenset[str] | None) -> TopLevel:
-    decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+def _walk(text: str, only: frozenset[str] | None, strict: bool) -> TopLevel:
+    decode = json.JSONDecoder(parse_constant=_refuse_constant if strict else None).raw_decode
     values: dict[str, Any] = {}
     spans: dict[str, tuple[int, int]] = {}
     at = _expect(text, 0, "{")

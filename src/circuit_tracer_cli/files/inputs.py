@@ -80,8 +80,12 @@ def plain_text(content: bytes) -> str:
 
     What isn't UTF-8 comes back as surrogates, for the caller to refuse by name.
     """
-    text = content.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    return text.replace("\r\n", "\n").removesuffix("\n")
+    return without_marks(content.decode("utf-8", "surrogateescape"))
+
+
+def without_marks(text: str) -> str:
+    """Text without what editors and spreadsheets leave in it: a byte order mark, CR LF for LF, one line end at the end."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
 def unreadable(path: str | os.PathLike[str], error: OSError) -> MissingFile:

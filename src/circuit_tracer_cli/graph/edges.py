@@ -191,6 +191,11 @@ class Edges:
         release()
         return Edges(offsets(torch.from_numpy(counts)), indices, values, release).to(self.device)
 
+    def finite(self) -> tuple[Edges, int]:
+        """The edges whose weight is a number, and how many others were left out."""
+        left_out = sum(int(np.count_nonzero(~np.isfinite(block.values))) for block in self.blocks())
+        return (self.select(self.values.isfinite()) if left_out else self), left_out
+
     @classmethod
     def from_dense(cls, matrix: torch.Tensor) -> Edges:
         """The non-zero entries of a square matrix, as float32. Raises InvalidValue for another shape."""
@@ -374,8 +379,12 @@ def room_for(total: int, largest_in_memory: int | None = None) -> tuple[torch.Te
     return indices, values, release
 
 
-def check_edges(edges: Edges) -> None:
-    """Raises InvalidValue unless the tensors are a well-formed matrix with finite, non-zero entries."""
+class NotFinite(InvalidValue):
+    """An edge's weight is NaN or infinite."""
+
+
+def check_edges(edges: Edges, *, finite: bool = True) -> None:
+    """Raises InvalidValue unless the tensors are a well-formed matrix with non-zero entries, NotFinite if one isn't finite."""
     indptr, indices, values = edges.indptr, edges.indices, edges.values
     if indptr.dtype != torch.int64 or indices.dtype != torch.int32 or values.dtype != torch.float32:
         raise InvalidValue("edges must be int64 row starts, int32 sources and float32 weights")
@@ -393,8 +402,8 @@ def check_edges(edges: Edges) -> None:
         ascends = (np.diff(block.columns) > 0) | (np.diff(rows) > 0)
         if not ascends.all() or (int(rows[0]) == last_row and int(block.columns[0]) <= last_column):
             raise InvalidValue("the sources of a node's edges must ascend")
-        if not np.isfinite(block.values).all():
-            raise InvalidValue("an edge weight is NaN or infinite")
+        if finite and not np.isfinite(block.values).all():
+            raise NotFinite("an edge weight is NaN or infinite")
         if not block.values.all():
             raise InvalidValue("an edge of weight zero is stored")
         last_row, last_column = int(rows[-1]), int(block.columns[-1])

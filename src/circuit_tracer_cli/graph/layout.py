@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 NodeKind = Literal["feature", "error", "token", "logit"]
+LEFT_OUT = "edges_left_out"
+"""Key of a graph's metadata: how many edges its file holds whose weight is NaN or infinite, and that the graph is without."""
 
 
 @dataclass(frozen=True, slots=True)

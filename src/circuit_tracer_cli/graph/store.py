@@ -33,8 +33,9 @@ from circuit_tracer_cli.files.tensors import (
     shared_tensors,
     write_tensors,
 )
-from circuit_tracer_cli.graph.edges import Edges
+from circuit_tracer_cli.graph.edges import Edges, NotFinite, check_edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.layout import LEFT_OUT
 from circuit_tracer_cli.graph.legacy import ZIP_START, largest_archive, read_pt
 
 FORMAT = "circuit-tracer-graph"
@@ -235,17 +236,13 @@ def _from_values(values: Mapping[str, Any], source: str) -> Graph:
     if version > FORMAT_VERSION:
         raise BadGraphFile(f"{source} has format version {version}", "upgrade circuit-tracer-cli to read it")
     try:
-        return Graph(
-            input_string=values["input_string"],
-            adjacency_matrix=_edges(values),
-            cfg=_mapping(values["cfg"]),
-            logit_targets=values["logit_targets"],
-            scan=_scan(values.get("scan")),
-            vocab_size=values.get("vocab_size"),
-            metadata=_mapping(values.get("metadata") or {}),
-            pruning=_pruning(values),
-            **{name: _tensor(values, name) for name in _TENSORS},
-        )
+        edges, metadata = _edges(values), _mapping(values.get("metadata") or {})
+        try:
+            return _graph(values, edges, metadata)
+        except NotFinite:
+            check_edges(edges, finite=False)
+            edges, left_out = edges.finite()
+            return _graph(values, edges, {**metadata, LEFT_OUT: left_out})
     except KeyError as error:
         raise BadGraphFile(f"{source} lacks {error.args[0]!r}", "it may be a file of another kind") from error
     except OutOfMemory:
@@ -253,6 +250,20 @@ def _from_values(values: Mapping[str, Any], source: str) -> Graph:
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadGraphFile(f"{source} is damaged: {reason[:200]}") from error
+
+
+def _graph(values: Mapping[str, Any], edges: Edges, metadata: dict[str, Any]) -> Graph:
+    return Graph(
+        input_string=values["input_string"],
+        adjacency_matrix=edges,
+        cfg=_mapping(values["cfg"]),
+        logit_targets=values["logit_targets"],
+        scan=_scan(values.get("scan")),
+        vocab_size=values.get("vocab_size"),
+        metadata=metadata,
+        pruning=_pruning(values),
+        **{name: _tensor(values, name) for name in _TENSORS},
+    )
 
 
 def _tensor(values: Mapping[str, Any], name: str) -> torch.Tensor:
@@ -278,12 +289,12 @@ def _scan(value: Any) -> str | list[str] | None:
     raise InvalidValue("scan must be a string or a list of strings")
 
 
-def _edges(values: Mapping[str, Any]) -> Edges | torch.Tensor:
+def _edges(values: Mapping[str, Any]) -> Edges:
     if "adjacency_indptr" in values:
         names = ("adjacency_indptr", "adjacency_indices", "adjacency_values")
         indptr, indices, weights = (_tensor(values, name) for name in names)
         return Edges(indptr, indices, weights, values.get(_RELEASE, nothing))
-    return _tensor(values, "adjacency_matrix")
+    return Edges.from_dense(_tensor(values, "adjacency_matrix"))
 
 
 def _pruning(values: Mapping[str, Any]) -> Pruning | None:

@@ -14,6 +14,7 @@ from circuit_tracer_cli.planning.sizes import DEFAULT_TOKENS, TraceSizes, usual_
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.backends.base import ModelShape
+    from circuit_tracer_cli.transcoders.config import SetConfig
     from circuit_tracer_cli.transcoders.loading import InspectedTranscoders
 
 _HEADER_LIMIT = 100_000_000
@@ -32,6 +33,7 @@ class SetupSizes:
     decoder_elements: int
     skip_layers: int
     active_per_position: float | None = None  # None where neither name nor settings of the set say it
+    active_said_by: str | None = None  # what of the set says it
     stored_bytes: int = 0  # of the widest number in the model's files; 0 where they aren't here
 
 
@@ -94,11 +96,11 @@ def sizes_of_files(
     """
     from circuit_tracer_cli.backends.families import family_for
     from circuit_tracer_cli.backends.model_config import model_shape
-    from circuit_tracer_cli.transcoders.config import stated_l0
 
     shape = model_shape(config)
     of_set = described.shape.covering(shape.n_layers)
     kind: Literal["plt", "clt"] = of_set.kind
+    active, said_by = active_by_the_set(described.config, described.shape.n_layers)
     return SetupSizes(
         shape=shape,
         model_elements=parameters(folder, config),
@@ -108,9 +110,24 @@ def sizes_of_files(
         encoder_elements=sum(of_set.encoder_bytes) // of_set.stored_dtype.itemsize,
         decoder_elements=sum(of_set.decoder_bytes) // of_set.stored_dtype.itemsize,
         skip_layers=len(of_set.skip_layers),
-        active_per_position=stated_l0(described.config) or described.config.k,
+        active_per_position=active,
+        active_said_by=said_by,
         stored_bytes=_widest(folder),
     )
+
+
+def active_by_the_set(config: SetConfig, n_layers: int) -> tuple[float | None, str | None]:
+    """Active features per layer and position by what the set says, and what of it says so; None where nothing does."""
+    from circuit_tracer_cli.transcoders.config import stated_l0
+
+    named = stated_l0(config)
+    if named is not None:
+        return named, "the names of its files (average_l0)"
+    if config.k is None:
+        return None, None
+    if config.activation == "cross_layer_topk":
+        return config.k / n_layers, f"its k of {config.k} over all layers"
+    return float(config.k), f"its k of {config.k}"
 
 
 def parameters(folder: Path | None, config: Mapping[str, Any]) -> int:

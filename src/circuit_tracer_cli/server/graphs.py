@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue, MissingFile, OutputError
 from circuit_tracer_cli.export.compact import current_form, features_in
-from circuit_tracer_cli.export.graph_json import encode_json
+from circuit_tracer_cli.export.graph_json import encode_json, proper_json
 from circuit_tracer_cli.export.graph_list import LIST_NAME, locked_folder
 from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.files.atomic import write_bytes
@@ -136,7 +136,7 @@ class GraphFolder:
 
     def read(self, slug: str) -> Body:
         """One graph's file. Raises InvalidValue, MissingFile, or BadGraphFile if it isn't a whole graph."""
-        return self._graphs.read(graph_path(self.root, slug), check_graph)
+        return self._graphs.read(graph_path(self.root, slug), check_graph, readable)
 
     def metadata(self, slug: str) -> dict[str, Any]:
         """What a graph's file says about it. Raises as `read`."""
@@ -151,7 +151,7 @@ class GraphFolder:
         version = file_version(path)
         known = self._views.get(path)
         if known is None or known[0] != version:
-            body = self._graphs.read(path, check_graph)
+            body = self._graphs.read(path, check_graph, readable)
             values = read_top_level(_decode(body.content), frozenset(["metadata", "qParams"])).values
             content = {"metadata": values["metadata"], "qParams": _object(values.get("qParams"))}
             known = (version, Body(encode_json(content), body.etag))
@@ -160,7 +160,7 @@ class GraphFolder:
 
     def nodes(self, slug: str) -> Body:
         """All texts, numbers and truth values of every node, in the file's order. Raises as `read`."""
-        body = self._graphs.read(graph_path(self.root, slug), check_graph)
+        body = self._graphs.read(graph_path(self.root, slug), check_graph, readable)
         nodes = read_top_level(_decode(body.content), frozenset(["nodes"])).values["nodes"]
         plain = [
             {key: value for key, value in _object(node).items() if isinstance(value, str | int | float)}
@@ -170,7 +170,7 @@ class GraphFolder:
 
     def heads(self, slug: str) -> Body:
         """The heads that `heads --all` has kept on links: `[source, target, weight, heads, rest]` each. Raises as `read`."""
-        body = self._graphs.read(graph_path(self.root, slug), check_graph)
+        body = self._graphs.read(graph_path(self.root, slug), check_graph, readable)
         links = map(_object, read_top_level(_decode(body.content), frozenset(["links"])).values["links"])
         told = [
             [
@@ -225,7 +225,7 @@ class GraphFolder:
                 raise StaleTag(present)
             text = _decode(content)
             value = json.dumps(annotations, ensure_ascii=False, allow_nan=False)
-            top = read_top_level(text, frozenset(["metadata", "qParams"]))
+            top = read_top_level(text, frozenset(["metadata", "qParams"]), strict=False)
             new = _encode(replace_value(text, top, "qParams", value))
             if new != content:
                 if not os.access(path, os.W_OK):
@@ -279,7 +279,7 @@ def _read_metadata(path: Path, size: int) -> dict[str, Any] | BadGraphFile:
     """The metadata, from the whole file if it is small, else from its beginning and the look of its end."""
     try:
         if size <= _WHOLE_UP_TO:
-            return _graph_metadata(path.read_bytes())
+            return _graph_metadata(readable(path.read_bytes()))
         with path.open("rb") as file:
             head = file.read(_HEAD)
             file.seek(max(0, size - _TAIL))
@@ -298,6 +298,11 @@ def _graph_metadata(content: bytes) -> dict[str, Any]:
     if not isinstance(values["nodes"], list) or not isinstance(values["links"], list):
         raise BadGraphFile("not a graph file: nodes and links must be arrays")
     return _as_metadata(values["metadata"])
+
+
+def readable(content: bytes) -> bytes:
+    """Return the graph file as every browser can read it: without links whose weight is NaN or infinite."""
+    return proper_json(content)[0]
 
 
 def _metadata_at_a_glance(head: bytes, tail: bytes) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from circuit_tracer_cli.errors import CircuitTracerError, InvalidType, InvalidVa
 from circuit_tracer_cli.export.graph_list import locked_folder
 from circuit_tracer_cli.export.records import cantor_decode
 from circuit_tracer_cli.files.atomic import write_bytes
+from circuit_tracer_cli.files.inputs import without_marks
 from circuit_tracer_cli.files.locations import data_folder
 from circuit_tracer_cli.server.bodies import json_body, parsed
 from circuit_tracer_cli.server.features import FeatureSources
@@ -68,8 +69,8 @@ class SharedLabels:
         author = _user_name()
         with self._changing(scan) as labels:
             for code, text in texts.items():
-                if text:
-                    labels[code] = self._label(text, "user", author)
+                if text and (kept := without_marks(text)):
+                    labels[code] = self._label(kept, "user", author)
                 else:
                     labels.pop(code, None)
 
@@ -159,7 +160,10 @@ class _Label(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
-        return {"text": value} if isinstance(value, str) else value
+        given = {"text": value} if isinstance(value, str) else value
+        if isinstance(given, dict) and isinstance(given.get("text"), str):
+            return {**given, "text": without_marks(given["text"])}
+        return given
 
 
 class _LabelFile(BaseModel):
@@ -172,7 +176,8 @@ class _LabelFile(BaseModel):
 
 def _labels_in(document: object) -> dict[str, dict[str, Any]]:
     if isinstance(document, list):
-        return {code: {"text": text} for code, text in _pairs(document).items()}
+        plain = {code: without_marks(text) for code, text in _pairs(document).items()}
+        return {code: {"text": text} for code, text in plain.items() if text}
     found = parsed(_LabelFile, document, _HINT).labels
     if len(found) > _MAX_LABELS:
         raise InvalidValue(f"the file has more than {_MAX_LABELS:,} labels", "import them in parts")

@@ -25,7 +25,7 @@ from circuit_tracer_cli.export.slugs import check_slug, clean_slug
 from circuit_tracer_cli.export.splice import read_top_level, replace_value
 from circuit_tracer_cli.files.atomic import output_error, write_bytes
 from circuit_tracer_cli.server.bodies import RequestBody, as_json, json_body, limited_body, parsed
-from circuit_tracer_cli.server.graphs import GraphFolder, check_graph, graph_path
+from circuit_tracer_cli.server.graphs import GraphFolder, check_graph, graph_path, readable
 from circuit_tracer_cli.server.replies import NO_STORE, etag_of, json_error
 
 TRASH = ".trash"
@@ -60,7 +60,7 @@ class Library:
     def upload(self, content: bytes, slug: str | None) -> dict[str, Any]:
         """Store a graph file under a name, its own by default, with a number where that is taken. Raises BadGraphFile."""
         file = read_graph_json(content, "the uploaded file")
-        check_graph(content)
+        check_graph(readable(content))
         with self._changing():
             if slug is None:
                 slug = self._free(clean_slug(file.metadata.slug) or "graph")
@@ -137,18 +137,19 @@ class Library:
     def _store(self, content: bytes, slug: str, title: str | None = None) -> dict[str, Any]:
         """Write a graph file whose metadata has the new name, and perhaps a new title, with every other byte as it is."""
         text = content.decode("utf-8-sig")
-        top = read_top_level(text, frozenset(["metadata"]))
+        top = read_top_level(text, frozenset(["metadata"]), strict=False)
         start, stop = top.spans["metadata"]
         metadata, changed = top.values["metadata"], text[start:stop]
         for key, value in (("slug", slug), ("title", title)):
             if value is not None and metadata.get(key) != value:
                 changed = replace_value(
-                    changed, read_top_level(changed), key, json.dumps(value, ensure_ascii=False)
+                    changed, read_top_level(changed, strict=False), key, json.dumps(value, ensure_ascii=False)
                 )
         new = (text[:start] + changed + text[stop:]).encode()
         write_bytes(self._path(slug), new)
-        add_to_graph_list(self._root, metadata_from(json.loads(changed)))
-        return {**json.loads(changed), "slug": slug, "etag": etag_of(new)}
+        proper = json.loads(changed, parse_constant=lambda _: None)
+        add_to_graph_list(self._root, metadata_from(proper))
+        return {**proper, "slug": slug, "etag": etag_of(new)}
 
     def _remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

@@ -101,8 +101,16 @@ class BodyCache:
         self._entries: OrderedDict[Path, tuple[tuple[int, ...], Body]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: Path, check: Callable[[bytes], None] | None = None) -> Body:
-        """Return the file's body. `check` sees every new version once and raises if it must not be served."""
+    def read(
+        self,
+        path: Path,
+        check: Callable[[bytes], None] | None = None,
+        made: Callable[[bytes], bytes] | None = None,
+    ) -> Body:
+        """Return the file's body. `check` sees every new version once and raises if it must not be served.
+
+        What is served is what `made` makes of the content first; the entity tag stays the file's own.
+        """
         version = file_version(path)
         with self._lock:
             version_and_body = self._entries.get(path)
@@ -110,9 +118,10 @@ class BodyCache:
                 self._entries.move_to_end(path)
                 return version_and_body[1]
         content = path.read_bytes()
+        served = content if made is None else made(content)
         if check is not None:
-            check(content)
-        body = body_of(content)
+            check(served)
+        body = Body(served, etag_of(content))
         with self._lock:
             self._entries.pop(path, None)
             if body.size <= self._max_bytes:

@@ -22,6 +22,7 @@ class Transcoders(Protocol):
     """
 
     stated_l0: float | None
+    commit: str | None  # of the repository on the hub that its files came from
     joint: TopKOverLayers | None  # how active features are chosen, if it is over all layers at once
     normalized: str | None  # how `ln2.hook_normalized` is read, if the set's configuration says
 

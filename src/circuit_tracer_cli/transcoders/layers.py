@@ -146,6 +146,7 @@ class LayeredTranscoders(ABC, Generic[L]):
         self.feature_output_hook = feature_output_hook
         self.scan = scan
         self.stated_l0: float | None = None
+        self.commit: str | None = None
         self.joint: TopKOverLayers | None = None
         self.normalized: str | None = None
 

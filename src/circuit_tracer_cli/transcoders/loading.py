@@ -119,6 +119,7 @@ def load_source(source: SetSource, options: LoadOptions, commit: str | None = No
     if options.lazy_decoder and sum(loader.shapes(source).decoder_bytes) <= _SCANNED_BYTES:
         for layer in cast("LayeredTranscoders[TranscoderLayer]", transcoders):
             layer.W_dec.require_finite()
+    transcoders.commit = commit
     return LoadedTranscoders(transcoders, source.config, commit)
 
 
