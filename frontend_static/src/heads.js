@@ -17,13 +17,15 @@ export const sameHead = (a, b) => a?.layer === b?.layer && a?.head === b?.head;
 export function storedHeads(links) {
   return new Map(
     links
-      .filter(([, , , heads]) => Array.isArray(heads))
+      .filter(([, , , heads]) => Array.isArray(heads) && heads.every(isShare))
       .map(([source, target, , heads, rest]) => [
         endsOf(source, target),
         { heads: heads.map(([layer, head, position, value]) => ({ layer, head, position, value })), rest: Number(rest) || 0 },
       ]),
   );
 }
+
+const isShare = (one) => Array.isArray(one) && one.length >= 4 && one.slice(0, 4).every(Number.isFinite);
 
 /** The same from a server's answer. */
 export function answeredHeads(edges) {

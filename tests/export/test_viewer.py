@@ -87,6 +87,30 @@ def test_proposed_labels_are_copied_into_nodes(tmp_path: Path) -> None:
     assert all(one["clerp"] == "" for one in file["nodes"] if one["feature_type"] != "logit")
 
 
+def test_what_is_damaged_of_attention_is_left_out(tmp_path: Path) -> None:
+    graph = worked_example()
+    node = created(graph, tmp_path)["nodes"][0]["node_id"]
+    good = {"pair_wise_contributors": [["0_1_0", "E_3_1", 0.5]]}
+    sides = {f"top_{side}_marginal_contributors": [["0_-1_0", 1]] for side in "qk"}
+    for links in (
+        3,
+        [[0]],
+        [[0, 1, [[1, 2]], 0.0]],
+        [[0, 1, [[1, 2, 3, float("nan")]], 0]],
+        [[0, 1, [], "x"]],
+    ):
+        graph.metadata["heads"] = {"links": links}
+        for told in (7, good, {**good, **sides, "top_q_marginal_contributors": [["nobody", 1]]}):
+            graph.metadata["qk_tracing"] = {node: {"look": {}, "qk_tracing_results": told}}
+            file = created(graph, tmp_path)
+            assert not any("heads" in link for link in file["links"])
+            assert not any("qk_tracing_results" in one for one in file["nodes"])
+    graph.metadata["qk_tracing"] = {node: {"look": {}, "qk_tracing_results": {**good, **sides}}}
+    file = created(graph, tmp_path)
+    assert file["nodes"][0]["qk_tracing_results"] == {**good, **sides}
+    assert set(file["qk_only_nodes"]) <= {"0_1_0", "E_3_1", "0_-1_0"}
+
+
 def test_contents(tmp_path: Path) -> None:
     graph = worked_example()
     graph.metadata["settings"] = {

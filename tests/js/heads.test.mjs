@@ -49,6 +49,11 @@ test("a file that says all says that other links have none", () => {
   assert.deepEqual(whole.get(into), known.get(into));
 });
 
+test("damaged entries of a file are left out", () => {
+  const damaged = [["a", "b", 1, 3, 0], ["a", "b", 1, [7], 0], ["a", "b", 1, [[0, 1, "x", 2]], 0], ["a", "b", 1, [[0, 1, 2]], 0]];
+  assert.equal(storedHeads(damaged).size, 0);
+});
+
 test("chips have shares of their link, but not of one that is nothing", () => {
   assert.deepEqual(chipsOf(known.get(into), 3, 3).map(({ share }) => share), [2 / 3, -0.5 / 3]);
   assert.deepEqual(chipsOf(known.get(into), 1e-9, 3).map(({ share }) => share), [null, null]);
