@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -75,9 +76,19 @@ def package_of(module: str) -> str:
     return package_of(circuit_tracer_cli._PUBLIC[first]) if first in circuit_tracer_cli._PUBLIC else first
 
 
-def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
+@functools.cache
+def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """A file's import statements, late ones included."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
     """Line and dotted name of each of the package's modules that a file imports, late imports included."""
-    for node in ast.walk(tree):
+    for node in import_nodes(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -93,7 +104,7 @@ def faults(path: Path, root: Path = PACKAGE) -> list[str]:
     own = path.relative_to(root).with_suffix("").parts[0]
     own = "" if own == "__init__" else own
     found = []
-    for line, name in imported(ast.parse(path.read_text())):
+    for line, name in imported(path):
         layer = package_of(name)
         if layer in {own, "", "__version__"}:
             continue
@@ -120,7 +131,7 @@ def test_no_relative_imports() -> None:
     relative = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in import_nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level > 0
     ]
     assert relative == []
@@ -148,8 +159,7 @@ def test_every_third_party_import_is_declared() -> None:
     used = {
         name.split(".")[0]
         for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Import | ast.ImportFrom)
+        for node in import_nodes(path)
         for name in (
             [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         )
@@ -179,7 +189,7 @@ _DOORS = {
 def test_third_parties_stay_behind_one_door(library: str) -> None:
     users = set()
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in import_nodes(path):
             names = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]

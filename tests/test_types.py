@@ -49,6 +49,7 @@ def revealed(*command: str) -> list[str]:
 SOURCE = str(Path(circuit_tracer_cli.__file__).parents[1])
 
 
+@pytest.mark.long
 def test_pyright_sees_the_real_types(script: Path) -> None:
     (script.parent / "pyrightconfig.json").write_text(f'{{"extraPaths": ["{SOURCE}"]}}')
     found = revealed("basedpyright", "--pythonpath", sys.executable, "--project", str(script.parent))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.builders import FAMILIES, PROMPT, new_model, number_tokenizer, readable, replacement, transcoders
+from tests.cases import some
 from tests.pretended import DevicesMixed, PretendedTensor, pretended
 
 from circuit_tracer_cli.attribution.attribute import attribute
@@ -65,7 +66,7 @@ def close(got: torch.Tensor, want: torch.Tensor) -> None:
     torch.testing.assert_close(got, want.to_dense() if want.is_sparse else want, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize(("family", "name", "kind", "read"), cases())
+@pytest.mark.parametrize(("family", "name", "kind", "read"), some(cases(), 2))
 def test_a_spread_model_has_the_graph_of_a_whole_one(family: str, name: str, kind: str, read: str) -> None:
     want = attribute(list(PROMPT), whole(family, name, kind, read))
     with spread(family, name, kind, read) as model:
@@ -77,7 +78,7 @@ def test_a_spread_model_has_the_graph_of_a_whole_one(family: str, name: str, kin
         assert graph.metadata["device"] == "0-0:cpu:1,1-1:cpu:2,2-2:cpu:3"
 
 
-@pytest.mark.parametrize(("family", "name", "kind", "read"), cases())
+@pytest.mark.parametrize(("family", "name", "kind", "read"), some(cases(), 2))
 def test_it_is_edited_and_continued_like_a_whole_one(family: str, name: str, kind: str, read: str) -> None:
     other = whole(family, name, kind, read)
     want = other.get_activations(list(PROMPT))

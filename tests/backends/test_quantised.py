@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tests.builders import PROMPT, new_model, number_tokenizer, transcoders
+from tests.cases import one_of
 from torch import Tensor, nn
 
 from circuit_tracer_cli.attribution.attribute import attribute
@@ -55,7 +56,7 @@ def test_packed_weights_are_unpacked_bias_apart(bias: bool) -> None:
     torch.testing.assert_close(dense_weight(packed), packed.unpacked(), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("family", one_of("llama", "qwen2"))
 def test_a_quantised_model_has_the_graph_of_its_rounded_weights(family: str) -> None:
     graphs = [
         attribute(

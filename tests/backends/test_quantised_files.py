@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.builders import FAMILIES, PROMPT, number_tokenizer, randomise, transcoders
+from tests.cases import one_of
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.attribute import attribute
@@ -98,8 +100,7 @@ def stored_weight(module: Any, bits: int) -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["transformerlens", "nnsight"])
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("bits", "name"), one_of(*product([4, 8], ["transformerlens", "nnsight"])))
 def test_a_model_of_bitsandbytes_is_traced(tmp_path: Path, bits: int, name: str) -> None:
     """`W_V` and `W_O` are what the storage means and MLPs stay packed; in 8 bits rows equal autograd as far as rounding goes."""
     pytest.importorskip("bitsandbytes")

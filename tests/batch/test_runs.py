@@ -21,6 +21,7 @@ from circuit_tracer_cli.batch.worker import DeviceLost, Worker, open_batch, run_
 from circuit_tracer_cli.cli.app import run
 from circuit_tracer_cli.errors import ModelMismatch, OutputError
 from tests.batch.conftest import CITIES, SETTINGS, TEMPLATE, Batch, Start, command, good_rows, write_prompts
+from tests.cases import one_of
 
 LEFT_BEHIND = re.compile(r"\.tmp$|\.part$")
 
@@ -236,7 +237,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused(
     assert "error: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("keep", ["pruned", "tables"])
+@pytest.mark.parametrize("keep", one_of("tables", "pruned"))
 def test_other_things_can_be_kept(tmp_path: Path, keep: str) -> None:
     pytest.importorskip("duckdb")
     from circuit_tracer_cli.many.tables import query
@@ -302,6 +303,7 @@ def kill_and_go_on(kills: int, prompts: Path, root: Path, start: Start, seed: in
         assert driver.returncode == 0, shown
 
 
+@pytest.mark.long
 def test_killed_drivers_and_workers_leave_a_folder_to_go_on_with(
     tmp_path: Path, start: Start, reference: Batch
 ) -> None:

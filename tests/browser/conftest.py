@@ -32,6 +32,14 @@ _FLAGS = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What isn't marked `core` is left to `make test-browser`: a page that is opened costs seconds."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and not item.get_closest_marker("core"):
+            item.add_marker(pytest.mark.browser)
+
+
 @dataclass
 class Viewer:
     """One page of the viewer, with everything it complained about."""

@@ -100,6 +100,7 @@ def test_axe_finds_nothing_serious_on_a_phone(viewer: Viewer) -> None:
     assert findings(viewer) == []
 
 
+@pytest.mark.core
 def test_every_control_has_a_name_and_shows_the_focus(viewer: Viewer) -> None:
     viewer.open(clickedId="1_10_1", pinnedIds=PINS)
     viewer.page.locator(".example").first.wait_for()
@@ -128,6 +129,7 @@ def test_every_control_has_a_name_and_shows_the_focus(viewer: Viewer) -> None:
     assert any("node-row" in where for where in seen)
 
 
+@pytest.mark.core
 def test_nothing_moves_for_whoever_asks_for_it(viewer: Viewer) -> None:
     viewer.page.emulate_media(reduced_motion="reduce")
     viewer.open(pinnedIds=PINS)

@@ -54,6 +54,7 @@ def test_right_to_left_text_turns_nothing_around_it(viewer: Viewer) -> None:
     assert lefts == sorted(lefts)
 
 
+@pytest.mark.core
 def test_menus_dialogs_and_messages_show_text_alone(viewer: Viewer) -> None:
     viewer.open("hostile")
     viewer.page.get_by_role("button", name="Graph menu").click()

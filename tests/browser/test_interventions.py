@@ -66,6 +66,7 @@ def select_strongest(page: Page) -> None:
     page.click(TAB)
 
 
+@pytest.mark.core
 def test_an_edit_changes_what_the_model_says(page: Page) -> None:
     select_strongest(page)
     page.click(f"{PANEL} .edit-add >> text=×−1")
@@ -153,6 +154,7 @@ def test_another_set_is_refused_in_words(page: Page) -> None:
     assert "--transcoder-set other-set" in page.inner_text(f"{PANEL} .run-status .command")
 
 
+@pytest.mark.core
 def test_without_a_model_the_page_says_what_to_type(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.click(TAB)

@@ -111,6 +111,7 @@ class Held:
         monkeypatch.setattr(pipeline, "trace_with", trace_with)
 
 
+@pytest.mark.core
 def test_a_second_prompt_is_traced_and_a_third(page: Page, folder: Path) -> None:
     ask(page, OAKLAND)
     expect(page.locator(".token-chip")).to_have_count(11)

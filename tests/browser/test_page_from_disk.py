@@ -38,6 +38,7 @@ def page_file(graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.core
 def test_it_reads_edits_and_remembers(browser: Browser, page_file: Path) -> None:
     assert page_file.stat().st_size < 2_000_000
     complaints: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Viewer
 
 _LOSE = """() => {
@@ -26,6 +28,7 @@ def lose_webgl(viewer: Viewer) -> None:
     )
 
 
+@pytest.mark.core
 def test_a_lost_context_leaves_the_whole_drawing_on_a_canvas(viewer: Viewer) -> None:
     viewer.open()
     lose_webgl(viewer)

@@ -43,6 +43,7 @@ def point_at(viewer: Viewer, label: str) -> tuple[float, float]:
     return found[0], found[1]
 
 
+@pytest.mark.core
 def test_the_first_view(viewer: Viewer) -> None:
     viewer.open()
     assert viewer.page.locator(".prompt").inner_text() == "<bos> Dallas is"
@@ -53,6 +54,7 @@ def test_the_first_view(viewer: Viewer) -> None:
     assert viewer.page.locator(".token-label").all_inner_texts() == ["Dallas", "is"]
 
 
+@pytest.mark.core
 def test_click_selects_and_a_click_beside_clears(viewer: Viewer) -> None:
     viewer.open()
     x, y = point_at(viewer, "Texas")
@@ -73,6 +75,7 @@ def test_rows_lead_on(viewer: Viewer) -> None:
     assert viewer.selected() == "1_10_1"
 
 
+@pytest.mark.core
 def test_pins_survive_a_reload(viewer: Viewer) -> None:
     viewer.open()
     x, y = point_at(viewer, "Texas")
@@ -88,6 +91,7 @@ def test_pins_survive_a_reload(viewer: Viewer) -> None:
     assert viewer.page.locator(".box-name").all_inner_texts() == ["Texas"]
 
 
+@pytest.mark.core
 def test_keys_walk_pin_undo_and_redo(viewer: Viewer) -> None:
     viewer.open()
     press = viewer.page.keyboard.press
@@ -128,6 +132,7 @@ def test_search(viewer: Viewer) -> None:
     assert viewer.page.get_by_text("Nothing matches.").is_visible()
 
 
+@pytest.mark.core
 def test_the_slider_prunes_and_shows_all_at_its_end(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.get_by_role("tab", name="Nodes").click()
@@ -194,6 +199,7 @@ def test_boxes_can_be_dragged_and_stay(viewer: Viewer) -> None:
     assert apart() == pytest.approx(left, abs=3)
 
 
+@pytest.mark.core
 def test_labels_are_edited_saved_and_undone(viewer: Viewer) -> None:
     viewer.open(clickedId="2_20_2")
     viewer.page.keyboard.press("e")
@@ -370,6 +376,7 @@ def test_the_node_list_is_walked_with_arrows(viewer: Viewer) -> None:
     expect(viewer.page.locator("#node-search")).to_be_focused()
 
 
+@pytest.mark.core
 def test_a_broken_graph_is_explained_and_another_can_be_chosen(viewer: Viewer) -> None:
     viewer.page.goto(f"{viewer.server.url}?slug=broken")
     expect(viewer.page.locator(".message strong")).to_contain_text("not valid JSON")

@@ -105,6 +105,7 @@ def test_known_sets_and_the_folder(root: Path, capsys: pytest.CaptureFixture[str
     assert run(capsys, "dir", "--cache-dir", "/elsewhere")[1] == "/elsewhere\n"
 
 
+@pytest.mark.long
 def test_a_process_of_its_own(served: FakeHub, root: Path, tmp_path: Path) -> None:
     """The way a user goes: the client finds the hub, the cache and the switches in the environment alone."""
     environment = {

@@ -20,7 +20,7 @@ def test_the_list(run: Run) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("kind", ["clt", "plt"])
+@pytest.mark.parametrize("kind", [pytest.param("clt", marks=pytest.mark.long), "plt"])
 def test_the_whole_way(run: Run, here: Path, kind: str) -> None:
     done = run("demo", "--transcoders", kind, "--no-progress")
     assert done.code == 0, done.stderr
@@ -36,6 +36,7 @@ def test_the_whole_way(run: Run, here: Path, kind: str) -> None:
     assert graph["links"]
 
 
+@pytest.mark.long
 def test_another_prompt_by_number_and_as_json(run: Run) -> None:
     done = run("demo", "--prompt-id", "2", "--json", "--no-progress")
     assert done.code == 0, done.stderr
@@ -53,6 +54,7 @@ def suggested(stderr: str) -> list[tuple[list[str], str]]:
     ]
 
 
+@pytest.mark.long
 def test_the_suggested_commands_do_what_is_said(run: Run, here: Path) -> None:
     found = suggested(run("demo", "--no-progress").stderr)
     assert [words[0] for words, _ in found] == ["show", "intervene", "intervene", "demo", "demo"]
@@ -67,6 +69,7 @@ def test_the_suggested_commands_do_what_is_said(run: Run, here: Path) -> None:
     assert found[2][1].endswith('" Sacramento"')
 
 
+@pytest.mark.long
 def test_a_group_stands_for_the_place_in_the_viewers_file(run: Run, here: Path) -> None:
     run("demo", "--no-progress", "--quiet")
     graph = json.loads((here / "graph_files" / "demo-dallas.json").read_text())
@@ -76,6 +79,7 @@ def test_a_group_stands_for_the_place_in_the_viewers_file(run: Run, here: Path) 
     assert len(members) > 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prompt_id", ["antonym-en", "osaka-language"])
 def test_another_example_suggests_an_experiment_too(run: Run, here: Path, prompt_id: str) -> None:
     done = run("demo", "--prompt-id", prompt_id, "--no-progress")

@@ -57,6 +57,7 @@ def timeless(path: Path) -> Any:
     return document
 
 
+@pytest.mark.long
 def test_a_page_sees_the_graph_grow_and_the_file_is_the_same(
     here: Path, environment: dict[str, str], tiny: Tiny
 ) -> None:
@@ -88,6 +89,7 @@ def test_a_page_sees_the_graph_grow_and_the_file_is_the_same(
     assert timeless(here / "graph_files" / "mine.json") == timeless(here / "plain" / "mine.json")
 
 
+@pytest.mark.long
 def test_ctrl_c_during_the_trace_leaves_no_graph(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
     command = [
         sys.executable,

@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from tests.cases import one_of
 from tests.cli.conftest import PROGRAM, PROMPT, Run, Tiny
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -80,7 +81,7 @@ def started(*command: object, env: dict[str, str]) -> Iterator[subprocess.Popen[
             process.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", one_of(signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 def test_a_signal_ends_a_trace_cleanly(
     here: Path, environment: dict[str, str], number: signal.Signals
 ) -> None:
@@ -95,7 +96,7 @@ def test_a_signal_ends_a_trace_cleanly(
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", one_of(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 def test_a_signal_while_writing_leaves_no_half_file(
     here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
 ) -> None:
@@ -126,7 +127,7 @@ def test_a_signal_ends_the_viewer_cleanly(
     assert "ssh -L" in errors
 
 
-@pytest.mark.parametrize("arguments", [["show"], ["prune", "-o", "-"]])
+@pytest.mark.parametrize("arguments", one_of(["show"], ["prune", "-o", "-"]))
 def test_a_closed_pipe_is_quiet(environment: dict[str, str], raw_graph: Path, arguments: list[str]) -> None:
     command = [*PROGRAM, arguments[0], str(raw_graph), *arguments[1:]]
     reader, writer = os.pipe()
@@ -141,6 +142,7 @@ def test_a_closed_pipe_is_quiet(environment: dict[str, str], raw_graph: Path, ar
     assert "Broken" not in done.stderr
 
 
+@pytest.mark.long
 def test_head_gets_its_bytes(environment: dict[str, str], raw_graph: Path) -> None:
     line = f"{PROGRAM[0]} -m circuit_tracer_cli show '{raw_graph}' | head -c 10"
     done = subprocess.run(line, shell=True, capture_output=True, text=True, env=environment, timeout=300)
@@ -156,6 +158,7 @@ def test_closed_streams(here: Path, environment: dict[str, str], raw_graph: Path
     assert load_graph(here / "g.pt").pruning
 
 
+@pytest.mark.long
 def test_a_trace_outlives_its_terminal(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
     """As under nohup: SIGHUP is ignored when it comes, and stderr leads nowhere."""
     reader, writer = os.pipe()
@@ -183,7 +186,7 @@ def limited(megabytes: int) -> object:
     return set_limit
 
 
-@pytest.mark.parametrize("arguments", [["prune", "-o", "g.safetensors"], ["export", "--slug", "x"]])
+@pytest.mark.parametrize("arguments", one_of(["prune", "-o", "g.safetensors"], ["export", "--slug", "x"]))
 def test_a_full_disk_leaves_nothing(
     here: Path, environment: dict[str, str], raw_graph: Path, arguments: list[str]
 ) -> None:
@@ -208,6 +211,7 @@ def test_an_error_shows_its_traceback_only_for_debugging(
     assert "Traceback" in spawn("show", "missing.pt").stderr
 
 
+@pytest.mark.long
 def test_ascii_terminals_get_something(
     spawn: Run, environment: dict[str, str], raw_graph: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +226,7 @@ def test_completion_script(spawn: Run, environment: dict[str, str], monkeypatch:
     assert "complete" in spawn().text
 
 
+@pytest.mark.long
 def test_attribute_and_serve_in_one(here: Path, environment: dict[str, str], tiny: Tiny) -> None:
     options = [*tiny.options, "-p", PROMPT, "--slug", "mine", "--server", "--port", "0"]
     with started(*PROGRAM, "attribute", *options, env=environment) as process:
@@ -245,7 +250,7 @@ def has_open(pid: int, word: str) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs the system's list of open files")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", one_of(signal.SIGKILL, signal.SIGTERM, signal.SIGHUP))
 def test_nothing_is_left_of_a_pipe(
     here: Path, environment: dict[str, str], raw_graph: Path, number: signal.Signals
 ) -> None:

@@ -61,6 +61,7 @@ def test_held_out_flag_is_true(bench: Bench) -> None:
     assert prompts()[0]["held_out"]
 
 
+@pytest.mark.long
 def test_model_knows_its_facts(bench: Bench) -> None:
     right = accuracy(bench)
     assert min(right[name] for name in ("city", "attribute", "two_hop", "antonym")) >= 0.99

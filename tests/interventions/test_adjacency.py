@@ -13,6 +13,7 @@ from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.validation.subject import Subject
 from tests.builders import FAMILIES, PROMPT, on_both_backends, readable, replacement
+from tests.cases import some
 
 ACTIVATIONS = ("relu", "jumprelu", "topk")
 
@@ -80,7 +81,8 @@ class Measured:
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"),
+    some(on_both_backends(cases()), 2),
 )
 def test_columns_are_measured_effects(
     backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str

@@ -13,6 +13,7 @@ from circuit_tracer_cli.interventions.run import Constraints, Interventions
 from circuit_tracer_cli.interventions.spec import Intervention, Scaled
 from circuit_tracer_cli.replacement import ReplacementModel
 from tests.builders import FAMILIES, PROMPT, replacement
+from tests.cases import some
 
 IDS = list(PROMPT)
 FLAGS = (
@@ -35,7 +36,7 @@ def both(
     )
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", some(sorted(FAMILIES), 4))
 def test_a_late_beginning_changes_nothing(family: str) -> None:
     for kind, skip in (("plt", True), ("clt", False)):
         model = replacement(family, kind, "jumprelu", skip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from circuit_tracer_cli import (
 )
 from circuit_tracer_cli.backends import BACKENDS
 from circuit_tracer_cli.graph.influence import compute_node_influence
+from tests.cases import some
 
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
 CASES = sorted(
@@ -71,8 +73,7 @@ def traced(case: str, backend: str) -> tuple[Graph, dict[str, Any], dict[str, to
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "backend"), some(product(CASES, BACKENDS), 3))
 def test_nodes_and_edges(case: str, backend: str) -> None:
     graph, facts, want = traced(case, backend)
     assert graph.metadata["backend"] == backend
@@ -84,8 +85,7 @@ def test_nodes_and_edges(case: str, backend: str) -> None:
     torch.testing.assert_close(graph.adjacency_matrix, want["adjacency_matrix"], atol=5e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "backend"), some(product(CASES, BACKENDS), 3))
 def test_targets(case: str, backend: str) -> None:
     graph, facts, want = traced(case, backend)
     for ours, theirs in zip(graph.logit_targets, facts["logit_targets"], strict=True):
@@ -101,8 +101,7 @@ def test_targets(case: str, backend: str) -> None:
     torch.testing.assert_close(graph.logit_probabilities, want["logit_probabilities"], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "backend"), some(product(CASES, BACKENDS), 3))
 def test_influence_pruning_and_scores(case: str, backend: str) -> None:
     graph, facts, want = traced(case, backend)
     influence = compute_node_influence(graph.adjacency_matrix, graph.logit_weights)

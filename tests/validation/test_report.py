@@ -27,6 +27,7 @@ from circuit_tracer_cli.validation.report import Effort, ValidationInterrupted, 
 from circuit_tracer_cli.validation.statistics import kl_divergence
 from circuit_tracer_cli.validation.subject import Subject
 from tests.builders import PROMPT, replacement
+from tests.cases import one_of
 
 SMALL = Effort(samples=6, perturbations=1)
 
@@ -46,7 +47,7 @@ def changed(graph: Graph, **parts: object) -> Graph:
     return Graph(**{"adjacency_matrix": graph.edges, **values, **parts})
 
 
-@pytest.mark.parametrize(("family", "kind"), [("llama", "plt"), ("gemma2", "clt")])
+@pytest.mark.parametrize(("family", "kind"), one_of(("llama", "plt"), ("gemma2", "clt")))
 def test_a_graph_holds_on_its_own_model(family: str, kind: str) -> None:
     graph, model = traced(family, kind), replacement(family, kind)
     report = validate_graph(graph, model, SMALL)
@@ -84,6 +85,7 @@ def test_a_wrong_edge_is_found() -> None:
     assert found.worst == graph.node_id(node)
 
 
+@pytest.mark.long
 def test_a_pruned_graph_is_judged_by_what_it_kept() -> None:
     graph, model = traced(), replacement("llama", "plt")
     found = validate_graph(pruned_graph(graph), model, dataclasses.replace(SMALL, samples=3))
@@ -194,6 +196,7 @@ def test_precision_compares_the_same_edges() -> None:
     assert off.median_relative_error == pytest.approx(0.1, rel=1e-3)
 
 
+@pytest.mark.long
 def test_a_sixteen_bit_graph_is_compared_with_float32() -> None:
     graph = traced("llama", "plt", torch.bfloat16)
     model = replacement("llama", "plt", dtype=torch.bfloat16)

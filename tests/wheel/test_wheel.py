@@ -16,6 +16,8 @@ from urllib.parse import urljoin
 
 import pytest
 
+pytestmark = pytest.mark.long  # `make wheel` runs them
+
 ROOT = Path(__file__).resolve().parents[2]
 MEGABYTE = 1 << 20
 # Where a page names another file, in HTML, JavaScript modules and style sheets.
