@@ -69,7 +69,9 @@ def _fetched(name: str, revision: str | None) -> dict[str, Any]:
         told = _by_the_hub(name, revision)
         raise BadModel(
             f"the configuration of {name} can't be read: {told.message if told else str(error).splitlines()[0]}",
-            (told.hint if told else None) or "check the name, or give a local folder with --model",
+            f"{told.hint}; or give a local folder with --model"
+            if told and told.hint
+            else "check the name, or give a local folder with --model",
         ) from None
 
 
