@@ -14,8 +14,9 @@ from circuit_tracer_cli.export.graph_json import read_graph_json, write_graph_js
 from circuit_tracer_cli.export.records import GraphFile
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.prune import prune_graph
+from circuit_tracer_cli.many import merge
 from circuit_tracer_cli.many.align import align
-from circuit_tracer_cli.many.facts import facts_of_graph
+from circuit_tracer_cli.many.facts import Array, facts_of_graph
 from circuit_tracer_cli.many.merge import STABILITY_GRID, bootstrap, compare_groups, corrected, stability
 from circuit_tracer_cli.many.merged_file import MERGED, graph_file_of, merge_files
 from tests.graph.builders import random_graph
@@ -79,6 +80,31 @@ def test_the_order_of_graphs_does_not_matter(tmp_path: Path) -> None:
         assert other.keys() == found[0].keys()
         for key, numbers in other.items():
             assert numbers == pytest.approx(found[0][key])
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_sums_that_wait_in_a_file_add_up_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    paths = saved(tmp_path, *(random_graph(seed=seed, density=0.4) for seed in range(5)))
+    in_memory = merge_files(paths, least=least).merged
+    written: list[int] = []
+    part_of = merge._part_of
+
+    def counted(keys: Array) -> Array:
+        written.append(len(keys))
+        return part_of(keys)
+
+    monkeypatch.setattr(merge, "KEYS_IN_MEMORY", 20)
+    monkeypatch.setattr(merge, "_part_of", counted)
+    spilled = merge_files(paths, least=least).merged
+    assert len(written) > 4
+    for name in ("nodes", "edges"):
+        one, other = getattr(in_memory, name), getattr(spilled, name)
+        assert len(one.keys)
+        np.testing.assert_array_equal(one.keys, other.keys)
+        for column in ("n_seen", "mean_share", "sd", "mean_value", "stability", "low", "high"):
+            np.testing.assert_allclose(getattr(one, column), getattr(other, column), rtol=1e-9, atol=1e-12)
 
 
 def test_merging_merged_graphs_is_merging_all(tmp_path: Path) -> None:

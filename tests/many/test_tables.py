@@ -11,6 +11,7 @@ import pytest
 
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile, UsageError
 from circuit_tracer_cli.export.viewer import create_graph_files
+from circuit_tracer_cli.graph.heads import HEADS
 from circuit_tracer_cli.many.facts import facts_of_graph
 from circuit_tracer_cli.many.tables import TABLES, query, tables, write_tables
 from tests.graph.builders import random_graph
@@ -45,6 +46,41 @@ def test_tables_say_what_the_graphs_say(folder: Path) -> None:
         assert [row[0] for row in edges] == facts.layer[facts.source].tolist()
         for column, expected in zip((2, 3, 4), (facts.weight, facts.edge_share, facts.flow), strict=True):
             assert np.allclose([row[column] for row in edges], expected)
+
+
+def test_heads_stand_in_a_table_where_graphs_have_some(tmp_path: Path) -> None:
+    graph = random_graph(n_layers=3, n_pos=4)
+    block = next(iter(graph.edges.blocks()))
+    source, target, _ = next(iter(block.triples()))
+    graph.metadata[HEADS] = {
+        "by": "arrive",
+        "links": [[source, target, [[2, 1, 3, 0.5], [0, 4, 1, -0.25]], 0.1]],
+    }
+    graph.save(tmp_path / "with.safetensors")
+    random_graph(seed=1).save(tmp_path / "without.safetensors")
+    facts = facts_of_graph(graph, "with")
+    asked = (
+        "select graph, source_pos, target_layer, layer, head, from_pos, value from heads order by value"
+    )
+    ends = int(facts.position[source]), int(facts.layer[target])
+    expected = [("with", *ends, 0, 4, 1, -0.25), ("with", *ends, 2, 1, 3, 0.5)]
+    assert query(tmp_path, asked)[1] == expected
+    assert not (tmp_path / "tables" / "heads" / "without.parquet").exists()
+
+
+def test_heads_of_the_viewers_files_are_in_the_table_too(tmp_path: Path, folder: Path) -> None:
+    graph = random_graph(n_layers=3, n_pos=4)
+    pruned = graph.prune()
+    source, target, _ = next(iter(next(iter(pruned.edges.blocks())).triples()))
+    graph.metadata[HEADS] = {"by": "arrive", "links": [[source, target, [[2, 1, 3, 0.5]], 0.1]]}
+    create_graph_files(graph, "a", tmp_path)
+    assert query(tmp_path, "select graph, layer, head, from_pos, value from heads")[1] == [
+        ("a", 2, 1, 3, 0.5)
+    ]
+    names, rows = query(folder, "select * from heads")
+    assert rows == []
+    assert names[:2] == ["graph", "source_kind"]
+    assert names == query(tmp_path, "select * from heads")[0]
 
 
 def test_errors_and_tokens_keep_their_own_numbers(folder: Path) -> None:

@@ -20,7 +20,9 @@ OutOpt = Annotated[
 ]
 SqlArg = Annotated[
     str,
-    typer.Argument(metavar="SQL", help="One SELECT over graphs, tokens, nodes, edges and fingerprints."),
+    typer.Argument(
+        metavar="SQL", help="One SELECT over graphs, tokens, nodes, edges, heads and fingerprints."
+    ),
 ]
 CsvOpt = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")]
 
@@ -28,7 +30,7 @@ CsvOpt = Annotated[bool, typer.Option("--csv", help="Print CSV instead of a tabl
 def table(
     folder: FolderArg, output_path: OutOpt = None, json_: opt.JsonOpt = False, quiet: opt.QuietOpt = False
 ) -> None:
-    """Write the graphs of a folder as Parquet tables: graphs, tokens, nodes, edges and fingerprints.
+    """Write the graphs of a folder as Parquet tables: graphs, tokens, nodes, edges, heads and fingerprints.
 
     DuckDB, polars, pandas and R read them. Run it again after more graphs have come: only new ones are added.
     """

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from circuit_tracer_cli.errors import BadGraphFile, MissingFile
 from circuit_tracer_cli.export.records import target_weight
+from circuit_tracer_cli.graph.heads import HEADS
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.export.records import GraphFile, Node
@@ -214,6 +215,11 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
     source = rank[np.array([place[link.source] for link in links], dtype=np.int64)]
     target = rank[np.array([place[link.target] for link in links], dtype=np.int64)]
     weight = np.array([link.weight for link in links], dtype=np.float64)
+    heads = [
+        [int(rank[place[link.source]]), int(rank[place[link.target]]), link.extra["heads"], 0.0]
+        for link in links
+        if link.extra.get("heads")
+    ]
     by_row = np.lexsort((source, target))
     source, target, weight = source[by_row], target[by_row], weight[by_row]
     nodes = [file.nodes[index] for index in order]
@@ -264,7 +270,7 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
         replacement=_number(extra.get("replacement_score")),
         completeness=_number(extra.get("completeness_score")),
         whole=False,
-        metadata={"slug": file.metadata.slug, **file.metadata.info, **extra},
+        metadata={"slug": file.metadata.slug, **file.metadata.info, **extra, HEADS: {"links": heads}},
     )
 
 

@@ -1,7 +1,8 @@
 """Graphs of many prompts merged into one: how often a node or edge is there, how strong, how steady, and where two groups differ.
 
-Graphs are read one after the other and added to sums per node and edge, so that memory grows with what the graphs have in common
-and in all, not with their number. The result is an ordinary graph file whose metadata says what was merged.
+Graphs are read one after the other and added to sums per node and edge. Sums that don't fit into a fixed room wait in a temporary
+file, so that memory grows with what is kept, not with the graphs' number, nor with all that they hold. The result is an ordinary
+graph file whose metadata says what was merged.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.files.atomic import output_error
 from circuit_tracer_cli.files.scratch import scratch_array
 from circuit_tracer_cli.many.align import Alignment, node_keys
 from circuit_tracer_cli.many.facts import Array, Facts
@@ -24,6 +27,10 @@ RESAMPLES = 1000
 LEAST_PER_GROUP = 5
 """Prompts that each of two groups must have before a p-value says anything."""
 NUMBERS_AT_ONCE = 2**22
+KEYS_IN_MEMORY = 2**21
+"""Sums of so many keys are held in memory, 64 bytes each; more go to a temporary file."""
+PARTS = 64
+"""A power of two: parts into which that file is cut, of which one at a time is added up."""
 EXACT_SPLITS = 10_000
 """Ways to split the prompts into groups up to which all of them are tried."""
 STABILITY_GRID = tuple((node, edge) for node in (0.6, 0.7, 0.8, 0.9) for edge in (0.9, 0.95, 0.98))
@@ -79,19 +86,22 @@ class Sums:
 
     def add(self, other: Sums) -> Sums:
         """Both together."""
-        keys = np.concatenate([self.keys, other.keys])
-        union, place = _distinct(keys)
-        parts = [
-            np.bincount(place, weights=np.concatenate([mine, theirs]), minlength=len(union))
-            for mine, theirs in zip(self._columns(), other._columns(), strict=True)
-        ]
-        return Sums(union, *parts)
+        return Sums.of_all([self, other])
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Sums]) -> Sums:
+        """All of them together."""
+        union, place = _distinct(np.concatenate([part.keys for part in parts]))
+        columns = zip(*(part.columns() for part in parts), strict=True)
+        return cls(
+            union, *(np.bincount(place, weights=np.concatenate(one), minlength=len(union)) for one in columns)
+        )
 
     def where(self, mask: Array) -> Sums:
         """The chosen keys alone."""
-        return Sums(self.keys[mask], *(column[mask] for column in self._columns()))
+        return Sums(self.keys[mask], *(column[mask] for column in self.columns()))
 
-    def _columns(self) -> tuple[Array, ...]:
+    def columns(self) -> tuple[Array, ...]:
         return self.n, self.share, self.share2, self.value, self.plus, self.stable
 
     def statistics(self, n_graphs: int) -> Statistics:
@@ -242,11 +252,14 @@ class Spool:
         self._file.close()
 
     def keep(self, nodes: Sums, edges: Sums, group: str | None) -> None:
-        """Write one graph's."""
+        """Write one graph's. Raises OutputError if there is no room."""
         self.groups.append(group)
-        for sums in (nodes, edges):
-            np.save(self._file, sums.keys)
-            np.save(self._file, sums.share.astype(np.float32))
+        try:
+            for sums in (nodes, edges):
+                np.save(self._file, sums.keys)
+                np.save(self._file, sums.share.astype(np.float32))
+        except OSError as error:
+            raise output_error(Path(tempfile.gettempdir()), error) from error
 
     def shares(self, which: Literal["nodes", "edges"], keys: Array) -> Array:
         """float32 `(n, N)`: the share of each key in each graph, zero where it is absent; in a scratch file if it is large."""
@@ -282,10 +295,9 @@ def merge_contributions(
     """
     if not 0 <= least <= 1:
         raise InvalidValue(f"the least frequency must be between 0 and 1, not {least}")
-    node_pile, edge_pile = Pile(1), Pile(2)
     members: list[str] = []
     single = True
-    with Spool() as spool:
+    with Spool() as spool, Pile(1) as node_pile, Pile(2) as edge_pile:
         for one in graphs:
             node_pile.add(one.nodes)
             edge_pile.add(one.edges)
@@ -295,9 +307,7 @@ def merge_contributions(
         n = len(members)
         if not n:
             raise InvalidValue("there is no graph to merge")
-        nodes, edges = node_pile.total(), edge_pile.total()
-        nodes = nodes.where(nodes.n >= least * n - 1e-9)
-        edges = edges.where(edges.n >= least * n - 1e-9)
+        nodes, edges = node_pile.total(least * n - 1e-9), edge_pile.total(least * n - 1e-9)
         known: Array = np.all(np.isin(edges.keys, nodes.keys), axis=1)
         edges = edges.where(known)
         statistics = nodes.statistics(n), edges.statistics(n)
@@ -330,24 +340,80 @@ def _distinct(keys: Array) -> tuple[Array, Array]:
 
 
 class Pile:
-    """Sums of many graphs added in pairs of like size, so that each is gone through a few times and not once per graph."""
+    """Sums of many graphs, added in pairs of like size, so that each is gone through a few times and not once per graph.
+
+    What doesn't fit into `KEYS_IN_MEMORY` waits in a temporary file, cut into parts by the source key. Parts are added up one
+    after the other, so that memory grows neither with the number of graphs nor with that of distinct keys, but only with what
+    is frequent enough to be kept.
+    """
 
     def __init__(self, width: int) -> None:
         self._width, self._parts = width, list[tuple[int, Sums]]()
+        self._record = np.dtype([("keys", np.uint64, (width,)), ("columns", np.float64, (6,))])
+        self._file = tempfile.TemporaryFile(prefix="circuit-tracer-")  # noqa: SIM115 - closed by __exit__
+        self._bounds = list[Array]()  # per run written: where each part begins in the file, in records
+
+    def __enter__(self) -> Pile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def add(self, sums: Sums) -> None:
-        """Add one graph's."""
+        """Add one graph's. Raises OutputError if there is no room for the temporary file."""
         self._parts.append((1, sums))
         while len(self._parts) > 1 and self._parts[-2][0] <= self._parts[-1][0]:
             (later, second), (earlier, first) = self._parts.pop(), self._parts.pop()
             self._parts.append((earlier + later, first.add(second)))
+        if sum(len(part.keys) for _, part in self._parts) > KEYS_IN_MEMORY:
+            self._write(self._in_memory())
 
-    def total(self) -> Sums:
-        """Return the sum of all."""
+    def total(self, least: float) -> Sums:
+        """Return the sum of all, of the keys that at least so many graphs have."""
+        if not self._bounds:
+            total = self._in_memory()
+            return total.where(total.n >= least)
+        self._write(self._in_memory())
+        found = []
+        for part in range(PARTS):
+            pile = [self._read(int(bounds[part]), int(bounds[part + 1])) for bounds in self._bounds]
+            total = Sums.of_all(pile)
+            found.append(total.where(total.n >= least))
+        return Sums.of_all(found)
+
+    def _in_memory(self) -> Sums:
         total = Sums.empty(self._width)
         while self._parts:
             total = self._parts.pop()[1].add(total)
         return total
+
+    def _write(self, sums: Sums) -> None:
+        """Append a run of records, in the order of their parts."""
+        part = _part_of(sums.keys)
+        order = np.argsort(part, kind="stable")
+        begin = self._file.seek(0, 2) // self._record.itemsize
+        records = np.empty(len(order), dtype=self._record)
+        records["keys"] = sums.keys[order].reshape(len(order), self._width)
+        records["columns"] = np.stack(sums.columns(), axis=1)[order]
+        try:
+            self._file.write(records.tobytes())
+        except OSError as error:
+            raise output_error(Path(tempfile.gettempdir()), error) from error
+        self._bounds.append(begin + np.searchsorted(part[order], np.arange(PARTS + 1)))
+
+    def _read(self, begin: int, end: int) -> Sums:
+        size = self._record.itemsize
+        self._file.seek(begin * size)
+        records = np.frombuffer(self._file.read((end - begin) * size), dtype=self._record)
+        keys = records["keys"] if self._width > 1 else records["keys"][:, 0]
+        return Sums(keys, *records["columns"].T)
+
+
+def _part_of(keys: Array) -> Array:
+    """The part of each key: equal source keys, equal part; about as many in each (Fibonacci hashing of the source)."""
+    source = keys if keys.ndim == 1 else keys[:, 0]
+    part: Array = (source * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - PARTS.bit_length() + 1)
+    return part
 
 
 def _rows(keys: Array) -> Array:

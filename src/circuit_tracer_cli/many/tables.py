@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from circuit_tracer_cli.errors import (
     UsageError,
 )
 from circuit_tracer_cli.files.atomic import output_error, write_bytes
+from circuit_tracer_cli.graph.heads import link_extras
 from circuit_tracer_cli.many.align import SLOTS_KEY
 from circuit_tracer_cli.many.facts import KINDS, OBJECTS, Array, Facts, graph_files, read_facts
 from circuit_tracer_cli.many.fingerprint import fingerprint
@@ -34,6 +35,25 @@ if TYPE_CHECKING:
 
 FOLDER = "tables"
 TABLES = ("graphs", "tokens", "nodes", "edges", "fingerprints")
+"""Tables with a file for every graph."""
+HEADS_TABLE = "heads"
+"""A table with files for those graphs alone that have heads (`circuit-tracer heads --all`)."""
+_ENDS = {
+    "kind": "VARCHAR",
+    "layer": "SMALLINT",
+    "feature": "INTEGER",
+    "pos": "INTEGER",
+    "slot": "INTEGER",
+    "token": "INTEGER",
+}
+_HEAD_COLUMNS = {
+    "graph": "VARCHAR",
+    **{f"{end}_{name}": kind for end in ("source", "target") for name, kind in _ENDS.items()},
+    "layer": "SMALLINT",
+    "head": "SMALLINT",
+    "from_pos": "INTEGER",
+    "value": "FLOAT",
+}
 
 
 def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, dict[str, Array]]:
@@ -96,10 +116,34 @@ def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, d
             "share": facts.edge_share.astype(np.float32),
             "flow": facts.flow.astype(np.float32),
         },
+        HEADS_TABLE: _heads(facts, repeated, ends),
         "fingerprints": {
             "graph": repeated(facts.name, 1),
             **{name: np.array([value]) for name, value in fingerprint(facts).items()},
         },
+    }
+
+
+def _heads(
+    facts: Facts, repeated: Callable[[Any, int], Array], ends: Callable[[Array, str], dict[str, Array]]
+) -> dict[str, Array]:
+    """The strongest heads of each edge, a row each; none for a graph without."""
+    rows = [
+        (source, target, *head)
+        for (source, target), extra in link_extras(facts.metadata).items()
+        for head in extra["heads"]
+    ]
+    source, target, layer, head, position = (
+        np.array([row[column] for row in rows], dtype=np.int64) for column in range(5)
+    )
+    return {
+        "graph": repeated(facts.name, len(rows)),
+        **ends(source, "source"),
+        **ends(target, "target"),
+        "layer": layer.astype(np.int16),
+        "head": head.astype(np.int16),
+        "from_pos": position.astype(np.int32),
+        "value": np.array([row[5] for row in rows], dtype=np.float32),
     }
 
 
@@ -203,7 +247,17 @@ def write_graph_tables(
     connection = connect() if connection is None else connection
     columns = columns_of(facts, extra)
     for table in sorted(columns, key=lambda name: name == "graphs"):
+        if table == HEADS_TABLE and not len(columns[table]["graph"]):
+            _remove(out / table / f"{facts.name}.parquet")  # of an earlier graph of this name
+            continue
         _write_parquet(connection, columns[table], out / table / f"{facts.name}.parquet")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Array], path: Path) -> None:
@@ -243,7 +297,7 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
-    """The tables of a folder's graphs as views `graphs`, `tokens`, `nodes`, `edges` and `fingerprints` of a DuckDB connection.
+    """The tables of a folder's graphs as views `graphs`, `tokens`, `nodes`, `edges`, `heads` and `fingerprints` of DuckDB.
 
     They are written first where they are missing or older than their graphs. The connection can read nothing but them.
 
@@ -266,11 +320,23 @@ def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
         connection.execute(
             f"CREATE VIEW {table} AS SELECT * FROM read_parquet([{among}], union_by_name = true)"
         )
+    connection.execute(_heads_view(where / HEADS_TABLE, written.graphs))
     allowed = str(where.resolve()).replace("'", "''")
     connection.execute(f"SET allowed_directories = ['{allowed}']")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def _heads_view(folder: Path, graphs: Sequence[str] | None) -> str:
+    """SQL of the view of heads: of the graphs that have some, else an empty one with the same columns."""
+    wanted = None if graphs is None else set(graphs)
+    found = sorted(path for path in folder.glob("*.parquet") if wanted is None or path.stem in wanted)
+    if not found:
+        empty = ", ".join(f"NULL::{kind} AS {name}" for name, kind in _HEAD_COLUMNS.items())
+        return f"CREATE VIEW {HEADS_TABLE} AS SELECT {empty} WHERE false"
+    paths = ", ".join("'" + str(path.resolve()).replace("'", "''") + "'" for path in found)
+    return f"CREATE VIEW {HEADS_TABLE} AS SELECT * FROM read_parquet([{paths}], union_by_name = true)"
 
 
 def _has_tables(folder: Path) -> bool:
@@ -303,7 +369,7 @@ def query(folder: str | os.PathLike[str], sql: str) -> tuple[list[str], list[tup
         except duckdb.Error as error:
             raise CircuitTracerError(
                 f"the query failed: {_first_line(error)}",
-                f'the tables are {", ".join(TABLES)}; "describe nodes" lists columns in DuckDB',
+                f'the tables are {", ".join((*TABLES, HEADS_TABLE))}; "describe nodes" lists columns in DuckDB',
             ) from error
 
 
