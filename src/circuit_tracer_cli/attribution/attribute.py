@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import platform
 import time
@@ -439,7 +440,13 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
 
 def versions(*names: str) -> dict[str, str]:
     """Installed versions."""
-    return {name: packages.version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Of an installed package; looking it up opens and reads its metadata."""
+    return packages.version(name)
 
 
 class LogProgress:

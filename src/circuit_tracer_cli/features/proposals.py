@@ -66,10 +66,14 @@ def _drivers(graph: Graph, nodes: Tensor) -> list[list[list[float]]]:
     layout, first = graph.layout, graph.layout.token_offset
     rows = torch.zeros(len(nodes), len(nodes) + graph.n_pos, dtype=torch.float64)
     scale = torch.zeros(len(nodes), 1, dtype=torch.float64)
-    for place, node in enumerate(nodes.tolist()):
-        row = graph.edges.dense_rows(node, node + 1)[0].cpu().double().abs()
-        rows[place] = torch.cat([row[nodes], row[first : layout.logit_offset]])
-        scale[place] = rows[place].sum() + row[layout.error_offset : first].sum()
+    done, height = 0, max(1, _BLOCK_ELEMENTS // 4 // max(1, graph.n_nodes))
+    for part in nodes.split(torch.unique_consecutive(nodes // height, return_counts=True)[1].tolist()):
+        begin, places = int(part[0]), slice(done, done + len(part))
+        dense = graph.edges.dense_rows(begin, int(part[-1]) + 1).cpu()[part - begin].double().abs()
+        rows[places] = torch.cat([dense[:, nodes], dense[:, first : layout.logit_offset]], dim=1)
+        errors = dense[:, layout.error_offset : first].sum(dim=1, keepdim=True)
+        scale[places] = rows[places].sum(dim=1, keepdim=True) + errors
+        done += len(part)
     rows /= scale.clamp_min(ROW_SUM_FLOOR)
     among, tokens = rows[:, : len(nodes)], rows[:, len(nodes) :]
     ordered = bool((among.triu() == 0).all())  # features are numbered by layer, so that sources come first
