@@ -308,7 +308,7 @@ def test_killed_drivers_and_workers_leave_a_folder_to_go_on_with(
     tmp_path: Path, start: Start, reference: Batch
 ) -> None:
     prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
-    kill_and_go_on(3, prompts, root, start, seed=1)
+    kill_and_go_on(1, prompts, root, start, seed=1)
     batch = Batch(root, 0)
     assert_same_objects(batch, reference)
     assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]

@@ -59,9 +59,7 @@ def test_heads_stand_in_a_table_where_graphs_have_some(tmp_path: Path) -> None:
     graph.save(tmp_path / "with.safetensors")
     random_graph(seed=1).save(tmp_path / "without.safetensors")
     facts = facts_of_graph(graph, "with")
-    asked = (
-        "select graph, source_pos, target_layer, layer, head, from_pos, value from heads order by value"
-    )
+    asked = "select graph, source_pos, target_layer, layer, head, from_pos, value from heads order by value"
     ends = int(facts.position[source]), int(facts.layer[target])
     expected = [("with", *ends, 0, 4, 1, -0.25), ("with", *ends, 2, 1, 3, 0.5)]
     assert query(tmp_path, asked)[1] == expected
