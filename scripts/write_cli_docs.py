@@ -1,8 +1,13 @@
-"""Writes docs/cli.md from the program's own help, at 80 columns. `make docs` runs it; tests/test_docs.py compares."""
+"""Writes docs/cli.md from the program's own help, at 80 columns, and the viewer's terms from docs/glossary.md.
+
+`make docs` runs it; tests/test_docs.py compares.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +17,23 @@ import typer
 
 from circuit_tracer_cli.cli.app import PROGRAM, app
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "cli.md"
+TERMS = ROOT / "frontend_static" / "src" / "glossary.js"
 
 HEAD = """# The command line
 
-This page is made from the program's help by `make docs`; don't edit it.
+This page is made from the program's help by `make docs`; don't edit it. [glossary.md](glossary.md) explains the terms.
 
 Every long option may be typed with hyphens or underscores (`--graph-file-dir`, `--graph_file_dir`).
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | it could not be done: a file is missing, model and transcoders don't match, the disk is full |
+| 1 | it couldn't be done: a file is missing, model and transcoders don't match, the disk is full |
 | 2 | the command line is wrong |
-| 130, 143 | interrupted by Ctrl-C, by SIGTERM or SIGHUP; nothing half-written is left |
+| 3 | `batch`: some prompts failed; the graphs of the others are there |
+| 130, 143 | interrupted: 130 by Ctrl-C, 143 by SIGTERM or SIGHUP; nothing half-written is left |
 
 Results go to stdout, everything else to stderr. An error is one line, `error: …`, and often a second, `hint: …`; with
 `CIRCUIT_TRACER_DEBUG=1` the traceback comes before them. A graph argument that is `-` or left out is read from stdin, `-o -`
@@ -59,6 +67,18 @@ def _block(context: typer.Context) -> str:
     return "\n".join(["```text", *lines, "```", ""])
 
 
+def terms() -> str:
+    """The viewer's module of terms, from the table in docs/glossary.md."""
+    table = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    entries = [json.dumps([re.sub("[`*]", "", cell) for cell in row], ensure_ascii=False) for row in rows[1:]]
+    head = (
+        "/* What the program's words mean. Made from docs/glossary.md by `make docs`; don't edit it. */\n\n"
+    )
+    return head + "export const TERMS = [\n" + "".join(f"  {entry},\n" for entry in entries) + "];\n"
+
+
 if __name__ == "__main__":
+    TERMS.write_text(terms(), encoding="utf-8")
     PAGE.write_text(page(), encoding="utf-8")
     print(f"wrote {PAGE}", file=sys.stderr)

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,17 +35,28 @@ def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
         yield from commands(child, (*path, name))
 
 
-def written_page() -> str:
+def writer() -> ModuleType:
+    """scripts/write_cli_docs.py."""
     spec = importlib.util.spec_from_file_location("write_cli_docs", ROOT / "scripts" / "write_cli_docs.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.page())
+    return module
+
+
+def written_page() -> str:
+    return str(writer().page())
 
 
 def test_the_command_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == written_page(), "run `make docs`"
+
+
+def test_the_viewers_terms_are_those_of_the_glossary() -> None:
+    module = writer()
+    assert module.TERMS.read_text(encoding="utf-8") == module.terms(), "run `make docs`"
+    assert '["supernode", ' in module.terms()
 
 
 def test_every_command_and_option_has_help_that_fits_a_terminal() -> None:
@@ -99,6 +111,17 @@ def test_the_readme_shows_every_folder() -> None:
     folders = [path for path in package.iterdir() if path.is_dir() and any(path.glob("*.py"))]
     for folder in folders:
         assert f"    {folder.name}/" in readme, folder.name
+    for module in package.glob("[!_]*.py"):
+        assert re.search(rf"^    (\w+\.py )?{module.name} ", readme, re.MULTILINE), module.name
+
+
+def test_the_readme_lists_every_page_of_the_documentation() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = re.search(r"^docs/ (.*?)^(?=\S)", readme, re.MULTILINE | re.DOTALL)
+    assert listed
+    there = {page.name for page in (ROOT / "docs").glob("*.md")}
+    there |= {f"{folder.name}/" for folder in (ROOT / "docs").iterdir() if folder.is_dir()}
+    assert set(re.split(r"[,\s]+", listed[1].strip())) == there
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -127,6 +127,19 @@ def test_imports_only_what_lies_below(path: Path) -> None:
     assert faults(path) == []
 
 
+def test_the_documented_order_allows_every_import_that_the_layers_allow() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    order = re.search(r"^    errors, types →.*?(?=\n\n)", page, re.MULTILINE | re.DOTALL)
+    assert order
+    groups = [re.findall(r"\w+", group) for group in order[0].split("→")]
+    assert sorted(layer for group in groups for layer in group) == sorted(set(ALLOWED) - {"", "__main__"})
+    below: set[str] = set()
+    for group in groups:
+        for layer in group:
+            assert ALLOWED[layer] <= below | set(group), layer
+        below |= set(group)
+
+
 def test_no_relative_imports() -> None:
     relative = [
         f"{path.relative_to(PACKAGE)}:{node.lineno}"

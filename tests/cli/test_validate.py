@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from circuit_tracer_cli.cli.validate import _model_of, origin, request_of_graph
+from circuit_tracer_cli.cli.graph_model import _model_of, origin, request_of_graph
 from circuit_tracer_cli.graph.store import load_graph, save_graph
 from circuit_tracer_cli.request import TraceRequest
 from tests.cli.conftest import Run, Tiny
@@ -203,7 +203,8 @@ def test_a_graph_of_a_script_names_its_model_in_its_metadata(raw_graph: Path, ti
     """It has no command line that could say it, and the set's own model may be another one."""
     graph = load_graph(raw_graph)
     graph.metadata.pop("command", None)
-    asked = request_of_graph(TraceRequest(), graph, None, None, None)
+    nothing = {"transcoder_set": None, "model": None, "dtype": None}
+    asked = request_of_graph(TraceRequest(), graph, nothing)
     assert (asked.model, asked.transcoder_set) == (str(tiny.model), str(tiny.transcoders))
-    assert request_of_graph(TraceRequest(), graph, None, "user/other", None).model == "user/other"
-    assert request_of_graph(TraceRequest(), graph, "demo", None, None).model is None
+    assert request_of_graph(TraceRequest(), graph, nothing | {"model": "user/other"}).model == "user/other"
+    assert request_of_graph(TraceRequest(), graph, nothing | {"transcoder_set": "demo"}).model is None

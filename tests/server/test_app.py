@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,31 @@ from starlette.testclient import TestClient
 
 from circuit_tracer_cli import __version__
 from circuit_tracer_cli.server import graphs
+from circuit_tracer_cli.server.app import Settings, routes
 
 from .builders import make_client
+
+
+def test_the_documented_routes_are_those_of_the_server(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    documented = [
+        f"{method} {path}"
+        for cell in re.findall(r"^\| (`(?:GET|POST|PUT|PATCH|DELETE)[` ].*?) \|", page, re.MULTILINE)
+        for methods, path in re.findall(r"((?:`?[A-Z]+`?[, ]+)+)(/[^`]*)`", cell)
+        for method in re.findall("[A-Z]+", methods)
+    ]
+    served = {
+        f"{method} {as_documented(route.path)}"
+        for route in routes(Settings(tmp_path, tmp_path, feature_cache=tmp_path))
+        for method in (route.methods or {"GET"}) - {"HEAD"}
+    }
+    assert sorted(documented) == sorted(served - {"GET /{relative}"})
+
+
+def as_documented(path: str) -> str:
+    """A route's path without convertors; of the reference's routes the beginning."""
+    path = re.sub(r":\w+}", "}", path).replace("{run_id}", "{id}")
+    return re.sub(r"^/(data|graph_data|features|save_graph)/.*", r"/\1/…", path)
 
 
 def test_health(client: TestClient) -> None:

@@ -1,22 +1,23 @@
 /* The list of keys and gestures, as a dialog. */
 
 import { h } from "../dom.js";
+import { TERMS } from "../glossary.js";
 
 const ENTRIES = [
   ["Click", "select a node; click beside it to clear"],
   ["Ctrl-click, p", "pin to the subgraph"],
-  ["↑ ↓", "go along the strongest link, up to outputs or down to inputs"],
-  ["← →", "the next stronger or weaker link instead"],
+  ["↑ ↓", "follow the strongest link, up to outputs or down to inputs"],
+  ["← →", "follow the next stronger or weaker link instead"],
   ["/", "search nodes"],
   ["hold g", "click nodes, release: they become one supernode; type its name"],
-  ["tap g", "the same with keys alone: Enter marks the selected node, g merges, Esc gives up"],
+  ["tap g", "the same with keys alone: Enter marks the selected node, g merges, Esc cancels"],
   ["e", "edit the selected feature's label, or the supernode's"],
-  ["double click", "rename a supernode or a label; on the graph: see all of it; on a panel's head: enlarge it"],
-  ["wheel, pinch, drag", "zoom and move the graph or the subgraph; Shift with the wheel zooms across alone, with many tokens it is the other way round"],
-  ["Shift", "hold to keep what is under the pointer"],
+  ["double click", "rename a supernode or a label; on the graph: show all of it; on a panel's head: enlarge it"],
+  ["wheel, pinch, drag", "zoom and move the graph or the subgraph; Shift with the wheel zooms horizontally only (with many tokens, the wheel alone does)"],
+  ["Shift", "hold to keep the details of what is under the pointer"],
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
-  ["i, hold Meta", "everything that the file says about a node, in its tooltip"],
-  ["r", "prune: two sliders, for nodes and links, below the curves of what they would leave; Shift makes arrow keys finer"],
+  ["i, hold Meta", "show everything in the file about a node, in its tooltip"],
+  ["r", "prune nodes and links with two sliders, below curves of what stays; Shift makes arrow keys finer"],
   ["o", "all graphs of the folder: search, add a file, rename, copy, delete"],
   ["n", "trace a new prompt, where the server has a model"],
   ["under Heads", "click a head of the map: only the links through it; click a chip: why it looks there; click a token: another key, with Shift to compare two"],
@@ -43,10 +44,17 @@ export function showHelp(part = "help-keys") {
   document.getElementById(part).scrollIntoView({ block: "start" });
 }
 
+/** Scrolls to the terms; the address holds the view, so that the link itself must not change it. */
+function toTerms(event) {
+  event.preventDefault();
+  document.getElementById("help-terms").scrollIntoView({ block: "start" });
+}
+
 export function helpDialog() {
   const dialog = h(
     "dialog",
     { class: "help sheet", "aria-label": "Help" },
+    h("p", {}, h("a", { href: "#help-terms", onclick: toTerms }, "Terms"), ": feature, error, influence, supernode and the others."),
     h("h2", { id: "help-keys" }, "Keys and gestures"),
     definitions(ENTRIES),
     h("h3", {}, "How to read the graph"),
@@ -58,7 +66,7 @@ export function helpDialog() {
     h(
       "p",
       {},
-      "Under Paths are the strongest chains of links from a token to an output; the one under the pointer is shown in the graph.",
+      "Paths lists the strongest chains of links from a token to an output; point at one to see it in the graph.",
     ),
     h(
       "p",
@@ -68,15 +76,17 @@ export function helpDialog() {
     h(
       "p",
       {},
-      "A node's influence is its own share of all influence on the outputs, over all paths. The cumulative influence adds that of every more influential node; files are pruned by it. “≤” stands where the file tells no more than that.",
+      "A node's influence is its own share of all influence on the outputs, over all paths. The cumulative influence adds that of every more influential node; files are pruned by it. “≤” marks a share of which the file gives only an upper bound.",
     ),
     h("h3", { id: "help-labels" }, "How labels are made"),
     h(
       "p",
       {},
-      "A proposed label is counted, not guessed: words that stand out where the feature is strongly active, and tokens that it raises. It says when a feature is active, not what it means. Your own label, by e or a double click, takes its place everywhere.",
+      "A proposed label is counted, not guessed: words that stand out where the feature is strongly active, and tokens that it raises. It says when a feature is active, not what it means. Your own label (e or a double click) replaces it everywhere.",
     ),
     definitions(LABELS),
+    h("h3", { id: "help-terms" }, "Terms"),
+    definitions(TERMS),
     h("form", { method: "dialog" }, h("button", { class: "small" }, "Close")),
   );
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());

@@ -49,7 +49,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"token_normalize_func": _hyphens, "help_option_names": ["-h", "--help"]},
-    epilog="Start with `circuit-tracer demo`. Help on one command: `circuit-tracer COMMAND --help`.",
+    epilog="Start with `circuit-tracer demo`. Help on one command: `circuit-tracer COMMAND --help`. "
+    "Terms such as feature, influence and supernode: docs/glossary.md, or Help in the viewer.",
 )
 
 
@@ -102,7 +103,7 @@ _register("show", show.show, "Print a graph's strongest nodes and paths.")
 _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
-_register("validate", validate.validate, "Measure how far a graph's predictions hold.")
+_register("validate", validate.validate, "Measure how well a graph's predictions hold.")
 _register("expand", expand.expand, "Add nodes to a graph.")
 _register("group", group.group, "Group features into supernodes.")
 _register("heads", attention.heads, "Say which attention heads carry an edge.")
@@ -111,7 +112,7 @@ _register("diff", diff.diff, "Compare two graphs.")
 _register("merge", merge.merge, "Merge the graphs of many prompts into one.")
 _register("table", tables.table, "Write graphs as Parquet tables.")
 _register("query", tables.query, "Ask graphs a question in SQL.")
-_register("estimate", estimate.estimate, "Say what a trace would need, before anything is loaded.")
+_register("estimate", estimate.estimate, "Say what memory and time a trace needs, before loading anything.")
 _register("demo", demo.demo, "Trace an example that comes with the program.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli import request_options as ask
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.graph_model import load_model_of, request_of_graph, takes_graph_model
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, quoted
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
 from circuit_tracer_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ EdgeOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--edge", metavar="SOURCE:TARGET",
-        help="An edge, its ends as in the graph file or as layer/feature@position. Repeatable.",
+        help="An edge; name its ends as in the graph file or as layer/feature@position. Repeatable.",
     ),
 ]  # fmt: skip
 AllOpt = Annotated[
@@ -38,8 +37,8 @@ AllOpt = Annotated[
 ByOpt = Annotated[
     Literal["arrive", "leave", "through", "hops", "chains"],
     typer.Option(
-        help="Sort by the head that brings it to the target's position, that first takes it from the source's, by each head on "
-        "the way, by how many, or by their chain."
+        help="Sort paths by the head that brings them to the target's position, the head that takes them from the source's, each "
+        "head on the way, the number of heads, or the chain of heads."
     ),
 ]
 WhyOpt = Annotated[
@@ -53,18 +52,19 @@ QueryOpt = Annotated[
 ]
 KeyOpt = Annotated[
     int | None,
-    typer.Option("--key", metavar="POSITION", help="Where it looks; without it all keys are shown."),
+    typer.Option("--key", metavar="POSITION", help="Where it looks; leave out to see all keys."),
 ]
 AgainstOpt = Annotated[
     str | None,
     typer.Option(
         "--against", metavar="POSITION",
-        help="Compare with another key, or with rest: all keys by the attention paid to them.",
+        help="Compare with another key, or with rest: all keys, weighted by their attention.",
     ),
 ]  # fmt: skip
-GroupOpt = Annotated[bool, typer.Option("--features", help="Add up what a feature does over all positions.")]
+GroupOpt = Annotated[bool, typer.Option("--features", help="Sum each feature over all positions.")]
 
 
+@takes_graph_model
 def heads(
     ctx: typer.Context,
     graph: opt.GraphArg = STREAM,
@@ -73,30 +73,23 @@ def heads(
     by: ByOpt = "arrive",
     why: WhyOpt = False,
     n: CountOpt = 10,
-    transcoder_set: ask.OptionalSetOpt = None,
-    model: ask.ModelOpt = None,
-    dtype: DTypeOpt = None,
-    device: ask.DeviceOpt = "auto",
-    device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "auto",
-    offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Split edges by the attention heads that carry them, exactly.
 
-    Shares are of the edge's weight; they are signed, and heads may cancel each other. Model and transcoders are those that the
-    graph names, unless -t and -m say otherwise. With --all the four strongest heads of every edge are written into the graph.
+    Shares are of the edge's weight; they are signed, and heads may cancel each other. With --all the four strongest heads of
+    every edge are written into the graph.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     _check_heads(edge, output_path, by, all_=all_, why=why, prints=json_)
     check_graph_destination(output_path)
-    silence_libraries(output, offline=offline)
+    silence_libraries(output, offline=ctx.params["offline"])
     typed = request_from(ctx.params, max_n_logits=1)
     loaded = read_graph(graph)
     pairs = [_edge(loaded, text) for text in edge or ()]
-    request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
+    request = request_of_graph(typed, loaded, ctx.params)
     prompt = _frozen(loaded, request, output)
     from circuit_tracer_cli.attention.loadings import loadings
 
@@ -124,6 +117,7 @@ def heads(
             _print_score(reason, loaded, output)
 
 
+@takes_graph_model
 def attend(
     ctx: typer.Context,
     graph: opt.GraphArg = STREAM,
@@ -133,28 +127,20 @@ def attend(
     against: AgainstOpt = None,
     n: CountOpt = 10,
     features: GroupOpt = False,
-    transcoder_set: ask.OptionalSetOpt = None,
-    model: ask.ModelOpt = None,
-    dtype: DTypeOpt = None,
-    device: ask.DeviceOpt = "auto",
-    device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "auto",
-    offline: ask.OfflineOpt = False,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Explain why a head looks where it looks: its score as a sum over pairs of what wrote query and key.
 
-    Scores are before soft cap, mask and softmax. Model and transcoders are those that the graph names, unless -t and -m say
-    otherwise.
+    Scores are before soft cap, mask and softmax.
     """
     output = Output(quiet=quiet)
     layer, number_ = parse_head(head)
     other = _against(against, key)
-    silence_libraries(output, offline=offline)
+    silence_libraries(output, offline=ctx.params["offline"])
     typed = request_from(ctx.params, max_n_logits=1)
     loaded = read_graph(graph)
-    request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
+    request = request_of_graph(typed, loaded, ctx.params)
     prompt = _frozen(loaded, request, output)
     from circuit_tracer_cli.attention import qk
 
@@ -223,12 +209,8 @@ def _edge(graph: Graph, text: str) -> tuple[int, int]:
 def _frozen(graph: Graph, request: TraceRequest, output: Output) -> FrozenPrompt:
     """The graph's prompt on its model."""
     from circuit_tracer_cli.attention.prompt import freeze
-    from circuit_tracer_cli.pipeline import load_model
-    from circuit_tracer_cli.prepare import prepare
 
-    with progress_on(output, bars=True) as progress:
-        prepared = prepare(request, progress=progress, n_tokens=len(graph.input_tokens))
-        return freeze(graph, load_model(prepared, progress))
+    return freeze(graph, load_model_of(graph, request, output))
 
 
 def _every(prompt: FrozenPrompt, destination: str | None, output: Output) -> HeadLoadings:

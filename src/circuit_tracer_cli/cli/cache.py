@@ -30,8 +30,8 @@ CacheDirOpt = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        show_default="CIRCUIT_TRACER_CACHE_DIR or ~/.cache/circuit_tracer",
-        help="The cache's folder.",
+        show_default="CIRCUIT_TRACER_CACHE_DIR, or the system's cache folder",
+        help="The cache's folder; `circuit-tracer cache dir` prints it.",
     ),
 ]
 

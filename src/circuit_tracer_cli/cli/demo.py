@@ -54,6 +54,15 @@ DemoPortOpt = Annotated[
         min=0, max=65535, metavar="PORT", show_default="8041 or the next free one", help="The viewer's port."
     ),
 ]
+DemoTokenOpt = Annotated[
+    bool,
+    typer.Option(
+        "--token/--no-token",
+        help="Only answer requests with the token in the link that the viewer prints.",
+        show_default="no token",
+        rich_help_panel=opt.VIEWER,
+    ),
+]
 
 
 def demo(
@@ -63,7 +72,7 @@ def demo(
     transcoders: KindOpt = "clt",
     graph_file_dir: opt.GraphFileDirOpt = opt.DEFAULT_DIRECTORY,
     port: DemoPortOpt = 0,
-    token: opt.TokenOpt = None,
+    token: DemoTokenOpt = False,
     json_: opt.JsonOpt = False,
     no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,

@@ -83,8 +83,8 @@ def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
     """Trace A's prompt and targets again in 16 bits (in 32 if it was in 16), if its model and set are on this machine."""
     from dataclasses import replace
 
+    from circuit_tracer_cli.cli.graph_model import origin
     from circuit_tracer_cli.cli.progress import progress_on
-    from circuit_tracer_cli.cli.validate import origin
     from circuit_tracer_cli.many.facts import facts_of_graph
     from circuit_tracer_cli.pipeline import load_model, trace_with
     from circuit_tracer_cli.prepare import prepare, setup_of

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli import request_options as ask
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
+from circuit_tracer_cli.cli.graph_model import load_model_of, request_of_graph, takes_graph_model
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number
-from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
 from circuit_tracer_cli.errors import InvalidValue, UsageError
 
 if TYPE_CHECKING:
@@ -32,33 +30,27 @@ InputsOfOpt = Annotated[
     typer.Option(
         "--inputs-of",
         metavar="NODE",
-        help="List the strongest inputs of this node that aren't nodes, and add them if -o is given.",
+        help="List this node's strongest inputs that aren't in the graph; with -o, add them.",
     ),
 ]
-TopOpt = Annotated[int, typer.Option(min=1, metavar="N", help="How many inputs.")]
+TopOpt = Annotated[int, typer.Option(min=1, metavar="N", help="Number of inputs to list.")]
 
 
+@takes_graph_model
 def expand(
     ctx: typer.Context,
     graph: opt.GraphArg = STREAM,
     add: AddOpt = None,
     inputs_of: InputsOfOpt = None,
     top: TopOpt = 10,
-    transcoder_set: ask.OptionalSetOpt = None,
-    model: ask.ModelOpt = None,
-    dtype: DTypeOpt = None,
-    device: ask.DeviceOpt = "auto",
-    device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "auto",
-    offline: ask.OfflineOpt = False,
     output_path: opt.GraphOutputOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Add features to a raw graph: their inputs, and their effects on everything that is there.
+    """Add features to a raw graph, with their inputs and their effects on its nodes.
 
-    The result is what one larger trace would have found. --inputs-of shows what a node's input loses to the cap on nodes. Model
-    and transcoders are those that the graph names, unless -t and -m say otherwise. -o may name the graph itself.
+    The result is what one larger trace would have found. --inputs-of shows what the limit on nodes hides from a node. -o may
+    name the graph itself.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     if not add and inputs_of is None:
@@ -69,13 +61,13 @@ def expand(
         )
     wanted = [parse_feature(text) for text in add or ()]
     check_graph_destination(output_path)
-    silence_libraries(output, offline=offline)
+    silence_libraries(output, offline=ctx.params["offline"])
     typed = request_from(ctx.params, max_n_logits=1)
     loaded = read_graph(graph)
     from circuit_tracer_cli.graph.roots import node_of
 
     node = None if inputs_of is None else node_of(loaded, inputs_of)
-    expander = _expander(loaded, request_of_graph(typed, loaded, transcoder_set, model, dtype), output)
+    expander = _expander(loaded, request_of_graph(typed, loaded, ctx.params), output)
     hidden = None if node is None else expander.hidden_inputs(node, top)
     if hidden is not None:
         wanted += [(one.layer, one.position, one.feature) for one in hidden.strongest]
@@ -106,12 +98,8 @@ def _within(features: list[Feature], graph: Graph) -> list[Feature]:
 def _expander(graph: Graph, request: TraceRequest, output: Output) -> Expander:
     """The graph with its model."""
     from circuit_tracer_cli.expansion import Expander
-    from circuit_tracer_cli.pipeline import load_model
-    from circuit_tracer_cli.prepare import prepare
 
-    with progress_on(output, bars=True) as progress:
-        prepared = prepare(request, progress=progress, n_tokens=len(graph.input_tokens))
-        return Expander(graph, load_model(prepared, progress))
+    return Expander(graph, load_model_of(graph, request, output))
 
 
 def _print(

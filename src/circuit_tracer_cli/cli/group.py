@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli import request_options as ask
 from circuit_tracer_cli.cli.destinations import STREAM, check_graph_destination, read_graph, write_graph
 from circuit_tracer_cli.cli.examples import labels_of
+from circuit_tracer_cli.cli.graph_model import request_of_graph, takes_graph_model
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.cli.validate import DTypeOpt, request_of_graph
 from circuit_tracer_cli.errors import MissingFile, UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ FeaturesDirOpt = Annotated[
 ]
 
 
+@takes_graph_model
 def group(
     ctx: typer.Context,
     graph: GraphOrFileArg = STREAM,
@@ -74,13 +74,6 @@ def group(
     keep: KeepOpt = True,
     measure: MeasureOpt = False,
     features_dir: FeaturesDirOpt = None,
-    transcoder_set: ask.OptionalSetOpt = None,
-    model: ask.ModelOpt = None,
-    dtype: DTypeOpt = None,
-    device: ask.DeviceOpt = "auto",
-    device_map: ask.DeviceMapOpt = None,
-    backend: ask.BackendOpt = "auto",
-    offline: ask.OfflineOpt = False,
     output_path: OutputOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -92,7 +85,7 @@ def group(
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     _check(graph, output_path, measure=measure, json_=json_)
-    silence_libraries(output, offline=offline)
+    silence_libraries(output, offline=ctx.params["offline"])
     if graph.endswith(".json"):
         grouping = _group_file(graph, str(output_path), level, across_positions, keep, features_dir)
     else:
@@ -103,7 +96,7 @@ def group(
         labels = labels_of(loaded.scan, features_dir)
         grouping = group_nodes(loaded, level, across_positions=across_positions, labels=labels)
         if measure:
-            request = request_of_graph(typed, loaded, transcoder_set, model, dtype)
+            request = request_of_graph(typed, loaded, ctx.params)
             grouping = _measured(loaded, request, grouping, output)
         _write(loaded, grouping, str(output_path))
     if json_:

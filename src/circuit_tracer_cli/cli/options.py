@@ -15,7 +15,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_DIRECTORY = "graph_files"
 
 GraphArg = Annotated[
-    str, typer.Argument(metavar="GRAPH", help="A graph file; - or nothing reads stdin.", show_default=False)
+    str, typer.Argument(metavar="GRAPH", help="A raw graph; - or nothing reads stdin.", show_default=False)
 ]
 GraphOutputOpt = Annotated[
     str | None,
@@ -59,7 +59,7 @@ NodeThresholdOpt = Annotated[
         max=1,
         metavar="SHARE",
         show_default=str(NODE_THRESHOLD),
-        help="Keep the nodes that carry this share of the influence.",
+        help="Keep the fewest nodes that account for this share of the influence.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -70,7 +70,7 @@ EdgeThresholdOpt = Annotated[
         max=1,
         metavar="SHARE",
         show_default=str(EDGE_THRESHOLD),
-        help="Of their edges, keep this share.",
+        help="Of their edges, keep the fewest that account for this share.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -80,7 +80,7 @@ PortOpt = Annotated[
         min=0,
         max=65535,
         metavar="PORT",
-        help="The viewer's port; 0 takes a free one.",
+        help="The viewer's port; 0 picks a free one.",
         rich_help_panel=VIEWER,
     ),
 ]
@@ -91,7 +91,7 @@ TokenOpt = Annotated[
     bool | None,
     typer.Option(
         "--token/--no-token",
-        help="Whether the viewer answers only those who have the token in the link that it prints.",
+        help="Only answer requests with the token in the link that the viewer prints.",
         show_default="only with a --host that other machines can reach",
         rich_help_panel=VIEWER,
     ),
@@ -104,7 +104,7 @@ AllowOriginOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ORIGIN",
-        help="Also answer pages from here, such as a notebook's proxy. Repeatable.",
+        help="Also answer pages from this origin, such as a notebook's proxy. Repeatable.",
         rich_help_panel=VIEWER,
     ),
 ]
@@ -112,12 +112,14 @@ RootPathOpt = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Where a proxy shows the page, if it keeps that path: /user/me/proxy/8041.",
+        help="Path under which a proxy serves the page, if it doesn't strip it: /user/me/proxy/8041.",
         show_default="none",
         rich_help_panel=VIEWER,
     ),
 ]
-QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="No notes and no progress.")]
+QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Hide notes and progress bars.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-VerboseOpt = Annotated[bool, typer.Option("--verbose", help="Also the messages of the libraries underneath.")]
-NoProgressOpt = Annotated[bool, typer.Option("--no-progress", help="Notes, but no progress.")]
+VerboseOpt = Annotated[
+    bool, typer.Option("--verbose", help="Also show messages of the libraries underneath.")
+]
+NoProgressOpt = Annotated[bool, typer.Option("--no-progress", help="Hide progress bars but keep notes.")]

@@ -24,7 +24,7 @@ _DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 
 def _above_zero(value: float) -> float:
     if not 0 < value <= 1:
-        raise typer.BadParameter("it must be above 0 and at most 1")
+        raise typer.BadParameter("must be above 0 and at most 1")
     return value
 
 
@@ -32,7 +32,7 @@ def _known_device(value: str) -> str:
     import re
 
     if not re.fullmatch(_DEVICES, value):
-        raise typer.BadParameter(f"{value!r} is none of auto, cpu, cuda, cuda:1, mps")
+        raise typer.BadParameter(f"unknown device {value!r}; use auto, cpu, cuda, cuda:1 or mps")
     return value
 
 
@@ -104,7 +104,7 @@ OptionalSetOpt = Annotated[
         "--transcoder-set",
         "-t",
         metavar="SET",
-        show_default="demo",
+        show_default="the plan's or graph's, else demo",
         help="Transcoders: a folder, or demo, demo-clt, demo-plt.",
         rich_help_panel=PROMPT,
     ),
@@ -141,32 +141,33 @@ TargetOpt = Annotated[
     ),
 ]
 MaxNLogitsOpt = Annotated[
-    int, typer.Option(min=1, metavar="N", help="At most this many logits.", rich_help_panel=TRACE)
+    int, typer.Option(min=1, metavar="N", help="Explain at most this many tokens.", rich_help_panel=TRACE)
 ]
 DesiredLogitProbOpt = Annotated[
     float,
     typer.Option(
         callback=_above_zero,
         metavar="SHARE",
-        help="Enough logits to reach this probability.",
+        help="Explain the top tokens until their probabilities sum to this.",
         rich_help_panel=TRACE,
     ),
 ]
 MaxFeatureNodesOpt = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="Only the most influential features; 0 for all.", rich_help_panel=TRACE
+        min=0,
+        metavar="N",
+        help="Largest number of feature nodes, the most influential; 0 for all.",
+        rich_help_panel=TRACE,
     ),
 ]
 BatchSizeOpt = Annotated[
     int,
-    typer.Option(
-        min=1, metavar="N", help="Features chosen at a time, within that limit.", rich_help_panel=TRACE
-    ),
+    typer.Option(min=1, metavar="N", help="Number of features to select per batch.", rich_help_panel=TRACE),
 ]
 UpdateIntervalOpt = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="Batches between two rankings of features.", rich_help_panel=TRACE),
+    typer.Option(min=1, metavar="N", help="Re-rank features every N batches.", rich_help_panel=TRACE),
 ]
 LabelsOpt = Annotated[
     bool,
@@ -201,7 +202,7 @@ DeviceMapOpt = Annotated[
 OffloadOpt = Annotated[
     Literal["auto", "cpu", "disk", "none"],
     typer.Option(
-        case_sensitive=False, help="Where weights wait that aren't in use.", rich_help_panel=MACHINE
+        case_sensitive=False, help="Where to move weights that aren't in use.", rich_help_panel=MACHINE
     ),
 ]
 LazyEncoderOpt = Annotated[
@@ -225,7 +226,7 @@ LazyDecoderOpt = Annotated[
 BackendOpt = Annotated[
     Literal["auto", "transformers", "transformerlens", "nnsight"],
     typer.Option(
-        help="Library that runs the model. All give the same graphs; auto is transformers, which starts fastest.",
+        help="Library that runs the model. All give the same graph; auto is transformers, which starts fastest.",
         rich_help_panel=MACHINE,
     ),
 ]
