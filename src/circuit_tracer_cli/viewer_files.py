@@ -28,5 +28,5 @@ def static_folder(chosen: str | Path | None = None) -> Path:
             )
         return folder
     if chosen is not None:
-        raise MissingFile(f"{chosen} holds no index.html", "leave the frontend folder away")
+        raise MissingFile(f"{chosen} holds no index.html", "omit the option to use the packaged page")
     raise MissingFile("the viewer's files aren't installed", "install the package again")
