@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from circuit_tracer_cli.attention.loadings import loadings
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
 from circuit_tracer_cli.attention.qk import attend
+from circuit_tracer_cli.server import attention
 from circuit_tracer_cli.server.model import ModelRunner
 from circuit_tracer_cli.server.runs import RunQueue
 from tests.attention.prompts import frozen_prompt, some_edges
@@ -123,6 +124,22 @@ def test_a_wrong_body_is_refused_at_once(
     reply = client.post(f"/api/attention/{what}", json=body)
     assert reply.status_code == 422
     assert message in reply.json()["error"]
+
+
+def test_a_trace_lets_go_of_the_frozen_prompt(
+    client: TestClient, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds weights, which a trace may have to move out of the device's memory."""
+    ask("qk", layer=2, head=1, query=-1)
+    held = []
+    monkeypatch.setattr(
+        "circuit_tracer_cli.pipeline.trace_with", lambda *_: held.append(attention._LAST._known)
+    )
+    assert attention._LAST._known is not None
+    reply = client.post("/api/traces", json={"prompt": TEXT})
+    place = reply.headers["location"]
+    until(lambda: client.get(place).json()["state"] in ("done", "failed"))
+    assert held == [None]
 
 
 def test_without_a_model_there_is_nobody_to_ask(tmp_path: Path) -> None:

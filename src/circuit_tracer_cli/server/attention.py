@@ -92,8 +92,18 @@ class _LastPrompt:
                 self._known = key, freeze_tokens(tokens, model)
             return self._known[1]
 
+    def forget(self) -> None:
+        """Let go of the prompt and of the weights that it holds."""
+        with self._lock:
+            self._known = None
+
 
 _LAST = _LastPrompt()
+
+
+def forget_prompt() -> None:
+    """Free the last prompt, so that a trace that moves weights away can free them."""
+    _LAST.forget()
 
 
 def plan_heads(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:

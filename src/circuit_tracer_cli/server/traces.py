@@ -37,6 +37,7 @@ from circuit_tracer_cli.prepare import (
     setup_of,
 )
 from circuit_tracer_cli.request import TraceRequest
+from circuit_tracer_cli.server.attention import forget_prompt
 from circuit_tracer_cli.server.bodies import RequestBody, json_body, parsed
 from circuit_tracer_cli.server.live import Both, LiveTrace, PartialGraphs, ended
 from circuit_tracer_cli.server.model import Desk, memory_in_words, scan_name
@@ -270,6 +271,7 @@ class Tracing:
         live = LiveTrace(first_slug, tokens.text, run=run.id)
         self._stage.trace = live
         partial = PartialGraphs(live, folder, wanted.node_threshold, wanted.edge_threshold)
+        forget_prompt()
         with ended(live, "the server's log has the details"), memory_in_words():
             graph = trace_with(model, ready, Both(run, live), partial)
             run.phase("writing the graph")
