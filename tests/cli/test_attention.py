@@ -169,6 +169,7 @@ def test_reasons_are_kept_and_exported_as_neuronpedia_reads_them(
         (["heads", "--edge", "a:b", "--all", "-o", "x.safetensors"], 2, "name edges with --edge"),
         (["heads", "--all"], 2, "--all writes into a graph"),
         (["heads", "--all", "--json", "-o", "-"], 2, "both write to stdout"),
+        (["heads", "--all", "--json", "-n", "3"], 2, "four strongest heads of each edge, not 3"),
         (["heads", "--edge", "1/2@3"], 2, "is not SOURCE:TARGET"),
         (["heads", "--edge", "1/2@3:E_1_1", "-o", "x.safetensors"], 2, "-o belongs to --all or --why"),
         (["heads", "--edge", "1/2@3:E_1_1", "--by", "hops", "--why"], 2, "--why explains a head"),

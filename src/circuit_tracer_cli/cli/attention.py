@@ -45,6 +45,7 @@ WhyOpt = Annotated[
     bool,
     typer.Option("--why", help="Also explain why the strongest head looks there; -o keeps it in the graph."),
 ]
+_LISTED = 10
 CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many to list; 0 for all.")]
 HeadOpt = Annotated[str, typer.Option("--head", metavar="L14H3", help="The head.")]
 QueryOpt = Annotated[
@@ -72,7 +73,7 @@ def heads(
     all_: AllOpt = False,
     by: ByOpt = "arrive",
     why: WhyOpt = False,
-    n: CountOpt = 10,
+    n: CountOpt = _LISTED,
     output_path: opt.GraphOutputOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -83,7 +84,8 @@ def heads(
     every edge are written into the graph.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
-    _check_heads(edge, output_path, by, all_=all_, why=why, prints=json_)
+    listed = n if n != _LISTED else None
+    _check_heads(edge, output_path, by, all_=all_, why=why, prints=json_, listed=listed)
     check_graph_destination(output_path)
     silence_libraries(output, offline=ctx.params["offline"])
     typed = request_from(ctx.params, max_n_logits=1)
@@ -159,7 +161,14 @@ def parse_head(text: str) -> tuple[int, int]:
 
 
 def _check_heads(
-    edge: Sequence[str] | None, destination: str | None, by: str, *, all_: bool, why: bool, prints: bool
+    edge: Sequence[str] | None,
+    destination: str | None,
+    by: str,
+    *,
+    all_: bool,
+    why: bool,
+    prints: bool,
+    listed: int | None,
 ) -> None:
     """Raise UsageError where it isn't clear what is asked for."""
     if all_ == bool(edge):
@@ -173,8 +182,10 @@ def _check_heads(
         raise UsageError("--json and -o - both write to stdout", "name a file with -o")
     if all_ and (by != "arrive" or why):
         raise UsageError(
-            "graphs hold the heads that an edge arrives by, nothing else", "leave --by and --why out"
+            "--all keeps the heads that each edge arrives by, nothing else", "omit --by and --why"
         )
+    if all_ and listed is not None:
+        raise UsageError(f"--all keeps the four strongest heads of each edge, not {listed}", "omit -n")
     if not all_ and not why and destination is not None:
         raise UsageError("-o belongs to --all or --why", "--json prints what programs read")
     if why and by in ("hops", "chains"):
