@@ -27,12 +27,12 @@ NUMBERS_VERSION = 1
 OF_REQUEST = (
     "transcoder_set", "model", "dtype", "device", "device_map", "backend", "max_n_logits", "desired_logit_prob", "batch_size",
     "max_feature_nodes", "update_interval", "offload", "lazy_encoder", "lazy_decoder", "chat", "system", "prefill", "offline",
-    "targets",
+    "targets", "labels",
 )  # fmt: skip
 """Fields of a request that are a batch's settings."""
 NO_NUMBERS = (
     "transcoder_set", "model", "device", "device_map", "offload", "lazy_encoder", "lazy_decoder", "offline", "chat", "system",
-    "prefill", "targets",
+    "prefill", "targets", "labels",
 )  # fmt: skip
 """Those that say where and how, not what: the names of model and set are replaced by their content, texts by their tokens."""
 

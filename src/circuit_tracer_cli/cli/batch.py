@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -127,6 +127,7 @@ def batch(
     max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,
     batch_size: ask.BatchSizeOpt = 256,
     update_interval: ask.UpdateIntervalOpt = 4,
+    labels: ask.LabelsOpt = True,
     keep: KeepOpt = "raw",
     node_threshold: opt.NodeThresholdOpt = None,
     edge_threshold: opt.EdgeThresholdOpt = None,
@@ -187,34 +188,7 @@ def batch(
     if part is not None:
         _run_part(root, part, output)
         return
-    from circuit_tracer_cli.batch.store import check_writable
-
-    if keep == "tables":
-        from circuit_tracer_cli.many.tables import connect
-
-        connect().close()  # a missing package is told of before anything is traced
-    with progress_on(output, bars=not no_progress) as progress:
-        if source.is_dir():
-            from circuit_tracer_cli.batch.worker import open_batch
-
-            planned = open_batch(root)
-            check_writable(root)
-        else:
-            from circuit_tracer_cli.batch.plan import plan_batch
-            from circuit_tracer_cli.batch.prompts import read_prompts
-
-            read = read_prompts(source)
-            check_writable(root)
-            request = request_from(ctx.params, prompt=None, command="")
-            planned = plan_batch(
-                root,
-                read,
-                request,
-                keep=keep,
-                node_threshold=node_threshold,
-                edge_threshold=edge_threshold,
-                progress=progress,
-            )
+    planned = _planned(source, root, ctx.params, output)
     from circuit_tracer_cli.batch.worker import forget_failures
 
     forget_failures(planned, final=retry)
@@ -225,6 +199,37 @@ def batch(
         return
     _run(planned, engine, job, resources, output, bars=not no_progress)
     _conclude(planned, output, json_=json_)
+
+
+def _planned(source: Path, root: Path, parsed: Mapping[str, Any], output: Output) -> PlannedBatch:
+    """Return the batch of a folder, or make one from a list of prompts. Raises CircuitTracerError."""
+    from circuit_tracer_cli.batch.store import check_writable
+
+    if parsed["keep"] == "tables":
+        from circuit_tracer_cli.many.tables import connect
+
+        connect().close()  # a missing package is named before anything is traced
+    with progress_on(output, bars=not parsed["no_progress"]) as progress:
+        if source.is_dir():
+            from circuit_tracer_cli.batch.worker import open_batch
+
+            planned = open_batch(root)
+            check_writable(root)
+            return planned
+        from circuit_tracer_cli.batch.plan import plan_batch
+        from circuit_tracer_cli.batch.prompts import read_prompts
+
+        read = read_prompts(source)
+        check_writable(root)
+        return plan_batch(
+            root,
+            read,
+            request_from(parsed, prompt=None, command=""),
+            keep=parsed["keep"],
+            node_threshold=parsed["node_threshold"],
+            edge_threshold=parsed["edge_threshold"],
+            progress=progress,
+        )
 
 
 OF_A_RUN = {
