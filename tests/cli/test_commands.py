@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -358,3 +359,75 @@ def test_group_writes_supernodes_for_the_viewer_and_keeps_those_of_people(
     assert "mine" not in [group["name"] for group in anew]
     assert run("group", "grouped.json", "--measure", "-o", "x.json").code == 2
     assert run("group", "grouped.json", "-o", "x.safetensors").code == 2
+
+
+def test_grouping_a_raw_graph_again_replaces_what_an_earlier_run_wrote(
+    run: Run, raw_graph: Path, here: Path
+) -> None:
+    raw, path = str(raw_graph), here / "grouped.json"
+
+    def grouped(*options: str) -> list[list[str]]:
+        done = run("group", raw, "-o", "grouped.json", "--json", *options)
+        assert done.code == 0, done.stderr
+        return [[one["name"], *one["nodes"]] for one in json.loads(done.stdout)["groups"]]
+
+    def annotated() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(path.read_bytes())["qParams"]
+        return found
+
+    first = grouped("--level", "0")
+    second = grouped("--level", "0.9")
+    assert first != second
+    assert annotated()["supernodes"] == second
+    document = json.loads(path.read_bytes())
+    features = [node["node_id"] for node in document["nodes"] if node["activation"] is not None]
+    token = next(node["node_id"] for node in document["nodes"] if node["feature_type"] == "embedding")
+    document["qParams"] |= {
+        "pinnedIds": [token],
+        "supernodes": [["mine", *features[:2]]],
+        "clerps": [["1", "a"]],
+    }
+    path.write_text(json.dumps(document))
+    third = grouped("--level", "0.9")
+    assert annotated()["supernodes"] == third
+    assert {"mine"} <= {name for name, *_ in third}
+    assert token in annotated()["pinnedIds"]
+    assert annotated()["clerps"] == [["1", "a"]]
+    anew = grouped("--level", "0.9", "--no-keep")
+    assert annotated()["supernodes"] == anew == second
+
+
+def test_export_says_where_groups_made_by_hand_keep_automatic_ones_out(
+    run: Run, raw_graph: Path, here: Path
+) -> None:
+    assert run("group", str(raw_graph), "--level", "0", "-o", "g.safetensors").code == 0
+    assert run("export", "g.safetensors", "--slug", "g", "--graph-file-dir", ".").code == 0
+    document = json.loads((here / "g.json").read_bytes())
+    automatic = document["qParams"]["supernodes"]
+    assert automatic
+    name, *nodes = max(automatic, key=len)
+    assert len(nodes) > 1, name
+    document["qParams"]["supernodes"] = [
+        ["mine", nodes[0], *(n for _, *ns in automatic if ns != nodes for n in ns[:1])]
+    ]
+    document["metadata"]["grouping"]["level"] = 0.5
+    (here / "g.json").write_text(json.dumps(document))
+    done = run("export", "g.safetensors", "--slug", "g", "--graph-file-dir", ".")
+    assert "keeps the groups that were made in it by hand" in done.stderr
+    assert json.loads((here / "g.json").read_bytes())["qParams"]["supernodes"][0][0] == "mine"
+
+
+def test_edges_without_a_finite_weight_stay_counted(run: Run, raw_graph: Path, here: Path) -> None:
+    """Through export, group, diff and table, which see the graph without them."""
+    assert run("export", str(raw_graph), "--slug", "odd", "--graph-file-dir", ".").code == 0
+    document = json.loads((here / "odd.json").read_bytes())
+    document["links"][0]["weight"] = float("nan")
+    document["qk_only_nodes"] = {"0_1_1": {"node_id": "0_1_1"}}
+    (here / "odd.json").write_text(json.dumps(document))
+    for command in (["group", "odd.json", "-o", "odd.json"], ["diff", "odd.json", "odd.json"]):
+        done = run(*command)
+        assert done.code == 0, done.stderr
+        assert "odd.json: left out an edge with a weight of NaN or infinity" in done.stderr
+    written = json.loads((here / "odd.json").read_bytes())
+    assert written["metadata"]["edges_left_out"] == 1
+    assert written["qk_only_nodes"] == document["qk_only_nodes"]

@@ -353,3 +353,10 @@ def test_tokens_of_a_graph_whose_tokenizer_is_unknown() -> None:
     graph = random_graph(metadata={"prompt_tokens": ["too few"]})
     with pytest.warns(UserWarning, match="tokens are shown by number"):
         assert prompt_tokens_of(graph) == ["⟨5⟩", "⟨6⟩", "⟨7⟩"]
+
+
+def test_how_many_edges_were_left_out_is_carried(tmp_path: Path) -> None:
+    graph = worked_example()
+    assert "edges_left_out" not in created(graph, tmp_path)["metadata"]
+    graph.metadata["edges_left_out"] = 2
+    assert created(graph, tmp_path)["metadata"]["edges_left_out"] == 2

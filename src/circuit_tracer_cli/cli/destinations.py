@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from circuit_tracer_cli.cli.streams import stdout_is_closed
 from circuit_tracer_cli.errors import MissingFile, OutputError, UsageError
+from circuit_tracer_cli.graph.layout import warn_of_edges_left_out
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.cli.output import Output
@@ -39,7 +40,9 @@ def read_graph(argument: str) -> Graph:
         raise MissingFile(f"graph file {argument} doesn't exist", _MAKE_ONE)
     from circuit_tracer_cli.graph.store import load_graph
 
-    return load_graph(sys.stdin.buffer if argument == STREAM else path, streaming=True)
+    graph = load_graph(sys.stdin.buffer if argument == STREAM else path, streaming=True)
+    warn_of_edges_left_out(graph.metadata, "the graph on stdin" if argument == STREAM else argument)
+    return graph
 
 
 def read_rooted(argument: str, root: str | None, output: Output) -> Graph:

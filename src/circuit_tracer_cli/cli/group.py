@@ -17,6 +17,7 @@ from circuit_tracer_cli.cli.output import Output, number, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.errors import MissingFile, UsageError
+from circuit_tracer_cli.graph.layout import warn_of_edges_left_out
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
@@ -54,7 +55,7 @@ AcrossOpt = Annotated[
 ]
 KeepOpt = Annotated[
     bool,
-    typer.Option("--keep/--no-keep", help="Keep groups that were made by hand; they only grow."),
+    typer.Option("--keep/--no-keep", help="Keep groups made by hand in the graph file; they only grow."),
 ]
 MeasureOpt = Annotated[
     bool,
@@ -94,7 +95,8 @@ def group(
         from circuit_tracer_cli.graph.groups import group_nodes
 
         labels = labels_of(loaded.scan, features_dir)
-        grouping = group_nodes(loaded, level, across_positions=across_positions, labels=labels)
+        made = _made_at(loaded, str(output_path)) if keep else []
+        grouping = group_nodes(loaded, level, across_positions=across_positions, keep=made, labels=labels)
         if measure:
             request = request_of_graph(typed, loaded, ctx.params)
             grouping = _measured(loaded, request, grouping, output)
@@ -146,11 +148,23 @@ def _group_file(
     from circuit_tracer_cli.export.viewer import write_graph_file
 
     file = read_graph_json(Path(path).read_bytes(), path)
+    warn_of_edges_left_out(file.metadata.extra, path)
     labels = labels_of(file.metadata.scan, features_dir)
     grouped, grouping = group_file(file, level, across_positions=across, keep=keep, labels=labels)
     metadata = dataclasses.replace(grouped.metadata, slug=Path(destination).stem)
     write_graph_file(Path(destination), dataclasses.replace(grouped, metadata=metadata))
     return grouping
+
+
+def _made_at(graph: Graph, destination: str) -> list[list[str]]:
+    """The groups that people made in the graph file that is about to be written."""
+    if not destination.endswith(".json"):
+        return []
+    from circuit_tracer_cli.export.groups import hand_made_at
+    from circuit_tracer_cli.export.viewer import graph_parts
+
+    parts = graph_parts(graph.prune(), Path(destination).stem)
+    return hand_made_at(Path(destination), parts.metadata.prompt, parts.metadata.scan, parts.node_ids)
 
 
 def _measured(graph: Graph, request: TraceRequest, grouping: Grouping, output: Output) -> Grouping:
@@ -178,7 +192,7 @@ def _write(graph: Graph, grouping: Grouping, destination: str) -> None:
     from circuit_tracer_cli.export.viewer import export
 
     path = Path(destination)
-    export(graph.prune(), Destination(path.stem, path.parent))
+    export(graph.prune(), Destination(path.stem, path.parent), regroup=True)
 
 
 def print_groups(grouping: Grouping, output: Output) -> None:

@@ -11,16 +11,14 @@ from typing import Any
 
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.graph_json import read_view
-from circuit_tracer_cli.export.records import QParams
+from circuit_tracer_cli.export.records import Metadata, QParams
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 
 
-def kept_annotations(path: Path, prompt: str, scan: str, node_ids: set[str]) -> QParams:
-    """The annotations of a graph file, if it shows the same prompt and transcoders, without the nodes that are gone."""
+def older_view(path: Path, prompt: str, scan: str) -> tuple[Metadata, QParams] | None:
+    """Metadata and annotations of a graph file; None if there is none, or one of another prompt or transcoders."""
     found = _read(path)
-    if found is None or found[:2] != (prompt, scan):
-        return QParams()
-    return fitting(found[2], node_ids)
+    return found if found is not None and (found[0].prompt, found[0].scan) == (prompt, scan) else None
 
 
 def fitting(old: QParams, node_ids: set[str]) -> QParams:
@@ -48,7 +46,7 @@ def keep_aside(path: Path, coming: QParams) -> Path | None:
         OutputError: The copy can't be written.
     """
     found = _read(path)
-    if found is None or _worth(found[2]) <= _worth(coming):
+    if found is None or _worth(found[1]) <= _worth(coming):
         return None
     copy = next(name for name in _names(path) if not name.exists())
     try:
@@ -74,13 +72,12 @@ def _names(path: Path) -> Iterator[Path]:
     yield from (path.with_name(f"{path.name}.bak{number}") for number in count(2))
 
 
-def _read(path: Path) -> tuple[str, str, QParams] | None:
+def _read(path: Path) -> tuple[Metadata, QParams] | None:
     try:
         with path.open("rb") as stream:
-            metadata, annotations = read_view(stream)
+            return read_view(stream)
     except (OSError, BadGraphFile):
         return None
-    return metadata.prompt, metadata.scan, annotations
 
 
 def _worth(annotations: QParams) -> set[str]:

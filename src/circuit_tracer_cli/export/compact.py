@@ -30,7 +30,7 @@ from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError
 from circuit_tracer_cli.export.graph_json import is_finite, proper_json
 from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.files.atomic import write_bytes
-from circuit_tracer_cli.graph.layout import LEFT_OUT
+from circuit_tracer_cli.graph.layout import LEFT_OUT, edges_left_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,7 +171,7 @@ def _made(path: Path, places: Sequence[Path]) -> bytes | None:
         edges_, nodes = _edges(graph), graph["nodes"]
         left_out = sum(not is_finite(link["weight"]) for link in graph["links"])
         if left_out:
-            graph["metadata"][LEFT_OUT] = left_out
+            graph["metadata"][LEFT_OUT] = edges_left_out(graph["metadata"]) + left_out
         share = _edge_influence(*edges_, _targets(nodes))
         return _pack(nodes, edges_, share, _Facts(tag, digest, graph))
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, RuntimeError):

@@ -12,10 +12,11 @@ from typing import Any, BinaryIO
 
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
-from circuit_tracer_cli.graph.layout import LEFT_OUT, error_id
+from circuit_tracer_cli.graph.layout import LEFT_OUT, edges_left_out, error_id
 
 _LINKS_AT_ONCE = 10_000
 _VIEW_BYTES = 1 << 24
+_PARTS = ("metadata", "qParams", "nodes", "links")
 
 
 def write_graph_json(
@@ -126,7 +127,12 @@ def graph_file_from(values: Mapping[str, Any]) -> GraphFile:
     links = [link_from(item) for item in stored if is_finite(item["weight"])]
     metadata = metadata_from(_object(values["metadata"]))
     q_params = q_params_from(_object(values.get("qParams") or {}))
-    return _with_safe_error_ids(GraphFile(metadata, q_params, nodes, links, len(stored) - len(links)))
+    beside = {key: value for key, value in values.items() if key not in _PARTS}
+    file = GraphFile(metadata, q_params, nodes, links, beside)
+    if lost := len(stored) - len(links):
+        extra = {**metadata.extra, LEFT_OUT: file.left_out + lost}
+        file = dataclasses.replace(file, metadata=dataclasses.replace(metadata, extra=extra))
+    return _with_safe_error_ids(file)
 
 
 def metadata_from(values: Mapping[str, Any]) -> Metadata:
@@ -199,7 +205,7 @@ def proper_json(content: bytes) -> tuple[bytes, int]:
     ]
     left_out = len(values["links"]) - len(kept)
     if isinstance(values.get("metadata"), dict) and left_out:
-        values["metadata"][LEFT_OUT] = left_out
+        values["metadata"][LEFT_OUT] = edges_left_out(values["metadata"]) + left_out
     try:
         return encode_json({**values, "links": kept}), left_out
     except (ValueError, RecursionError):
@@ -268,7 +274,9 @@ def _with_safe_error_ids(file: GraphFile) -> GraphFile:
         supernodes=[[label, *(certain.get(n, n) for n in ids)] for label, *ids in file.qParams.supernodes],
         clickedId=certain.get(file.qParams.clickedId, file.qParams.clickedId),
     )
-    return GraphFile(file.metadata, q_params, nodes, _relinked(file.links, nodes, renamed), file.left_out)
+    return dataclasses.replace(
+        file, qParams=q_params, nodes=nodes, links=_relinked(file.links, nodes, renamed)
+    )
 
 
 def _relinked(links: list[Link], nodes: list[Node], renamed: dict[str, str]) -> list[Link]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from circuit_tracer_cli.export.records import GraphFile, Node, QParams, target_weight
+from circuit_tracer_cli.export.annotations import fitting, older_view
+from circuit_tracer_cli.export.records import GraphFile, Metadata, Node, QParams, target_weight
 from circuit_tracer_cli.graph.grouping import Circuit, check_size
 from circuit_tracer_cli.graph.groups import Grouping, group_circuit
 from circuit_tracer_cli.graph.layout import NodeKind
@@ -63,37 +65,47 @@ def group_file(
         labels: What features are called, by (layer, feature), where nobody has named them in the file.
     """
     ids = {node.node_id for node in file.nodes}
-    made = [[label, *(n for n in nodes if n in ids)] for label, *nodes in hand_made(file)] if keep else []
     grouping = group_circuit(
         circuit_of_file(file),
         level,
         across_positions=across_positions,
-        keep=[group for group in made if len(group) > 1],
+        keep=_within(hand_made(file.metadata, file.qParams), ids) if keep else [],
         labels=_labels(file, labels or {}),
         tokens=file.metadata.prompt_tokens,
     )
     extra = {**file.metadata.extra, GROUPING: grouping.to_dict()}
     metadata = dataclasses.replace(file.metadata, extra=extra)
-    return dataclasses.replace(
-        file, metadata=metadata, qParams=_with_groups(file.qParams, grouping)
-    ), grouping
+    supernodes = [[group.name, *group.nodes] for group in grouping.groups]
+    q_params = _with_groups(file.qParams, supernodes)
+    return dataclasses.replace(file, metadata=metadata, qParams=q_params), grouping
 
 
-def hand_made(file: GraphFile) -> list[list[str]]:
+def hand_made_at(path: Path, prompt: str, scan: str, node_ids: set[str]) -> list[list[str]]:
+    """Return the groups made by hand in a graph file of this prompt and these transcoders, without nodes that are gone."""
+    found = older_view(path, prompt, scan)
+    return [] if found is None else _within(hand_made(*found), node_ids)
+
+
+def hand_made(metadata: Metadata, annotations: QParams) -> list[list[str]]:
     """Return a file's groups without those that an automatic grouping made and nobody has changed since."""
-    before = file.metadata.extra.get(GROUPING)
+    before = metadata.extra.get(GROUPING)
     listed = before.get("groups") if isinstance(before, dict) else None
     automatic = {
         (group.get("name"), *sorted(group.get("nodes") or ()))
         for group in listed or ()
         if isinstance(group, dict) and not group.get("kept")
     }
-    return [group for group in file.qParams.supernodes if (group[0], *sorted(group[1:])) not in automatic]
+    return [group for group in annotations.supernodes if (group[0], *sorted(group[1:])) not in automatic]
 
 
-def _with_groups(before: QParams, grouping: Grouping) -> QParams:
-    """Annotations with the groups, their nodes pinned; positions of boxes that are no more are forgotten."""
-    supernodes = [[group.name, *group.nodes] for group in grouping.groups]
+def _within(groups: Sequence[Sequence[str]], node_ids: set[str]) -> list[list[str]]:
+    """Groups without the nodes that aren't there."""
+    found = [[label, *(node for node in nodes if node in node_ids)] for label, *nodes in groups]
+    return [group for group in found if len(group) > 1]
+
+
+def _with_groups(before: QParams, supernodes: list[list[str]]) -> QParams:
+    """Annotations with these groups alone, their nodes pinned; positions of boxes that are no more are forgotten."""
     old = {node for _, *nodes in before.supernodes for node in nodes}
     pinned = [node for node in before.pinnedIds if node not in old]
     pinned += [node for _, *nodes in supernodes for node in nodes if node not in pinned]
@@ -115,6 +127,48 @@ def annotations_of(metadata: Mapping[str, Any]) -> QParams | None:
         return None
     supernodes = [[str(group.get("name")), *map(str, group.get("nodes") or ())] for group in groups]
     return QParams(pinnedIds=[node for _, *nodes in supernodes for node in nodes], supernodes=supernodes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Regrouped:
+    """What a grouped graph's file is annotated with when it takes the place of an older one.
+
+    Attributes:
+        annotations: The older ones, with the graph's groups unless people have made other groups there.
+        grouping: The record of the automatic groups among them, by which they are told from those made by hand.
+        refused: Whether the graph's groups were left out, since they would break up groups made by hand.
+    """
+
+    annotations: QParams
+    grouping: Any
+    refused: bool = False
+
+
+def regrouped(
+    graph_metadata: Mapping[str, Any], older: tuple[Metadata, QParams], node_ids: set[str], *, insist: bool
+) -> Regrouped:
+    """Put a graph's automatic groups into the annotations of the file that its own replaces.
+
+    Args:
+        graph_metadata: The graph's.
+        older: Metadata and annotations of the file.
+        node_ids: Nodes of the new file.
+        insist: Replace groups that people made, and bring back groups of the same grouping that they took apart.
+    """
+    metadata, annotations = older
+    kept, start = fitting(annotations, node_ids), annotations_of(graph_metadata)
+    before = metadata.extra.get(GROUPING)
+    if start is None:
+        return Regrouped(kept, before)
+    grouping = graph_metadata[GROUPING]
+    if before == grouping and not insist:
+        return Regrouped(kept, grouping)
+    coming = _within(start.supernodes, node_ids)
+    made = _within(hand_made(metadata, annotations), node_ids)
+    whole = all(any(set(group[1:]) <= set(other[1:]) for other in coming) for group in made)
+    if whole or insist:
+        return Regrouped(_with_groups(kept, coming), grouping)
+    return Regrouped(kept, before, refused=True)
 
 
 def grouping_extra(metadata: Mapping[str, Any]) -> dict[str, Any]:

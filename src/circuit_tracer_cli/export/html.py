@@ -51,7 +51,7 @@ def export(pruned: Graph, to: Destination) -> list[Path]:
 
     parts = graph_parts(pruned, to.slug)
     document = io.BytesIO()
-    annotations = parts.kept_annotations(to.directory / f"{to.slug}.json")
+    parts, annotations = parts.annotated(to.directory / f"{to.slug}.json")
     write_graph_json(document, parts.metadata, annotations, parts.nodes, parts.links(), parts.beside)
     features, labels = _examples(parts.nodes, to.features_dir)
     content = carried(document.getvalue(), features, labels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuit_tracer_cli.errors import InvalidValue
-from circuit_tracer_cli.graph.layout import error_id, feature_id, token_id
+from circuit_tracer_cli.graph.layout import edges_left_out, error_id, feature_id, token_id
 
 SCHEMA_VERSION = 1
 GENERATOR = "circuit-tracer-cli"
@@ -182,13 +182,18 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """A whole graph file."""
+    """A whole graph file; `beside` are the keys that stand next to nodes and links."""
 
     metadata: Metadata
     qParams: QParams
     nodes: list[Node]
     links: list[Link]
-    left_out: int = 0  # links of the file whose weight isn't a finite number
+    beside: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> int:
+        """How many links are missing because their weight wasn't a finite number, now or when the graph was first read."""
+        return edges_left_out(self.metadata.extra)
 
 
 def to_values(record: Metadata | QParams | Node | Link) -> dict[str, Any]:

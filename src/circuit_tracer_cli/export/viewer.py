@@ -20,11 +20,11 @@ import circuit_tracer_cli
 from circuit_tracer_cli.demo import model_label
 from circuit_tracer_cli.errors import OutputError, UnsuitableValue
 from circuit_tracer_cli.export import Destination
-from circuit_tracer_cli.export.annotations import fitting, keep_aside, kept_annotations
+from circuit_tracer_cli.export.annotations import fitting, keep_aside, older_view
 from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
-from circuit_tracer_cli.export.groups import annotations_of, grouping_extra
+from circuit_tracer_cli.export.groups import GROUPING, annotations_of, grouping_extra, regrouped
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
@@ -32,6 +32,7 @@ from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
 from circuit_tracer_cli.graph.graph import ROOT, Graph, Pruning
 from circuit_tracer_cli.graph.heads import link_extras, node_extras, sources_of_reasons
+from circuit_tracer_cli.graph.layout import LEFT_OUT
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, predictions_of
 from circuit_tracer_cli.graph.proposals import proposals_of
@@ -88,18 +89,25 @@ def with_scan(graph: Graph, scan: str | list[str] | None) -> Graph:
 
 
 def export(
-    pruned: Graph, to: Destination, *, annotations: QParams | None = None, command: str | None = None
+    pruned: Graph,
+    to: Destination,
+    *,
+    annotations: QParams | None = None,
+    command: str | None = None,
+    regroup: bool = False,
 ) -> list[Path]:
     """Write `{slug}.json`, its compact form if it's large, and the folder's list.
 
     A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain. Where some can't be kept, the
-    file as it was stays beside the new one, and its name is returned too (`keep_aside`).
+    file as it was stays beside the new one, and its name is returned too (`keep_aside`). Automatic groups of the graph replace
+    those of an earlier grouping, but warn and stay out if they would break up groups made by hand.
 
     Args:
         pruned: The graph.
         to: Where to.
         annotations: What a file without annotations starts with.
         command: A command line that would write the same, kept without the folders of this machine.
+        regroup: Whether the graph's automatic groups replace those made by hand too.
     """
     parts = graph_parts(pruned, to.slug)
     if command:
@@ -108,11 +116,9 @@ def export(
     target = make_folder(to.directory) / f"{to.slug}.json"
     with locked_folder(to.directory):
         read_graph_list(to.directory)  # a damaged list is found before anything is written
-        q_params = parts.kept_annotations(target)
-        start = annotations or annotations_of(pruned.metadata)
-        if start is not None and q_params == QParams():
-            q_params = fitting(start, parts.node_ids)
-        aside = keep_aside(target, q_params)
+        kept = parts.kept_annotations(target)
+        parts, q_params = parts.annotated(target, annotations, regroup=regroup)
+        aside = keep_aside(target, q_params if kept == QParams() else kept)
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links(), parts.beside)
         write_form(target, parts.metadata, q_params, parts.nodes, pruned)
@@ -126,7 +132,7 @@ def write_graph_file(target: Path, file: GraphFile) -> None:
     with locked_folder(target.parent):
         read_graph_list(target.parent)
         with atomic_writer(target) as stream:
-            write_graph_json(stream, file.metadata, file.qParams, file.nodes, file.links)
+            write_graph_json(stream, file.metadata, file.qParams, file.nodes, file.links, file.beside)
         add_to_graph_list(target.parent, file.metadata)
 
 
@@ -158,7 +164,33 @@ class GraphParts:
 
     def kept_annotations(self, path: Path) -> QParams:
         """What an older file of this graph has been annotated with, as far as its nodes remain."""
-        return kept_annotations(path, self.metadata.prompt, self.metadata.scan, self.node_ids)
+        older = older_view(path, self.metadata.prompt, self.metadata.scan)
+        return QParams() if older is None else fitting(older[1], self.node_ids)
+
+    def annotated(
+        self, path: Path, start: QParams | None = None, *, regroup: bool = False
+    ) -> tuple[GraphParts, QParams]:
+        """The parts and their annotations when they take the place of the file at `path`, if there is one.
+
+        Args:
+            path: The file.
+            start: What a file without annotations starts with; the graph's automatic groups by default.
+            regroup: As for `export`.
+        """
+        older = older_view(path, self.metadata.prompt, self.metadata.scan)
+        if older is None or start is not None:
+            kept, first = self.kept_annotations(path), start or annotations_of(self.pruned.metadata)
+            return self, fitting(first, self.node_ids) if first is not None and kept == QParams() else kept
+        found = regrouped(self.pruned.metadata, older, self.node_ids, insist=regroup)
+        if found.refused:
+            warnings.warn(
+                f"{path} keeps the groups that were made in it by hand, so the graph's automatic groups are left out;"
+                f" group the file itself: circuit-tracer group {path} -o {path}",
+                stacklevel=3,
+            )
+        extra = {key: value for key, value in self.metadata.extra.items() if key != GROUPING}
+        extra |= {GROUPING: found.grouping} if isinstance(found.grouping, dict) else {}
+        return replace(self, metadata=replace(self.metadata, extra=extra)), found.annotations
 
     def links(self) -> Iterator[Link]:
         """Every kept edge."""
@@ -231,6 +263,7 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
             **({TOP_PREDICTIONS: predictions} if predictions else {}),
             **({} if report is None else {REPORT: report}),
             **grouping_extra(graph.metadata),
+            **({LEFT_OUT: graph.metadata[LEFT_OUT]} if graph.metadata.get(LEFT_OUT) else {}),
         },
     )
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 NodeKind = Literal["feature", "error", "token", "logit"]
 LEFT_OUT = "edges_left_out"
 """Key of a graph's metadata: how many edges its file holds whose weight is NaN or infinite, and that the graph is without."""
+
+
+def edges_left_out(metadata: Mapping[str, Any]) -> int:
+    """Return how many edges a graph is without, by its metadata."""
+    count = metadata.get(LEFT_OUT, 0)
+    return count if isinstance(count, int) else 0
+
+
+def warn_of_edges_left_out(metadata: Mapping[str, Any], source: str) -> None:
+    """Warn if a graph is without edges of its file; `source` names the file."""
+    if count := edges_left_out(metadata):
+        edges = "an edge" if count == 1 else f"{count:,} edges"
+        warnings.warn(f"{source}: left out {edges} with a weight of NaN or infinity", stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from circuit_tracer_cli.files.tensors import (
 )
 from circuit_tracer_cli.graph.edges import Edges, NotFinite, check_edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning
-from circuit_tracer_cli.graph.layout import LEFT_OUT
+from circuit_tracer_cli.graph.layout import LEFT_OUT, edges_left_out
 from circuit_tracer_cli.graph.legacy import ZIP_START, largest_archive, read_pt
 
 FORMAT = "circuit-tracer-graph"
@@ -242,7 +242,7 @@ def _from_values(values: Mapping[str, Any], source: str) -> Graph:
         except NotFinite:
             check_edges(edges, finite=False)
             edges, left_out = edges.finite()
-            return _graph(values, edges, {**metadata, LEFT_OUT: left_out})
+            return _graph(values, edges, {**metadata, LEFT_OUT: edges_left_out(metadata) + left_out})
     except KeyError as error:
         raise BadGraphFile(f"{source} lacks {error.args[0]!r}", "it may be a file of another kind") from error
     except OutOfMemory:

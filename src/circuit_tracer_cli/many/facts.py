@@ -17,6 +17,7 @@ import numpy.typing as npt
 from circuit_tracer_cli.errors import BadGraphFile, MissingFile
 from circuit_tracer_cli.export.records import target_weight
 from circuit_tracer_cli.graph.heads import HEADS
+from circuit_tracer_cli.graph.layout import warn_of_edges_left_out
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.export.records import GraphFile, Node
@@ -340,10 +341,14 @@ def read_facts(path: Path, node_threshold: float | None = None, edge_threshold: 
             content = path.read_bytes()
         except OSError as error:
             raise MissingFile(f"can't read {path}: {error.strerror}", "check the path") from error
-        return facts_of_file(read_graph_json(content, str(path)), path.stem)
+        file = read_graph_json(content, str(path))
+        warn_of_edges_left_out(file.metadata.extra, str(path))
+        return facts_of_file(file, path.stem)
     from circuit_tracer_cli.graph.store import load_graph
 
-    return facts_of_graph(load_graph(path, streaming=True), path.stem, node_threshold, edge_threshold)
+    graph = load_graph(path, streaming=True)
+    warn_of_edges_left_out(graph.metadata, str(path))
+    return facts_of_graph(graph, path.stem, node_threshold, edge_threshold)
 
 
 def graph_files(folder: Path) -> Iterator[Path]:

@@ -21,7 +21,7 @@ from circuit_tracer_cli.export.graph_json import read_graph_json
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import write_graph_file
-from circuit_tracer_cli.graph.layout import logit_ids
+from circuit_tracer_cli.graph.layout import logit_ids, warn_of_edges_left_out
 from circuit_tracer_cli.many.align import VIRTUAL, Level, key_parts, packed_keys
 from circuit_tracer_cli.many.align import align as aligned
 from circuit_tracer_cli.many.facts import (
@@ -268,7 +268,10 @@ def _merged_before(path: Path) -> GraphFile | None:
         file = read_graph_json(path.read_bytes(), str(path))
     except OSError as error:
         raise MissingFile(f"can't read {path}: {error.strerror}", "check the path") from error
-    return file if MERGED in file.metadata.extra else None
+    if MERGED not in file.metadata.extra:
+        return None
+    warn_of_edges_left_out(file.metadata.extra, str(path))
+    return file
 
 
 def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
