@@ -12,6 +12,7 @@ export const TERMS = [
   ["logit node, target", "What the graph explains: a likely next token, a token that you name, or the difference of two."],
   ["edge, direct effect", "How much a source adds to a target's pre-activation or logit directly, with attention patterns and norm scales frozen; other features are not passed through."],
   ["influence", "A node's share of the total effect on the targets over all paths, by absolute weights normalised per target."],
+  ["stability", "Share of twelve prunings, at fixed thresholds, that keep an edge."],
   ["replacement score", "Share of the influence that starts at tokens rather than at errors. 1: the transcoders explain everything."],
   ["completeness score", "Share of the input to nodes, weighted by their influence, that doesn't come from errors."],
   ["trace", "To compute a graph; attribute does it."],

@@ -225,7 +225,10 @@ def test_show_a_graph_without_predictions(run: Run, here: Path, raw_graph: Path)
 
 
 def test_show_lists_as_many_as_asked_for(run: Run, raw_graph: Path) -> None:
-    shown = as_json(run("show", raw_graph, "--json", "--nodes", "4", "--paths", "2"))
+    shown = as_json(run("show", raw_graph, "--json", "--nodes", "4", "--paths", "2", "--edges", "3"))
+    assert isinstance(shown["strongest_edges"], list)
+    assert [0 <= edge["stability"] <= 1 for edge in shown["strongest_edges"]] == [True] * 3
+    assert "kept by prunings" in run("show", raw_graph, "--edges", "3").text
     assert isinstance(shown["strongest_nodes"], list)
     assert isinstance(shown["strongest_paths"], list)
     assert (len(shown["strongest_nodes"]), len(shown["strongest_paths"])) == (4, 2)

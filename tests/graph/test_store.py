@@ -63,6 +63,7 @@ def test_safetensors_keys(tmp_path: Path) -> None:
         assert set(file.keys()) == {
             "input_tokens", "active_features", "activation_values", "selected_features", "logit_probabilities",
             "adjacency_indptr", "adjacency_indices", "adjacency_values", "node_mask", "cumulative_scores",
+            "node_stability", "edge_stability",
         }  # fmt: skip
         metadata = file.metadata()
         assert file.get_tensor("input_tokens").dtype == torch.int64

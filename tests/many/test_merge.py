@@ -13,11 +13,10 @@ from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue
 from circuit_tracer_cli.export.graph_json import read_graph_json, write_graph_json
 from circuit_tracer_cli.export.records import GraphFile
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.prune import prune_graph
 from circuit_tracer_cli.many import merge
 from circuit_tracer_cli.many.align import align
 from circuit_tracer_cli.many.facts import Array, facts_of_graph
-from circuit_tracer_cli.many.merge import STABILITY_GRID, bootstrap, compare_groups, corrected, stability
+from circuit_tracer_cli.many.merge import bootstrap, compare_groups, corrected
 from circuit_tracer_cli.many.merged_file import MERGED, graph_file_of, merge_files
 from tests.graph.builders import random_graph
 
@@ -160,16 +159,6 @@ def test_the_file_is_one_that_the_viewer_reads(tmp_path: Path) -> None:
     target = next(node for node in stored["nodes"] if node["feature_type"] == "logit")
     expected = np.mean([float(random_graph(seed=seed).logit_probabilities[0]) for seed in range(2)])
     assert target["token_prob"] == pytest.approx(expected)
-
-
-def test_stability_is_the_share_of_prunings_that_keep_it() -> None:
-    graph = random_graph(n_layers=3, n_pos=3)
-    facts = facts_of_graph(graph, "g")
-    nodes, edges = stability(facts)
-    results = [prune_graph(graph, *thresholds) for thresholds in STABILITY_GRID]
-    assert nodes == pytest.approx(np.mean([r.node_mask.numpy() for r in results], axis=0))
-    masks = np.mean([r.edge_mask.numpy() for r in results], axis=0)
-    assert edges == pytest.approx(masks[facts.target, facts.source])
 
 
 def test_bootstrap_bounds_are_those_of_resampled_means() -> None:

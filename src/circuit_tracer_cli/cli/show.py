@@ -17,6 +17,14 @@ NodesOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of
 FeaturesDirOpt = Annotated[
     str | None, typer.Option(metavar="DIR", help="Folder with feature examples, for their labels.")
 ]
+EdgesOpt = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="List so many of the strongest edges, each with the share of twelve prunings that keep it.",
+    ),
+]
 PathsOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of the strongest paths.")]
 
 
@@ -24,19 +32,20 @@ def show(
     graph: opt.GraphArg = STREAM,
     root: opt.RootOpt = None,
     nodes: NodesOpt = 10,
+    edges: EdgesOpt = 0,
     paths: PathsOpt = 5,
     features_dir: FeaturesDirOpt = None,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Show a graph's prompt, targets, scores, strongest nodes and strongest paths.
+    """Show a graph's prompt, targets, scores, strongest nodes and paths, and with --edges its strongest edges.
 
     Features are written layer/feature@position; an arrow → raises what it points at, ⊣ lowers it.
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
     loaded = read_rooted(graph, root, output)
-    summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir))
+    summary = GraphSummary(loaded, nodes, paths, labels_of(loaded.scan, features_dir), edges)
     if json_:
         output.data(summary.to_dict())
     else:

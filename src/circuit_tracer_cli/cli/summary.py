@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.graph.nodes import NodeView
     from circuit_tracer_cli.graph.paths import Path as GraphPath
+    from circuit_tracer_cli.graph.paths import RankedEdge
     from circuit_tracer_cli.types import LogitTarget
 
 VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
@@ -26,7 +27,7 @@ class GraphSummary:
 
     Args:
         graph: Raw or pruned.
-        n_nodes, n_paths: How many of the strongest to list.
+        n_nodes, n_paths, n_edges: How many of the strongest to list.
         labels: What features mean, by (layer, feature).
     """
 
@@ -34,6 +35,7 @@ class GraphSummary:
     n_nodes: int = 10
     n_paths: int = 5
     labels: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    n_edges: int = 0
 
     @cached_property
     def nodes(self) -> dict[int, NodeView]:
@@ -62,6 +64,13 @@ class GraphSummary:
         from circuit_tracer_cli.graph.paths import strongest_paths
 
         return strongest_paths(self.graph, self.n_paths) if self.n_paths else []
+
+    @cached_property
+    def strongest_edges(self) -> list[RankedEdge]:
+        """By the share of the influence that they carry."""
+        from circuit_tracer_cli.graph.paths import strongest_edges
+
+        return strongest_edges(self.graph, self.n_edges) if self.n_edges else []
 
     @cached_property
     def proposals(self) -> dict[str, dict[str, Any]]:
@@ -111,12 +120,13 @@ class GraphSummary:
 
     def path_in_words(self, path: GraphPath) -> str:
         """A path with an arrow for each step, `⊣` where the step lowers its target."""
-        words = self._in_words(path.nodes[0])
+        words = self.named(path.nodes[0])
         for node, weight in zip(path.nodes[1:], path.weights, strict=True):
-            words += f" {'→' if weight >= 0 else '⊣'} {self._in_words(node)}"
+            words += f" {'→' if weight >= 0 else '⊣'} {self.named(node)}"
         return words
 
-    def _in_words(self, index: int) -> str:
+    def named(self, index: int) -> str:
+        """A node in one word, with its label where it has one."""
         label = self.label(index)
         return f"{self.name(index)} [{label}]" if label else self.name(index)
 
@@ -143,6 +153,17 @@ class GraphSummary:
             "strongest_nodes": [
                 {**_node_record(self.nodes[index]), "label": self.label(index) or None, "influence": share}
                 for index, share in self.strongest_nodes
+            ],
+            "strongest_edges": [
+                {
+                    "source": self.nodes[edge.source].node_id,
+                    "target": self.nodes[edge.target].node_id,
+                    "names": [self.name(edge.source), self.name(edge.target)],
+                    "weight": edge.weight,
+                    "share": edge.share,
+                    "stability": edge.stability,
+                }
+                for edge in self.strongest_edges
             ],
             "strongest_paths": [
                 {
@@ -263,6 +284,18 @@ def print_strongest(summary: GraphSummary, output: Output) -> None:
         columns = ("node", "at", "influence#", "activation#", "label")
         width = 5 if any(row[-1] for row in rows) else 4
         output.table("Strongest nodes", columns[:width], [row[:width] for row in rows])
+    if summary.strongest_edges:
+        output.result()
+        edges = [
+            (
+                f"{summary.named(edge.source)} {'→' if edge.weight >= 0 else '⊣'} {summary.named(edge.target)}",
+                number(edge.weight),
+                f"{edge.share:.2%}",
+                "–" if edge.stability is None else f"{edge.stability:.0%}",
+            )
+            for edge in summary.strongest_edges
+        ]
+        output.table("Strongest edges", ("edge", "direct effect#", "influence#", "kept by prunings#"), edges)
     if summary.strongest_paths:
         output.result()
         lines = [

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from circuit_tracer_cli.export import Destination
+from circuit_tracer_cli.export.records import STABILITY
 from circuit_tracer_cli.export.slugs import check_slug
-from circuit_tracer_cli.export.viewer import make_folder
+from circuit_tracer_cli.export.viewer import links_of, make_folder
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
@@ -23,15 +24,13 @@ def export(pruned: Graph, to: Destination) -> list[Path]:
     folder = make_folder(to.directory)
     columns = [f.name for f in dataclasses.fields(NodeView) if f.name != "index"]
     nodes = ([_text(getattr(node, name)) for name in columns] for node in iter_nodes(pruned))
-    names = pruned.node_ids()
     edges = (
-        [names[source], names[target], repr(weight)]
-        for block in pruned.edges.blocks()
-        for source, target, weight in block.triples()
+        [link.source, link.target, repr(link.weight), _text(link.extra.get(STABILITY))]
+        for link in links_of(pruned)
     )
     return [
         _write(folder / f"{to.slug}-nodes.csv", columns, nodes),
-        _write(folder / f"{to.slug}-edges.csv", ["source", "target", "weight"], edges),
+        _write(folder / f"{to.slug}-edges.csv", ["source", "target", "weight", STABILITY], edges),
     ]
 
 

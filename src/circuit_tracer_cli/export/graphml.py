@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 from xml.sax.saxutils import escape, quoteattr
 
 from circuit_tracer_cli.export import Destination
+from circuit_tracer_cli.export.records import STABILITY
 from circuit_tracer_cli.export.slugs import check_slug
-from circuit_tracer_cli.export.viewer import make_folder
+from circuit_tracer_cli.export.viewer import links_of, make_folder
 from circuit_tracer_cli.files.atomic import atomic_writer
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.nodes import NodeView, iter_nodes
@@ -44,7 +45,8 @@ def _write(stream: BinaryIO, graph: Graph) -> None:
     )
     for name, kind in _KEYS.items():
         _line(stream, f'<key id="{name}" for="node" attr.name="{name}" attr.type="{kind}"/>')
-    _line(stream, '<key id="weight" for="edge" attr.name="weight" attr.type="double"/>')
+    for name in ("weight", STABILITY):
+        _line(stream, f'<key id="{name}" for="edge" attr.name="{name}" attr.type="double"/>')
     for name in ("prompt", "scan"):
         _line(stream, f'<key id="{name}" for="graph" attr.name="{name}" attr.type="string"/>')
     _line(stream, '<graph edgedefault="directed">')
@@ -52,11 +54,11 @@ def _write(stream: BinaryIO, graph: Graph) -> None:
     _line(stream, _data([("prompt", graph.input_string), ("scan", scans)]))
     for node in iter_nodes(graph):
         _line(stream, f"<node id={_attribute(node.node_id)}>{_data(_node_values(node))}</node>")
-    names = [_attribute(name) for name in graph.node_ids()]
-    for block in graph.edges.blocks():
-        for source, target, weight in block.triples():
-            ends = f"source={names[source]} target={names[target]}"
-            _line(stream, f'<edge {ends}><data key="weight">{weight!r}</data></edge>')
+    for link in links_of(graph):
+        ends = f"source={_attribute(link.source)} target={_attribute(link.target)}"
+        values = [("weight", repr(link.weight))]
+        values += [(STABILITY, link.extra[STABILITY])] if STABILITY in link.extra else []
+        _line(stream, f"<edge {ends}>{_data(values)}</edge>")
     stream.write(b"</graph>\n</graphml>\n")
 
 

@@ -15,6 +15,8 @@ from circuit_tracer_cli.graph.layout import edges_left_out, error_id, feature_id
 
 SCHEMA_VERSION = 1
 GENERATOR = "circuit-tracer-cli"
+STABILITY = "stability"
+"""Optional key of a link: share of the prunings of a fixed grid (`STABILITY_GRID`) that keep it."""
 FEATURE_TYPE = "cross layer transcoder"
 ERROR_TYPE = "mlp reconstruction error"
 TOKEN_TYPE = "embedding"

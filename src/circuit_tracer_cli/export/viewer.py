@@ -11,6 +11,7 @@ import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,20 @@ from circuit_tracer_cli.export.compact import write_form
 from circuit_tracer_cli.export.graph_json import write_graph_json
 from circuit_tracer_cli.export.graph_list import add_to_graph_list, locked_folder, read_graph_list
 from circuit_tracer_cli.export.groups import GROUPING, annotations_of, grouping_extra, regrouped
-from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams, to_values
+from circuit_tracer_cli.export.records import (
+    GENERATOR,
+    STABILITY,
+    GraphFile,
+    Link,
+    Metadata,
+    Node,
+    QParams,
+    to_values,
+)
 from circuit_tracer_cli.export.report import REPORT, report_of
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error
-from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD, STABILITY_GRID
 from circuit_tracer_cli.graph.graph import ROOT, Graph, Pruning
 from circuit_tracer_cli.graph.heads import link_extras, node_extras, sources_of_reasons
 from circuit_tracer_cli.graph.layout import LEFT_OUT
@@ -40,6 +50,7 @@ from circuit_tracer_cli.graph.prune import pruned_graph
 from circuit_tracer_cli.graph.store import load_graph
 
 _UNAVAILABLE = (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+_SHARES = [round(count / len(STABILITY_GRID), 3) for count in range(len(STABILITY_GRID) + 1)]
 _GENERATION_SETTINGS = ("max_n_logits", "desired_logit_prob", "batch_size", "max_feature_nodes")
 
 
@@ -50,6 +61,8 @@ def create_graph_files(
     scan: str | list[str] | None = None,
     node_threshold: float = NODE_THRESHOLD,
     edge_threshold: float = EDGE_THRESHOLD,
+    *,
+    stability: bool = False,
 ) -> list[Path]:
     """Prune a graph and write `{slug}.json` and the folder's `graph-metadata.json`.
 
@@ -60,6 +73,7 @@ def create_graph_files(
         scan: Identifier of the transcoders; the graph's own by default.
         node_threshold: For a graph that is pruned already the default means its own threshold.
         edge_threshold: The same.
+        stability: Also say in each link how steadily other thresholds keep it, as `circuit-tracer export` does.
 
     Returns:
         The two files.
@@ -75,7 +89,10 @@ def create_graph_files(
         graph,
         None if graph.pruning and node_threshold == NODE_THRESHOLD else node_threshold,
         None if graph.pruning and edge_threshold == EDGE_THRESHOLD else edge_threshold,
+        stability=stability,
     )
+    if not stability and pruned.pruning is not None and pruned.pruning.stability is not None:
+        pruned = pruned.replace(pruning=replace(pruned.pruning, stability=None))
     return export(with_scan(pruned, scan), Destination(slug, Path(output_path)))[:2]
 
 
@@ -194,7 +211,7 @@ class GraphParts:
 
     def links(self) -> Iterator[Link]:
         """Every kept edge."""
-        return _links(self.pruned)
+        return links_of(self.pruned)
 
 
 def graph_parts(pruned: Graph, slug: str) -> GraphParts:
@@ -333,11 +350,18 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _links(graph: Graph) -> Iterator[Link]:
+def links_of(graph: Graph) -> Iterator[Link]:
+    """Yield every edge of a graph under the ids of its nodes, with its stability and heads where they are known."""
     names, extras = graph.node_ids(), link_extras(graph.metadata)
+    steady = None if graph.pruning is None else graph.pruning.stability
     for block in graph.edges.blocks():
-        for source, target, weight in block.triples():
-            yield Link(names[source], names[target], weight, extras.get((source, target), {}))
+        shares = (
+            repeat(None) if steady is None else map(_SHARES.__getitem__, steady.edges[block.place].tolist())
+        )
+        for (source, target, weight), share in zip(block.triples(), shares, strict=False):
+            extra = extras.get((source, target), {})
+            stable = {} if share is None else {STABILITY: share}
+            yield Link(names[source], names[target], weight, {**stable, **extra})
 
 
 def prompt_tokens_of(graph: Graph) -> list[str]:

@@ -6,13 +6,14 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.defaults import STABILITY_GRID
 from circuit_tracer_cli.graph.edges import Edges, check_edges
 from circuit_tracer_cli.graph.layout import NodeKind, NodeLayout, error_id, feature_id, logit_ids, token_id
 from circuit_tracer_cli.types import LogitTarget, UnifiedConfig
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
 
 ROOT = "root"
 """Key of a graph's metadata: the id of the node that is explained instead of the targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How many of the prunings of `STABILITY_GRID` keep each node and edge.
+
+    Attributes:
+        nodes: uint8 `(T)`.
+        edges: uint8 `(nnz)`, in the order of the graph's edges.
+    """
+
+    nodes: torch.Tensor
+    edges: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Pruning:
         replacement_score: Of the unpruned graph.
         completeness_score: Of the unpruned graph.
         n_edges_before: Edges of the unpruned graph.
+        stability: How steadily other thresholds keep the nodes and edges; None where that wasn't measured.
     """
 
     node_mask: torch.Tensor
@@ -46,6 +61,7 @@ class Pruning:
     replacement_score: float
     completeness_score: float
     n_edges_before: int
+    stability: Stability | None = None
 
 
 class Graph:
@@ -130,6 +146,8 @@ class Graph:
 
     @adjacency_matrix.setter
     def adjacency_matrix(self, matrix: torch.Tensor | Edges) -> None:
+        if self.pruning is not None:
+            self.pruning = replace(self.pruning, stability=None)  # it is about the edges that were there
         self._edges = matrix if isinstance(matrix, Edges) else Edges.from_dense(matrix)
         _check(self)
 
@@ -382,16 +400,24 @@ def _check(graph: Graph) -> None:
     root = graph.metadata.get(ROOT)
     _require(root is None or root in graph.node_ids(), f"the graph's root {root!r} isn't one of its nodes")
     if graph.pruning is not None:
-        _check_pruning(graph.pruning, expected)
+        _check_pruning(graph.pruning, expected, graph.edges.nnz)
 
 
-def _check_pruning(pruning: Pruning, n_nodes: int) -> None:
+def _check_pruning(pruning: Pruning, n_nodes: int, n_edges: int) -> None:
     mask, scores = pruning.node_mask, pruning.cumulative_scores
     _require(mask.dtype == torch.bool and mask.shape == (n_nodes,), f"node_mask must hold {n_nodes} booleans")
     _require(
         scores.is_floating_point() and scores.shape == (n_nodes,),
         f"cumulative_scores must hold {n_nodes} floats",
     )
+    steady = pruning.stability
+    if steady is not None:
+        for counts, size, what in ((steady.nodes, n_nodes, "node"), (steady.edges, n_edges, "edge")):
+            whole = counts.dtype == torch.uint8 and counts.shape == (size,)
+            _require(
+                whole and not bool((counts > len(STABILITY_GRID)).any()),
+                f"the stability of a pruned graph isn't a count for each {what}",
+            )
     thresholds = (pruning.node_threshold, pruning.edge_threshold)
     _require(
         all(0 <= value <= 1 for value in thresholds),

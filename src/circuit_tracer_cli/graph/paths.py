@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from circuit_tracer_cli.errors import InvalidValue
+from circuit_tracer_cli.graph.defaults import STABILITY_GRID
 from circuit_tracer_cli.graph.edges import Array
 from circuit_tracer_cli.graph.graph import Graph
-from circuit_tracer_cli.graph.influence import as_array, node_influence, row_scale, topological_waves
+from circuit_tracer_cli.graph.influence import (
+    as_array,
+    compute_edge_influence,
+    node_influence,
+    row_scale,
+    topological_waves,
+)
+from circuit_tracer_cli.graph.prune import stability_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,47 @@ def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:
         inner = inner * graph.pruning.node_mask[: len(inner)].cpu().numpy()
     order = np.argsort(-inner, kind="stable")[:n].tolist()
     return [(node, float(inner[node]) / total) for node in order if inner[node] > 0]
+
+
+@dataclass(frozen=True, slots=True)
+class RankedEdge:
+    """One edge among the strongest.
+
+    Attributes:
+        source, target: Node indices.
+        weight: Direct effect.
+        share: The part of all that reaches the targets, along paths of any length, that passes this edge: its normalised weight
+            times the influence of its target (`compute_edge_influence`), over the targets' weights.
+        stability: Share of the prunings of `STABILITY_GRID` that keep it; None where that isn't known.
+    """
+
+    source: int
+    target: int
+    weight: float
+    share: float
+    stability: float | None
+
+
+def strongest_edges(graph: Graph, n: int = 10) -> list[RankedEdge]:
+    """Return the edges that carry most influence, largest share first; shares of a pruned graph are within what is left."""
+    edges, steady = graph.edges, stability_of(graph)
+    whole = float(graph.logit_weights.sum()) or 1.0
+    shares = compute_edge_influence(edges, graph.logit_weights).cpu()
+    best = shares.topk(min(n, len(shares)))
+    targets = torch.searchsorted(edges.indptr.cpu(), best.indices, right=True) - 1
+    return [
+        RankedEdge(
+            int(edges.indices[place]),
+            target,
+            float(edges.values[place]),
+            share / whole,
+            None if steady is None else int(steady.edges[place]) / len(STABILITY_GRID),
+        )
+        for place, target, share in zip(
+            best.indices.tolist(), targets.tolist(), best.values.tolist(), strict=True
+        )
+        if share > 0
+    ]
 
 
 def _check_arguments(graph: Graph, k: int, source: int | None, target: int | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,9 @@ import torch
 
 from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue
 from circuit_tracer_cli.files.scratch import scratch_array
-from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD
+from circuit_tracer_cli.graph.defaults import EDGE_THRESHOLD, NODE_THRESHOLD, STABILITY_GRID
 from circuit_tracer_cli.graph.edges import EDGE_BLOCK, Array, Edges, require_memory
-from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.graph import Graph, Pruning, Stability
 from circuit_tracer_cli.graph.influence import (
     as_array,
     compute_graph_scores,
@@ -29,6 +30,9 @@ from circuit_tracer_cli.graph.layout import NodeLayout
 
 ScoreStream = Callable[[], Iterable[Array]]
 """Gives the same blocks of float32 scores each time it's called."""
+
+MOST_STEADY_EDGES = 1 << 23
+"""Edges among the nodes of the widest pruning of `STABILITY_GRID` beyond which nothing is measured: they are held in memory."""
 
 _HIGH_BINS = 1 << 15  # the sign bit of a score is never set
 _LOW_BINS = 1 << 16
@@ -91,14 +95,10 @@ def prune_graph(
         keep = torch.ones(edges.nnz, dtype=torch.bool, device=edges.device)
         return PruneResult(graph.pruning.node_mask, keep, graph.pruning.cumulative_scores, edges)
     weights = as_array(graph.logit_weights)
-    influence = torch.from_numpy(node_influence(edges, row_scale(edges), weights)).to(torch.float32)
-    node_mask = influence >= find_threshold(influence, node_threshold)
-    always = np.zeros(layout.n_nodes, dtype=np.bool_)
-    always[layout.token_offset : layout.logit_offset] = True
-    always[slice(layout.logit_offset, None) if graph.root is None else graph.root] = True
-    node_mask |= torch.from_numpy(always)
-    edge_keep = _strongest_edges(edges, weights, node_mask.numpy(), edge_threshold)
-    alive = _without_dead_ends(edges, edge_keep, node_mask.numpy(), layout, always)
+    influence, always = _influence_of(graph), _always_kept(graph)
+    node_mask = (influence >= find_threshold(influence, node_threshold)).numpy() | always
+    edge_keep = _strongest_edges(edges, _edge_scores(edges, weights, node_mask), edge_threshold)
+    alive = _without_dead_ends(edges, edge_keep, node_mask, layout, always)
     return PruneResult(
         torch.from_numpy(alive).to(edges.device),
         torch.from_numpy(edge_keep).to(edges.device),
@@ -107,13 +107,88 @@ def prune_graph(
     )
 
 
+def stability_of(graph: Graph) -> Stability | None:
+    """Return how steadily the prunings of a fixed grid keep the nodes and edges of a raw graph, without a model.
+
+    Only edges among the nodes of the widest of them are looked at again. None for a graph with too many of these
+    (`MOST_STEADY_EDGES`); a graph that is pruned already has what was measured before.
+    """
+    if graph.pruning is not None:
+        return graph.pruning.stability
+    edges, layout = graph.edges, graph.layout
+    influence, always = _influence_of(graph), _always_kept(graph)
+    masks = {
+        node: (influence >= find_threshold(influence, node)).numpy() | always
+        for node in sorted({node for node, _ in STABILITY_GRID})
+    }
+    inner, places = _edges_among(edges, masks[max(masks)])
+    if inner is None:
+        return None
+    of_nodes, of_inner = np.zeros(edges.n, np.uint8), np.zeros(inner.nnz, np.uint8)
+    for node, mask in masks.items():
+        scores = np.concatenate(
+            [np.zeros(0, np.float32), *_edge_scores(inner, as_array(graph.logit_weights), mask)()]
+        )
+        for edge in (edge for at, edge in STABILITY_GRID if at == node):
+            keep = scores >= select_threshold(partial(_chunks, scores), edge)
+            of_nodes += _without_dead_ends(inner, keep, mask, layout, always)
+            of_inner += keep
+    of_edges, release = scratch_array(edges.nnz, np.uint8)
+    of_edges[:] = 0
+    of_edges[places] = of_inner
+    release()
+    return Stability(torch.from_numpy(of_nodes), torch.from_numpy(of_edges))
+
+
+def _influence_of(graph: Graph) -> torch.Tensor:
+    """float32 `(T)`: the influence that nodes are ranked by."""
+    edges = graph.edges
+    influence = node_influence(edges, row_scale(edges), as_array(graph.logit_weights))
+    return torch.from_numpy(influence).to(torch.float32)
+
+
+def _always_kept(graph: Graph) -> Array:
+    """bool `(T)`: tokens, and targets or the root in their place."""
+    layout, always = graph.layout, np.zeros(graph.n_nodes, dtype=np.bool_)
+    always[layout.token_offset : layout.logit_offset] = True
+    always[slice(layout.logit_offset, None) if graph.root is None else graph.root] = True
+    return always
+
+
+def _edges_among(edges: Edges, node_mask: Array) -> tuple[Edges | None, Array]:
+    """The edges with both ends in the mask, and their places in the storage; None where they are too many."""
+    found: list[Array] = []
+    count = 0
+    for block in edges.blocks():
+        inside = (block.of_rows(node_mask) & node_mask.take(block.columns)).nonzero()[0]
+        found.append(inside + block.start)
+        count += len(inside)
+        if count > MOST_STEADY_EDGES:
+            return None, np.zeros(0, np.int64)
+    places = np.concatenate([np.zeros(0, np.int64), *found])
+    keep, release = scratch_array(edges.nnz, np.bool_)
+    keep[:] = False
+    keep[places] = True
+    release()
+    return edges.to("cpu").select(torch.from_numpy(keep)), places
+
+
+def _chunks(scores: Array) -> Iterator[Array]:
+    return (scores[start : start + EDGE_BLOCK] for start in range(0, len(scores), EDGE_BLOCK))
+
+
 def pruned_graph(
-    graph: Graph, node_threshold: float | None = None, edge_threshold: float | None = None
+    graph: Graph,
+    node_threshold: float | None = None,
+    edge_threshold: float | None = None,
+    *,
+    stability: bool = True,
 ) -> Graph:
     """The graph with only the kept edges, same nodes in the same order, and the record of the pruning.
 
-    Thresholds left out are those that the graph was pruned with already, else 0.8 and 0.98. A graph pruned with the same
-    thresholds is returned as it is. Raises as `prune_graph` does.
+    The record says how steadily other thresholds keep nodes and edges (`stability_of`), unless `stability` is False. Thresholds
+    left out are those that the graph was pruned with already, else 0.8 and 0.98. A graph pruned with the same thresholds is
+    returned as it is. Raises as `prune_graph` does.
     """
     done = graph.pruning
     node_default, edge_default = NODE_THRESHOLD, EDGE_THRESHOLD
@@ -130,6 +205,7 @@ def pruned_graph(
         return graph
     result = prune_graph(graph, node_threshold, edge_threshold)
     replacement, completeness = compute_graph_scores(graph)
+    steady = stability_of(graph) if stability else None
     return graph.replace(
         adjacency_matrix=graph.edges.select(result.edge_keep),
         pruning=Pruning(
@@ -140,6 +216,9 @@ def pruned_graph(
             replacement_score=replacement,
             completeness_score=completeness,
             n_edges_before=graph.edges.nnz,
+            stability=None
+            if steady is None
+            else Stability(steady.nodes, steady.edges[result.edge_keep.cpu()]),
         ),
     )
 
@@ -152,8 +231,8 @@ def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshol
         )
 
 
-def _strongest_edges(edges: Edges, weights: Array, node_mask: Array, threshold: float) -> Array:
-    """bool `(nnz)`: the edges among the masked nodes that hold the share `threshold` of the edge scores."""
+def _edge_scores(edges: Edges, weights: Array, node_mask: Array) -> ScoreStream:
+    """The scores of the edges among the masked nodes; zero for all other edges."""
     scale = row_scale(edges, node_mask)
     factor = scale * (node_influence(edges, scale, weights, node_mask) + weights)
 
@@ -161,6 +240,11 @@ def _strongest_edges(edges: Edges, weights: Array, node_mask: Array, threshold: 
         for block in edges.blocks():
             yield (masked_magnitudes(block, node_mask) * block.of_rows(factor)).astype(np.float32)
 
+    return scores
+
+
+def _strongest_edges(edges: Edges, scores: ScoreStream, threshold: float) -> Array:
+    """bool `(nnz)`: the edges that hold the share `threshold` of the edge scores."""
     least = select_threshold(scores, threshold)
     keep, release = scratch_array(edges.nnz, np.bool_)
     done = 0

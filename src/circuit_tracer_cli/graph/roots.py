@@ -86,5 +86,6 @@ def _within_pruned(graph: Graph, rooted: Graph, root: int) -> Graph:
         cumulative_scores=cumulative_scores(influence).to(edges.device),
         replacement_score=replacement,
         completeness_score=completeness,
+        stability=None,
     )
     return rooted.replace(adjacency_matrix=edges.select(keep.to(edges.device)), pruning=pruning)

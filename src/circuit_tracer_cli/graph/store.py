@@ -34,7 +34,7 @@ from circuit_tracer_cli.files.tensors import (
     write_tensors,
 )
 from circuit_tracer_cli.graph.edges import Edges, NotFinite, check_edges
-from circuit_tracer_cli.graph.graph import Graph, Pruning
+from circuit_tracer_cli.graph.graph import Graph, Pruning, Stability
 from circuit_tracer_cli.graph.layout import LEFT_OUT, edges_left_out
 from circuit_tracer_cli.graph.legacy import ZIP_START, largest_archive, read_pt
 
@@ -52,6 +52,7 @@ _TENSORS = (
 )
 _RELEASE = "\0release"
 _AGAIN = "write or copy it again"
+_STABILITY = ("node_stability", "edge_stability")
 _SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before")
 
 
@@ -242,7 +243,8 @@ def _from_values(values: Mapping[str, Any], source: str) -> Graph:
         except NotFinite:
             check_edges(edges, finite=False)
             edges, left_out = edges.finite()
-            return _graph(values, edges, {**metadata, LEFT_OUT: edges_left_out(metadata) + left_out})
+            fewer = {name: value for name, value in values.items() if name not in _STABILITY}
+            return _graph(fewer, edges, {**metadata, LEFT_OUT: edges_left_out(metadata) + left_out})
     except KeyError as error:
         raise BadGraphFile(f"{source} lacks {error.args[0]!r}", "it may be a file of another kind") from error
     except OutOfMemory:
@@ -306,6 +308,9 @@ def _pruning(values: Mapping[str, Any]) -> Pruning | None:
     return Pruning(
         node_mask=_tensor(values, "node_mask"),
         cumulative_scores=_tensor(values, "cumulative_scores"),
+        stability=Stability(*(_tensor(values, name) for name in _STABILITY))
+        if _STABILITY[0] in values
+        else None,
         **scores,
     )
 
@@ -334,6 +339,8 @@ def _tensors_of(graph: Graph) -> dict[str, torch.Tensor]:
     if graph.pruning is not None:
         tensors["node_mask"] = graph.pruning.node_mask.to("cpu")
         tensors["cumulative_scores"] = graph.pruning.cumulative_scores.to("cpu", torch.float32)
+        if (steady := graph.pruning.stability) is not None:
+            tensors |= zip(_STABILITY, (steady.nodes.cpu(), steady.edges.cpu()), strict=True)
     return tensors
 
 

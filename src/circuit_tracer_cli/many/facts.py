@@ -15,11 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from circuit_tracer_cli.errors import BadGraphFile, MissingFile
-from circuit_tracer_cli.export.records import target_weight
+from circuit_tracer_cli.export.records import STABILITY, target_weight
+from circuit_tracer_cli.graph.defaults import STABILITY_GRID
 from circuit_tracer_cli.graph.heads import HEADS
 from circuit_tracer_cli.graph.layout import warn_of_edges_left_out
 
 if TYPE_CHECKING:
+    import torch
+
     from circuit_tracer_cli.export.records import GraphFile, Node
     from circuit_tracer_cli.graph.graph import Graph
 
@@ -83,6 +86,8 @@ class Facts(Outline):
         weight: float64 `(E)`, direct effects.
         edge_share: float64 `(E)`: absolute weight over the sum of all that enters the target.
         flow: float64 `(E)`: `edge_share` times the target's influence, its own weight as a target included.
+        node_stability: float64 `(T)`: share of the prunings of a fixed grid that keep the node; NaN where that wasn't measured.
+        edge_stability: float64 `(E)`: the same of edges.
         replacement, completeness: The graph's scores, NaN where unknown.
         whole: True if nodes and edges that pruning cuts are known too.
         graph: The graph itself, if it wasn't read from a viewer file.
@@ -103,6 +108,8 @@ class Facts(Outline):
     weight: Array
     edge_share: Array
     flow: Array
+    node_stability: Array
+    edge_stability: Array
     replacement: float
     completeness: float
     whole: bool
@@ -143,6 +150,7 @@ def facts_of_graph(
     target = np.repeat(np.arange(graph.n_nodes), np.diff(edges.indptr.cpu().numpy()))
     weight = edges.values.cpu().numpy().astype(np.float64)
     edge_share = np.abs(weight) * scale[target]
+    steady = pruned.pruning.stability
     return Facts(
         **_outline_values(graph, name),
         ids=graph.node_ids(),
@@ -164,11 +172,17 @@ def facts_of_graph(
         weight=weight,
         edge_share=edge_share,
         flow=edge_share * (influence + weights)[target],
+        node_stability=_steadiness(None if steady is None else steady.nodes, graph.n_nodes),
+        edge_stability=_steadiness(None if steady is None else steady.edges, len(weight)),
         replacement=pruned.pruning.replacement_score,
         completeness=pruned.pruning.completeness_score,
         whole=graph.pruning is None,
         graph=graph,
     )
+
+
+def _steadiness(counts: torch.Tensor | None, size: int) -> Array:
+    return np.full(size, np.nan) if counts is None else counts.cpu().numpy() / len(STABILITY_GRID)
 
 
 def _outline_values(graph: Graph, name: str) -> dict[str, Any]:
@@ -222,6 +236,7 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
         if link.extra.get("heads")
     ]
     by_row = np.lexsort((source, target))
+    steady = np.array([_number(link.extra.get(STABILITY)) for link in links], dtype=np.float64)[by_row]
     source, target, weight = source[by_row], target[by_row], weight[by_row]
     nodes = [file.nodes[index] for index in order]
     kinds = kinds[order]
@@ -268,6 +283,8 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == LOGIT
         ),
+        node_stability=np.full(n, np.nan),
+        edge_stability=steady,
         replacement=_number(extra.get("replacement_score")),
         completeness=_number(extra.get("completeness_score")),
         whole=False,

@@ -33,8 +33,6 @@ PARTS = 64
 """A power of two: parts into which that file is cut, of which one at a time is added up."""
 EXACT_SPLITS = 10_000
 """Ways to split the prompts into groups up to which all of them are tried."""
-STABILITY_GRID = tuple((node, edge) for node in (0.6, 0.7, 0.8, 0.9) for edge in (0.9, 0.95, 0.98))
-"""Node and edge thresholds at which a graph is pruned to see how steady its edges are (CIRCUS, arXiv 2603.00523)."""
 
 
 @dataclass(slots=True)
@@ -136,7 +134,7 @@ class Statistics:
         mean_value: Mean activation or weight over all graphs.
         n_positive: Graphs in which that is above zero.
         sign_consistency: 1 if the weight has one sign in all graphs, 0 if each sign comes as often.
-        stability: Mean share of a fixed grid of prunings of each graph that keeps it; NaN for graphs pruned already.
+        stability: Mean share of a fixed grid of prunings of each graph that keeps it; NaN where that wasn't measured.
         low, high: Bounds of the 95 % bootstrap interval of `mean_share` over prompts; NaN if not computed.
     """
 
@@ -168,31 +166,12 @@ def contribution(graph: Facts, slots: Array, alignment: Alignment, group: str | 
     """What one graph adds: its kept nodes and edges under the keys of the alignment."""
     keys = node_keys(graph, slots, alignment.match)
     total = graph.influence / max(float(graph.influence.sum()), 1e-30)
-    node_stability, edge_stability = stability(graph)
     kept = graph.kept
-    nodes = Sums.of_one(keys[kept], total[kept], np.nan_to_num(graph.activation)[kept], node_stability[kept])
+    activation = np.nan_to_num(graph.activation)
+    nodes = Sums.of_one(keys[kept], total[kept], activation[kept], graph.node_stability[kept])
     ends = np.stack([keys[graph.source], keys[graph.target]], axis=1)
-    edges = Sums.of_one(ends, graph.edge_share, graph.weight, edge_stability)
+    edges = Sums.of_one(ends, graph.edge_share, graph.weight, graph.edge_stability)
     return OneGraph(nodes, edges, (graph.name,), group)
-
-
-def stability(graph: Facts) -> tuple[Array, Array]:
-    """The share of a fixed grid of prunings that keeps each node `(T)` and each kept edge `(E)`; NaN for a pruned graph."""
-    from circuit_tracer_cli.graph.prune import prune_graph
-
-    nodes, edges = np.full(len(graph.kind), np.nan), np.full(len(graph.source), np.nan)
-    if graph.graph is None or not graph.whole:
-        return nodes, edges
-    raw = graph.graph
-    of_node, of_edge = np.zeros(len(nodes)), np.zeros(raw.edges.nnz)
-    for node_threshold, edge_threshold in STABILITY_GRID:
-        result = prune_graph(raw, node_threshold, edge_threshold)
-        of_node += result.node_mask.cpu().numpy()
-        of_edge += result.edge_keep.cpu().numpy()
-    target = np.repeat(np.arange(raw.n_nodes), np.diff(raw.edges.indptr.cpu().numpy()))
-    place = target * np.int64(raw.n_nodes) + raw.edges.indices.cpu().numpy()
-    wanted = np.searchsorted(place, graph.target * np.int64(raw.n_nodes) + graph.source)
-    return of_node / len(STABILITY_GRID), of_edge[wanted] / len(STABILITY_GRID)
 
 
 @dataclass(frozen=True, slots=True)

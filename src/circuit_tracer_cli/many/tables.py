@@ -115,6 +115,7 @@ def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, d
             "weight": facts.weight.astype(np.float32),
             "share": facts.edge_share.astype(np.float32),
             "flow": facts.flow.astype(np.float32),
+            "stability": facts.edge_stability.astype(np.float32),
         },
         HEADS_TABLE: _heads(facts, repeated, ends),
         "fingerprints": {

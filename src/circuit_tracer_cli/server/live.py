@@ -286,7 +286,7 @@ class PartialGraphs:
         from circuit_tracer_cli.export.viewer import graph_parts
         from circuit_tracer_cli.graph.prune import pruned_graph
 
-        parts = graph_parts(pruned_graph(graph, *self._thresholds), self._live.slug)
+        parts = graph_parts(pruned_graph(graph, *self._thresholds, stability=False), self._live.slug)
         metadata = dataclasses.replace(parts.metadata, extra={**parts.metadata.extra, "partial": True})
         annotations = parts.kept_annotations(self._folder / f"{self._live.slug}.json")
         document = io.BytesIO()
