@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -10,16 +11,22 @@ import resource
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
+import torch
 
 from circuit_tracer_cli.batch.engines import _after_a_death
 from circuit_tracer_cli.batch.plan import failure_of
-from circuit_tracer_cli.batch.store import ATTEMPTS, Store, read_items
+from circuit_tracer_cli.batch.store import ATTEMPTS, Item, Store, read_items
 from circuit_tracer_cli.batch.worker import DeviceLost, Worker, open_batch, run_share
 from circuit_tracer_cli.cli.app import run
 from circuit_tracer_cli.errors import ModelMismatch, OutputError
+from circuit_tracer_cli.export.graph_list import read_graph_list
+from circuit_tracer_cli.files import atomic
+from circuit_tracer_cli.graph.graph import Graph
 from tests.batch.conftest import CITIES, SETTINGS, TEMPLATE, Batch, Start, command, good_rows, write_prompts
 from tests.cases import one_of
 
@@ -45,9 +52,8 @@ def test_a_batch_stores_each_distinct_prompt_once_and_records_the_bad_ones(
     assert reference.code == 3
     assert len(reference.objects()) == len(CITIES)
     graphs = {path.stem for path in (reference.root / "graphs").glob("*.json")}
-    assert {item.slug for item in read_items(reference.root)[: len(CITIES) + 1]} == graphs - {
-        "graph-metadata"
-    }
+    slugs = {item.slug for item in read_items(reference.root)[: len(CITIES) + 1]}
+    assert slugs == graphs - {"graph-metadata"} == listed(reference.root)
     assert run(["batch", str(reference.root), "--status", "--json"]) == 3
     status = json.loads(capsys.readouterr().out)
     assert [status[name] for name in ("total", "done", "failed", "running", "waiting")] == [8, 5, 3, 0, 0]
@@ -135,6 +141,92 @@ def test_a_damaged_object_without_a_file_for_the_viewer_is_made_again(warm: Work
     assert warm.run(item) == "done"
     assert tensors_of(store.result(item.key)) == whole
     assert warm.run(item) == "there"
+
+
+class Disk:
+    """Stands in the way of every file that is written for good."""
+
+    def __init__(self) -> None:
+        self.error = 0
+
+    def open(self, target: Path) -> None:
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error), str(target))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """A disk that can be made full or read-only, also for root."""
+    broken = Disk()
+    real = atomic._open_unnamed
+
+    def opened(target: Path) -> BinaryIO | None:
+        broken.open(target)
+        return real(target)
+
+    monkeypatch.setattr(atomic, "_open_unnamed", opened)
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EROFS, "read-only file system"), (errno.ENOSPC, "no space left on device")]
+)
+def test_a_store_that_stops_taking_files_ends_the_batch_with_one_line(
+    warm: Worker,
+    tmp_path: Path,
+    disk: Disk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
+    said: str,
+) -> None:
+    root = planned(tmp_path)
+    trace = Worker._trace
+    done = []
+
+    def second_fails(self: Worker, item: Item, *rest: Any) -> Graph:
+        graph = trace(self, item, *rest)
+        disk.error = number if done else 0
+        done.append(item.key)
+        return graph
+
+    monkeypatch.setattr(Worker, "_trace", second_fails)
+    monkeypatch.setattr(Worker, "_loaded", lambda *_: warm._model)
+    capsys.readouterr()
+    assert run(["batch", str(root), "--part", "0/1"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 2
+    assert error[0].startswith("error: can't write ")
+    assert error[0].endswith(said)
+    assert error[1].startswith("hint: ")
+    status = Store(root).status(read_items(root))
+    assert (status.done, status.failed, status.waiting) == (1, 0, 1)
+    assert len(Batch(root, 0).objects()) == 1
+    disk.error = 0
+    monkeypatch.setattr(Worker, "_trace", trace)
+    assert run_share(root, 0, 1) == {"done": 1, "failed": 0, "there": 0}
+    assert listed(root) == {item.slug for item in read_items(root)}
+
+
+def listed(root: Path) -> set[str]:
+    """Slugs in the viewer's list of a batch."""
+    return {entry["slug"] for entry in read_graph_list(root / "graphs")}
+
+
+def test_the_list_of_graphs_is_written_rarely_and_whole_at_the_end(
+    warm: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = warm.batch.store.root
+    calls = []
+    monkeypatch.setattr(Store, "list_graphs", lambda self: calls.append(self.root))
+    warm._list_from = 0.0
+    for _ in range(5):
+        warm._list_graphs()
+    assert calls == [root]
+    monkeypatch.undo()
+    (root / "graphs" / "graph-metadata.json").write_text("damaged")
+    warm.batch.store.list_graphs()
+    assert listed(root) == {path.stem for path in (root / "graphs").glob("*.json")} - {"graph-metadata"}
 
 
 @pytest.mark.parametrize(
@@ -303,21 +395,68 @@ def kill_and_go_on(kills: int, prompts: Path, root: Path, start: Start, seed: in
         assert driver.returncode == 0, shown
 
 
-@pytest.mark.long
-def test_killed_drivers_and_workers_leave_a_folder_to_go_on_with(
-    tmp_path: Path, start: Start, reference: Batch
+def killed_at(moment: str, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """Do something in a copy of this process that is killed when it comes to write a file of that ending."""
+    real = atomic._publish
+
+    def publish(stream: BinaryIO, target: Path) -> None:
+        if target.name.endswith(moment):
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(stream, target)
+
+    child = os.fork()
+    if child == 0:  # never comes back into the test
+        signal.alarm(120)
+        torch.set_num_threads(1)  # a copied process has none of its threads
+        monkeypatch.setattr(atomic, "_publish", publish)
+        try:
+            work()
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_kills_at_every_file_leave_a_folder_to_go_on_with(
+    warm: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: Batch
 ) -> None:
-    prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
-    kill_and_go_on(1, prompts, root, start, seed=1)
+    root = tmp_path / "out"
+    for moment in ("batch.json", "batch.jsonl"):  # the driver
+        killed_at(moment, monkeypatch, lambda: planned(tmp_path))
+    planned(tmp_path)
+    worker = Worker(root)
+    worker._model = warm._model
+    first, second = worker.batch.items
+    for moment in (f"{first.slug}.json", f"{first.key}.safetensors", "graph-metadata.json"):
+        killed_at(moment, monkeypatch, lambda: worker.run(first))
+    assert [worker.run(item) for item in (first, second)] == ["there", "done"]
+    worker.batch.store.list_graphs()
+    batch = Batch(root, 0)
+    assert set(batch.objects()) == {first.key, second.key}
+    for name, path in batch.objects().items():
+        assert tensors_of(path) == tensors_of(reference.objects()[name])
+    assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
+    assert listed(root) == {first.slug, second.slug}
+
+
+def assert_whole(root: Path, reference: Batch) -> None:
+    """Everything is done, as in the reference, stored once and listed, and nothing half-written is left."""
     batch = Batch(root, 0)
     assert_same_objects(batch, reference)
     assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
     status = Store(root).status(open_batch(root).items)
     assert (status.done, status.failed) == (len(CITIES), 0)
+    assert listed(root) == {item.slug for item in read_items(root)}
+
+
+@pytest.mark.long
+def test_three_kills_of_each(tmp_path: Path, start: Start, reference: Batch) -> None:
+    prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
+    kill_and_go_on(3, prompts, root, start, seed=1)
+    assert_whole(root, reference)
 
 
 @pytest.mark.long
 def test_twenty_kills_of_each(tmp_path: Path, start: Start, reference: Batch) -> None:
     prompts, root = write_prompts(tmp_path / "p.jsonl", good_rows()), tmp_path / "out"
     kill_and_go_on(20, prompts, root, start, seed=2)
-    assert_same_objects(Batch(root, 0), reference)
+    assert_whole(root, reference)

@@ -139,8 +139,7 @@ class PlannedBatch:
 
     def missing_slugs(self, key: str) -> list[str]:
         """Return the slugs of a result whose file for the viewer isn't there."""
-        graphs = self.store.root / "graphs"
-        return [slug for slug in self.slugs.get(key, ()) if not (graphs / f"{slug}.json").exists()]
+        return [slug for slug in self.slugs.get(key, ()) if not (self.store.graphs / f"{slug}.json").exists()]
 
 
 def plan_batch(

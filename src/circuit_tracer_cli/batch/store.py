@@ -141,6 +141,18 @@ class Store:
     def __init__(self, root: Path, keep: Keep = "raw") -> None:
         self.root, self.keep = root, keep
 
+    @property
+    def graphs(self) -> Path:
+        """Folder of the viewer's files."""
+        return self.root / "graphs"
+
+    def list_graphs(self) -> None:
+        """Bring the viewer's list of its folder up to date. Raises OutputError."""
+        from circuit_tracer_cli.export.graph_list import refresh_graph_list
+
+        if self.graphs.is_dir():
+            refresh_graph_list(self.graphs)
+
     def result(self, key: str) -> Path:
         """Where the result of a key is or will be."""
         if self.keep == "tables":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import deque
 from collections.abc import Callable, Container
 from pathlib import Path
@@ -62,6 +63,7 @@ class Worker:
         self.batch = open_batch(root)
         self.device = device
         self._model: ReplacementModel | None = None
+        self._list_from = 0.0
 
     def run(self, item: Item) -> Outcome:
         """Trace one prompt and store it, or record why that failed. Never raises for a fault of the prompt.
@@ -93,6 +95,7 @@ class Worker:
                     ) from error
                 return "failed"
         store.forget_failure(item.key)
+        self._list_graphs()
         return "done"
 
     def _loaded(self, alive: Callable[[], None]) -> ReplacementModel:
@@ -150,8 +153,16 @@ class Worker:
         settings = self.batch.settings
         pruned = pruned_graph(graph, settings.node_threshold, settings.edge_threshold)
         for slug in self.batch.slugs[item.key]:
-            export(pruned, Destination(slug, self.batch.store.root / "graphs"))
+            export(pruned, Destination(slug, self.batch.store.graphs), listed=False)
         return pruned
+
+    def _list_graphs(self) -> None:
+        """Bring the viewer's list up to date, so rarely that the time for it doesn't grow faster than the batch."""
+        begun = time.monotonic()
+        if begun >= self._list_from:
+            self.batch.store.list_graphs()
+            took = time.monotonic() - begun
+            self._list_from = begun + max(_LIST_EVERY, took / _LIST_SHARE)
 
     def _export_stored(self, item: Item) -> bool:
         """Write the viewer's file of a graph that is stored; False if the stored one is damaged and must be traced again."""
@@ -172,6 +183,11 @@ class Worker:
         settings = self.batch.settings
         facts = facts_of_graph(graph, item.key, settings.node_threshold, settings.edge_threshold)
         write_graph_tables(facts, self.batch.store.root / "tables", dict(item.record))
+
+
+_LIST_EVERY = 10.0
+_LIST_SHARE = 0.01
+"""Seconds between two updates of the viewer's list at least, and the share of the time that they may take."""
 
 
 class _SignsOfLife(SilentProgress):
@@ -253,6 +269,7 @@ def run_share(root: Path, part: int, parts: int, device: str | None = None) -> d
         outcome = worker.run(item)
         if outcome != "failed" or not work.again(item):
             counts[outcome] += 1
+    worker.batch.store.list_graphs()
     return counts
 
 

@@ -358,6 +358,7 @@ def _follow(root: Path, output: Output, *, watch: bool, json_: bool) -> None:
 
 
 def _conclude(planned: PlannedBatch, output: Output, *, json_: bool) -> None:
+    planned.store.list_graphs()
     status = planned.store.status(planned.items)
     if json_:
         Output().data(status.to_dict())

@@ -11,10 +11,12 @@ from typing import Any
 from circuit_tracer_cli.errors import BadGraphFile
 from circuit_tracer_cli.export.graph_json import encode_json
 from circuit_tracer_cli.export.records import Metadata, to_values
+from circuit_tracer_cli.export.splice import read_top_level
 from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.files.locks import locked_file
 
 LIST_NAME = "graph-metadata.json"
+_HEAD = 1 << 20
 
 
 @contextlib.contextmanager
@@ -55,3 +57,40 @@ def remove_from_graph_list(directory: Path, slug: str) -> None:
     kept = [entry for entry in entries if entry.get("slug") != slug]
     if kept != entries:
         write_bytes(directory / LIST_NAME, encode_json({"graphs": kept}))
+
+
+def refresh_graph_list(directory: Path) -> None:
+    """Bring the list up to date with the folder's graph files, for writers of many that don't list each one by itself.
+
+    Only files that the list lacks, or that are newer than it, are looked at, and of those only the beginning. What isn't a graph
+    file is passed over, and a list that is damaged is made again. Raises OutputError.
+    """
+    with locked_folder(directory):
+        path = directory / LIST_NAME
+        try:
+            entries = {str(entry.get("slug")): entry for entry in read_graph_list(directory)}
+            since = path.stat().st_mtime_ns
+        except (BadGraphFile, FileNotFoundError):
+            entries, since = {}, 0
+        found = [(one.stat().st_mtime_ns, one) for one in directory.glob("*.json") if one.name != LIST_NAME]
+        changed = False
+        for time, one in sorted(found):
+            if one.stem in entries and time < since:
+                continue
+            entry = _entry_of(one)
+            if entry is not None and entries.get(one.stem) != entry:
+                entries[one.stem] = entry
+                changed = True
+        if changed:
+            write_bytes(path, encode_json({"graphs": list(entries.values())}))
+
+
+def _entry_of(path: Path) -> dict[str, Any] | None:
+    """The metadata that a graph file begins with; None for a file that doesn't, or that has another name in it."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD).decode("utf-8-sig", "ignore")
+        metadata = read_top_level(head, frozenset(["metadata"])).values["metadata"]
+    except (OSError, BadGraphFile, KeyError):
+        return None
+    return metadata if isinstance(metadata, dict) and metadata.get("slug") == path.stem else None

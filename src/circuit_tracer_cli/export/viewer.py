@@ -112,6 +112,7 @@ def export(
     annotations: QParams | None = None,
     command: str | None = None,
     regroup: bool = False,
+    listed: bool = True,
 ) -> list[Path]:
     """Write `{slug}.json`, its compact form if it's large, and the folder's list.
 
@@ -125,6 +126,7 @@ def export(
         annotations: What a file without annotations starts with.
         command: A command line that would write the same, kept without the folders of this machine.
         regroup: Whether the graph's automatic groups replace those made by hand too.
+        listed: Write the folder's list too. Whoever writes many graphs calls `refresh_graph_list` now and then instead.
     """
     parts = graph_parts(pruned, to.slug)
     if command:
@@ -132,14 +134,17 @@ def export(
         parts = replace(parts, metadata=replace(parts.metadata, extra=extra))
     target = make_folder(to.directory) / f"{to.slug}.json"
     with locked_folder(to.directory):
-        read_graph_list(to.directory)  # a damaged list is found before anything is written
+        if listed:
+            read_graph_list(to.directory)  # a damaged list is found before anything is written
         kept = parts.kept_annotations(target)
         parts, q_params = parts.annotated(target, annotations, regroup=regroup)
         aside = keep_aside(target, q_params if kept == QParams() else kept)
         with atomic_writer(target) as stream:
             write_graph_json(stream, parts.metadata, q_params, parts.nodes, parts.links(), parts.beside)
         write_form(target, parts.metadata, q_params, parts.nodes, pruned)
-        written = [target, add_to_graph_list(to.directory, parts.metadata)]
+        written = [target]
+        if listed:
+            written.append(add_to_graph_list(to.directory, parts.metadata))
     return written if aside is None else [*written, aside]
 
 
