@@ -7,6 +7,8 @@ runs through here without an error moves each tensor where it is needed.
 
 from __future__ import annotations
 
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +50,8 @@ class PretendedTensor(Tensor):
             requires_grad=inner.requires_grad,
         )
         self.inner = inner
+        for ledger in _LEDGERS:
+            ledger.enter(self)
         return self
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -64,6 +68,51 @@ class PretendedTensor(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
+
+
+class Ledger:
+    """Counts the bytes that live on pretended devices, and refuses more than a limit.
+
+    Attributes:
+        held: Bytes now.
+        peak: The most that there were.
+        limit: Bytes beyond which a new tensor is an OutOfMemoryError; None for no limit.
+    """
+
+    def __init__(self) -> None:
+        self.held, self.peak, self.failures = 0, 0, 0
+        self.limit: int | None = None
+        self._users: Counter[int] = Counter()
+
+    def __enter__(self) -> Ledger:
+        _LEDGERS.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _LEDGERS.remove(self)
+
+    def enter(self, tensor: PretendedTensor) -> None:
+        """Count a tensor's memory until the last tensor in it is gone."""
+        storage = tensor.inner.untyped_storage()
+        address, size = storage._cdata, storage.nbytes()
+        if not self._users[address]:
+            if self.limit is not None and self.held + size > self.limit:
+                self.failures += 1
+                raise torch.OutOfMemoryError(
+                    f"CUDA out of memory. Tried to allocate {size} bytes. (pretended)"
+                )
+            self.held += size
+            self.peak = max(self.peak, self.held)
+        self._users[address] += 1
+        weakref.finalize(tensor, self._leave, address, size)
+
+    def _leave(self, address: int, size: int) -> None:
+        self._users[address] -= 1
+        if not self._users[address]:
+            self.held -= size
+
+
+_LEDGERS: list[Ledger] = []
 
 
 class _Checked(TorchDispatchMode):

@@ -254,9 +254,9 @@ def _plan(request: TraceRequest, setup: Setup, sizes: TraceSizes) -> tuple[Memor
         return plan_for_loaded(setup.loaded, sizes, offload)
     from circuit_tracer_cli.files.capacity import free_memory
     from circuit_tracer_cli.planning import plan_memory
-    from circuit_tracer_cli.planning.free import memory_budget
+    from circuit_tracer_cli.planning.free import busy_work, memory_budget
 
-    budget = memory_budget(setup.placement.layers, free_memory(), free_memory)
+    budget = memory_budget(setup.placement.layers, free_memory(), free_memory, busy_work)
     plan = plan_memory(
         sizes,
         budget,

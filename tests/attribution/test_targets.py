@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from circuit_tracer_cli.attribution.targets import AttributionTargets, CustomTarget
+from circuit_tracer_cli.attribution import targets as targets_module
+from circuit_tracer_cli.attribution.targets import AttributionTargets, CustomTarget, Unembedding
 from circuit_tracer_cli.errors import BadTarget, InvalidValue
 
 VOCABULARY, D_MODEL = 100, 8
@@ -182,3 +183,13 @@ def test_a_spelling_that_the_model_expects_far_more_is_named(given: str, likely:
     logits = torch.tensor([1.0 if name != likely else 9.0 for name in vocabulary])
     AttributionTargets([given], logits, torch.eye(3, 4), Spellings(), note=notes.append)
     assert [f'--target "{likely}"' in note for note in notes] == ([True] if noted else [])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_mean_in_parts_has_the_bits_of_the_mean(
+    monkeypatch: pytest.MonkeyPatch, transposed: bool
+) -> None:
+    W_U = torch.randn((600, 3000) if transposed else (3000, 600), generator=torch.Generator().manual_seed(2))
+    W_U = W_U.T if transposed else W_U
+    monkeypatch.setattr(targets_module, "MEAN_ELEMENTS", 1)
+    assert torch.equal(Unembedding(W_U).mean(), W_U.mean(0))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 
 from circuit_tracer_cli.files.capacity import free_disk, free_memory, size_in_words, total_memory
 
@@ -31,3 +33,21 @@ def test_free_memory_is_part_of_all_memory() -> None:
 
 def test_free_room_is_known_for_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert free_disk(tmp_path / "not" / "yet") > 0
+
+
+def test_what_torch_keeps_for_later_is_free_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 9000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 600)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    assert free_memory(torch.device("cuda", 1)) == 1400
+
+
+@pytest.mark.parametrize(("recommended", "free"), [(10**6, 5400), (4000, 3200)])
+def test_the_gpu_of_a_mac_has_what_the_host_has_and_metal_recommends(
+    monkeypatch: pytest.MonkeyPatch, recommended: int, free: int
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 5000}))
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 800)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1200)
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: recommended)
+    assert free_memory(torch.device("mps")) == free

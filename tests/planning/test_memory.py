@@ -178,3 +178,25 @@ def test_a_cast_holds_one_weight_in_both_types() -> None:
     cast = plan_memory(replace(GEMMA, stored_bytes=4), ROOMY)
     same = plan_memory(replace(GEMMA, stored_bytes=2), ROOMY)
     assert cast.phases["loading"] - same.phases["loading"] == 256_000 * 2304 * 4
+
+
+def test_memory_that_host_and_device_share_is_counted_once() -> None:
+    roomy = plan_memory(GEMMA, Budget(host=10**15, device=10**15, unified=True))
+    assert roomy.device_peak is not None
+    both = roomy.host_peak + roomy.device_peak
+    assert plan_memory(GEMMA, Budget(host=both, device=both, unified=True)).choices == roomy.choices
+    tight = plan_memory(GEMMA, Budget(host=both - 1, device=both, unified=True))
+    assert tight.choices != roomy.choices
+    assert tight.choices.offload != "cpu"  # the host's memory is the device's
+
+
+def test_blocks_are_as_large_as_keeps_the_device_busy() -> None:
+    few = plan_memory(GEMMA, Budget(host=10**15, device=10**15, busy_work=2**14))
+    many = plan_memory(GEMMA, Budget(host=10**15, device=10**15, busy_work=2**17))
+    assert (few.choices.work, many.choices.work) == (2**14, 2**17)
+    assert few.phases["rows"] < many.phases["rows"]
+
+
+def test_the_targets_are_a_phase_of_their_own() -> None:
+    phases = list(plan_memory(GEMMA, ROOMY).phases)
+    assert phases[:3] == ["loading", "forward pass", "targets"]

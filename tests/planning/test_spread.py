@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from circuit_tracer_cli.planning import Budget, Choices, DeviceBudget, TraceSizes, plan_memory
-from circuit_tracer_cli.planning.free import UNKNOWN, memory_budget
+from circuit_tracer_cli.planning.free import UNKNOWN, WORK_OF_OTHERS, busy_work, memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, predict
 from circuit_tracer_cli.planning.spread import device_peaks
 
@@ -78,3 +78,17 @@ def test_the_budget_is_what_is_free_on_each_device() -> None:
     assert [device.free for device in unknown.devices] == [UNKNOWN, UNKNOWN]
     assert memory_budget(two[:1], None, free) == Budget(UNKNOWN, GIB)
     assert memory_budget([torch.device("cpu")] * 2, 9 * GIB, free) == Budget(9 * GIB)
+
+
+def test_the_gpu_of_a_mac_shares_the_memory_of_the_host() -> None:
+    budget = memory_budget([torch.device("mps")] * 2, 9 * GIB, lambda device: 8 * GIB, busy_work)
+    assert budget == Budget(9 * GIB, 8 * GIB, unified=True, busy_work=WORK_OF_OTHERS)
+
+
+@pytest.mark.parametrize(("multiprocessors", "work"), [(132, 2**16), (28, 2**14), (16, 2**13)])
+def test_blocks_suit_the_multiprocessors_of_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, multiprocessors: int, work: int
+) -> None:
+    facts = type("Facts", (), {"multi_processor_count": multiprocessors})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
+    assert busy_work(torch.device("cuda", 0)) == work

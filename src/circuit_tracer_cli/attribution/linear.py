@@ -53,6 +53,19 @@ class Targets:
         )
 
 
+class Positions:
+    """The positions of a block's targets `(n)`, sent to each device once, when they are first wanted there."""
+
+    def __init__(self, on_host: Tensor) -> None:
+        self._held = {on_host.device: on_host}
+
+    def on(self, device: torch.device) -> Tensor:
+        """The positions on a device."""
+        if device not in self._held:
+            self._held[device] = sent_to_device(next(iter(self._held.values())), device)
+        return self._held[device]
+
+
 @dataclass(frozen=True, slots=True)
 class FoldedLayer:
     """One block's linear maps with everything that is fixed for the prompt folded in."""
@@ -231,10 +244,11 @@ class LinearEngine:
                 outs[device] = self.room("out", device, self.columns.starts[n_pos], len(targets)).zero_()
             return outs[device]
 
+        positions = Positions(targets.positions)
         top = self.devices[min(int(targets.layers[0]), self.n_layers - 1)]
         G = self.room("G", top, len(targets), n_pos, self.tokens.shape[1]).zero_()
         descending = (-targets.layers).contiguous()
-        started = self._start_logits(targets, G)
+        started = self._start_logits(targets, positions, G)
         tokens = torch.zeros(len(targets), n_pos, dtype=self.dtype, device=self.device)
         for layer in range(self.n_layers - 1, -1, -1):
             reached = int(torch.searchsorted(descending, -layer, right=True))
@@ -244,9 +258,9 @@ class LinearEngine:
             if started:
                 self.decoders[layer].contract(G[:started], out_on(G.device)[:, :started])
             if layer == 0 and self.token_images is not None:
-                self._pull_first_block(targets, G, started, reached, tokens)
+                self._pull_first_block(targets, positions, G, started, reached, tokens)
             else:
-                self._pull_block(layer, targets, G, started, reached)
+                self._pull_block(layer, targets, positions, G, started, reached)
             started = reached
         out = out_on(self.device)
         for part in outs.values():
@@ -267,7 +281,7 @@ class LinearEngine:
         for index in range(layer - 1, -1, -1):
             G = G.to(self.devices[index])
             self.decoders[index].contract(G, outs[G.device])
-            self._pull_block(index, nothing, G, len(G), len(G))
+            self._pull_block(index, nothing, Positions(nothing.positions), G, len(G), len(G))
         out = sum((part.to(self.device) for part in outs.values()), start=torch.zeros_like(outs[self.device]))
         self._contract_tokens(G.to(self.device), G.new_zeros(G.shape[:2], device=self.device), out)
         return out.T.contiguous()
@@ -304,7 +318,7 @@ class LinearEngine:
             scale = self.frozen.ln_final_scale
             at = scale.to(self.dtype)[sent_to_device(targets.positions, scale.device)]
             return self.weights.ln_final.pull_back(targets.vectors.to(scale.device, self.dtype), at)
-        fresh = self._start_features(layer, targets, 0, len(targets))
+        fresh = self._start_features(layer, targets, Positions(targets.positions), 0, len(targets))
         assert fresh is not None
         return fresh
 
@@ -354,6 +368,10 @@ class LinearEngine:
             held = self._rooms[name, device] = torch.empty(count, dtype=self.dtype, device=device)
         return held[:count].view(shape)
 
+    def give_back_memory(self) -> None:
+        """Let go of the memory kept for the next block."""
+        self._rooms.clear()
+
     def _token_images(self) -> Tensor | None:
         """What each token writes through the first block's attention: `(query, d_model, key)`, or None where that is too large.
 
@@ -374,15 +392,14 @@ class LinearEngine:
         return images.permute(1, 2, 0).contiguous()
 
     def _pull_first_block(
-        self, targets: Targets, G: Tensor, started: int, reached: int, tokens: Tensor
+        self, targets: Targets, places: Positions, G: Tensor, started: int, reached: int, tokens: Tensor
     ) -> None:
         """The last step down: what flows through the first attention goes straight to the tokens, `(row, key)`."""
         assert self.token_images is not None
         mlp = self._skip_cotangent(self.layers[0], G[:started])
-        fresh = self._start_features(0, targets, started, reached)
+        fresh = self._start_features(0, targets, places, started, reached)
         index = torch.arange(started, reached, device=self.device)
-        on_host = targets.positions[started:reached]
-        positions, n_pos = sent_to_device(on_host, self.device), G.shape[1]
+        positions, n_pos = places.on(self.device)[started:reached], G.shape[1]
         images = self.token_images[:n_pos, :, :n_pos]
         flat = self.token_images[:n_pos].flatten(0, 1)[:, :n_pos]  # a view: many products are one
         if self.weights.parallel:
@@ -394,31 +411,36 @@ class LinearEngine:
         if not self.weights.parallel:
             tokens[:started] = G[:started].flatten(1) @ flat
             if fresh is not None:
-                for pos in torch.unique(on_host).tolist():
-                    here = sent_to_device((on_host == pos).nonzero().squeeze(1), self.device)
+                on_host = targets.positions[started:reached]
+                order = torch.argsort(on_host, stable=True)
+                distinct, counts = torch.unique_consecutive(on_host[order], return_counts=True)
+                groups = sent_to_device(order, self.device).split(counts.tolist())
+                for pos, here in zip(distinct.tolist(), groups, strict=True):
                     tokens[index[here]] = fresh[here] @ images[pos]
 
-    def _start_logits(self, targets: Targets, G: Tensor) -> int:
+    def _start_logits(self, targets: Targets, places: Positions, G: Tensor) -> int:
         """Start the rows of logit targets at the output of the final norm; their number."""
         count = int((targets.layers == self.n_layers).sum())
         if count:
             scale = self.frozen.ln_final_scale
-            positions = sent_to_device(targets.positions[:count], scale.device)
+            positions = places.on(scale.device)[:count]
             directions = targets.vectors[:count].to(scale.device, self.dtype)
             vectors = self.weights.ln_final.pull_back(directions, scale.to(self.dtype)[positions])
-            G[torch.arange(count, device=G.device), positions.to(G.device)] = vectors.to(G)
+            G[torch.arange(count, device=G.device), places.on(G.device)[:count]] = vectors.to(G)
         return count
 
-    def _pull_block(self, layer: int, targets: Targets, G: Tensor, started: int, reached: int) -> None:
+    def _pull_block(
+        self, layer: int, targets: Targets, places: Positions, G: Tensor, started: int, reached: int
+    ) -> None:
         """Pull the cotangent from above a block to below it; rows `started … reached` begin at its read point."""
         folded = self.layers[layer]
         mlp = self._skip_cotangent(folded, G[:started])
         if not self.weights.parallel and mlp is not None:
             G[:started] += mlp
         values = self._attention_values(folded, G[:started])
-        fresh = self._start_features(layer, targets, started, reached)
+        fresh = self._start_features(layer, targets, places, started, reached)
         if fresh is not None and not self.weights.parallel:
-            positions = sent_to_device(targets.positions[started:reached], G.device)
+            positions = places.on(G.device)[started:reached]
             values = torch.cat([values, self._fresh_values(folded, fresh, positions, G.shape[1])])
         if len(values):
             flat = G[: len(values)].view(-1, G.shape[2])
@@ -427,7 +449,7 @@ class LinearEngine:
             G[:started] += mlp
         if fresh is not None:
             index = torch.arange(started, reached, device=G.device)
-            G[index, sent_to_device(targets.positions[started:reached], G.device)] += fresh
+            G[index, places.on(G.device)[started:reached]] += fresh
 
     def _skip_cotangent(self, folded: FoldedLayer, G: Tensor) -> Tensor | None:
         """What flows from a layer's output to its input through the skip connection."""
@@ -435,11 +457,13 @@ class LinearEngine:
             return None
         return (G @ folded.skip) * folded.skip_scale[: G.shape[1], None]
 
-    def _start_features(self, layer: int, targets: Targets, started: int, reached: int) -> Tensor | None:
+    def _start_features(
+        self, layer: int, targets: Targets, places: Positions, started: int, reached: int
+    ) -> Tensor | None:
         """Encoder directions of the targets that begin at a layer, in the residual stream."""
         if started == reached:
             return None
-        positions = sent_to_device(targets.positions[started:reached], self.devices[layer])
+        positions = places.on(self.devices[layer])[started:reached]
         scale = self.frozen.layers[layer].ln2_scale.to(self.dtype)[positions]
         vectors = targets.vectors[started:reached].to(scale)
         return pull_to_stream(vectors, self.points, self.weights.layers[layer].ln2, scale)

@@ -11,7 +11,7 @@ import torch
 from circuit_tracer_cli.files.capacity import free_memory
 from circuit_tracer_cli.planning import Budget, Choices, MemoryPlan, TraceSizes, plan_memory
 from circuit_tracer_cli.planning.facts import SetupSizes, trace_sizes
-from circuit_tracer_cli.planning.free import memory_budget
+from circuit_tracer_cli.planning.free import busy_work, memory_budget
 from circuit_tracer_cli.planning.memory import PROGRAM, PROGRAM_ON_GPU
 from circuit_tracer_cli.planning.spread import held_bytes
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -41,7 +41,7 @@ def plan_for_loaded(
         offload: Where weights are to wait; None to decide.
     """
     encoders, decoders = _weights(model)
-    now = memory_budget(model.model.layer_devices, free_memory(), free_memory)
+    now = memory_budget(model.model.layer_devices, free_memory(), free_memory, busy_work)
     in_memory = _bytes([weights for weights in (*encoders, *decoders) if not weights.lazy])
     budget = with_what_is_held(now, sizes, in_memory)
     plan = plan_memory(
@@ -95,7 +95,8 @@ def with_what_is_held(now: Budget, sizes: TraceSizes, weights: int) -> Budget:
     loaded = sizes.model_params * sizes.dtype_bytes + weights
     if now.device is None:
         return replace(now, host=now.host + PROGRAM + loaded)
-    return replace(now, host=now.host + PROGRAM, device=now.device + PROGRAM_ON_GPU + loaded)
+    shared = PROGRAM_ON_GPU + loaded if now.unified else 0
+    return replace(now, host=now.host + PROGRAM + shared, device=now.device + PROGRAM_ON_GPU + loaded)
 
 
 def _weights(model: ReplacementModel) -> tuple[Sequence[WeightSource], Sequence[WeightSource]]:

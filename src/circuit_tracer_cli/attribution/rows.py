@@ -18,6 +18,7 @@ from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.ranking import RowBlock
 from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived, sent_to_host
+from circuit_tracer_cli.planning.free import busy_work
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
 
@@ -31,6 +32,9 @@ class Engine(Protocol):
 
     def rows(self, targets: Targets) -> Tensor:
         """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
+
+    def give_back_memory(self) -> None:
+        """Let go of memory that is kept for the next block."""
 
 
 @dataclass(slots=True)
@@ -46,11 +50,24 @@ class BlockSize:
         self.halvings += 1
 
 
+OUT_OF_MEMORY = (
+    "allocate memory",  # the host's allocator, pinned memory
+    "not enough memory",  # the host's on Windows
+    "out of memory",  # CUDA, HIP and XPU allocators and runtimes, MPS
+    "outofmemory",  # hipErrorOutOfMemory
+    "errormemoryallocation",  # cudaErrorMemoryAllocation
+    "status_alloc_failed",  # cuBLAS, cuSOLVER, cuSPARSE
+    "invalid buffer size",  # MPS, of a tensor larger than Metal takes
+)
+"""What errors that mean too little memory say, in lower case."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or torch ran out of memory, on any device."""
+    """Whether Python, torch or a library below it ran out of memory, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    return any(words in said for words in OUT_OF_MEMORY)
 
 
 def rows_in_parts(
@@ -73,8 +90,9 @@ def rows_in_parts(
         if len(part) > 1 and size.halvings and work > size.work:
             parts += reversed(part.chunk(2))
             continue
-        rows = _attempt(engine, targets.select(part))
+        rows = _attempt(engine, targets, part)
         if rows is None:
+            engine.give_back_memory()
             _give_back(targets.vectors.device)
             size.shrink(work)
             parts += reversed(part.chunk(2))
@@ -82,12 +100,12 @@ def rows_in_parts(
         yield part, rows
 
 
-def _attempt(engine: Engine, targets: Targets) -> OnTheWay | None:
+def _attempt(engine: Engine, targets: Targets, part: Tensor) -> OnTheWay | None:
     """The rows, begun to be copied, or None where they don't fit. What the attempt held is gone when it returns."""
     try:
-        return sent_to_host(engine.rows(targets))
+        return sent_to_host(engine.rows(targets.select(part)))
     except (MemoryError, RuntimeError) as error:
-        if len(targets) == 1 or not is_out_of_memory(error):
+        if len(part) == 1 or not is_out_of_memory(error):
             raise
     return None
 
@@ -107,40 +125,42 @@ SMALLEST_WORK = 192
 """Blocks of fewer rows times positions than this are filled up whatever the waste: matrix products that small are slow."""
 
 
-def plan_blocks(layers: Tensor, positions: Tensor, largest_work: int) -> list[Tensor]:
+def plan_blocks(
+    layers: Tensor, positions: Tensor, largest_work: int, smallest_work: int = SMALLEST_WORK
+) -> list[Tensor]:
     """Index tensors of the blocks, each sorted by layer from high to low.
 
     Args:
         layers: `(n)` layer of each target.
         positions: `(n)` position of each target.
         largest_work: Most rows times positions in one block.
+        smallest_work: Blocks of fewer are filled up whatever the waste.
     """
     order = torch.argsort(positions, descending=True, stable=True)
     wanted = positions[order] + 1
     blocks: list[Tensor] = []
     start = 0
     while start < len(wanted):
-        end = _block_end(wanted, start, largest_work)
+        end = _block_end(wanted, start, largest_work, smallest_work)
         index = order[start:end]
         blocks.append(index[torch.argsort(layers[index], descending=True, stable=True)])
         start = end
     return blocks
 
 
-def _block_end(wanted: Tensor, start: int, largest_work: int) -> int:
+def _block_end(wanted: Tensor, start: int, largest_work: int, smallest_work: int) -> int:
     """Where the block beginning at `start` ends; `wanted` are the positions that each target needs, descending."""
     width = int(wanted[start])
     window = wanted[start : start + largest_work // width + 2]
     rows = torch.arange(1, len(window) + 1)
     work, useful = rows * width, window.cumsum(0)
     full = (work > largest_work) & (rows > 1)
-    wasteful = (work > SMALLEST_WORK) & (work > (1 + WASTE) * useful)
+    wasteful = (work > smallest_work) & (work > (1 + WASTE) * useful)
     beyond = (full | wasteful).nonzero()
     return start + (int(beyond[0]) if len(beyond) else len(window))
 
 
 CPU_WORK = 4096
-GPU_WORK = 65536
 """Rows times positions in one block: enough to keep matrix products busy, little enough to stay in fast memory."""
 
 ROWS_AT_LEAST = 32
@@ -150,12 +170,15 @@ LARGEST_BLOCK = 2**26
 """… as long as its cotangents hold no more than so many numbers."""
 
 ENCODER_ROWS_AT_ONCE = 16384
-"""Targets whose encoder rows are held at the same time."""
+"""Targets whose encoder rows are held at the same time, where they fit."""
+
+SMALLEST_SHARE = 16
+"""An accelerator's blocks are filled up to this part of the most work whatever the waste: starting a block costs more."""
 
 
 def largest_work(device: torch.device, n_pos: int = 1, d_model: int = 1) -> int:
     """Rows times positions in one block on a device, for a prompt of `n_pos` tokens."""
-    usual = CPU_WORK if device.type == "cpu" else GPU_WORK
+    usual = CPU_WORK if device.type == "cpu" else busy_work(device)
     return max(usual, min(ROWS_AT_LEAST * n_pos, LARGEST_BLOCK // d_model))
 
 
@@ -186,15 +209,41 @@ def _begun(
     by_position = chosen[
         torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)
     ]
-    for start in range(0, len(by_position), ENCODER_ROWS_AT_ONCE):
-        part = by_position[start : start + ENCODER_ROWS_AT_ONCE]
-        indices = active.indices[part.to(active.indices.device)].cpu()
-        layers, positions = indices[:, 0], indices[:, 1]
-        vectors = encoder_rows(transcoders, layers, indices[:, 2])
-        targets = Targets(layers, positions, vectors)
-        for block in plan_blocks(layers, positions, size.work):
+    on_cpu = transcoders.device.type == "cpu"
+    for part, targets in _in_chunks(engine, transcoders, active, by_position):
+        smallest = SMALLEST_WORK if on_cpu else size.work // SMALLEST_SHARE
+        for block in plan_blocks(targets.layers, targets.positions, size.work, smallest):
             for index, rows in rows_in_parts(engine, targets, block, size):
-                yield (part[index], layers[index]), rows
+                yield (part[index], targets.layers[index]), rows
+
+
+def _in_chunks(
+    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor
+) -> Iterator[tuple[Tensor, Targets]]:
+    """The chosen features with their encoder rows, as many at a time as fit."""
+    at_once, start = ENCODER_ROWS_AT_ONCE, 0
+    while start < len(chosen):
+        part = chosen[start : start + at_once]
+        indices = active.indices[part.to(active.indices.device)].cpu()
+        vectors = _encoder_rows_that_fit(transcoders, indices)
+        if vectors is None:
+            engine.give_back_memory()
+            _give_back(transcoders.device)
+            at_once = max(1, len(part) // 2)
+            continue
+        yield part, Targets(indices[:, 0], indices[:, 1], vectors)
+        del vectors
+        start += len(part)
+
+
+def _encoder_rows_that_fit(transcoders: Transcoders, indices: Tensor) -> Tensor | None:
+    """Encoder rows of features `(n, 3)`, or None where so many don't fit."""
+    try:
+        return encoder_rows(transcoders, indices[:, 0], indices[:, 2])
+    except (MemoryError, RuntimeError) as error:
+        if len(indices) == 1 or not is_out_of_memory(error):
+            raise
+    return None
 
 
 def encoder_rows(transcoders: Transcoders, layers: Tensor, features: Tensor) -> Tensor:

@@ -161,6 +161,13 @@ class TokenReader:
         return token
 
 
+MEAN_ELEMENTS = 2**26
+"""Numbers of the unembedding that are averaged at once …"""
+
+SMALLEST_MEAN = 256
+"""… in a multiple of so many columns, which sums each in the same order as all columns together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Unembedding:
     """The unembedding in the orientation `(vocab, d_model)`."""
@@ -173,8 +180,10 @@ class Unembedding:
         return row if row.dtype == torch.float64 else row.float()
 
     def mean(self) -> Tensor:
-        """The mean over all unembedding vectors."""
-        return self.W_U.mean(0, dtype=torch.promote_types(self.W_U.dtype, torch.float32))
+        """The mean over all unembedding vectors, some columns at a time: it may take a copy of what is averaged at once."""
+        dtype = torch.promote_types(self.W_U.dtype, torch.float32)
+        step = max(SMALLEST_MEAN, MEAN_ELEMENTS // len(self.W_U) // SMALLEST_MEAN * SMALLEST_MEAN)
+        return torch.cat([columns.mean(0, dtype=dtype) for columns in self.W_U.split(step, 1)])
 
 
 class AttributionTargets:

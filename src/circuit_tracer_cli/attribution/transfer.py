@@ -33,7 +33,11 @@ def sent_to_device(indices: Tensor, device: torch.device) -> Tensor:
     """Indices of the host on a device, in turn with what it computes and without waiting for it."""
     if device.type != "cuda" or indices.device.type != "cpu":
         return indices.to(device)
-    return indices.pin_memory().to(device, non_blocking=True)
+    try:
+        pinned = indices.pin_memory()
+    except RuntimeError:  # none is left
+        return indices.to(device)
+    return pinned.to(device, non_blocking=True)
 
 
 def sent_to_host(rows: Tensor) -> OnTheWay:
@@ -42,7 +46,11 @@ def sent_to_host(rows: Tensor) -> OnTheWay:
         there = rows.to("cpu", torch.float32)
         return OnTheWay(lambda: there, True)
     rows = rows.to(torch.float32)
-    pinned = torch.empty(rows.shape, dtype=torch.float32, pin_memory=True)
+    buffer = _pinned(rows.numel())
+    if buffer is None:
+        there = rows.to("cpu")
+        return OnTheWay(lambda: there, True)
+    pinned = buffer[: rows.numel()].view(rows.shape)
     stream = _copying(rows.device)
     stream.wait_stream(torch.cuda.current_stream(rows.device))
     with torch.cuda.stream(stream):
@@ -52,9 +60,27 @@ def sent_to_host(rows: Tensor) -> OnTheWay:
 
     def wait() -> Tensor:
         copied.synchronize()
-        return pinned.clone()  # pinned memory is scarce, and used again by the next block
+        there = pinned.clone()
+        _buffers.append(buffer)
+        return there
 
     return OnTheWay(wait, False)
+
+
+_buffers: list[Tensor] = []
+"""Pinned memory that isn't in use: scarce, slow to get, and as large as the blocks before."""
+
+
+def _pinned(count: int) -> Tensor | None:
+    """Room for `count` numbers in pinned memory; None where the system has no more of it."""
+    buffer = _buffers.pop() if _buffers else None
+    if buffer is not None and len(buffer) >= count:
+        return buffer
+    del buffer
+    try:
+        return torch.empty(count, dtype=torch.float32, pin_memory=True)
+    except RuntimeError:
+        return None
 
 
 _streams: dict[torch.device, torch.cuda.Stream] = {}

@@ -22,14 +22,24 @@ def size_in_words(n_bytes: float) -> str:
 
 
 def free_memory(device: torch.device | None = None) -> int:
-    """Bytes that are free on a CUDA device, else in the host's memory without swapping."""
-    if device is not None and device.type == "cuda":
-        import torch
+    """Bytes that are free on a GPU, else in the host's memory without swapping.
 
-        return int(torch.cuda.mem_get_info(device)[0])
+    What torch keeps of a CUDA device for its next tensors is free too. Apple's GPU works in the host's memory, of which a process
+    may take what Metal recommends.
+    """
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    host = int(psutil.virtual_memory().available)
+    if device is None or device.type not in ("cuda", "mps"):
+        return host
+    import torch
+
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    held = torch.mps.current_allocated_memory()
+    kept = torch.mps.driver_allocated_memory() - held
+    return max(0, min(host + kept, torch.mps.recommended_max_memory() - held))
 
 
 def total_memory() -> int:

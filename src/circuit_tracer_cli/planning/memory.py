@@ -24,6 +24,7 @@ SMALLEST_WORK = 256
 WORK = {False: 4096, True: 65536}
 ROWS_AT_LEAST, LARGEST_BLOCK = 32, 2**26
 EDGES_IN_MEMORY = 2**30
+MEAN_ELEMENTS = 2**26
 PADDING = 1.06
 """How much longer the decoder rows are on an accelerator, where positions are contracted in batches."""
 
@@ -108,9 +109,11 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
     rows_in_block = max(1, work // P)
     written = 1 if sizes.kind == "plt" else sizes.n_layers
     distinct = min(sizes.active / sizes.n_layers, sizes.d_transcoder)
+    averaged = min(MEAN_ELEMENTS, sizes.d_vocab * d)
     reading = min(READ_BLOCK, round(distinct * written * d * sizes.dtype_bytes))
     return {
         "forward pass": (3 * P * sizes.d_mlp + 3 * sizes.n_heads * P * P) * e + 2 * sizes.d_vocab * e,
+        "targets": 5 * sizes.d_vocab * 8 + (averaged * e if choices.on_gpu else 0),
         "active features": 3 * block_rows * sizes.dtype_bytes + lazy_block,
         "source vectors": 3 * reading + sizes.n_layers * P * d * e,
         "rows": work
@@ -142,6 +145,7 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
     phases = {
         "loading": sofar + casting,
         "forward pass": sofar + held["forward pass"] + moment["forward pass"],
+        "targets": sofar + held["forward pass"] + moment["targets"],
     }
     away = sizes.resting_bytes if moves(choices) else 0
     sofar += held["forward pass"] - away
@@ -167,6 +171,7 @@ def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -
     return MemoryPlan(choices, held, phases, host, max(phases.values()), scratch)
 
 
-def usual_work(sizes: TraceSizes, on_gpu: bool) -> int:
-    """Rows times positions in one block of the engine where there is memory enough."""
-    return max(WORK[on_gpu], min(ROWS_AT_LEAST * sizes.n_pos, LARGEST_BLOCK // sizes.d_model))
+def usual_work(sizes: TraceSizes, on_gpu: bool, busy: int | None = None) -> int:
+    """Rows times positions in one block of the engine where there is memory enough; `busy` of them keep the device busy."""
+    usual = WORK[on_gpu] if busy is None else busy
+    return max(usual, min(ROWS_AT_LEAST * sizes.n_pos, LARGEST_BLOCK // sizes.d_model))

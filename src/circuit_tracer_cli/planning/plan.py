@@ -32,9 +32,9 @@ def plan_memory(
         offload: Where weights are to wait; None to decide.
     """
     on_gpu = budget.device is not None
-    start = Choices(work=usual_work(sizes, on_gpu), on_gpu=on_gpu)
+    start = Choices(work=usual_work(sizes, on_gpu, budget.busy_work), on_gpu=on_gpu)
     plan = None
-    for choices in _ways(start, lazy_encoder, lazy_decoder, offload):
+    for choices in _ways(start, lazy_encoder, lazy_decoder, offload, budget.unified):
         plan = _spread(predict(sizes, choices, budget.host), sizes, budget)
         if _fits(plan, budget):
             return plan
@@ -47,6 +47,7 @@ def _ways(
     lazy_encoder: bool | None,
     lazy_decoder: bool | None,
     offload: Literal["none", "cpu", "disk"] | None,
+    unified: bool,
 ) -> list[Choices]:
     """Ways to run a trace, from the fastest to the leanest, that agree with what was asked for."""
     # Lazy decoders cost next to nothing: rows are read once.
@@ -56,7 +57,7 @@ def _ways(
         (True, "none"),
         (True, "disk"),
     ]
-    if start.on_gpu:
+    if start.on_gpu and not unified:  # where memory is one, nothing is gained by moving to the host's
         order = [(False, "none"), (False, "cpu"), (True, "cpu"), (True, "disk")]
     ways: list[Choices] = []
     for lazy, place in order:
@@ -81,6 +82,8 @@ def _spread(plan: MemoryPlan, sizes: TraceSizes, budget: Budget) -> MemoryPlan:
 
 def _fits(plan: MemoryPlan, budget: Budget) -> bool:
     if plan.host_peak > budget.host:
+        return False
+    if budget.unified and plan.host_peak + (plan.device_peak or 0) > budget.host:
         return False
     if budget.devices:
         return all(plan.device_peaks[device.name] <= device.free for device in budget.devices)

@@ -133,3 +133,5 @@ class Budget:
     host: int
     device: int | None = None  # None where the device is the host
     devices: tuple[DeviceBudget, ...] = ()  # by first layer, where layers lie on several
+    unified: bool = False  # whether the device works in the host's memory, so that both share `host`
+    busy_work: int | None = None  # rows times positions that keep the device busy; None for a usual one

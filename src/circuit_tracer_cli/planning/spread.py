@@ -36,6 +36,8 @@ def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: b
     sofar = program_on(device) + _model_on(sizes, device, first=first, last=last) + weights
     sofar += share * held["forward pass"]
     phases = [sofar + moment["forward pass"] - (0 if last else logits)]
+    if last:
+        phases.append(sofar + moment["targets"])
     if moves(choices):
         sofar -= share * max(0, sizes.resting_bytes - 2 * embedding) + ends
     phases.append(sofar + moment["active features"])
