@@ -27,12 +27,14 @@ from circuit_tracer_cli.cli import (
     intervene,
     merge,
     prune,
+    report,
     serve,
     show,
     tables,
     validate,
 )
-from circuit_tracer_cli.cli.errors import install_signal_handlers, report, report_usage
+from circuit_tracer_cli.cli.errors import install_signal_handlers, report_usage
+from circuit_tracer_cli.cli.errors import report as report_error
 from circuit_tracer_cli.cli.help import GroupedCommand
 from circuit_tracer_cli.cli.streams import prepare_streams
 
@@ -84,7 +86,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
         except (typer.Exit, TyperException):
             raise
         except BaseException as error:
-            raise typer.Exit(report(error)) from error
+            raise typer.Exit(report_error(error)) from error
 
     return guarded
 
@@ -100,6 +102,7 @@ _register("batch", batch.batch, "Trace many prompts, here or on a cluster.")
 _register("prune", prune.prune, "Keep the part of a graph that matters.")
 _register("export", export.export, "Write a graph for the viewer or other programs.")
 _register("show", show.show, "Print a graph's strongest nodes and paths.")
+_register("report", report.report, "Write a report on a graph to hand on.")
 _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
@@ -139,5 +142,5 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         return report_usage(error.format_message(), context.command_path if context else PROGRAM)
     except BaseException as error:
-        return report(error)
+        return report_error(error)
     return code if isinstance(code, int) else 0

@@ -125,6 +125,10 @@ class GraphSummary:
             words += f" {'→' if weight >= 0 else '⊣'} {self.named(node)}"
         return words
 
+    def edge_in_words(self, edge: RankedEdge) -> str:
+        """An edge with its arrow: `→` raises its target, `⊣` lowers it."""
+        return f"{self.named(edge.source)} {'→' if edge.weight >= 0 else '⊣'} {self.named(edge.target)}"
+
     def named(self, index: int) -> str:
         """A node in one word, with its label where it has one."""
         label = self.label(index)
@@ -288,7 +292,7 @@ def print_strongest(summary: GraphSummary, output: Output) -> None:
         output.result()
         edges = [
             (
-                f"{summary.named(edge.source)} {'→' if edge.weight >= 0 else '⊣'} {summary.named(edge.target)}",
+                summary.edge_in_words(edge),
                 number(edge.weight),
                 f"{edge.share:.2%}",
                 "–" if edge.stability is None else f"{edge.stability:.0%}",

@@ -130,7 +130,7 @@ def export(
     """
     parts = graph_parts(pruned, to.slug)
     if command:
-        extra = {**parts.metadata.extra, "command": _shareable(command)}
+        extra = {**parts.metadata.extra, "command": shareable(command)}
         parts = replace(parts, metadata=replace(parts.metadata, extra=extra))
     target = make_folder(to.directory) / f"{to.slug}.json"
     with locked_folder(to.directory):
@@ -158,8 +158,8 @@ def write_graph_file(target: Path, file: GraphFile) -> None:
         add_to_graph_list(target.parent, file.metadata)
 
 
-def _shareable(command: str) -> str:
-    """A command line with only the last parts of whole paths, which say nothing to others."""
+def shareable(command: str) -> str:
+    """Return a command line with only the last parts of whole paths, which say nothing to others."""
     words = (Path(word).name if Path(word).is_absolute() else word for word in shlex.split(command))
     return shlex.join(words)
 
