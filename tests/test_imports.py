@@ -61,15 +61,18 @@ def test_every_public_name_is_there() -> None:
     assert all(getattr(circuit_tracer_cli, name) is not None for name in circuit_tracer_cli.__all__)
 
 
-def test_type_checkers_and_the_interpreter_know_the_same_public_names() -> None:
+@pytest.mark.parametrize(
+    "package", ["circuit_tracer_cli", "circuit_tracer_cli.graph", "circuit_tracer_cli.notebook"]
+)
+def test_type_checkers_and_the_interpreter_know_the_same_public_names(package: str) -> None:
     import ast
+    import importlib
     from pathlib import Path
 
-    import circuit_tracer_cli
-
+    module = importlib.import_module(package)
     (block,) = (
         node
-        for node in ast.parse(Path(circuit_tracer_cli.__file__).read_text()).body
+        for node in ast.parse(Path(str(module.__file__)).read_text()).body
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
     )
     imported = {
@@ -78,7 +81,7 @@ def test_type_checkers_and_the_interpreter_know_the_same_public_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported == circuit_tracer_cli._PUBLIC
+    assert imported == module._PUBLIC
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -62,17 +62,8 @@ _PUBLIC = {
 }
 
 if not TYPE_CHECKING:  # a type checker would take every unknown name for one of these
+    from circuit_tracer_cli.lazy import names
+
     __all__ = ["__version__", *_PUBLIC]
-
-    def __getattr__(name: str) -> object:
-        """The public name, imported now."""
-        if name not in _PUBLIC:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        import importlib
-
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted(set(globals()) | set(_PUBLIC))
+    __getattr__, __dir__ = names(__name__, _PUBLIC)
+    del names

@@ -188,19 +188,8 @@ class Expander:
             key: value for key, value in graph.metadata.items() if key != HEADS
         }  # they name nodes by number
         metadata = {**kept, EXPANSIONS: [*graph.metadata.get(EXPANSIONS, []), record]}
-        return Graph(
-            input_string=graph.input_string,
-            input_tokens=graph.input_tokens,
-            active_features=graph.active_features,
-            adjacency_matrix=edges,
-            cfg=graph.cfg,
-            selected_features=selected,
-            activation_values=graph.activation_values,
-            logit_targets=graph.logit_targets,
-            logit_probabilities=graph.logit_probabilities,
-            scan=graph.scan,
-            vocab_size=graph.vocab_size,
-            metadata=metadata,
+        return graph.replace(
+            adjacency_matrix=edges, selected_features=selected, metadata=metadata, pruning=None
         )
 
     def _merged(self, selected: Tensor, new: Tensor) -> Edges:

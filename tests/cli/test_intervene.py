@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from circuit_tracer_cli.attention.ablation import ablation_effects
 from circuit_tracer_cli.attention.prompt import freeze
 from circuit_tracer_cli.files import inputs
 from circuit_tracer_cli.graph import load_graph
@@ -19,6 +18,7 @@ from circuit_tracer_cli.pipeline import load_model
 from circuit_tracer_cli.prepare import prepare
 from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import SilentProgress
+from circuit_tracer_cli.validation.attention import ablation_effects
 from tests.cli.conftest import PROMPT, Finished, Run, Tiny
 
 

@@ -360,3 +360,23 @@ def test_how_many_edges_were_left_out_is_carried(tmp_path: Path) -> None:
     assert "edges_left_out" not in created(graph, tmp_path)["metadata"]
     graph.metadata["edges_left_out"] = 2
     assert created(graph, tmp_path)["metadata"]["edges_left_out"] == 2
+
+
+def test_a_graph_exports_itself_pruned(tmp_path: Path) -> None:
+    graph = worked_example()
+    written = graph.export("one", tmp_path, "csv")
+    assert {path.parent for path in written} == {tmp_path}
+    assert graph.pruning is None
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    graph.export("one", tmp_path / "a")
+    create_graph_files(graph, "one", tmp_path / "b")
+    one, other = (json.loads((tmp_path / name / "one.json").read_bytes()) for name in "ab")
+    assert one["nodes"] == other["nodes"]
+    assert [[link[end] for end in ("source", "target", "weight")] for link in one["links"]] == [
+        list(link.values()) for link in other["links"]
+    ]
+    for faulty in ({"format": "pdf"}, {"slug": "../one"}):
+        with pytest.raises(UsageError):
+            graph.export(**({"slug": "two", "directory": tmp_path} | faulty))
+    assert not (tmp_path / "two.json").exists()

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attention.ablation import ablation_effects
 from circuit_tracer_cli.attention.constants import origins
 from circuit_tracer_cli.attention.loadings import loadings
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
@@ -19,6 +18,7 @@ from circuit_tracer_cli.errors import BadIntervention
 from circuit_tracer_cli.interventions.experiment import run_experiment
 from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
 from circuit_tracer_cli.interventions.spec import HeadEdit, LooksAt, Scaled, parse_intervention
+from circuit_tracer_cli.validation.attention import ablation_effects
 from tests.attention.prompts import frozen_prompt
 from tests.builders import PROMPT
 

@@ -98,7 +98,7 @@ class FrozenPrompt:
     def _logit_direction(self, number: int) -> Tensor:
         """The direction of a target, as it was traced."""
         target = self.graph.logit_targets[number]
-        unembedding = Unembedding(self.model.W_U.T)
+        unembedding = Unembedding(self.model.model.W_U)
         if target.vocab_idx < len(unembedding.W_U):
             return unembedding.vector(target.vocab_idx) - unembedding.mean()
         if DIFFERENCE in target.token_str:
@@ -155,7 +155,7 @@ def freeze(graph: Graph, model: ReplacementModel) -> FrozenPrompt:
         UnsupportedArchitecture: The family has no closed form.
     """
     _weights_of(model)
-    _check_sizes(graph, model)
+    check_sizes(graph, model)
     tokens = model.tokenize(graph.input_tokens)
     if tokens.ids.tolist() != graph.input_tokens.tolist():
         raise ModelMismatch("the model would put another first token before the graph's prompt")
@@ -281,7 +281,8 @@ def _engine(
     return sources, LinearEngine(_weights_of(model), frozen, model.points, sources, skips)
 
 
-def _check_sizes(graph: Graph, model: ReplacementModel) -> None:
+def check_sizes(graph: Graph, model: ReplacementModel) -> None:
+    """Raise ModelMismatch unless the model has the layers, the width and the vocabulary of the one that a graph was traced on."""
     shape, cfg = model.model.shape, graph.cfg
     for what, ours, theirs in (
         ("layers", shape.n_layers, cfg.n_layers),

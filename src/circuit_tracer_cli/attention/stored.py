@@ -1,16 +1,20 @@
-"""Head loadings kept with a graph: the strongest heads of every edge, in its metadata, and on the links of its JSON file."""
+"""Heads and reasons kept with a graph: the strongest heads of every edge, and why the strongest of them looks where it looks.
+
+They lie in the graph's metadata, and on the links and nodes of its JSON file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadLoadings, loadings
+from circuit_tracer_cli.attention.loadings import EdgeHeads, HeadLoadings, loadings, strongest_look
 from circuit_tracer_cli.attention.prompt import FrozenPrompt
-from circuit_tracer_cli.attention.qk import QKAttribution
+from circuit_tracer_cli.attention.qk import STRONGEST, QKAttribution, attend
 from circuit_tracer_cli.errors import UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.heads import HEADS, REASONS
+from circuit_tracer_cli.graph.roots import node_of
 
 STORED = 4
 """Heads kept of each edge."""
@@ -45,6 +49,26 @@ def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
             links.append([source, target, heads, edge.rest])
     graph.metadata[HEADS] = {"by": "arrive", "links": links}
     return found
+
+
+def why(prompt: FrozenPrompt, edge: EdgeHeads, n: int = STRONGEST) -> QKAttribution | None:
+    """The score of the strongest look on an edge; None where no head carries it.
+
+    For `arrive` the query is the target's position, for `leave` the key is the source's; `through` takes the look of its
+    strongest head that carries most.
+    """
+    if not edge.heads:
+        return None
+    first = edge.heads[0]
+    ends = node_of(prompt.graph, edge.source), node_of(prompt.graph, edge.target)
+    if edge.by == "through" or first.position is None:
+        query, key = strongest_look(prompt, ends, first.layer, first.head)
+    elif edge.by == "leave":
+        source_at = int(prompt.engine.columns.places(prompt.source_columns(ends[:1]))[1][0])
+        query, key = first.position, source_at
+    else:
+        query, key = int(prompt.targets(ends[1:]).positions[0]), first.position
+    return attend(prompt, first.layer, first.head, query, key, n=n)
 
 
 def keep_reasons(graph: Graph, edges: Sequence[EdgeHeads], reasons: Sequence[QKAttribution | None]) -> int:

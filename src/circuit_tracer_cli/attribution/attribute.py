@@ -230,7 +230,7 @@ class Attribution:
         return AttributionTargets(
             attribution_targets,
             frozen.logits,
-            self.model.W_U.T,
+            self.model.model.W_U,
             self.model.tokenizer,
             max_n_logits=self.settings.max_n_logits,
             desired_logit_prob=self.settings.desired_logit_prob,

@@ -256,7 +256,7 @@ def _keep_reasons(
 
 def _why(prompt: FrozenPrompt, edge: EdgeHeads) -> QKAttribution | None:
     """Why the edge's strongest head looks where it looks; None where no head carries it."""
-    from circuit_tracer_cli.attention.explain import why
+    from circuit_tracer_cli.attention.stored import why
 
     return why(prompt, edge)
 

@@ -294,6 +294,37 @@ class Graph:
 
         save_graph(self, Path(path))
 
+    def export(
+        self,
+        slug: str,
+        directory: str | os.PathLike[str] = "graph_files",
+        format: str = "json",
+        *,
+        features_dir: str | os.PathLike[str] | None = None,
+    ) -> list[Path]:
+        """Write the graph for the viewer or another program, pruned with the default thresholds unless it's pruned already.
+
+        Args:
+            slug: Name of the files.
+            directory: The folder, made if it's missing.
+            format: `json` (the viewer's), `html`, `graphml` or `csv`.
+            features_dir: Feature examples, for formats that carry them.
+
+        Returns:
+            The files written.
+
+        Raises:
+            UsageError: Unknown format, or a slug that can't name a file.
+            OutputError: The folder can't be written to.
+        """
+        from circuit_tracer_cli.export import Destination, exporter
+        from circuit_tracer_cli.export.slugs import check_slug
+
+        write = exporter(format)
+        check_slug(slug)
+        examples = None if features_dir is None else Path(features_dir)
+        return write(self.prune(), Destination(slug, Path(directory), examples))
+
     def to_pt(self, path: str | os.PathLike[str]) -> None:
         """Writes the graph in the `.pt` format, whatever the file is called. Raises OutputError."""
         from circuit_tracer_cli.graph.store import save_graph

@@ -6,7 +6,7 @@ Shares are of the whole graph where the file has it (a raw graph), else of what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,6 +209,25 @@ def feature_shares(influence: Array, kinds: Array) -> Array:
     return of_features / max(float(of_features.sum()), 1e-30)
 
 
+def _links_by_row(
+    file: GraphFile, nodes: Sequence[Node]
+) -> tuple[Array, Array, Array, Array, list[list[Any]]]:
+    """Source, target, weight and stability of the links, by target and then source, and the heads that the file lists."""
+    place = {node.node_id: index for index, node in enumerate(nodes)}
+    links = [link for link in file.links if link.source in place and link.target in place and link.weight]
+    source = np.array([place[link.source] for link in links], dtype=np.int64)
+    target = np.array([place[link.target] for link in links], dtype=np.int64)
+    weight = np.array([link.weight for link in links], dtype=np.float64)
+    heads = [
+        [place[link.source], place[link.target], link.extra["heads"], 0.0]
+        for link in links
+        if link.extra.get("heads")
+    ]
+    by_row = np.lexsort((source, target))
+    steady = np.array([_number(link.extra.get(STABILITY)) for link in links], dtype=np.float64)
+    return source[by_row], target[by_row], weight[by_row], steady[by_row], heads
+
+
 def facts_of_file(file: GraphFile, name: str) -> Facts:
     """The facts of a JSON graph file: what pruning left, with shares worked out from that."""
     import torch
@@ -222,24 +241,9 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
     n_layers = max(layers) - 1 if LOGIT in kinds else max(layers, default=0) + 1
     if n_layers < 1:
         raise BadGraphFile(f"{name} names no layer")
-    place = {node.node_id: index for index, node in enumerate(file.nodes)}
     order = _in_order(file, kinds)
-    rank = np.empty(n, dtype=np.int64)
-    rank[order] = np.arange(n)
-    links = [link for link in file.links if link.source in place and link.target in place and link.weight]
-    source = rank[np.array([place[link.source] for link in links], dtype=np.int64)]
-    target = rank[np.array([place[link.target] for link in links], dtype=np.int64)]
-    weight = np.array([link.weight for link in links], dtype=np.float64)
-    heads = [
-        [int(rank[place[link.source]]), int(rank[place[link.target]]), link.extra["heads"], 0.0]
-        for link in links
-        if link.extra.get("heads")
-    ]
-    by_row = np.lexsort((source, target))
-    steady = np.array([_number(link.extra.get(STABILITY)) for link in links], dtype=np.float64)[by_row]
-    source, target, weight = source[by_row], target[by_row], weight[by_row]
-    nodes = [file.nodes[index] for index in order]
-    kinds = kinds[order]
+    nodes, kinds = [file.nodes[index] for index in order], kinds[order]
+    source, target, weight, steady, heads = _links_by_row(file, nodes)
     built = Edges(
         torch.from_numpy(np.concatenate([[0], np.bincount(target, minlength=n).cumsum()])),
         torch.from_numpy(source.astype(np.int32)),

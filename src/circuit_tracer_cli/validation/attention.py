@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attention.ablation import ablation_effects
+from circuit_tracer_cli.attention.loadings import mixed
 from circuit_tracer_cli.attention.pairs import top_pairs
 from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze_tokens
 from circuit_tracer_cli.attention.qk import Factor, Score
-from circuit_tracer_cli.attribution.linear import Targets
+from circuit_tracer_cli.attention.walks import pull
+from circuit_tracer_cli.attribution.linear import Targets, push_attention
 from circuit_tracer_cli.attribution.targets import Unembedding
 from circuit_tracer_cli.backends.base import Hooks
 from circuit_tracer_cli.errors import UnsupportedArchitecture
@@ -67,6 +68,41 @@ class ScoreAblation:
     spearman: float | None
 
 
+@torch.no_grad()
+def ablation_effects(prompt: FrozenPrompt, targets: Targets) -> Tensor:
+    """What goes through every head to targets, the whole stream and the values' biases taken together.
+
+    With patterns and norm scales frozen a target's pre-activation (a logit, demeaned) falls by exactly this when all rows of the
+    head's pattern are set to zero: the map is affine in each row alone.
+
+    Args:
+        prompt: The frozen prompt, with what every block begins with.
+        targets: Whose change is predicted.
+
+    Returns:
+        `(target, layer, head, query)` in float64; the sum over queries is the ablation at all positions.
+    """
+    engine = prompt.engine
+    n_pos = int(targets.positions.max()) + 1
+    out = torch.zeros(len(targets), engine.n_layers, prompt.n_heads, prompt.n_pos, dtype=torch.float64)
+    for level in pull(engine, targets):
+        frozen, weights = prompt.frozen.layers[level.layer], engine.weights.layers[level.layer]
+        assert frozen.residual is not None
+        folded = engine.layers[level.layer]
+        values = push_attention(folded, frozen.residual.to(level.z)[None], 0)[0]  # (1, key, kv_head, d_head)
+        bias = level.z.new_zeros(values.shape[2:])
+        if weights.ln1.bias is not None:
+            bias = bias + weights.W_V.to(bias) @ weights.ln1.bias.to(bias)
+        if weights.b_V is not None:
+            bias = bias + weights.b_V.to(bias)
+        # The folded pattern is divided by the norm's scales, which biases don't see.
+        values = values + frozen.ln1_scale.to(bias)[:, None, None] * bias
+        read = mixed(folded, values[:, :n_pos], 0)[0]  # (query, kv_head, group, d_head)
+        shares = torch.einsum("qnga,tqnga->tngq", read, level.z)
+        out[:, level.layer, :, :n_pos] = shares.flatten(1, 2).double().cpu()
+    return out
+
+
 class AttentionSubject:
     """A subject's prompt with its paths split by heads, and which heads are tried.
 
@@ -89,7 +125,7 @@ class AttentionSubject:
     def _targets(self) -> Targets:
         """The demeaned logits of the targets."""
         n, n_layers = len(self.token_ids), self.prompt.engine.n_layers
-        unembedding = Unembedding(self.subject.model.W_U.T)
+        unembedding = Unembedding(self.subject.model.model.W_U)
         rows = [unembedding.vector(token) - unembedding.mean() for token in self.token_ids]
         ends = torch.full((n,), n_layers), torch.full((n,), self.prompt.n_pos - 1)
         return Targets(*ends, torch.stack(rows).to(self.prompt.engine.dtype))

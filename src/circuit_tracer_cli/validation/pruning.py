@@ -64,19 +64,7 @@ def _scores(graph: Graph) -> Scores:
 
 def _with_edges(graph: Graph, edges: Edges) -> Graph:
     """The graph with other edges, as if it had never been pruned."""
-    return Graph(
-        input_string=graph.input_string,
-        input_tokens=graph.input_tokens,
-        active_features=graph.active_features,
-        adjacency_matrix=edges,
-        cfg=graph.cfg,
-        selected_features=graph.selected_features,
-        activation_values=graph.activation_values,
-        logit_targets=graph.logit_targets,
-        logit_probabilities=graph.logit_probabilities,
-        scan=graph.scan,
-        vocab_size=graph.vocab_size,
-    )
+    return graph.replace(adjacency_matrix=edges, pruning=None, metadata=None)
 
 
 def _union(graph: Graph, kept: Edges, mask: Tensor) -> Edges:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.attention.prompt import check_sizes
 from circuit_tracer_cli.backends.base import FrozenPass
 from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue
 from circuit_tracer_cli.graph.graph import Graph
@@ -36,7 +37,8 @@ class Subject:
                 f"the graph explains {graph.node_id(graph.root)}, and a validation measures effects on the targets",
                 "validate the graph that `attribute` wrote",
             )
-        self._check_sizes()
+        check_sizes(graph, model)
+        self._check_set()
         self.tokens = model.tokenize(graph.input_tokens)
         if self.tokens.ids.tolist() != graph.input_tokens.tolist():
             raise ModelMismatch("the model would put another first token before the graph's prompt")
@@ -54,19 +56,8 @@ class Subject:
         for error in self.errors:
             error[list(self.tokens.zero_positions)] = 0
 
-    def _check_sizes(self) -> None:
-        shape, cfg, transcoders = self.model.model.shape, self.graph.cfg, self.model.transcoders
-        for what, ours, theirs in (
-            ("layers", shape.n_layers, cfg.n_layers),
-            ("d_model", shape.d_model, cfg.d_model),
-            ("d_vocab", shape.d_vocab, cfg.d_vocab),
-        ):
-            if ours != theirs:
-                raise ModelMismatch(
-                    f"the graph comes from a model with {what} {theirs}, this one has {ours}",
-                    hint=f"the graph names {cfg.model_name}; give --model and --transcoder-set",
-                )
-        features = self.graph.active_features[:, 2]
+    def _check_set(self) -> None:
+        transcoders, features = self.model.transcoders, self.graph.active_features[:, 2]
         if len(features) and int(features.max()) >= transcoders.d_transcoder:
             raise ModelMismatch(
                 f"the graph has feature {int(features.max())}, these transcoders have {transcoders.d_transcoder} per layer",
