@@ -2,8 +2,9 @@
 
 python -m benchmarks.many_graphs [--graphs N] [--edges E]
 
-The graphs are synthetic: nodes drawn from a common pool, so that half of each graph is in other graphs too, and random weights,
-which don't compress. Each step runs in a process of its own, whose peak memory is given.
+The graphs are synthetic: half of the nodes and about half of the edges are in other graphs too, each edge in a share of its
+own, so that a merge has something to keep; weights are random, which doesn't compress. Each step runs in a process of its own,
+whose peak memory is given.
 """
 
 from __future__ import annotations
@@ -35,22 +36,27 @@ QUERIES = {
 
 
 def synthetic(seed: int, n_edges: int) -> Facts:
-    """One graph."""
-    rng = np.random.default_rng(seed)
-    n = 800
+    """One graph: half of its nodes are in all graphs; half of its edges are among those, each in a share of the graphs."""
+    rng, common = np.random.default_rng(seed), np.random.default_rng(0)
+    n, n_core = 800, 400
+    core, own = (
+        np.stack([draw.integers(0, N_LAYERS, n), draw.integers(0, POOL, n), draw.integers(0, N_POS, n)])
+        for draw in (common, rng)
+    )
+    layer, feature, position = np.where(np.arange(n) < n_core, core, own)
     kind = np.full(n, FEATURE, dtype=np.int8)
     kind[-N_POS - 1 : -1], kind[-1] = TOKEN, LOGIT
-    common = np.random.default_rng(0)
-    pool = np.stack(
-        [common.integers(0, N_LAYERS, n), common.integers(0, POOL, n), common.integers(0, N_POS, n)]
-    )
-    own = np.stack([rng.integers(0, N_LAYERS, n), rng.integers(0, POOL, n), rng.integers(0, N_POS, n)])
-    layer, feature, position = np.where(rng.random(n) < 0.5, pool, own)
     layer[-N_POS - 1 : -1], layer[-1] = -1, N_LAYERS
     position[-N_POS - 1 : -1], position[-1] = np.arange(N_POS), N_POS - 1
+    known = common.permutation(n_core * n_core)[:n_edges]
+    shared = known[rng.random(len(known)) < common.random(len(known))]
+    pairs = np.concatenate(
+        [shared // n_core * n + shared % n_core, rng.integers(0, n * n, n_edges - len(shared))]
+    )
     order = np.lexsort((layer, kind))
+    rank = np.argsort(order)
     kind, layer, feature, position = kind[order], layer[order], feature[order], position[order]
-    pairs = np.unique(rng.integers(0, n * n, int(n_edges * 1.1)))[:n_edges]
+    pairs = np.unique(rank[pairs // n] * n + rank[pairs % n])
     influence = rng.random(n)
     weight = rng.normal(size=len(pairs))
     return Facts(
@@ -83,6 +89,8 @@ def synthetic(seed: int, n_edges: int) -> Facts:
         replacement=0.5,
         completeness=0.8,
         whole=False,
+        node_stability=rng.random(n),
+        edge_stability=rng.random(len(pairs)),
     )
 
 
@@ -92,10 +100,9 @@ def contributions(n_graphs: int, n_edges: int) -> Iterator[OneGraph]:
         facts = synthetic(seed, n_edges)
         keys = node_keys(facts, np.arange(N_POS))
         ends = np.stack([keys[facts.source], keys[facts.target]], axis=1)
-        unknown = np.full(len(ends), np.nan)
         yield OneGraph(
-            Sums.of_one(keys, facts.share, facts.activation, unknown[: len(keys)]),
-            Sums.of_one(ends, facts.edge_share, facts.weight, unknown),
+            Sums.of_one(keys, facts.share, facts.activation, facts.node_stability),
+            Sums.of_one(ends, facts.edge_share, facts.weight, facts.edge_stability),
             (facts.name,),
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from circuit_tracer_cli.cli.app import run
+from circuit_tracer_cli.cli.serve import folder_of_graphs, slug_in
 from tests.graph.builders import random_graph
 
 
@@ -50,6 +51,35 @@ def test_merge_writes_a_graph_that_show_and_diff_read(
     assert "0 only in A" in capsys.readouterr().out
     assert run(["merge", str(folder), "-o", str(folder / "union.txt")]) == 2
     assert "doesn't end in .json" in capsys.readouterr().err
+
+
+def test_diff_writes_a_graph_that_the_viewer_opens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = [str(folder / f"{name}.safetensors") for name in "ab"]
+    assert run(["diff", *pair, "-o", str(folder / "both.json")]) == 0
+    assert f"serve {folder} --graph both" in capsys.readouterr().err
+    assert json.loads((folder / "both.json").read_text())["metadata"]["diff"]["level"] == "exact"
+    assert run(["diff", *pair, "-o", str(folder / "both.txt")]) == 2
+    assert "doesn't end in .json" in capsys.readouterr().err
+
+
+def test_a_row_leads_to_its_graph(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("duckdb")
+    sql = "select slug from graphs order by slug limit 1"
+    assert run(["query", str(folder), sql]) == 0
+    assert "--graph" not in capsys.readouterr().err  # the viewer has no files here
+    graphs = folder / "graphs"
+    assert run(["export", str(folder / "a.safetensors"), "--graph-file-dir", str(graphs), "--slug", "a"]) == 0
+    capsys.readouterr()
+    assert run(["query", str(folder), sql]) == 0
+    assert f"serve {folder} --graph a\n" in capsys.readouterr().err
+    (folder / "batch.json").write_text("{}")
+    (folder / "batch.jsonl").write_text(json.dumps({"graph": "0f", "slug": "a", "prompt": "p"}) + "\n")
+    assert folder_of_graphs(folder) == graphs
+    assert (
+        slug_in(folder, graphs, "0f") == slug_in(graphs, graphs, "0f") == slug_in(folder, graphs, "a") == "a"
+    )
+    assert run(["serve", str(folder), "--graph", "b"]) == 1
+    assert f"{graphs} has no graph b" in capsys.readouterr().err
 
 
 def test_query_prints_json_csv_and_a_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

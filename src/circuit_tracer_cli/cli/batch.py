@@ -365,7 +365,7 @@ def _conclude(planned: PlannedBatch, output: Output, *, json_: bool) -> None:
     else:
         _print_status(status, output)
     root = planned.store.root
-    output.note(f"next: circuit-tracer serve {root / 'graphs'}")
+    output.note(f"next: circuit-tracer serve {root}")
     if status.failed:
         raise typer.Exit(SOME_FAILED)
 

@@ -115,3 +115,15 @@ def _try_to_write(folder: Path) -> None:
         ) from error
     os.close(descriptor)
     os.unlink(name)
+
+
+def destination_for_viewer(destination: str) -> Path:
+    """Return the path of a graph file for the viewer, tried before the work. Raises UsageError, InvalidValue, OutputError."""
+    from circuit_tracer_cli.export.slugs import check_slug
+
+    path = Path(destination)
+    if path.suffix != ".json":
+        raise UsageError(f"{destination} doesn't end in .json", f"-o {path.with_suffix('.json')}")
+    check_slug(path.stem)
+    check_directory(str(path.parent))
+    return path

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from circuit_tracer_cli.cli import options as opt
+from circuit_tracer_cli.cli.destinations import destination_for_viewer
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number, quoted
 from circuit_tracer_cli.errors import CircuitTracerError, MissingFile, UnsuitableValue
@@ -43,6 +44,16 @@ NoiseOpt = Annotated[
         help="Measure how far numbers move when only A's pruning or dtype changes, and grey what differs by less.",
     ),
 ]
+OutOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE.json",
+        show_default=False,
+        help="Write both graphs as one for the viewer, which colours what one alone has.",
+    ),
+]
 CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="Rows of each table; 0 for all.")]
 
 
@@ -52,6 +63,7 @@ def diff(
     align: AlignOpt = None,
     target: TargetOpt = None,
     noise: NoiseOpt = False,
+    output_path: OutOpt = None,
     n: CountOpt = 10,
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
@@ -62,6 +74,7 @@ def diff(
     Graphs of different transcoder sets are compared by layer and position.
     """
     output = Output(quiet=quiet)
+    out = None if output_path is None else destination_for_viewer(output_path)
     silence_libraries(output)
     from circuit_tracer_cli.many.diff import changes_noise, diff_facts, share_noise, threshold_noise
     from circuit_tracer_cli.many.facts import read_facts
@@ -77,6 +90,12 @@ def diff(
         output.data(found.to_dict())
     else:
         _print(found, output, n)
+    if out is not None:
+        from circuit_tracer_cli.many.diff_file import write_diff
+
+        write_diff(found, out)
+        output.note(f"written      {out}")
+        output.note(f"next: circuit-tracer serve {out.parent} --graph {out.stem}")
 
 
 def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
@@ -160,7 +179,7 @@ def _print(found: GraphDiff, output: Output, n: int) -> None:
                 )
                 for i in rows.tolist()
             ],
-            dim=[row for row, i in enumerate(rows.tolist()) if _within_noise(found, i)],
+            dim=[row for row, i in enumerate(rows.tolist()) if found.within_noise(i)],
         )
     _print_changes(found, output, n)
 
@@ -168,15 +187,10 @@ def _print(found: GraphDiff, output: Output, n: int) -> None:
 def _mark(found: GraphDiff, i: int) -> str:
     from circuit_tracer_cli.many.diff import CLASSES
 
-    noise = "≈ " if _within_noise(found, i) else ""
+    noise = "≈ " if found.within_noise(i) else ""
     name = CLASSES[int(found.node_class[i])]
     words = {"only_a": "only A", "only_b": "only B", "pruned_only": "cut in one", "unknown": "one file"}
     return noise + words.get(name, "")
-
-
-def _within_noise(found: GraphDiff, i: int) -> bool:
-    difference = abs(float(found.nodes[0].share[i] - found.nodes[1].share[i]))
-    return found.noise is not None and difference <= found.noise
 
 
 def _print_alignment(found: GraphDiff, output: Output) -> None:

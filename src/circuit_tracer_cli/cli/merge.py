@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from circuit_tracer_cli.cli import options as opt
-from circuit_tracer_cli.cli.destinations import check_directory
+from circuit_tracer_cli.cli.destinations import destination_for_viewer
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, number
-from circuit_tracer_cli.errors import UsageError
-from circuit_tracer_cli.export.slugs import check_slug
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.many.merged_file import Union
@@ -61,11 +58,7 @@ def merge(
     prompts and stability stand beside it.
     """
     output = Output(quiet=quiet)
-    target = Path(output_path)
-    if target.suffix != ".json":
-        raise UsageError(f"{output_path} doesn't end in .json", "name it like -o union.json")
-    check_slug(target.stem)
-    check_directory(str(target.parent))
+    target = destination_for_viewer(output_path)
     silence_libraries(output)
     from circuit_tracer_cli.many.merged_file import merge_graphs
 
@@ -75,7 +68,7 @@ def merge(
     else:
         _print(union, output)
     output.note(f"written      {target}")
-    output.note(f"next: circuit-tracer serve {target.parent}")
+    output.note(f"next: circuit-tracer serve {target.parent} --graph {target.stem}")
 
 
 def _summary(union: Union) -> dict[str, Any]:

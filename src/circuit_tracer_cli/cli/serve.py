@@ -13,7 +13,7 @@ from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.request_options import request_from
 from circuit_tracer_cli.cli.viewing import Viewer
-from circuit_tracer_cli.errors import UsageError
+from circuit_tracer_cli.errors import MissingFile, UsageError
 
 if TYPE_CHECKING:
     from circuit_tracer_cli.request import TraceRequest
@@ -21,7 +21,21 @@ if TYPE_CHECKING:
 
 DirectoryArg = Annotated[
     str | None,
-    typer.Argument(metavar="DIR", help="Folder with graph files.", show_default=opt.DEFAULT_DIRECTORY),
+    typer.Argument(
+        metavar="DIR",
+        help="Folder with graph files, or a batch's folder.",
+        show_default=opt.DEFAULT_DIRECTORY,
+    ),
+]
+GraphOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--graph",
+        metavar="NAME",
+        show_default="the newest",
+        help="Open this graph: its slug, or what a batch's tables call it.",
+        rich_help_panel=opt.VIEWER,
+    ),
 ]
 TESTS = "Testing graphs"
 ServedSetOpt = Annotated[
@@ -57,6 +71,7 @@ def serve(
     ctx: typer.Context,
     directory: DirectoryArg = None,
     graph_file_dir: SameDirectoryOpt = None,
+    graph: GraphOpt = None,
     features_dir: opt.FeaturesDirOpt = None,
     host: opt.HostOpt = opt.DEFAULT_HOST,
     port: opt.PortOpt = opt.DEFAULT_PORT,
@@ -78,7 +93,9 @@ def serve(
     """
     if directory is not None and graph_file_dir is not None:
         raise UsageError("the folder is named twice", "name it once: circuit-tracer serve DIR")
-    folder = Path(directory or graph_file_dir or opt.DEFAULT_DIRECTORY)
+    named = Path(directory or graph_file_dir or opt.DEFAULT_DIRECTORY)
+    folder = folder_of_graphs(named)
+    slug = None if graph is None else slug_in(named, folder, graph)
     output = Output(quiet=quiet)
     runner = None
     if transcoder_set is not None:
@@ -88,8 +105,30 @@ def serve(
         raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
     viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path, token)
     with viewer.start() as server:
-        viewer.announce(server, output)
+        viewer.announce(server, output, slug)
         server.wait()
+
+
+def folder_of_graphs(folder: Path) -> Path:
+    """Return where the viewer's files are: in a batch's folder `graphs`, which is made if there is none yet."""
+    from circuit_tracer_cli.many.prompts import SETTINGS_NAME
+
+    if not (folder / SETTINGS_NAME).is_file():
+        return folder
+    from circuit_tracer_cli.export.viewer import make_folder
+
+    graphs = folder / "graphs"
+    return graphs if graphs.is_dir() else make_folder(graphs)
+
+
+def slug_in(named: Path, folder: Path, name: str) -> str:
+    """Return the slug of a graph that is named by it, or as the tables of a batch name it. Raises MissingFile."""
+    from circuit_tracer_cli.many.prompts import slug_of
+
+    slug = slug_of(named if named != folder else folder.parent, name) or name
+    if "/" in slug or not (folder / f"{slug}.json").is_file():
+        raise MissingFile(f"{folder} has no graph {name}", "the page lists the graphs that are there")
+    return slug
 
 
 def _runner(request: TraceRequest) -> ModelRunner:

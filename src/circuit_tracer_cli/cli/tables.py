@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -43,9 +44,7 @@ def table(
         output.data({"tables": str(written.folder), "written": written.new})
         return
     output.result(f"{written.folder}: {written.new} graphs added")
-    output.note(
-        f'next: circuit-tracer query {folder} "select graph, prompt, target, probability from graphs"'
-    )
+    output.note(f'next: circuit-tracer query {folder} "select slug, prompt, target, probability from graphs"')
 
 
 def query(
@@ -78,6 +77,19 @@ def query(
         ]
         columns = [f"{name}#" if is_number else name for name, is_number in zip(names, numeric, strict=True)]
         output.table("", columns, ([_cell(value) for value in row] for row in rows))
+        _lead_to_a_graph(Path(folder), names, rows, output)
+
+
+def _lead_to_a_graph(
+    folder: Path, names: Sequence[str], rows: Sequence[Sequence[object]], output: Output
+) -> None:
+    """Say how to see the graph of a row, where rows say which graphs they are of and the viewer has files."""
+    column = next((names.index(name) for name in ("slug", "graph") if name in names), None)
+    graphs = folder / "graphs"
+    if column is None or not rows or not any((graphs if graphs.is_dir() else folder).glob("*.json")):
+        return
+    which = str(rows[0][column]) if len(rows) == 1 else names[column].upper()
+    output.note(f"next: circuit-tracer serve {folder} --graph {which}")
 
 
 def _cell(value: object) -> str:

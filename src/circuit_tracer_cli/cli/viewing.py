@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from circuit_tracer_cli.cli.options import DEFAULT_HOST, DEFAULT_PORT
 from circuit_tracer_cli.cli.output import Output
@@ -56,10 +57,11 @@ class Viewer:
             token=self.token,
         )
 
-    def announce(self, server: Server, output: Output) -> None:
-        """The URL on stdout; on stderr what is served, and how to reach it from another machine."""
+    def announce(self, server: Server, output: Output, slug: str | None = None) -> None:
+        """The URL on stdout, of one graph if its slug is given; on stderr what is served, and how to reach it from elsewhere."""
         output.note(f"serving {self.directory.resolve()}")
-        output.result(server.link)
+        opened = "" if slug is None else f"{'&' if '?' in server.link else '?'}slug={quote(slug)}"
+        output.result(f"{server.link}{opened}")
         sys.stdout.flush()
         if self.host in {"127.0.0.1", "localhost", "::1"}:
             output.note(

@@ -77,7 +77,7 @@ def refresh_graph_list(directory: Path) -> None:
         for time, one in sorted(found):
             if one.stem in entries and time < since:
                 continue
-            entry = _entry_of(one)
+            entry = metadata_in(one)
             if entry is not None and entries.get(one.stem) != entry:
                 entries[one.stem] = entry
                 changed = True
@@ -85,7 +85,7 @@ def refresh_graph_list(directory: Path) -> None:
             write_bytes(path, encode_json({"graphs": list(entries.values())}))
 
 
-def _entry_of(path: Path) -> dict[str, Any] | None:
+def metadata_in(path: Path) -> dict[str, Any] | None:
     """The metadata that a graph file begins with; None for a file that doesn't, or that has another name in it."""
     try:
         with path.open("rb") as stream:

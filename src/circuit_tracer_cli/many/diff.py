@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ class Change:
 
     `b - a = by_activation + by_path`: a feature's weight is its activation times a gain, so the change is `(act_b - act_a) g_a`
     because it is more or less active, and `act_b (g_b - g_a)` because it reaches the target differently. If only one graph has
-    the feature, all of it is by activation. Tokens and errors have no activation, so theirs is all by path.
+    the feature, all of it is by activation. Tokens and errors have no activation, so theirs is all by path. `key` is the source's
+    key under the alignment of the two graphs.
     """
 
     node: str
@@ -54,6 +56,12 @@ class Change:
     b: float
     by_activation: float
     by_path: float
+    key: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values."""
+        names = ("node", "kind", "a", "b", "by_activation", "by_path")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +108,7 @@ class GraphDiff:
         return [self.ids[i] for i in chosen[np.argsort(-weight, kind="stable")].tolist()]
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values, numbers unrounded."""
+        """The record as plain values, numbers unrounded; a score that the file doesn't say is None."""
         counts = {name: int((self.edge_class == i).sum()) for i, name in enumerate(CLASSES)}
         return {
             "a": self.a.name,
@@ -115,7 +123,7 @@ class GraphDiff:
             },
             **{name: self.of_class(name) for name in CLASSES},
             "edges": counts,
-            "scores": self.scores,
+            "scores": {name: value if math.isfinite(value) else None for name, value in self.scores.items()},
             "target": {"a": self.target[0], "b": self.target[1]},
             "noise": self.noise,
             "change_noise": self.change_noise,
@@ -125,23 +133,17 @@ class GraphDiff:
                     "class": CLASSES[int(self.node_class[i])],
                     "share_a": float(self.nodes[0].share[i]),
                     "share_b": float(self.nodes[1].share[i]),
-                    "noise": self.noise is not None
-                    and abs(float(self.nodes[0].share[i] - self.nodes[1].share[i])) <= self.noise,
+                    "noise": self.within_noise(i),
                 }
                 for i in self.largest_share_changes().tolist()
             ],
-            "changes": [
-                {
-                    "node": change.node,
-                    "kind": change.kind,
-                    "a": change.a,
-                    "b": change.b,
-                    "by_activation": change.by_activation,
-                    "by_path": change.by_path,
-                }
-                for change in self.changes
-            ],
+            "changes": [change.to_dict() for change in self.changes],
         }
+
+    def within_noise(self, i: int) -> bool:
+        """Whether the shares of a node differ by no more than noise, if that was measured."""
+        moved = abs(float(self.nodes[0].share[i] - self.nodes[1].share[i]))
+        return self.noise is not None and moved <= self.noise
 
     def largest_share_changes(self) -> Array:
         """int64: places of the features, those whose share of the influence differs most first."""
@@ -384,6 +386,7 @@ def target_changes(a: Facts, b: Facts, keys_of: Sequence[Array], targets: tuple[
             b=float(weight[1][i]),
             by_activation=float(by_activation[i]),
             by_path=float(change[i] - by_activation[i]),
+            key=int(union[i]),
         )
         for i in order.tolist()
     ]

@@ -151,16 +151,15 @@ def merge_files(
 def graph_file_of(union: Union, slug: str) -> GraphFile:
     """The merged graph in the form of a graph file."""
     merged = union.merged
-    names = _node_names(union)
-    score = _cumulative(merged.nodes.mean_share)
+    names = node_names(merged.nodes.keys, union.n_layers, len(merged.names))
+    score = cumulative(merged.nodes.mean_share)
     parts = key_parts(merged.nodes.keys)
     nodes = []
     first_target = True
     for i, name in enumerate(names):
         kind = int(parts.kind[i])
-        node = _node(
-            union, name, kind, int(parts.layer[i]), int(parts.slot[i]), int(parts.feature[i]), float(score[i])
-        )
+        own = (kind, int(parts.layer[i]), int(parts.slot[i]), int(parts.feature[i]))
+        node = file_node(name, own, union.n_layers, union.targets, float(score[i]))
         if kind == FEATURE:
             node = dataclasses.replace(node, activation=float(merged.nodes.mean_value[i]))
         elif kind == LOGIT:
@@ -182,7 +181,23 @@ def graph_file_of(union: Union, slug: str) -> GraphFile:
     return GraphFile(_metadata(union, slug), QParams(), nodes, links)
 
 
-def _node(union: Union, name: str, kind: int, layer: int, slot: int, feature: int, score: float) -> Node:
+def file_node(
+    name: str,
+    parts: tuple[int, int, int, int],
+    n_layers: int,
+    targets: Mapping[int, tuple[str, float]],
+    score: float,
+) -> Node:
+    """A node of several graphs in the form of a graph file.
+
+    Args:
+        name: Its id.
+        parts: Kind, layer, slot and feature, as `key_parts` gives them.
+        n_layers: Of the model.
+        targets: Text and weight of each target by its vocabulary index.
+        score: Share of all influence that it and all nodes of more influence hold.
+    """
+    kind, layer, slot, feature = parts
     if kind == FEATURE:
         return Node.feature_node(layer, slot, feature, score)
     if kind == ERROR:
@@ -190,16 +205,16 @@ def _node(union: Union, name: str, kind: int, layer: int, slot: int, feature: in
     if kind == TOKEN:
         return Node.token_node(slot, feature, score)
     vocab_idx = feature if feature < VIRTUAL else feature - VIRTUAL
-    text, weight = union.targets.get(vocab_idx, (f"⟨{vocab_idx}⟩", 0.0))
-    return Node.logit_node(name, slot, vocab_idx, text, weight, is_first=False, n_layers=union.n_layers)
+    text, weight = targets.get(vocab_idx, (f"⟨{vocab_idx}⟩", 0.0))
+    return Node.logit_node(name, slot, vocab_idx, text, weight, is_first=False, n_layers=n_layers)
 
 
-def _node_names(union: Union) -> list[str]:
-    """Ids as in any graph file, the slot in place of the position."""
-    parts = key_parts(union.merged.nodes.keys)
-    last = max(0, len(union.merged.names) - 1)
+def node_names(keys: Array, n_layers: int, n_slots: int) -> list[str]:
+    """Ids of nodes by their keys as in any graph file, the slot in place of the position."""
+    parts = key_parts(keys)
+    last = max(0, n_slots - 1)
     targets = np.flatnonzero(parts.kind == LOGIT)
-    of_target = logit_ids([int(feature) for feature in parts.feature[targets]], union.n_layers, last + 1)
+    of_target = logit_ids([int(feature) for feature in parts.feature[targets]], n_layers, last + 1)
     names = dict(zip(targets.tolist(), of_target, strict=True))
     result = []
     for i in range(len(parts.kind)):
@@ -226,7 +241,7 @@ def _test_numbers(test: Any, i: int) -> dict[str, Any]:
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def _cumulative(shares: Array) -> Array:
+def cumulative(shares: Array) -> Array:
     """The share of all influence held by the nodes up to and including each, the most influential first."""
     order = np.argsort(-shares, kind="stable")
     scores = np.empty(len(shares))

@@ -37,6 +37,24 @@ def listed_prompts(root: Path) -> dict[str, dict[str, Any]]:
     return dict(reversed(read_lines(root)))
 
 
+def object_of(folder: Path, slug: str) -> Path | None:
+    """Return the raw graph that a batch has kept of a graph in its folder `graphs`; None where there is none."""
+    root = folder.parent
+    if folder.name != "graphs" or not (root / SETTINGS_NAME).exists():
+        return None
+    keys = [key for key, record in read_lines(root) if record.get("slug") == slug]
+    held = [root / "objects" / key[:2] / f"{key}.safetensors" for key in keys]
+    return next((path for path in held if path.is_file()), None)
+
+
+def slug_of(root: Path, name: str) -> str | None:
+    """Return the slug of a batch's graph by its name in the tables, or by the slug itself; None for neither."""
+    for key, record in read_lines(root):
+        if name in (key, record.get("slug")):
+            return str(record["slug"])
+    return None
+
+
 def groups_of(root: Path, column: str) -> dict[str, str]:
     """Return the group of each graph by a column of the prompts. Raises MissingFile, UnsuitableValue."""
     listed = listed_prompts(root)

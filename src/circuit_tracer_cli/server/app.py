@@ -24,6 +24,7 @@ from circuit_tracer_cli.errors import (
     UsageError,
 )
 from circuit_tracer_cli.server.access import AccessRules, BelowPrefix, Gatekeeper
+from circuit_tracer_cli.server.comparisons import ComparisonRoutes
 from circuit_tracer_cli.server.deadlines import UntilGone
 from circuit_tracer_cli.server.features import FeatureRoutes, FeatureSources, feature_cache
 from circuit_tracer_cli.server.graphs import GraphFolder, GraphRoutes
@@ -133,6 +134,7 @@ def routes(settings: Settings) -> list[Route]:
         *stage.table(),
         *GraphRoutes(graphs, labels.share, settings.max_body).table(),
         *LibraryRoutes(graphs).table(),
+        *ComparisonRoutes(graphs).table(),
         *TraceRoutes(desk, settings.max_body).table(),
         *RunRoutes(settings.runs, plans(desk), settings.max_body).table(),
         *features.table(),
