@@ -10,7 +10,7 @@ PYTEST ?= $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static format lint types layers test-js test-browser test-long wheel bench demo-model demo-graphs docs screenshot
+.PHONY: help setup demo test check static format lint types layers test-js test-browser test-processes test-long wheel bench demo-model demo-graphs docs screenshot
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -29,7 +29,7 @@ demo: $(STAMP) ## Trace the embedded example and open the viewer on it
 test: $(STAMP) test-js ## Run every test that a change must pass
 	$(PYTEST) -n $(WORKERS) --dist loadfile
 
-check: $(STAMP) static test test-browser wheel test-long ## Run everything: static checks, tests, wheel, long suites
+check: $(STAMP) static test test-browser test-processes wheel test-long ## Run everything: static checks, tests, wheel, long suites
 
 static: format lint types layers ## Run what takes seconds: format, lint, strict types, layers
 
@@ -50,6 +50,9 @@ test-js: ## Run the viewer's own tests, if Node is there
 
 test-browser: $(STAMP) ## Run what `make test` leaves out of the browser tests
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m "browser and not long" tests/browser
+
+test-processes: $(STAMP) ## Run what only processes of their own can show: signals, pipes, a full disk
+	$(PYTEST) -n $(WORKERS) -m "process and not long"
 
 test-long: $(STAMP) ## Run the suites that take minutes
 	$(PYTEST) -m long

@@ -129,7 +129,6 @@ def test_every_control_has_a_name_and_shows_the_focus(viewer: Viewer) -> None:
     assert any("node-row" in where for where in seen)
 
 
-@pytest.mark.core
 def test_nothing_moves_for_whoever_asks_for_it(viewer: Viewer) -> None:
     viewer.page.emulate_media(reduced_motion="reduce")
     viewer.open(pinnedIds=PINS)

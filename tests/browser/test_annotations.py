@@ -57,7 +57,6 @@ def test_notes_are_saved_undone_in_one_go_and_found(viewer: Viewer) -> None:
     expect(viewer.page.locator(".panel-nodes .node-name")).to_have_text(["Texas"])
 
 
-@pytest.mark.core
 def test_annotations_travel_in_a_file(viewer: Viewer, tmp_path: Path) -> None:
     viewer.open(clickedId="2_20_2")
     viewer.page.keyboard.press("p")
@@ -134,7 +133,6 @@ def test_annotations_of_a_link_survive_a_reload_until_they_are_edited(viewer: Vi
     expect(viewer.page.locator(".box-name")).to_have_text(["Dallas"])
 
 
-@pytest.mark.core
 def test_the_file_says_how_it_was_made(viewer: Viewer) -> None:
     document = demo()
     document["metadata"] |= {

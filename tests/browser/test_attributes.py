@@ -43,7 +43,6 @@ def test_the_tooltip_tells_everything_while_meta_is_held(scored: Viewer) -> None
     expect(tooltip.locator(".attributes")).to_contain_text("my_score")
 
 
-@pytest.mark.core
 def test_the_feature_panel_has_them_for_those_without_a_pointer(scored: Viewer) -> None:
     scored.open("scored", clickedId="2_21_2")
     summary = scored.page.locator(".all-attributes summary")

@@ -17,7 +17,6 @@ def names(viewer: Viewer, selector: str) -> list[str]:
     return viewer.page.locator(f"{selector} .node-name").all_inner_texts()
 
 
-@pytest.mark.core
 def test_two_outputs_make_a_node_with_what_tells_them_apart(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.get_by_role("button", name="A − B").click()

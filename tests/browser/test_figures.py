@@ -50,7 +50,6 @@ def test_the_link_graph_as_svg(viewer: Viewer, tmp_path: Path) -> None:
     assert b"foreignObject" not in body
 
 
-@pytest.mark.core
 def test_the_subgraph_as_svg_with_whole_names(viewer: Viewer, tmp_path: Path) -> None:
     viewer.open("von%20fr%C3%BCher")
     name, body = save(viewer, "subgraph", "SVG", tmp_path)

@@ -154,7 +154,6 @@ def test_another_set_is_refused_in_words(page: Page) -> None:
     assert "--transcoder-set other-set" in page.inner_text(f"{PANEL} .run-status .command")
 
 
-@pytest.mark.core
 def test_without_a_model_the_page_says_what_to_type(viewer: Viewer) -> None:
     viewer.open()
     viewer.page.click(TAB)

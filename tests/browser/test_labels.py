@@ -28,7 +28,6 @@ def give_label(viewer: Viewer, text: str) -> None:
     viewer.saved()
 
 
-@pytest.mark.core
 def test_labels_are_exported_with_who_and_when(viewer: Viewer, tmp_path: Path) -> None:
     viewer.open(clickedId="1_10_1")
     menu(viewer, "Export shared labels")

@@ -72,7 +72,6 @@ def test_a_border_is_moved_with_keys(viewer: Viewer) -> None:
     assert viewer.selected() == "4_50_2"
 
 
-@pytest.mark.core
 def test_a_panel_is_dragged_to_a_half_to_tabs_and_back(viewer: Viewer) -> None:
     viewer.open()
     feature = viewer.page.locator(".panel-feature").bounding_box()

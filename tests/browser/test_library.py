@@ -55,7 +55,6 @@ def test_a_dropped_file_is_added_and_opened_and_a_bad_one_refused(viewer: Viewer
     viewer.expect_complaint("422")
 
 
-@pytest.mark.core
 def test_a_missing_graph_offers_those_that_are_there(viewer: Viewer) -> None:
     viewer.page.goto(f"{viewer.server.url}?slug=nowhere")
     expect(viewer.page.locator(".message strong")).to_have_text("This graph isn't in the folder.")
@@ -121,7 +120,6 @@ def test_ten_outputs_have_ten_labels_in_their_order(viewer: Viewer) -> None:
     assert min(a - b for a, b in pairwise(lefts)) > 13
 
 
-@pytest.mark.core
 def test_errors_are_one_line_that_opens(viewer: Viewer) -> None:
     viewer.open()
     fold = viewer.page.locator(".fold")

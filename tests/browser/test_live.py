@@ -117,7 +117,6 @@ def test_without_edits_the_finished_file_is_simply_opened(trace: Trace) -> None:
     expect(trace.page.locator(".picker option", has_text="growing")).to_have_count(1)
 
 
-@pytest.mark.core
 def test_an_empty_folder_lists_the_graph_that_is_being_traced(trace: Trace) -> None:
     for path in trace.folder.iterdir():
         path.unlink()

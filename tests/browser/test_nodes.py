@@ -33,7 +33,6 @@ def test_filters_by_number_narrow_the_list_and_pin_it(viewer: Viewer) -> None:
     expect(viewer.page.get_by_text("Nothing matches. Some filters are on.")).to_be_visible()
 
 
-@pytest.mark.core
 def test_the_order_of_the_list_can_be_chosen(viewer: Viewer) -> None:
     viewer.open(panel="nodes")
     viewer.page.get_by_role("button", name="Features").click()

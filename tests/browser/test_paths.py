@@ -45,7 +45,6 @@ def test_they_are_those_of_show(viewer: Viewer) -> None:
     expect(viewer.page.locator(".path-note")).to_contain_text("of the shown graph")
 
 
-@pytest.mark.core
 def test_one_is_drawn_and_pinned(viewer: Viewer) -> None:
     open_paths(viewer)
     lose_webgl(viewer)  # what WebGL has painted can't be read back later; the 2D canvas shows the same plan

@@ -127,7 +127,6 @@ def test_sliders_prune_with_curves_and_the_address_keeps_both(viewer: Viewer) ->
     expect(viewer.page.locator(".prune-toggle")).to_have_text("Prune")
 
 
-@pytest.mark.core
 def test_arrow_keys_move_the_sliders_and_escape_closes_the_strip(viewer: Viewer) -> None:
     whole_graph(viewer.folder)
     viewer.open("whole")

@@ -19,7 +19,6 @@ def add(viewer: Viewer, document: dict[str, object], slug: str) -> None:
     (viewer.folder / f"{slug}.json").write_text(json.dumps(document))
 
 
-@pytest.mark.core
 def test_places_stay_whole_where_labels_are_long(viewer: Viewer) -> None:
     document = demo()
     document["metadata"]["slug"] = "long"
@@ -53,7 +52,6 @@ def test_tokens_are_all_level_or_all_slanted(viewer: Viewer, tokens: list[str], 
     expect(viewer.page.locator(".plot-labels .token-label.flat")).to_have_count(3 if flat else 0)
 
 
-@pytest.mark.core
 def test_the_tooltip_leaves_the_row_of_its_node_in_sight(viewer: Viewer) -> None:
     viewer.open(clickedId="4_50_2")
     for label in ("Texas", "Dallas"):

@@ -128,7 +128,6 @@ def test_boxes_are_moved_with_keys_and_arranged_again(viewer: Viewer) -> None:
     assert centres(viewer) == before
 
 
-@pytest.mark.core
 def test_one_tab_stop_and_arrow_keys_from_box_to_box(viewer: Viewer) -> None:
     viewer.open(pinnedIds=PINS)
     assert viewer.page.locator('.panel-subgraph [tabindex="0"]').count() == 1
@@ -139,7 +138,6 @@ def test_one_tab_stop_and_arrow_keys_from_box_to_box(viewer: Viewer) -> None:
     expect(viewer.page.locator('.box[data-node="4_50_2"]')).to_be_focused()
 
 
-@pytest.mark.core
 def test_wheel_drag_pinch_and_double_click(viewer: Viewer) -> None:
     viewer.open(pinnedIds=PINS)
     drawing = viewer.page.locator(".subgraph-plot")
@@ -202,7 +200,6 @@ def test_a_group_opens_in_its_place_and_closes_again(viewer: Viewer) -> None:
     expect(boxes).to_have_count(2)
 
 
-@pytest.mark.core
 def test_a_link_between_boxes_is_selected_and_explained(viewer: Viewer) -> None:
     viewer.open(pinnedIds=PINS)
     viewer.page.keyboard.press("Escape")

@@ -22,7 +22,6 @@ CHECKS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.core
 def test_a_report_is_one_word_above_and_a_table_in_the_dialog(viewer: Viewer) -> None:
     document = demo()
     document["metadata"] |= {"slug": "validated"}

@@ -54,7 +54,6 @@ def test_the_first_view(viewer: Viewer) -> None:
     assert viewer.page.locator(".token-label").all_inner_texts() == ["Dallas", "is"]
 
 
-@pytest.mark.core
 def test_click_selects_and_a_click_beside_clears(viewer: Viewer) -> None:
     viewer.open()
     x, y = point_at(viewer, "Texas")

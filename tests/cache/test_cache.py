@@ -299,6 +299,7 @@ def run(code: str, *arguments: str | Path | int) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.long)])
 def test_kills_leave_nothing_behind(root: Path, tmp_path: Path, kills: int) -> None:
     tiny = RandomSet("clt", "jumprelu", (1,), n_layers=6)
@@ -338,6 +339,7 @@ if pid:
 """
 
 
+@pytest.mark.process
 def test_two_processes_at_once_do_the_work_once(root: Path, small_set: Path) -> None:
     finished = run(TWICE, small_set, root)
     assert sorted(map(int, finished.stdout.split())) == [0, 3]

@@ -18,7 +18,10 @@ import pytest
 from tests.cases import one_of
 from tests.cli.conftest import PROGRAM, PROMPT, Run, Tiny
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's"),
+]
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 143}
 

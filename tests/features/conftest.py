@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from circuit_tracer_cli.replacement import ReplacementModel
+from tests.cases import one_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
+KINDS = ("llama-plt-relu", "llama-clt-relu")
 WORDS = (
     "the",
     "quick",
@@ -73,7 +75,7 @@ class Dense:
         return sorted(best.values(), key=lambda peak: -peak.value)
 
 
-@pytest.fixture(scope="session", params=["llama-plt-relu", "llama-clt-relu"])
+@pytest.fixture(scope="session", params=one_of(*reversed(KINDS)))
 def model(request: pytest.FixtureRequest) -> ReplacementModel:
     if not GOLDEN.exists():
         pytest.skip("the golden data isn't beside this checkout")

@@ -20,7 +20,8 @@ from circuit_tracer_cli.features.build import BuildSummary, build_features, memo
 from circuit_tracer_cli.features.packed import FeatureFiles
 from circuit_tracer_cli.features.settings import PER_QUANTILE, BuildSettings
 from circuit_tracer_cli.replacement import ReplacementModel
-from tests.features.conftest import Dense, Peak, make_texts
+from tests.cases import some
+from tests.features.conftest import KINDS, Dense, Peak, make_texts
 
 LAYERS = range(2, 4)
 SETTINGS = BuildSettings(
@@ -28,6 +29,7 @@ SETTINGS = BuildSettings(
 )
 SMALL = BuildSettings(context=4, examples=1, quantiles=0, logits=0, layers=(3, 4))
 TEXTS = make_texts(48)
+both = pytest.mark.parametrize("model", KINDS, indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@both
 def test_statistics_equal_a_dense_computation(
     built: tuple[Path, BuildSummary], dense: Callable[[tuple[str, ...]], list[Dense]]
 ) -> None:
@@ -239,7 +242,7 @@ def test_a_damaged_state_is_named(model: ReplacementModel, tmp_path: Path) -> No
         build_features(model, TEXTS, tmp_path, SETTINGS, name="tiny")
 
 
-@pytest.mark.parametrize("after", range(8))
+@pytest.mark.parametrize("after", some(range(8), 4))
 def test_a_full_disk_leaves_the_old_examples(
     model: ReplacementModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

@@ -86,6 +86,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
 def test_full_disk_leaves_nothing(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     paths = [str(tmp_path / f"graph.{suffix}") for suffix in ("safetensors", "pt")]

@@ -79,10 +79,12 @@ class Watched:
 
 
 @pytest.fixture(params=["transformerlens", "nnsight"])
-def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     model = replacement("llama", "plt", backend_name=request.param)
     model.interventions.unmodified(model.tokenize(IDS))
-    return Watched(model, monkeypatch)
+    gc.freeze()  # a collection then looks at what the test itself leaves, not at every imported module
+    yield Watched(model, monkeypatch)
+    gc.unfreeze()
 
 
 def steps_of(model: ReplacementModel) -> Any:

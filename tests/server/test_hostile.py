@@ -232,6 +232,7 @@ except BaseException as error:
 """
 
 
+@pytest.mark.process
 def test_sigterm_in_the_middle_of_a_pass_ends_quietly() -> None:
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     command = [sys.executable, "-c", TRACED]
