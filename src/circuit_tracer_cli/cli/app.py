@@ -32,6 +32,7 @@ from circuit_tracer_cli.cli import (
     show,
     tables,
     validate,
+    why_not,
 )
 from circuit_tracer_cli.cli.errors import install_signal_handlers, report_usage
 from circuit_tracer_cli.cli.errors import report as report_error
@@ -107,6 +108,7 @@ _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
 _register("intervene", intervene.intervene, "Set features to other values and see what changes.")
 _register("validate", validate.validate, "Measure how well a graph's predictions hold.")
+_register("why-not", why_not.why_not, "Say why the model says one token and not another.")
 _register("expand", expand.expand, "Add nodes to a graph.")
 _register("group", group.group, "Group features into supernodes.")
 _register("heads", attention.heads, "Say which attention heads carry an edge.")

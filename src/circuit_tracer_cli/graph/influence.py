@@ -146,6 +146,20 @@ def node_influence(edges: Edges, scale: Array, weights: Array, node_mask: Array 
     return _propagate(edges, scale, weights, node_mask=node_mask)
 
 
+def signed_effects(edges: Edges, scale: Array, weights: Array) -> Array:
+    """Return float64 `(T)`: what all paths from each node to the weighted ones add up to, signs kept.
+
+    Args:
+        edges: Direct effects.
+        scale: `(T)`, what the effects on each node are multiplied by on the way on.
+        weights: `(T)`, of the nodes that are asked about.
+
+    Raises:
+        RuntimeError: The graph has a cycle.
+    """
+    return _propagate(edges, scale, weights, signed=True)
+
+
 def _scaled_magnitudes(edges: Edges, scale: Array) -> torch.Tensor:
     """float32 `(nnz)`: absolute weights times the scale of their rows."""
     result = torch.empty(edges.nnz)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,6 +97,13 @@ def strongest_nodes(graph: Graph, n: int = 10) -> list[tuple[int, float]]:
         inner = inner * graph.pruning.node_mask[: len(inner)].cpu().numpy()
     order = np.argsort(-inner, kind="stable")[:n].tolist()
     return [(node, float(inner[node]) / total) for node in order if inner[node] > 0]
+
+
+def paths_into(graph: Graph, nodes: Sequence[int]) -> dict[int, Path]:
+    """Return the strongest path from a token to each of some nodes, where there is one, in one pass. Raises InvalidValue."""
+    layout = graph.layout
+    best = _best_into_each(graph, 1, list(range(layout.token_offset, layout.logit_offset)))
+    return {node: _unrolled(best, node, 0) for node in nodes if best.strength[node, 0] > 0}
 
 
 @dataclass(frozen=True, slots=True)
