@@ -86,6 +86,12 @@ export function createApi(base) {
       restore: (slug) => post({}, "api", "graphs", slug, "restore"),
     }),
 
+    /** Two graphs of the folder as one, `{a, b, align}`; many as one, `{slug, graphs, min_frequency}`. Both return the new graph's `slug`. */
+    comparisons: Object.freeze({
+      diff: (body) => post(body, "api", "diff"),
+      merge: (body) => post(body, "api", "merge"),
+    }),
+
     /** One HTML page with the graph and its annotations in it, as a Blob. */
     readPage: async (slug) => (await request(address("api", "graphs", slug, "page"))).blob(),
 

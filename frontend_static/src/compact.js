@@ -79,6 +79,8 @@ export function rawNodes({ header, columns }) {
     token_prob: value(columns.token_prob, i),
     influence: value(columns.influence, i),
     activation: value(columns.activation, i),
+    merged: header.merged?.[i] ?? null,
+    diff: header.diff?.[i] ?? null,
   }));
 }
 

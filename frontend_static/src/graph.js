@@ -90,6 +90,27 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     ownInfluence: own?.share ?? null,
     influenceAtMost: own?.atMost ?? false,
     activation: finiteOrNull(raw.activation),
+    merged: mergedFacts(raw.merged),
+    diff: diffFacts(raw.diff),
+  });
+}
+
+/** In how many of the merged graphs a node is, and its part of the influence with a 95 % interval; null in a graph of one prompt. */
+function mergedFacts(raw) {
+  const frequency = finiteOrNull(raw?.frequency);
+  if (frequency === null) return null;
+  return Object.freeze({ frequency, share: finiteOrNull(raw.mean_share), low: finiteOrNull(raw.low), high: finiteOrNull(raw.high) });
+}
+
+/** Which of two compared graphs has a node, for certain or as far as their files tell, and its share of the influence in either. */
+function diffFacts(raw) {
+  if (!["a", "b", "both"].includes(raw?.side)) return null;
+  return Object.freeze({
+    side: raw.side,
+    certain: ["shared", "only_a", "only_b"].includes(raw.class),
+    shareA: finiteOrNull(raw.share_a) ?? 0,
+    shareB: finiteOrNull(raw.share_b) ?? 0,
+    noise: raw.noise === true,
   });
 }
 

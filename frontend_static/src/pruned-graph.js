@@ -4,13 +4,17 @@ import { graphWithLinks } from "./graph.js";
 import { bucket } from "./links.js";
 
 /**
- * Which nodes are shown, as one byte per node: those of `alive` (null for all), without the hidden, with the pinned. A node that isn't in the
+ * Which nodes are shown, as one byte per node: those of `alive` (null for all), without those `aside` and
+ * the hidden, with the pinned. A node that isn't in the
  * file, such as a difference of outputs, always is.
  */
-export function visibleNodes(graph, alive, pinned = [], hidden = []) {
+export function visibleNodes(graph, alive, pinned = [], hidden = [], aside = null) {
   const visible = new Uint8Array(graph.nodes.length).fill(1);
   alive?.forEach((byte, index) => {
     visible[index] = byte;
+  });
+  aside?.forEach((byte, index) => {
+    if (byte) visible[index] = 0;
   });
   for (const id of hidden) if (graph.index(id) >= 0) visible[graph.index(id)] = 0;
   for (const id of pinned) if (graph.index(id) >= 0) visible[graph.index(id)] = 1;

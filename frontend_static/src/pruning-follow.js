@@ -1,5 +1,6 @@
 /* Keeps `visible` and `pruned` of the store in step with the two thresholds, and draws the curves while they are looked at. */
 
+import { setAside } from "./compare.js";
 import { fileGraph, maxThreshold } from "./graph.js";
 import { prunedGraph, visibleNodes } from "./pruned-graph.js";
 import { pruningClient } from "./pruning-client.js";
@@ -64,7 +65,7 @@ export function followPruning(store) {
     store.subscribe(["graph"], load),
     store.subscribe(["threshold", "edgeThreshold"], follow),
     store.subscribe(["pruningOpen"], follow),
-    store.subscribe(["pinned", "hidden"], () => apply({})),
+    store.subscribe(["pinned", "hidden", "least", "side"], () => apply({})),
   ];
   return () => disposers.forEach((dispose) => dispose());
 }
@@ -74,7 +75,7 @@ function showResult(store, result, more) {
   const graph = store.get("graph");
   if (!graph) return;
   const pinned = store.get("pinned");
-  const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"));
+  const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"), setAside(graph, store.get("least"), store.get("side")));
   const before = store.get("visible");
   const same = before?.length === found.length && found.every((byte, index) => byte === before[index]);
   const visible = same ? before : found;

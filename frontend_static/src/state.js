@@ -94,6 +94,8 @@ export function initialState() {
     threshold: 1,
     edgeThreshold: 1,
     visible: null,
+    least: 0,
+    side: "all",
     pruned: null,
     left: null,
     curves: Object.freeze({ nodes: Object.freeze([]), links: Object.freeze([]) }),

@@ -11,6 +11,9 @@ const CANVAS_COLOURS = Object.freeze({
     outline: [60, 58, 54],
     accent: [214, 51, 132],
     group: [0, 140, 170],
+    onlyA: [36, 99, 214],
+    onlyB: [222, 110, 10],
+    shared: [125, 122, 115],
   }),
   dark: Object.freeze({
     ...THEMES.dark,
@@ -19,6 +22,9 @@ const CANVAS_COLOURS = Object.freeze({
     outline: [190, 187, 180],
     accent: [255, 110, 180],
     group: [64, 200, 224],
+    onlyA: [110, 165, 255],
+    onlyB: [255, 160, 70],
+    shared: [160, 157, 150],
   }),
 });
 

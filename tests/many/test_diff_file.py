@@ -73,3 +73,19 @@ def test_raw_graphs_that_a_batch_has_kept_tell_what_pruning_cut(tmp_path: Path) 
     raw = diff_of_folder(tmp_path / "graphs", "a", "b")
     assert "unknown" not in {node.extra[DIFF]["class"] for node in diff_file_of(raw, "d").nodes}
     assert set(raw.keys.tolist()) == set(files.keys.tolist())
+
+
+def test_labels_of_either_file_are_kept(tmp_path: Path) -> None:
+    for seed, slug in ((1, "a"), (2, "b")):
+        create_graph_files(random_graph(seed=seed), slug, tmp_path, "set")
+        document = json.loads((tmp_path / f"{slug}.json").read_text())
+        for node in document["nodes"]:
+            if node["feature_type"] == "cross layer transcoder":
+                node |= {"clerp": slug, "proposed_label": {"text": f"of {slug}"}}
+        (tmp_path / f"{slug}.json").write_text(json.dumps(document))
+    file = diff_file_of(diff_of_folder(tmp_path, "a", "b"), "d")
+    features = [node for node in file.nodes if node.feature_type == "cross layer transcoder"]
+    assert {node.extra[DIFF]["side"] for node in features} >= {"a", "b"}
+    for node in features:
+        slug = "b" if node.extra[DIFF]["side"] == "b" else "a"
+        assert (node.clerp, node.extra["proposed_label"]) == (slug, {"text": f"of {slug}"})

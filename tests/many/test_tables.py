@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,14 @@ def test_every_table_has_a_row_for_each_graph(folder: Path) -> None:
     for table in TABLES:
         _, rows = query(folder, f"select distinct graph from {table} order by 1")
         assert rows == [("g0",), ("g1",), ("g2",)]
+
+
+def test_a_query_that_needs_more_memory_than_it_may_have_spills(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spill"))
+    (tmp_path / "spill").mkdir()
+    monkeypatch.setattr("circuit_tracer_cli.many.tables.MEMORY_LIMIT", "48MB")
+    sql = "select count(*) from (select i, count(*), min(i + 1) from range(3000000) t(i) group by i)"
+    assert query(folder, sql)[1] == [(3_000_000,)]
+    assert not list((tmp_path / "spill").iterdir())

@@ -1,5 +1,6 @@
 /* Every panel of the page: where it goes, its title, and the function (element, store, services) => dispose. */
 
+import { compare } from "./compare.js";
 import { connections } from "./connections.js";
 import { featureDetail } from "./feature-detail.js";
 import { heads } from "./heads.js";
@@ -21,6 +22,7 @@ export const PANELS = Object.freeze([
   { name: "paths", area: "side", title: "Paths", mount: paths, tab: true },
   { name: "scatter", area: "side", title: "Scatter", mount: scatter, tab: true },
   { name: "heads", area: "side", title: "Heads", mount: heads, tab: true },
+  { name: "compare", area: "side", title: "Compare", mount: compare, tab: true },
   { name: "interventions", area: "side", title: "Interventions", mount: interventions, tab: true },
   { name: "feature", area: "feature", title: "Feature", mount: featureDetail },
   { name: "notes", area: "feature", title: "Notes", mount: notesPanel },

@@ -195,7 +195,8 @@ export function nodeMarks({ graph, layout, visible, palette, selection, pinned, 
     const [x, y, kind] = [layout.x[i], layout.y[i], node.kind];
     const fill = colours.get(i)?.colour ?? restingColour(node, palette, limit);
     const alpha = dimmed && !special ? 0.32 : 0.4 + 0.6 * Math.min(1, 1.6 * strength);
-    const factor = special ? 0.75 + 0.5 * strength + (rank === 1 ? 0.35 * strength ** 2 : 0) : 1;
+    const often = node.merged ? 0.55 + 0.65 * node.merged.frequency : 1;
+    const factor = often * (special ? 0.75 + 0.5 * strength + (rank === 1 ? 0.35 * strength ** 2 : 0) : 1);
     const layer = marks[rank];
     layer.push({ x, y, kind, strength, factor, add: 0, fill, line: palette.outline, width: 0.9 * scale, alpha });
     if (!special) continue;
@@ -227,8 +228,10 @@ function pathColours(graph, { numbers }, _, palette) {
   );
 }
 
-/** The more of the logits a node explains, the darker it is. */
+/** What one of two compared graphs has alone is in its colour; else, the more of the logits a node explains, the darker it is. */
 function restingColour(node, palette, limit) {
+  if (node.diff && node.diff.side !== "both")
+    return mix(palette.surface, node.diff.side === "a" ? palette.onlyA : palette.onlyB, node.diff.certain ? 1 : 0.6);
   if (node.kind === "logit")
     return mix(palette.surface, palette.text, 0.25 + 0.75 * Math.sqrt(node.probability));
   if (node.influence === null) return palette.surface;

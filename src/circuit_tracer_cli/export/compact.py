@@ -279,7 +279,23 @@ def _names(nodes: list[dict[str, Any]]) -> dict[str, Any]:
         "layer": [_text(node["layer"]) for node in nodes],
         "clerp": labels,
         **({"proposed_label": proposed} if proposed else {}),
+        **_of_several_graphs(nodes),
     }
+
+
+def _of_several_graphs(nodes: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the viewer reads about nodes of merged and of compared graphs, by their number; nothing for a graph of one prompt."""
+    wanted = {
+        "merged": ("frequency", "mean_share", "low", "high"),
+        "diff": ("side", "class", "share_a", "share_b", "noise"),
+    }
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, names in wanted.items():
+        for index, node in enumerate(nodes):
+            if isinstance(facts := node.get(key), dict):
+                told = {name: facts[name] for name in names if isinstance(facts.get(name), str | int | float)}
+                found.setdefault(key, {})[str(index)] = told
+    return found
 
 
 def _text(value: object) -> str:

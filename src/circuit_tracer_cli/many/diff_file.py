@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from circuit_tracer_cli.errors import CircuitTracerError, MissingFile
 from circuit_tracer_cli.export.graph_list import metadata_in
 from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.viewer import write_graph_file
+from circuit_tracer_cli.graph.proposals import proposals_of
 from circuit_tracer_cli.many.align import Level, key_parts
 from circuit_tracer_cli.many.diff import CLASSES, Column, GraphDiff, diff_facts
 from circuit_tracer_cli.many.facts import FEATURE, LOGIT, Array, Facts, read_facts
@@ -56,7 +58,7 @@ def diff_file_of(found: GraphDiff, slug: str, asked: dict[str, Any] | None = Non
 def _nodes(found: GraphDiff, names: list[str]) -> list[Node]:
     parts = key_parts(found.keys)
     score = cumulative(_mean_influence(found))
-    targets = _targets(found)
+    targets, words = _targets(found), _words(found)
     nodes: list[Node] = []
     for i, name in enumerate(names):
         kind, layer = int(parts.kind[i]), int(parts.layer[i])
@@ -64,13 +66,30 @@ def _nodes(found: GraphDiff, names: list[str]) -> list[Node]:
         node = file_node(name, own, found.a.n_layers, targets, float(score[i]))
         if kind == FEATURE:
             node = dataclasses.replace(node, activation=_activation(found.nodes, i))
+            node = _labelled(node, words.get(found.ids[i], {}))
             if found.alignment.match == "place":
-                node = dataclasses.replace(node, clerp=f"all features of layer {layer}")
+                node = dataclasses.replace(node, clerp=f"all features of layer {layer}", extra={})
         elif kind == LOGIT:
             first = not any(one.is_target_logit for one in nodes)
             node = dataclasses.replace(node, is_target_logit=first)
-        nodes.append(dataclasses.replace(node, extra={DIFF: _node_numbers(found, i)}))
+        nodes.append(dataclasses.replace(node, extra={**node.extra, DIFF: _node_numbers(found, i)}))
     return nodes
+
+
+def _words(found: GraphDiff) -> dict[str, Mapping[str, Any]]:
+    """Labels of features by the ids that the comparison gives them, those of `a` first."""
+    words: dict[str, Mapping[str, Any]] = {}
+    for facts in (found.b, found.a):
+        words.update(facts.words)
+        if facts.graph is not None:
+            proposals = proposals_of(facts.graph.metadata, facts.tokens)
+            words.update({name: {"proposed_label": one} for name, one in proposals.items()})
+    return words
+
+
+def _labelled(node: Node, words: Mapping[str, Any]) -> Node:
+    extra = {name: value for name, value in words.items() if name != "clerp"}
+    return dataclasses.replace(node, clerp=words.get("clerp", ""), extra=extra)
 
 
 def _mean_influence(found: GraphDiff) -> Array:

@@ -6,8 +6,8 @@ Shares are of the whole graph where the file has it (a raw graph), else of what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ class Facts(Outline):
         replacement, completeness: The graph's scores, NaN where unknown.
         whole: True if nodes and edges that pruning cuts are known too.
         graph: The graph itself, if it wasn't read from a viewer file.
+        words: Labels that a viewer file holds, by node id, under their keys in the file.
     """
 
     ids: list[str]
@@ -114,6 +115,7 @@ class Facts(Outline):
     completeness: float
     whole: bool
     graph: Graph | None = None
+    words: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def target_nodes(self) -> Array:
@@ -293,7 +295,16 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
         completeness=_number(extra.get("completeness_score")),
         whole=False,
         metadata={"slug": file.metadata.slug, **file.metadata.info, **extra, HEADS: {"links": heads}},
+        words={node.node_id: told for node in file.nodes if (told := _words_of(node))},
     )
+
+
+def _words_of(node: Node) -> dict[str, Any]:
+    """The labels that a file holds of a feature."""
+    if _kind_of(node) != FEATURE:
+        return {}
+    told = {name: node.extra[name] for name in ("proposed_label", "provenance") if node.extra.get(name)}
+    return {"clerp": node.clerp, **told} if node.clerp else told
 
 
 def _in_order(file: GraphFile, kinds: Array) -> Array:
@@ -346,7 +357,7 @@ def read_outline(path: Path) -> Outline:
     """What a graph file is about, without its edges. Raises MissingFile, BadGraphFile."""
     if path.suffix == ".json":
         facts = read_facts(path)
-        names = [field.name for field in fields(Outline)]
+        names = [one.name for one in fields(Outline)]
         return Outline(**{name: getattr(facts, name) for name in names})
     from circuit_tracer_cli.graph.store import load_graph
 

@@ -38,6 +38,8 @@ TABLES = ("graphs", "tokens", "nodes", "edges", "fingerprints")
 """Tables with a file for every graph."""
 HEADS_TABLE = "heads"
 """A table with files for those graphs alone that have heads (`circuit-tracer heads --all`)."""
+MEMORY_LIMIT = "1GB"
+"""What DuckDB may hold in memory; what a query needs beyond it waits in a temporary folder."""
 _ENDS = {
     "kind": "VARCHAR",
     "layer": "SMALLINT",
@@ -292,8 +294,14 @@ def connect() -> duckdb.DuckDBPyConnection:
         raise MissingExtra(
             "tables need DuckDB, which isn't installed", "pip install 'circuit-tracer-cli[tables]'"
         ) from error
+    spill = Path(tempfile.gettempdir()) / f"circuit-tracer-duckdb-{os.getpid()}-{os.urandom(4).hex()}"
     return duckdb.connect(
-        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(spill),  # made when it's needed and removed by DuckDB
+        }
     )
 
 
