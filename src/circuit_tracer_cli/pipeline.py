@@ -111,6 +111,7 @@ def trace_with(
         progress=progress,
         on_partial=on_partial,
         labels=request.labels,
+        precision=request.precision,
     )
     graph.metadata["command"] = request.command
     if request.transcoder_set:

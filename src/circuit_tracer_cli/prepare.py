@@ -131,6 +131,7 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
     """
     progress = progress or SilentProgress()
     progress.phase("loading libraries")
+    from circuit_tracer_cli.attribution.products import check_precision
     from circuit_tracer_cli.backends import backend_class
     from circuit_tracer_cli.backends.families import family_for
     from circuit_tracer_cli.backends.model_config import check_agreement, model_shape
@@ -149,6 +150,7 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
         if name is None:
             raise BadTranscoders("the transcoder set names no model", "name one with --model")
         placement = _placement(request, described.shape.n_layers)
+        check_precision(request.precision, placement.devices)
         source = find_model(name)
         if source.folder is None and request.transcoder_set in EMBEDDED:
             raise UnsuitableValue(
@@ -242,6 +244,7 @@ def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float
         n_targets=len(request.targets) or request.max_n_logits,
         max_feature_nodes=request.max_feature_nodes,
         active_per_position=active,
+        precision=request.precision,
     )
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from circuit_tracer_cli.errors import BadTarget, EmptyPrompt, InvalidValue
+from circuit_tracer_cli.types import PRECISIONS
 
 DTYPES = {
     "float32": "float32",
@@ -30,6 +31,7 @@ class TraceRequest:
         transcoder_set: A reference, see `transcoders.references`.
         model: A folder or a name on the hub, `NAME@REVISION` for a branch, tag or commit; None for the set's own.
         dtype: Of model and transcoders; short names such as `bf16` are spelled out.
+        precision: Of the engine's matrix products, see `attribution.products`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
         device_map: Layers on several devices, instead of `device`.
         backend: Name of the backend.
@@ -53,6 +55,7 @@ class TraceRequest:
     transcoder_set: str = "demo"
     model: str | None = None
     dtype: str = "float32"
+    precision: str = "float32"
     device: str = "auto"
     device_map: str | None = None
     backend: str = "transformerlens"
@@ -74,6 +77,7 @@ class TraceRequest:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dtype", _one_of("dtype", self.dtype, DTYPES))
+        _one_of("precision", self.precision, dict.fromkeys(PRECISIONS, ""))
         object.__setattr__(self, "offload", _one_of("offload", self.offload.lower(), OFFLOADS))
         _check_prompt(self)
         _check_numbers(self)

@@ -69,3 +69,7 @@ class SilentProgress:
 
     def note(self, message: str) -> None:
         """Ignored."""
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
+"""What the engine's products may be computed in."""

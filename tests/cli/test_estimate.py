@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +40,8 @@ def test_devices_that_share_the_layers_are_told_one_by_one(run: Run, monkeypatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**33, 2**33))
+    facts = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: facts)
     monkeypatch.setattr("circuit_tracer_cli.planning.rates.measure_rates", lambda device: Rates(1e12, 1e10))
     words = ("estimate", "--tokens", 8, "--device-map", "0-1:cuda:0,2-4:cuda:1")
     done = run(*words)

@@ -20,6 +20,7 @@ from circuit_tracer_cli import __version__
 from circuit_tracer_cli.attribution.linear import LinearEngine
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.places import choose_places, target_count
+from circuit_tracer_cli.attribution.products import check_precision, stored_as, tensor_cores
 from circuit_tracer_cli.attribution.rows import BlockSize, Engine, is_out_of_memory, largest_work, logit_rows
 from circuit_tracer_cli.attribution.selection import Packing, Tracing, packed
 from circuit_tracer_cli.attribution.sources import build_sources
@@ -47,6 +48,12 @@ SIXTEEN_BIT = {
 }
 """What to expect of a graph computed in 16 bits (docs/models.md, "16 bits")."""
 
+ROUNDED = {
+    "tf32": "precision tf32 rounds the factors of the engine's products to 4 digits; circuit-tracer validate measures a graph",
+    "bf16": "precision bf16 rounds the factors of the engine's products to 3 digits; circuit-tracer validate measures a graph",
+}
+"""What to expect of a graph whose rows aren't computed in float32 (docs/models.md, "Precision of the rows")."""
+
 PartialGraphs = Callable[[Callable[[], Graph]], None]
 """Called whenever more rows are known, with a function that makes the graph of those; it costs nothing unless that is called."""
 OFFLOADS: dict[str | None, Place] = {
@@ -71,6 +78,7 @@ def attribute(
     on_partial: PartialGraphs | None = None,
     compute_block: int | None = None,
     labels: bool = True,
+    precision: str = "float32",
 ) -> Graph:
     """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
@@ -93,6 +101,7 @@ def attribute(
         on_partial: Somebody who may look at the graph of the rows that are known so far.
         compute_block: Most rows times positions that the engine computes at once; None for what suits the device. Halved where
             memory runs out. Never changes which features are chosen.
+        precision: Of the engine's products, `float32`, `tf32` or `bf16` whatever the model's dtype, see `products.py`.
         labels: Propose labels for the most influential features and keep them in the metadata, see `features/proposals.py`.
 
     Returns:
@@ -118,10 +127,11 @@ def attribute(
             len(prompt),
             n_targets=target_count(attribution_targets, max_n_logits),
             max_feature_nodes=max_feature_nodes or 0,
+            precision=precision,
         )
         place, compute_block = choices.offload, compute_block or choices.work
     size = BlockSize(compute_block) if compute_block else None
-    run = Attribution(model, settings, engine, progress, on_partial, size)
+    run = Attribution(model, settings, engine, progress, on_partial, size, precision)
     with Offload(place, model.model.forget_weights) as run.offload:
         graph = run.run(prompt, attribution_targets)
     if labels:
@@ -158,11 +168,14 @@ class Attribution:
         progress: Progress,
         on_partial: PartialGraphs | None = None,
         size: BlockSize | None = None,
+        precision: str = "float32",
     ) -> None:
         if engine not in ("auto", LinearEngine.name, VjpEngine.name):
             raise InvalidValue(
                 f"unknown engine {engine!r}", hint=f"choose auto, {LinearEngine.name} or {VjpEngine.name}"
             )
+        check_precision(precision, model.model.layer_devices)
+        self.precision = precision
         self.model, self.settings, self.engine_name, self.progress = model, settings, engine, progress
         self.watch = Stopwatch(progress)
         self.on_partial = on_partial
@@ -181,6 +194,8 @@ class Attribution:
             self.progress.note(note)
         if self.model.cfg.dtype in SIXTEEN_BIT:
             self.progress.note(f"warning: {SIXTEEN_BIT[self.model.cfg.dtype]}")
+        if self.precision in ROUNDED:
+            self.progress.note(f"warning: {ROUNDED[self.precision]}")
         with self.watch.phase("forward pass"):
             frozen = self.model.frozen_pass(tokens.ids)
         with self.watch.phase("targets"):
@@ -193,7 +208,7 @@ class Attribution:
         self.offload.transcoders(self.model.transcoders)
         if not self.size_given:
             self.size = BlockSize(largest_work(self.model.device, len(tokens.ids), self.model.cfg.d_model))
-        with self.watch.phase("logit rows", len(targets)):
+        with tensor_cores(self.precision), self.watch.phase("logit rows", len(targets)):
             first_rows = []
             for block in logit_rows(engine, targets.logit_vectors, len(tokens.ids), self.size):
                 self.progress.advance(len(block.nodes))
@@ -210,7 +225,7 @@ class Attribution:
         tracing = Tracing(
             engine, self.model.transcoders, active, targets, first_rows, step, self.size, self.progress, offer
         )
-        with self.watch.phase("feature rows", count):
+        with tensor_cores(self.precision), self.watch.phase("feature rows", count):
             selected, packager = tracing.run(count)
         with self.watch.phase("packaging"):
             return made_of(selected, packager.edges())
@@ -265,7 +280,8 @@ class Attribution:
         """The closed form where the family has one, otherwise vector-Jacobian products."""
         transcoders, backend = self.model.transcoders, self.model.model
         dtype = torch.promote_types(self.model.dtype, torch.float32)
-        sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype)
+        stored = stored_as(self.precision, dtype)
+        sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype, stored)
         outputs = [layer.feature_output for layer in frozen.layers]
         self.plausibility = judge(transcoders, active, sources.errors, outputs, tokens.zero_positions)
         other = self.other_reading(frozen, tokens)
@@ -277,6 +293,11 @@ class Attribution:
         skips = [transcoders.skip_matrix(layer) for layer in range(transcoders.n_layers)]
         weights = self.linear_weights or backend.weights
         if self.engine_name == VjpEngine.name or weights is None:
+            if self.precision == "bf16":
+                raise InvalidValue(
+                    f"precision bf16 takes the engine {LinearEngine.name}",
+                    hint="use --precision float32",
+                )
             if self.engine_name == LinearEngine.name:
                 raise InvalidValue(
                     f"{self.model.cfg.original_architecture} has no closed form", hint="use engine='auto'"
@@ -348,6 +369,7 @@ class Attribution:
         return {
             **made,
             "engine": engine.name,
+            "precision": self.precision,
             "targets": targets.kind,
             "settings": asdict(self.settings),
             "prompt_tokens": list(tokens.strings),

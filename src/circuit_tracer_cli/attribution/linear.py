@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.attribution.products import add_product, product
 from circuit_tracer_cli.attribution.sources import Sources
 from circuit_tracer_cli.attribution.transfer import sent_to_device
 from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeights, LinearWeights, NormWeights
@@ -28,6 +29,9 @@ from circuit_tracer_cli.backends.points import FeaturePoints
 
 LARGEST_IMAGES = 2**25
 """Most elements of the tokens' images under the first attention; beyond, that block is pulled through like the others."""
+
+FOLDED_AT_ONCE = 2**14
+"""Source vectors that are folded at once where they are stored in another dtype than that of the engine."""
 
 SMALLEST_KEY_BLOCK = 64
 """Keys pulled through a pattern together at least: products of fewer are slower than the zeros they leave out."""
@@ -68,7 +72,7 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class FoldedLayer:
-    """One block's linear maps with everything that is fixed for the prompt folded in."""
+    """One block's linear maps with everything that is fixed for the prompt folded in; all but scales as the engine stores it."""
 
     W_O: Tensor  # (d_model, head * d_head)
     W_V: Tensor  # (kv_head * d_head, d_model)
@@ -77,6 +81,12 @@ class FoldedLayer:
         Tensor | None
     )  # (d_model, d_model), pulls a cotangent at the stream back through the skip connection
     skip_scale: Tensor | None  # (pos)
+
+    def stored(self, dtype: torch.dtype) -> FoldedLayer:
+        """The same maps in another dtype."""
+        skip = None if self.skip is None else self.skip.to(dtype)
+        maps = self.W_O.to(dtype), self.W_V.to(dtype), self.pattern.to(dtype)
+        return FoldedLayer(*maps, skip, self.skip_scale)
 
 
 def fold_norm_out(matrix: Tensor, norm: NormWeights) -> Tensor:
@@ -193,7 +203,8 @@ class LinearEngine:
         weights: The model's linear weights.
         frozen: One forward pass.
         points: Where the transcoders read and write.
-        sources: The vectors to contract with; the rows of its decoders are taken over (folded in place).
+        sources: The vectors to contract with; the rows of its decoders are taken over (folded in place). The engine keeps
+            everything else that it multiplies with in their dtype.
         skips: Per layer the skip matrix `(d_in, d_out)` of the transcoders, or None.
     """
 
@@ -212,8 +223,9 @@ class LinearEngine:
         self.weights, self.frozen, self.points = weights, frozen, points
         self.columns, self.tokens = sources.columns, sources.tokens
         self.n_layers = len(weights.layers)
+        self.stored = sources.decoders[0].rows.dtype if sources.decoders else self.dtype
         self.layers = [
-            fold_layer(layer_weights, layer, points, skip, self.dtype)
+            fold_layer(layer_weights, layer, points, skip, self.dtype).stored(self.stored)
             for layer_weights, layer, skip in zip(weights.layers, frozen.layers, skips, strict=True)
         ]
         self.decoders = sources.decoders
@@ -232,7 +244,9 @@ class LinearEngine:
             scale = frozen.ln2_post_scale.to(self.dtype)
             decoders = self.decoders[index]
             of_row = scale[decoders.position_of_row().to(scale.device)]
-            decoders.rows.copy_(through_norm(decoders.rows, weights.ln2_post) / of_row[:, None])
+            step = len(of_row) if decoders.rows.dtype == self.dtype else FOLDED_AT_ONCE
+            for rows, scales in zip(decoders.rows.split(step), of_row.split(step), strict=True):
+                rows.copy_(through_norm(rows.to(self.dtype), weights.ln2_post) / scales[:, None])
 
     def rows(self, targets: Targets) -> Tensor:
         """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
@@ -359,13 +373,13 @@ class LinearEngine:
         """The cotangents on the device of the next layer."""
         return G if G.device == device else self.room("G", device, *G.shape).copy_(G)
 
-    def room(self, name: str, device: torch.device, *shape: int) -> Tensor:
+    def room(self, name: str, device: torch.device, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """Uninitialised memory for one step, used again at the next call: fresh pages cost as much as the arithmetic."""
         count = math.prod(shape)
         held = self._rooms.get((name, device))
         if held is None or len(held) < count:
             self._rooms.pop((name, device), None)
-            held = self._rooms[name, device] = torch.empty(count, dtype=self.dtype, device=device)
+            held = self._rooms[name, device] = torch.empty(count, dtype=dtype or self.dtype, device=device)
         return held[:count].view(shape)
 
     def give_back_memory(self) -> None:
@@ -382,14 +396,14 @@ class LinearEngine:
             return None
         first = self.layers[0]
         n_kv, _, _, group = first.pattern.shape
-        values = (self.tokens @ first.W_V.T).view(n_pos, n_kv, -1)
-        W_O = first.W_O.view(d_model, n_kv, group, -1).permute(1, 2, 0, 3).flatten(1, 2)
+        values = (self.tokens @ first.W_V.to(self.dtype).T).view(n_pos, n_kv, -1)
+        W_O = first.W_O.to(self.dtype).view(d_model, n_kv, group, -1).permute(1, 2, 0, 3).flatten(1, 2)
         through = torch.bmm(W_O, values.permute(1, 2, 0)).view(
             n_kv * group, d_model, n_pos
         )  # (head, d_model, key)
-        pattern = first.pattern.permute(1, 2, 0, 3).flatten(2)  # (key, query, head)
+        pattern = first.pattern.to(self.dtype).permute(1, 2, 0, 3).flatten(2)  # (key, query, head)
         images = torch.bmm(pattern, through.permute(2, 0, 1))  # (key, query, d_model)
-        return images.permute(1, 2, 0).contiguous()
+        return images.permute(1, 2, 0).to(self.stored).contiguous()
 
     def _pull_first_block(
         self, targets: Targets, places: Positions, G: Tensor, started: int, reached: int, tokens: Tensor
@@ -403,20 +417,20 @@ class LinearEngine:
         images = self.token_images[:n_pos, :, :n_pos]
         flat = self.token_images[:n_pos].flatten(0, 1)[:, :n_pos]  # a view: many products are one
         if self.weights.parallel:
-            tokens[:started] = G[:started].flatten(1) @ flat
+            tokens[:started] = product(G[:started].flatten(1), flat)
         if mlp is not None:
             G[:started] += mlp
         if fresh is not None:
             G[index, positions] += fresh
         if not self.weights.parallel:
-            tokens[:started] = G[:started].flatten(1) @ flat
+            tokens[:started] = product(G[:started].flatten(1), flat)
             if fresh is not None:
                 on_host = targets.positions[started:reached]
                 order = torch.argsort(on_host, stable=True)
                 distinct, counts = torch.unique_consecutive(on_host[order], return_counts=True)
                 groups = sent_to_device(order, self.device).split(counts.tolist())
                 for pos, here in zip(distinct.tolist(), groups, strict=True):
-                    tokens[index[here]] = fresh[here] @ images[pos]
+                    tokens[index[here]] = product(fresh[here], images[pos])
 
     def _start_logits(self, targets: Targets, places: Positions, G: Tensor) -> int:
         """Start the rows of logit targets at the output of the final norm; their number."""
@@ -444,7 +458,7 @@ class LinearEngine:
             values = torch.cat([values, self._fresh_values(folded, fresh, positions, G.shape[1])])
         if len(values):
             flat = G[: len(values)].view(-1, G.shape[2])
-            flat.addmm_(values.reshape(flat.shape[0], -1), folded.W_V)
+            add_product(flat, values.reshape(flat.shape[0], -1), folded.W_V)
         if self.weights.parallel and mlp is not None:
             G[:started] += mlp
         if fresh is not None:
@@ -455,7 +469,8 @@ class LinearEngine:
         """What flows from a layer's output to its input through the skip connection."""
         if folded.skip is None or folded.skip_scale is None or not len(G):
             return None
-        return (G @ folded.skip) * folded.skip_scale[: G.shape[1], None]
+        through = G @ folded.skip if folded.skip.dtype == G.dtype else product(G.flatten(0, 1), folded.skip)
+        return through.view(G.shape) * folded.skip_scale[: G.shape[1], None]
 
     def _start_features(
         self, layer: int, targets: Targets, places: Positions, started: int, reached: int
@@ -476,21 +491,21 @@ class LinearEngine:
         if not rows:
             return G.new_zeros(0, n_pos, n_kv * d_head)
         z = self.room("z", G.device, rows * n_pos, n_kv * group * d_head)
-        torch.mm(G.reshape(-1, d_model), folded.W_O, out=z)
-        by_head = self.room("z by head", G.device, n_kv, n_pos, group, rows, d_head)
+        product(G.reshape(-1, d_model), folded.W_O, out=z)
+        by_head = self.room("z by head", G.device, n_kv, n_pos, group, rows, d_head, dtype=self.stored)
         by_head.copy_(z.view(rows, n_pos, n_kv, group, d_head).permute(2, 1, 3, 0, 4))
         z = by_head.view(n_kv, n_pos * group, rows * d_head)
         values = self.room("values", G.device, n_kv, n_pos, rows * d_head)
         for first, last in key_blocks(n_pos):  # no query before a key looks at it
             pattern = folded.pattern[:, first:last, first:n_pos].flatten(2)
-            torch.bmm(pattern, z[:, first * group :], out=values[:, first:last])
+            product(pattern, z[:, first * group :], out=values[:, first:last])
         return values.view(n_kv, n_pos, rows, d_head).permute(2, 1, 0, 3).reshape(rows, n_pos, -1)
 
     def _fresh_values(self, folded: FoldedLayer, fresh: Tensor, positions: Tensor, n_pos: int) -> Tensor:
         """The same for rows whose cotangent stands at one position only."""
         n_kv, group = folded.pattern.shape[0], folded.pattern.shape[3]
-        z = (fresh @ folded.W_O).view(len(fresh), n_kv, group, -1)
-        at = folded.pattern[:, :n_pos].index_select(2, positions)
+        z = product(fresh, folded.W_O).view(len(fresh), n_kv, group, -1)
+        at = folded.pattern[:, :n_pos].index_select(2, positions).to(z.dtype)
         return torch.einsum("vkrg,rvgd->rkvd", at, z).reshape(len(fresh), n_pos, -1)
 
     def _contract_tokens(self, G: Tensor, tokens: Tensor, out: Tensor) -> None:

@@ -18,7 +18,9 @@ from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.weights import WeightSource
 
 
-def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int) -> Choices:
+def choose_places(
+    model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int, precision: str = "float32"
+) -> Choices:
     """How to trace a prompt of `n_pos` tokens in the memory that is free now, beside what the model and its set hold already."""
     sizes = trace_sizes(
         sizes_of_loaded(model),
@@ -26,6 +28,7 @@ def choose_places(model: ReplacementModel, n_pos: int, *, n_targets: int, max_fe
         n_pos=n_pos,
         n_targets=n_targets,
         max_feature_nodes=max_feature_nodes,
+        precision=precision,
     )
     return plan_for_loaded(model, sizes)[0].choices
 

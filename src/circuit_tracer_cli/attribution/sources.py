@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.columns import Columns
+from circuit_tracer_cli.attribution.products import add_product, product
 from circuit_tracer_cli.backends.base import FrozenPass
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import (
@@ -142,15 +143,15 @@ class LayerDecoders:
         if not self.buckets:
             for pos in range(G.shape[1]):
                 start, end, rows = self.at(pos)
-                out[start:end].addmm_(rows, G[:, pos].T)
+                add_product(out[start:end], rows, G[:, pos].T)
             return
         for bucket in self.buckets:
             count = bisect_left(bucket.positions, G.shape[1])
             if not count:
                 continue
             rows = self.rows[bucket.begin : bucket.begin + count * bucket.width].view(count, bucket.width, -1)
-            product = torch.bmm(rows, G.index_select(1, bucket.index[:count]).permute(1, 2, 0))
-            out.index_add_(0, bucket.columns[: count * bucket.width], product.flatten(0, 1))
+            found = product(rows, G.index_select(1, bucket.index[:count]).permute(1, 2, 0))
+            out.index_add_(0, bucket.columns[: count * bucket.width], found.flatten(0, 1))
 
 
 def _groups(counts: tuple[int, ...]) -> list[list[int]]:
@@ -171,7 +172,8 @@ ELEMENTS_AT_ONCE = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All source vectors at the write points, in the engine's dtype; those of a layer stand on that layer's device."""
+    """All source vectors at the write points, in the engine's dtype, the decoders' perhaps in a narrower one; those of a layer
+    stand on that layer's device."""
 
     columns: Columns
     decoders: tuple[LayerDecoders, ...]  # per write layer, error vectors among them
@@ -190,7 +192,11 @@ def source_layers(transcoders: Transcoders, layer: int) -> tuple[int, int]:
 
 
 def _place(
-    block: DecoderBlock, active: ActiveFeatures, decoders: Sequence[LayerDecoders], shifts: Sequence[Tensor]
+    block: DecoderBlock,
+    active: ActiveFeatures,
+    decoders: Sequence[LayerDecoders],
+    shifts: Sequence[Tensor],
+    dtype: torch.dtype,
 ) -> None:
     """Put the rows of a block, times their activations, where their write layers want them."""
     entries = block.entries.cpu()
@@ -201,12 +207,12 @@ def _place(
         place = (layer.columns.feature_column[entries] - shifts[block.layer + slot][positions]).to(
             target.device
         )
-        values = active.values[block.entries].to(target)
+        values = active.values[block.entries].to(target.device, dtype)
         step = max(1, ELEMENTS_AT_ONCE // target.shape[1])
         for start in range(0, len(place), step):
             part = slice(start, start + step)
-            rows = block.rows[block.row_of_entry[part], slot].to(target).mul_(values[part, None])
-            target.index_copy_(0, place[part], rows)
+            rows = block.rows[block.row_of_entry[part], slot].to(values).mul_(values[part, None])
+            target.index_copy_(0, place[part], rows.to(target.dtype))
 
 
 def build_sources(
@@ -215,8 +221,12 @@ def build_sources(
     active: ActiveFeatures,
     zero_positions: Sequence[int],
     dtype: torch.dtype,
+    stored: torch.dtype | None = None,
 ) -> Sources:
-    """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (Ameisen et al. 2025, "error nodes")."""
+    """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (Ameisen et al. 2025, "error nodes").
+
+    What is computed is of `dtype`, what is kept to be contracted with of `stored`, or the same.
+    """
     n_layers, n_pos = len(frozen.layers), len(frozen.tokens)
     devices = [layer.pattern.device for layer in frozen.layers]
     columns = Columns.build(active.indices, n_layers, n_pos)
@@ -224,7 +234,7 @@ def build_sources(
         LayerDecoders.empty(
             columns,
             source_layers(transcoders, layer),
-            torch.empty(0, transcoders.d_model, dtype=dtype, device=devices[layer]),
+            torch.empty(0, transcoders.d_model, dtype=stored or dtype, device=devices[layer]),
         )
         for layer in range(n_layers)
     )
@@ -232,12 +242,12 @@ def build_sources(
     reconstruction = Reconstruction(transcoders, active, [layer.feature_input for layer in frozen.layers])
     for block in decoder_vectors(transcoders, active):
         reconstruction.add(block)
-        _place(block, active, decoders, shifts)
+        _place(block, active, decoders, shifts, dtype)
     errors = tuple(
         layer.feature_output.to(device, dtype) - output.to(device, dtype)
         for layer, output, device in zip(frozen.layers, reconstruction.outputs, devices, strict=True)
     )
     for layer, (written, vectors) in enumerate(zip(decoders, errors, strict=True)):
         vectors[list(zero_positions)] = 0
-        written.rows[written.error_rows(layer).to(vectors.device)] = vectors
+        written.rows[written.error_rows(layer).to(vectors.device)] = vectors.to(written.rows.dtype)
     return Sources(columns, decoders, errors, frozen.embed.to(devices[0], dtype))

@@ -25,9 +25,9 @@ NUMBERS_VERSION = 1
 """Raised when the same request gives other numbers than before; results made before are then made again."""
 
 OF_REQUEST = (
-    "transcoder_set", "model", "dtype", "device", "device_map", "backend", "max_n_logits", "desired_logit_prob", "batch_size",
-    "max_feature_nodes", "update_interval", "offload", "lazy_encoder", "lazy_decoder", "chat", "system", "prefill", "offline",
-    "targets", "labels",
+    "transcoder_set", "model", "dtype", "precision", "device", "device_map", "backend", "max_n_logits", "desired_logit_prob",
+    "batch_size", "max_feature_nodes", "update_interval", "offload", "lazy_encoder", "lazy_decoder", "chat", "system",
+    "prefill", "offline", "targets", "labels",
 )  # fmt: skip
 """Fields of a request that are a batch's settings."""
 NO_NUMBERS = (

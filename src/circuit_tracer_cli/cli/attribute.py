@@ -65,6 +65,7 @@ def attribute(
     token: opt.TokenOpt = None,
     features_dir: opt.FeaturesDirOpt = None,
     dtype: ask.DTypeOpt = "float32",
+    precision: ask.PrecisionOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
     offload: ask.OffloadOpt = "auto",

@@ -147,6 +147,7 @@ def batch(
     retry: RetryOpt = False,
     part: PartOpt = None,
     dtype: ask.DTypeOpt = "float32",
+    precision: ask.PrecisionOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
     offload: ask.OffloadOpt = "auto",

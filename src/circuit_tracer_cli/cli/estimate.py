@@ -64,6 +64,7 @@ def estimate(
     max_n_logits: ask.MaxNLogitsOpt = 10,
     max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,
     dtype: ask.DTypeOpt = "float32",
+    precision: ask.PrecisionOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
     lazy_encoder: ask.LazyEncoderOpt = None,

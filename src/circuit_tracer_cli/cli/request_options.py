@@ -182,6 +182,13 @@ DTypeOpt = Annotated[
     Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"],
     typer.Option(help="Number type of model and transcoders.", rich_help_panel=MACHINE),
 ]
+PrecisionOpt = Annotated[
+    Literal["float32", "tf32", "bf16"],
+    typer.Option(
+        help="Precision of the products that edges are computed with; sums stay float32.",
+        rich_help_panel=MACHINE,
+    ),
+]
 DeviceOpt = Annotated[
     str,
     typer.Option(

@@ -81,6 +81,7 @@ def serve(
     transcoder_set: ServedSetOpt = None,
     model: ServedModelOpt = None,
     dtype: ask.DTypeOpt = "float32",
+    precision: ask.PrecisionOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
     backend: ask.BackendOpt = "auto",

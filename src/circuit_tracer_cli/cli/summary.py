@@ -237,15 +237,18 @@ def _left_out_line(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def _precision_line(graph: Graph) -> list[str]:
-    """What to expect of the edges of a graph computed in 16 bits: what was measured of it, else where to measure it."""
+    """What to expect of the edges of a graph computed in less than float32: what was measured of it, else where to measure it."""
     from circuit_tracer_cli.export.report import report_of
 
-    if graph.cfg.dtype not in ("bfloat16", "float16"):
+    dtype, precision = graph.cfg.dtype, graph.metadata.get("precision")
+    rounded = [str(dtype)] if dtype in ("bfloat16", "float16") else []
+    rounded += [f"{precision} products"] if precision in ("tf32", "bf16") else []
+    if not rounded:
         return []
     report = report_of(graph.metadata)
     found = [check["detail"] for check in report["checks"] if check["name"] == "precision"] if report else []
     said = found[0] if found else "edges are approximate; circuit-tracer validate measures by how much"
-    return [f"precision    {graph.cfg.dtype}: {said}"]
+    return [f"precision    {', '.join(rounded)}: {said}"]
 
 
 def _validation_line(metadata: Mapping[str, Any]) -> list[str]:

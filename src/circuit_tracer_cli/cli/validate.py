@@ -143,7 +143,7 @@ def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output
         model = load_model(prepared, progress)
 
         def exact() -> ReplacementModel:
-            in_float32 = replace(request, dtype="float32")
+            in_float32 = replace(request, dtype="float32", precision="float32")
             return load_model(prepare(in_float32, prepared.setup, n_tokens=n_tokens), progress)
 
         return validate_graph(graph, model, effort, float32_model=exact, progress=progress)

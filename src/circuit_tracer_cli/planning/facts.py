@@ -45,6 +45,7 @@ def trace_sizes(
     n_targets: int = 10,
     max_feature_nodes: int = 7500,
     active_per_position: float | None = None,
+    precision: str = "float32",
 ) -> TraceSizes:
     """The sizes of a trace.
 
@@ -55,6 +56,7 @@ def trace_sizes(
         n_targets: Logits to explain.
         max_feature_nodes: 0 for all.
         active_per_position: Active features per position and layer; None for what the set says, else a usual value.
+        precision: Of the engine's products.
     """
     shape = setup.shape
     return TraceSizes(
@@ -78,6 +80,7 @@ def trace_sizes(
         decoder_bytes=setup.decoder_elements * dtype_bytes,
         skip_layers=setup.skip_layers,
         closed_form=setup.closed_form,
+        stored_in_16_bits=precision == "bf16",
     )
 
 

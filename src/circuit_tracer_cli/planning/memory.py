@@ -58,8 +58,8 @@ def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
         "encoders": 0 if choices.lazy_encoder else sizes.encoder_bytes,
         "decoders": 0 if choices.lazy_decoder else sizes.decoder_bytes,
         "forward pass": L * (sizes.n_heads * P * P + 2 * P * d) * e,
-        "source vectors": round(_vectors(sizes, choices)) * d * e,
-        "folded weights": (folded + images + sizes.skip_layers * d * d) * e,
+        "source vectors": round(_vectors(sizes, choices)) * d * sizes.factor_bytes,
+        "folded weights": (folded + images + sizes.skip_layers * d * d) * sizes.factor_bytes,
         "encoder rows": min(sizes.features, 16384) * d * sizes.dtype_bytes,
         "rows": max(_whole_rows(sizes), _edges(sizes)),
     }
@@ -118,7 +118,7 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
         "source vectors": 3 * reading + sizes.n_layers * P * d * e,
         "rows": work
         * ((2 if choices.on_gpu else 1) * d + 3 * sizes.attention_width + 2 * sizes.value_width)
-        * e
+        * (e + (sizes.factor_bytes if sizes.stored_in_16_bits else 0))
         + 3 * rows_in_block * sizes.columns * 4,
         "packaging": (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 2,
     }

@@ -46,12 +46,18 @@ class TraceSizes:
     encoder_bytes: int = 0
     decoder_bytes: int = 0
     skip_layers: int = 0
+    stored_in_16_bits: bool = False  # what the engine multiplies with
     closed_form: bool = True  # whether the engine runs without the model's MLPs
 
     @property
     def compute_bytes(self) -> int:
         """Bytes of an element in the engine, which computes 16-bit models in float32."""
         return max(4, self.dtype_bytes)
+
+    @property
+    def factor_bytes(self) -> int:
+        """Bytes of an element of what the engine keeps to multiply with."""
+        return 2 if self.stored_in_16_bits else self.compute_bytes
 
     @property
     def active(self) -> int:

@@ -41,7 +41,7 @@ def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: b
     if moves(choices):
         sofar -= share * max(0, sizes.resting_bytes - 2 * embedding) + ends
     phases.append(sofar + moment["active features"])
-    images = token_images(sizes) * sizes.compute_bytes
+    images = token_images(sizes) * sizes.factor_bytes
     sofar += _share_of_vectors(sizes, device) * held["source vectors"]
     sofar += share * (held["folded weights"] - images) + first * images
     phases.append(sofar + moment["source vectors"])

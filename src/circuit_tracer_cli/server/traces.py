@@ -56,7 +56,7 @@ SETTINGS = ("max_n_logits", "desired_logit_prob", "max_feature_nodes", "batch_si
 _OPTIONS = (
     ("model", "-m"), ("system", "--system"), ("prefill", "--prefill"), ("max_n_logits", "--max-n-logits"),
     ("desired_logit_prob", "--desired-logit-prob"), ("max_feature_nodes", "--max-feature-nodes"),
-    ("batch_size", "--batch-size"), ("update_interval", "--update-interval"), ("dtype", "--dtype"),
+    ("batch_size", "--batch-size"), ("update_interval", "--update-interval"), ("dtype", "--dtype"), ("precision", "--precision"),
     ("device", "--device"), ("device_map", "--device-map"), ("offload", "--offload"), ("backend", "--backend"),
 )  # fmt: skip
 

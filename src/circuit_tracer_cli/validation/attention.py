@@ -26,6 +26,7 @@ from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import HeadEdit, Intervention, Scaled
 from circuit_tracer_cli.validation.direct import ATOL, RTOL
 from circuit_tracer_cli.validation.pace import Phase
+from circuit_tracer_cli.validation.precision import rounded_to
 from circuit_tracer_cli.validation.statistics import spearman, strong_and_random
 from circuit_tracer_cli.validation.subject import Subject
 
@@ -158,7 +159,7 @@ def _target_tokens(subject: Subject) -> list[int]:
 
 
 def _judged(subject: Subject, agrees: bool) -> bool | None:
-    return agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
+    return None if rounded_to(subject.graph) else agrees
 
 
 @torch.no_grad()

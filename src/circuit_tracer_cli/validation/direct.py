@@ -13,6 +13,7 @@ from circuit_tracer_cli.interventions.passes import Push, Recording
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.interventions.spec import Intervention
 from circuit_tracer_cli.validation.pace import Phase
+from circuit_tracer_cli.validation.precision import rounded_to
 from circuit_tracer_cli.validation.subject import Subject
 
 ATOL, RTOL = 5e-4, 1e-5
@@ -125,7 +126,7 @@ def measure_direct_effects(
             compared = wanted != 0 if subject.graph.pruning else torch.ones_like(wanted, dtype=torch.bool)
             changes = pinned.change(node)[compared] if bool(compared.any()) else wanted[compared]
             tally.add(kind, subject.graph.node_id(node), changes, wanted[compared])
-    judged = tally.agrees if subject.graph.cfg.dtype in (None, "float32", "float64") else None
+    judged = None if rounded_to(subject.graph) else tally.agrees
     return DirectEffects(tally.measured, tally.n_entries, tally.absolute, tally.relative, tally.worst, judged)
 
 

@@ -1,4 +1,4 @@
-"""Precision: rows of a 16-bit graph beside the same rows computed in float32, from the same files.
+"""Precision: rows of a graph computed with rounded numbers beside the same rows computed in float32, from the same files.
 
 The strongest edges alone would flatter: they are large. So whole rows of a sample of features are compared as well, edges from
 features and from errors apart, for an error is a small difference of two larger numbers.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attribution.attribute import SIXTEEN_BIT, Attribution, AttributionSettings
+from circuit_tracer_cli.attribution.attribute import ROUNDED, SIXTEEN_BIT, Attribution, AttributionSettings
 from circuit_tracer_cli.attribution.rows import BlockSize, feature_rows, largest_work
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.replacement import ReplacementModel
@@ -26,7 +26,7 @@ class Precision:
     """Edges of a graph between features, errors and tokens, again in float32.
 
     Attributes:
-        dtype: Of the graph.
+        dtype: What the graph was rounded to, see `rounded_to`.
         n_edges: The strongest edges that were compared.
         n_gone: Of the strongest edges, those whose source or target isn't active in float32.
         median_relative_error, max_relative_error: Over the strongest edges, relative to the float32 weight.
@@ -69,9 +69,11 @@ class RowSample:
         return list(dict.fromkeys([*drawn, *strongest_edges(graph, self.strongest)[0].tolist()]))
 
 
-def is_sixteen_bit(graph: Graph) -> bool:
-    """Whether the graph was computed in 16 bits."""
-    return graph.cfg.dtype in SIXTEEN_BIT
+def rounded_to(graph: Graph) -> str | None:
+    """What the numbers behind a graph's edges were rounded to: its dtype, its precision or both; None for float32."""
+    precision = graph.metadata.get("precision")
+    found = [name for name, known in ((graph.cfg.dtype, SIXTEEN_BIT), (precision, ROUNDED)) if name in known]
+    return " with products in ".join(map(str, found)) or None
 
 
 def strongest_edges(graph: Graph, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,7 +89,7 @@ class ExactRows:
     """Rows of a graph's features computed by a float32 model, in the graph's order of nodes.
 
     Args:
-        graph: In 16 bits.
+        graph: Computed with rounded numbers.
         model: The same model and transcoders in float32.
     """
 
@@ -147,7 +149,7 @@ def measure_precision(
     rows = [_row_deviation(graph, target, row) for target, row in found.items()]
     features, single, errors = zip(*rows, strict=True) if rows else ((), (), ())
     return Precision(
-        dtype=str(graph.cfg.dtype),
+        dtype=rounded_to(graph) or "float32",
         n_edges=len(relative),
         n_gone=gone,
         median_relative_error=_median(relative),

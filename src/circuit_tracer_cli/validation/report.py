@@ -28,7 +28,7 @@ from circuit_tracer_cli.validation.attention import (
 from circuit_tracer_cli.validation.direct import DirectEffects, measure_direct_effects
 from circuit_tracer_cli.validation.faithfulness import LayerFaithfulness, measure_layers
 from circuit_tracer_cli.validation.pace import Pace, Phase
-from circuit_tracer_cli.validation.precision import Precision, RowSample, is_sixteen_bit, measure_precision
+from circuit_tracer_cli.validation.precision import Precision, RowSample, measure_precision, rounded_to
 from circuit_tracer_cli.validation.pruning import PruningScores, measure_scores
 from circuit_tracer_cli.validation.statistics import sample, strong_and_random
 from circuit_tracer_cli.validation.subject import Subject
@@ -139,7 +139,7 @@ def validate_graph(
     effort, progress = effort or Effort(), progress or SilentProgress()
     progress.phase("unmodified run")
     subject = Subject(graph, model)
-    compare = float32_model if is_sixteen_bit(graph) else None
+    compare = float32_model if rounded_to(graph) else None
     n_phases = 4 + 2 * can_be_asked(subject) + (compare is not None)
     return _Run(subject, effort, Pace(progress, effort.budget, n_phases), progress).run(compare)
 
