@@ -43,9 +43,9 @@ def main() -> None:
         flip = find_flip(graph, model, compared.answer, compared.other)
         at = next((one for one in flip.measured if one.count == flip.predicted), None)
         found.append((flip, at))
-        if at is not None:
+        if flip.fewest is not None:
             ids = [graph.logit_targets[n].vocab_idx for n in (0, 1)]
-            controls += _random_flips(Subject(graph, model), at.count, ids)
+            controls += _random_flips(Subject(graph, model), flip.fewest, ids)
     flips = [at for _, at in found if at is not None]
     fewest = [flip.fewest for flip, _ in found if flip.fewest is not None]
     print(f"{len(found)} questions that the model answers, set {arguments.set}")
@@ -53,7 +53,7 @@ def main() -> None:
     print(f"of these, flipped with attention pinned: {sum((one.frozen or 0) < 0 for one in flips)}")
     print(f"of these, flipped with nothing pinned: {sum(one.open < 0 for one in flips)}")
     print(f"flipped at last: {len(fewest)}, with a median of {median(fewest)} features")
-    print(f"random sets of the predicted size that flip: {sum(controls)} of {len(controls)}")
+    print(f"random sets of the sizes that flipped at last: {sum(controls)} of {len(controls)} flip")
     print(f"largest rest of a sum: {largest_rest:.3f}")
 
 

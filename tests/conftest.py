@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 _SANDBOX = tempfile.mkdtemp(prefix="circuit-tracer-tests-")
 atexit.register(shutil.rmtree, _SANDBOX, ignore_errors=True)
@@ -40,3 +41,24 @@ def golden() -> Path:
     if not _GOLDEN.is_dir():
         pytest.skip("the golden data isn't beside this checkout")
     return _GOLDEN.resolve()
+
+
+@pytest.fixture(autouse=True)
+def _json_fits_its_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command prints with --json in this process, in any test, has to be as its schema says."""
+    from circuit_tracer_cli.cli.output import Output
+
+    real = Output.data
+
+    def data(self: Output, record: Any) -> None:
+        from typer._click.globals import get_current_context
+
+        from tests.cli.test_schemas import problems
+
+        context = get_current_context(silent=True)
+        command = "" if context is None else context.command_path.partition(" ")[2]
+        found = problems(command, record)
+        assert not found, f"{command} --json isn't as its schema says: {found}"
+        real(self, record)
+
+    monkeypatch.setattr(Output, "data", data)

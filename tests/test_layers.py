@@ -196,7 +196,7 @@ _DOORS = {
     "rich": {"cli"},
     "starlette": {"server"},
     "uvicorn": {"server"},
-    "pydantic": {"server", "batch"},
+    "pydantic": {"server", "batch", "cli"},
     "transformer_lens": {"backends", "replacement"},
     "nnsight": {"backends"},
     "psutil": {"files"},

@@ -12,7 +12,7 @@ from circuit_tracer_cli.attention.constants import origins
 from circuit_tracer_cli.attention.prompt import freeze
 from circuit_tracer_cli.attribution.attribute import attribute
 from circuit_tracer_cli.errors import UnsuitableValue
-from circuit_tracer_cli.graph.contrast import LISTS, change_without, target_number, total_effects, why_not
+from circuit_tracer_cli.graph.contrast import LISTS, changes_without, target_number, total_effects, why_not
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.paths import strongest_paths
 from circuit_tracer_cli.types import LogitTarget
@@ -80,14 +80,15 @@ def test_total_effects_are_what_single_removals_change(raw: Graph) -> None:
     first = raw.layout.logit_offset
     effects = total_effects(raw, first, first + 1)
     for node in (0, 5, 11, 20, 26):
-        assert change_without(raw, [node], first, first + 1) == pytest.approx(-effects[node])
+        assert changes_without(raw, [node], first, first + 1) == pytest.approx([0, -effects[node]])
     matrix = raw.adjacency_matrix.double().numpy()
-    change = np.zeros(raw.n_nodes)
-    off = {3, 14}
-    for node in range(raw.layout.n_features):
-        change[node] = -1 if node in off else matrix[node] @ change / float(raw.activation_values[node])
-    wanted = (matrix[first] - matrix[first + 1]) @ change
-    assert change_without(raw, off, first, first + 1) == pytest.approx(wanted)
+    wanted = []
+    for off in ([], [14], [14, 3], [14, 3, 20]):
+        change = np.zeros(raw.n_nodes)
+        for node in range(raw.layout.n_features):
+            change[node] = -1 if node in off else matrix[node] @ change / float(raw.activation_values[node])
+        wanted.append((matrix[first] - matrix[first + 1]) @ change)
+    assert changes_without(raw, [14, 3, 20], first, first + 1) == pytest.approx(wanted)
 
 
 def test_targets_are_found_by_their_text_or_id(raw: Graph) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from circuit_tracer_cli import ReplacementModel
 from circuit_tracer_cli.attribution.attribute import attribute
-from circuit_tracer_cli.graph.contrast import WhyNot, change_without, why_not
+from circuit_tracer_cli.graph.contrast import WhyNot, changes_without, why_not
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.validation import flip
@@ -44,7 +44,7 @@ def test_what_is_reported_is_what_a_run_without_these_features_gives(
         ]
         assert one.open == pytest.approx(float(logits[ids[0]] - logits[ids[1]]), abs=1e-4)
         assert one.top == int(logits.argmax())
-        change = change_without(graph, off, found.answer, found.other)
+        change = changes_without(graph, off, found.answer, found.other)[-1]
         assert one.predicted == pytest.approx(turned.before + change, abs=1e-6)
     by_count = {one.count: one for one in turned.measured}
     assert by_count[turned.fewest].open < 0
@@ -55,9 +55,8 @@ def test_what_is_reported_is_what_a_run_without_these_features_gives(
 def test_the_prediction_turns_over_where_it_says(asked: tuple[Graph, WhyNot, Flip]) -> None:
     graph, found, turned = asked
     assert turned.predicted is not None
-    for count, flips in ((turned.predicted - 1, False), (turned.predicted, True)):
-        change = change_without(graph, turned.ranking[:count], found.answer, found.other)
-        assert (turned.before + change < 0) is flips
+    changes = changes_without(graph, turned.ranking, found.answer, found.other)[: turned.predicted + 1]
+    assert (turned.before + changes < 0).tolist() == [False] * turned.predicted + [True]
 
 
 def test_too_few_features_flip_nothing(asked: tuple[Graph, WhyNot, Flip], model: ReplacementModel) -> None:
@@ -85,4 +84,3 @@ def test_the_search_finds_the_limit_of_a_monotone_rule(limit: int, start: int) -
     if len(tried) < flip.MOST_RUNS:
         assert found == limit
     assert flip._search(lambda count: False, start, 64) is None
-    assert flip._first(lambda count: count >= limit, 64) == limit

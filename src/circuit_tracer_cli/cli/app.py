@@ -28,6 +28,7 @@ from circuit_tracer_cli.cli import (
     merge,
     prune,
     report,
+    schema,
     serve,
     show,
     tables,
@@ -119,6 +120,7 @@ _register("table", tables.table, "Write graphs as Parquet tables.")
 _register("query", tables.query, "Ask graphs a question in SQL.")
 _register("estimate", estimate.estimate, "Say what memory and time a trace needs, before loading anything.")
 _register("demo", demo.demo, "Trace an example that comes with the program.")
+_register("schema", schema.schema, "Describe what a command prints with --json.")
 _register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
 
 app.add_typer(features.group, name="features", short_help="Make feature examples, or look at them.")

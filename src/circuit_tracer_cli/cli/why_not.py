@@ -214,7 +214,9 @@ def _print_flip(
     columns = ("features off#", "predicted#", "attention pinned#", "free#", "then most likely")
     output.table(f"Logit of {answer} minus logit of {other} with features off", columns, rows)
     if flip.predicted is None:
-        output.result(f"by the graph, turning off {len(flip.ranking)} features isn't enough")
+        output.result(
+            f"by the graph, none of the first 1 to {len(flip.ranking)} features turned off together is enough"
+        )
     if flip.fewest is None:
         output.result(f"no set of at most {len(flip.ranking)} features that was tried makes it {other}")
         return

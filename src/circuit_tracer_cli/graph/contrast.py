@@ -7,7 +7,7 @@ what no node carries.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -211,20 +211,24 @@ def total_effects(graph: Graph, answer: int, other: int) -> Array:
     return signed_effects(graph.edges, scale, weights)[: graph.layout.n_features]
 
 
-def change_without(graph: Graph, features: Iterable[int], answer: int, other: int) -> float:
-    """Return the change of the difference of two targets that the graph predicts if features are turned off together.
+def changes_without(graph: Graph, ranking: Sequence[int], answer: int, other: int) -> Array:
+    """Return float64 `(len(ranking) + 1)`: the change of the difference of two targets with the first 0, 1, … features off.
 
-    A feature that stays on changes in proportion: by the sum of its inputs' changes, each times its edge, over its activation.
+    As the graph predicts it: a feature that stays on changes in proportion, by the sum of its inputs' changes, each times its
+    edge, over its activation.
     """
-    off, change = set(features), np.zeros(graph.n_nodes)
+    place = {node: rank for rank, node in enumerate(ranking)}
+    change = np.zeros((graph.n_nodes, len(ranking) + 1))
     inverse = _inverse(_activations(graph))
-    change[list(off)] = -1.0
+    for node, rank in place.items():
+        change[node, rank + 1 :] = -1.0
     for node, sources, weights in graph.edges.rows():
         if node >= graph.layout.n_features:
             break
-        if node not in off:
-            change[node] = float(weights.astype(np.float64) @ change[sources]) * inverse[node]
-    return float((_row(graph, answer) - _row(graph, other)) @ change)
+        on = place.get(node, len(ranking)) + 1
+        change[node, :on] = weights.astype(np.float64) @ change[sources, :on] * inverse[node]
+    result: Array = (_row(graph, answer) - _row(graph, other)) @ change
+    return result
 
 
 def _activations(graph: Graph) -> Array:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from circuit_tracer_cli.graph.contrast import change_without, total_effects
+from circuit_tracer_cli.graph.contrast import changes_without, total_effects
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.interventions.run import Constraints
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.validation.subject import Subject
 
+START = 8
+"""Features turned off first where the graph doesn't say how many should do."""
 MOST_RUNS = 8
 """Runs of the unconstrained model that look for the fewest features."""
 
@@ -41,7 +43,7 @@ class Flip:
     Attributes:
         ranking: Feature nodes that push the answer over the other, those with the largest total effect first.
         before: The difference of the logits in the unmodified model.
-        predicted: How many features should do, by the graph; None if even all of them shouldn't.
+        predicted: The fewest features that should do, by the graph; None if no number of them should.
         measured: The removals that were run, by count.
         fewest: Fewest features of those runs with which the other logit is the larger one; None if none does. Smaller sets
             of other features may do as well.
@@ -84,45 +86,27 @@ def find_flip(graph: Graph, model: ReplacementModel, answer: int, other: int, mo
 
     free = Constraints(freeze_attention=False)
     before, _ = difference((), free)
-    predicted = {0: before}
-
-    def prediction(count: int) -> float:
-        if count not in predicted:
-            predicted[count] = before + change_without(graph, ranking[:count], answer, other)
-        return predicted[count]
-
+    predicted = (before + changes_without(graph, ranking, answer, other)).tolist()
     opened: dict[int, tuple[float, int]] = {}
 
     def flips(count: int) -> bool:
         opened[count] = difference(ranking[:count], free)
         return opened[count][0] < 0
 
-    enough = _first(lambda count: prediction(count) < 0, len(ranking)) if ranking else None
-    fewest = _search(flips, enough or len(ranking), len(ranking)) if ranking and before > 0 else None
+    enough = next((count for count, value in enumerate(predicted) if value < 0), None) if before > 0 else None
+    start = enough or min(START, len(ranking))
+    fewest = _search(flips, start, len(ranking)) if ranking and before > 0 else None
     pinned = {count for count in (enough, fewest) if count}
-    for count in pinned - opened.keys():
-        flips(count)
     measured = [
         Removal(
             count,
-            prediction(count),
+            predicted[count],
             difference(ranking[:count], Constraints())[0] if count in pinned else None,
             *opened[count],
         )
         for count in sorted(opened)
     ]
     return Flip(ranking, before, enough, measured, fewest)
-
-
-def _first(holds: Callable[[int], bool], most: int) -> int | None:
-    """The first count at which something holds that holds from there on; None if it doesn't hold for `most`."""
-    if not holds(most):
-        return None
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
 
 
 def _search(holds: Callable[[int], bool], start: int, most: int) -> int | None:
