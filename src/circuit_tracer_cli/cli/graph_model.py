@@ -81,7 +81,7 @@ def takes_graph_model(command: Callable[..., None]) -> Callable[..., None]:
         command(**{name: value for name, value in parsed.items() if name in names})
 
     signature = inspect.Signature([*own[:at], *added, *own[at:]], return_annotation=None)
-    with_model.__signature__ = signature  # type: ignore[attr-defined]
+    vars(with_model)["__signature__"] = signature
     return with_model
 
 

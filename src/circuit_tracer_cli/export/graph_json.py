@@ -176,9 +176,9 @@ def node_from(values: Mapping[str, Any]) -> Node:
     return Node(**known, extra=extra)
 
 
-def is_finite(weight: object) -> bool:
+def is_finite(weight: Any) -> bool:
     """Whether a link's weight is one: NaN and infinity, and null as which JavaScript writes them, are not."""
-    return weight is not None and math.isfinite(float(weight))  # type: ignore[arg-type]
+    return weight is not None and math.isfinite(float(weight))
 
 
 def _is_odd(value: object) -> bool:

@@ -45,7 +45,8 @@ def circuit_of_file(file: GraphFile) -> Circuit:
 def _kind(node: Node) -> NodeKind:
     if "error" in node.feature_type:
         return "error"
-    return {"embedding": "token", "logit": "logit"}.get(node.feature_type, "feature")  # type: ignore[return-value]
+    kinds: dict[str, NodeKind] = {"embedding": "token", "logit": "logit"}
+    return kinds.get(node.feature_type, "feature")
 
 
 def group_file(

@@ -44,8 +44,13 @@ def target_weight(feature_type: object, is_target: object, token_prob: object) -
     """What a node of a graph file counts for as something to explain: 0 unless it is a logit, or marked as the target."""
     if feature_type != LOGIT_TYPE and is_target is not True:
         return 0.0
-    known = isinstance(token_prob, int | float) and not isinstance(token_prob, bool)
-    return float(token_prob) if known and math.isfinite(token_prob) else 0.0  # type: ignore[arg-type]
+    if (
+        not isinstance(token_prob, int | float)
+        or isinstance(token_prob, bool)
+        or not math.isfinite(token_prob)
+    ):
+        return 0.0
+    return float(token_prob)
 
 
 @dataclass(frozen=True, slots=True)

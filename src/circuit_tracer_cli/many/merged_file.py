@@ -86,8 +86,12 @@ def merge_graphs(
         if target.suffix != ".json":
             raise InvalidValue(f"{target} doesn't end in .json", "name it like union.json")
         check_slug(target.stem)
-    folder = Path(graphs) if isinstance(graphs, (str, os.PathLike)) else None
-    files = [Path(path) for path in graphs] if folder is None else list(graph_files(folder))  # type: ignore[union-attr]
+    folder, files = None, []
+    if isinstance(graphs, (str, os.PathLike)):
+        folder = Path(graphs)
+        files = list(graph_files(folder))
+    else:
+        files = [Path(path) for path in graphs]
     if by is not None and folder is None:
         raise InvalidValue("groups are columns of a batch", "pass the batch's folder")
     group_of = groups_of(folder, by) if folder is not None and by is not None else None

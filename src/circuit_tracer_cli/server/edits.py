@@ -14,7 +14,7 @@ from circuit_tracer_cli.server.runs import Work
 from circuit_tracer_cli.types import Progress
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.interventions.experiment import Experiment
+    from circuit_tracer_cli.interventions.experiment import Experiment, FeatureChange
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import Intervention
     from circuit_tracer_cli.replacement import ReplacementModel
@@ -155,11 +155,13 @@ def _node_changes(
     experiment: Experiment, features: Mapping[str, Intervention], logits: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
     """Activation or probability before and after, by node id."""
-    cells = {(one.layer, one.feature, one.position): one for one in experiment.watched}
+    cells: dict[object, FeatureChange] = {
+        (one.layer, one.feature, one.position): one for one in experiment.watched
+    }
     tokens = {one.token: one for one in experiment.next_token.tokens}
     found: dict[str, dict[str, Any]] = {}
     for node_id, at in features.items():
-        one = cells[at.layer, at.feature, at.position]  # type: ignore[index]
+        one = cells[at.layer, at.feature, at.position]
         found[node_id] = {"kind": "feature", "before": one.before, "after": one.after}
     for node_id, token in logits.items():
         found[node_id] = {"kind": "logit", "before": tokens[token].before, "after": tokens[token].after}
