@@ -31,7 +31,7 @@ from circuit_tracer_cli.graph.layout import NodeLayout
 ScoreStream = Callable[[], Iterable[Array]]
 """Gives the same blocks of float32 scores each time it's called."""
 
-MOST_STEADY_EDGES = 1 << 23
+MOST_STEADY_EDGES = 1 << 22
 """Edges among the nodes of the widest pruning of `STABILITY_GRID` beyond which nothing is measured: they are held in memory."""
 
 _HIGH_BINS = 1 << 15  # the sign bit of a score is never set
@@ -121,9 +121,10 @@ def stability_of(graph: Graph) -> Stability | None:
         node: (influence >= find_threshold(influence, node)).numpy() | always
         for node in sorted({node for node, _ in STABILITY_GRID})
     }
-    inner, places = _edges_among(edges, masks[max(masks)])
-    if inner is None:
+    inside = _edges_among(edges, masks[max(masks)])
+    if inside is None:
         return None
+    inner = edges.to("cpu").select(torch.from_numpy(inside))
     of_nodes, of_inner = np.zeros(edges.n, np.uint8), np.zeros(inner.nnz, np.uint8)
     for node, mask in masks.items():
         scores = np.concatenate(
@@ -134,8 +135,13 @@ def stability_of(graph: Graph) -> Stability | None:
             of_nodes += _without_dead_ends(inner, keep, mask, layout, always)
             of_inner += keep
     of_edges, release = scratch_array(edges.nnz, np.uint8)
-    of_edges[:] = 0
-    of_edges[places] = of_inner
+    done = 0
+    for start in range(0, edges.nnz, EDGE_BLOCK):
+        block = inside[start : start + EDGE_BLOCK]
+        stop = done + int(np.count_nonzero(block))
+        of_edges[start : start + EDGE_BLOCK] = 0
+        of_edges[start : start + EDGE_BLOCK][block] = of_inner[done:stop]
+        done = stop
     release()
     return Stability(torch.from_numpy(of_nodes), torch.from_numpy(of_edges))
 
@@ -155,22 +161,18 @@ def _always_kept(graph: Graph) -> Array:
     return always
 
 
-def _edges_among(edges: Edges, node_mask: Array) -> tuple[Edges | None, Array]:
-    """The edges with both ends in the mask, and their places in the storage; None where they are too many."""
-    found: list[Array] = []
+def _edges_among(edges: Edges, node_mask: Array) -> Array | None:
+    """bool `(nnz)`: the edges with both ends in the mask; None where they are too many to hold."""
+    inside, release = scratch_array(edges.nnz, np.bool_)
     count = 0
     for block in edges.blocks():
-        inside = (block.of_rows(node_mask) & node_mask.take(block.columns)).nonzero()[0]
-        found.append(inside + block.start)
-        count += len(inside)
+        both = block.of_rows(node_mask) & node_mask.take(block.columns)
+        inside[block.place] = both
+        count += int(np.count_nonzero(both))
         if count > MOST_STEADY_EDGES:
-            return None, np.zeros(0, np.int64)
-    places = np.concatenate([np.zeros(0, np.int64), *found])
-    keep, release = scratch_array(edges.nnz, np.bool_)
-    keep[:] = False
-    keep[places] = True
+            return None
     release()
-    return edges.to("cpu").select(torch.from_numpy(keep)), places
+    return inside
 
 
 def _chunks(scores: Array) -> Iterator[Array]:
