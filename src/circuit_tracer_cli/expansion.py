@@ -70,6 +70,42 @@ class HiddenInputs:
     total: float
 
 
+@torch.no_grad()
+def hidden_inputs(prompt: FrozenPrompt, node: int, top: int = 10) -> HiddenInputs:
+    """Return what a prompt's graph doesn't show of a node's input.
+
+    Args:
+        prompt: With a graph; features that aren't among its nodes are hidden.
+        node: A feature or target of that graph.
+        top: How many of the strongest to name.
+
+    Raises:
+        UnsuitableValue: The node is an error or a token.
+    """
+    row = prompt.engine.rows(prompt.targets([node]))[0]
+    of_feature = torch.zeros(len(prompt.active))
+    columns = prompt.engine.columns.feature_column
+    inside = columns < len(row)
+    of_feature[inside] = row[columns[inside]].cpu().float()
+    hidden = of_feature.index_fill(0, prompt.graph.selected_features.cpu(), 0.0)
+    order = torch.argsort(hidden.abs(), descending=True, stable=True)[:top]
+    indices, values = prompt.active.indices.cpu(), prompt.active.values.cpu()
+    strongest = []
+    for place in order[hidden[order] != 0].tolist():
+        layer, position, feature = indices[place].tolist()
+        name = feature_id(layer, feature, position)
+        strongest.append(
+            HiddenInput(name, layer, position, feature, float(values[place]), float(hidden[place]))
+        )
+    whole = float(row.double().abs().sum())
+    return HiddenInputs(
+        strongest=strongest,
+        count=int((hidden != 0).sum()),
+        share=float(hidden.double().abs().sum()) / whole if whole else 0.0,
+        total=float(row.double().sum()),
+    )
+
+
 class Expander:
     """A graph and its model, ready to be asked for nodes that the graph left out.
 
@@ -92,41 +128,9 @@ class Expander:
         kept[graph.selected_features.cpu()] = True
         self.is_node = kept
 
-    @torch.no_grad()
     def hidden_inputs(self, node: int, top: int = 10) -> HiddenInputs:
-        """The strongest sources of a feature or target that aren't nodes of the graph. Raises InvalidValue."""
-        row = self._row_of(node)
-        of_feature = torch.zeros(len(self.prompt.active))
-        columns = self.prompt.engine.columns.feature_column
-        inside = columns < len(row)
-        of_feature[inside] = row[columns[inside]].cpu().float()
-        hidden = torch.where(self.is_node, 0.0, of_feature)
-        order = torch.argsort(hidden.abs(), descending=True, stable=True)[:top]
-        indices, values = self.prompt.active.indices.cpu(), self.prompt.active.values.cpu()
-        strongest = []
-        for place in order[hidden[order] != 0].tolist():
-            layer, position, feature = indices[place].tolist()
-            strongest.append(
-                HiddenInput(
-                    feature_id(layer, feature, position),
-                    layer,
-                    position,
-                    feature,
-                    float(values[place]),
-                    float(hidden[place]),
-                )
-            )
-        whole = float(row.double().abs().sum())
-        return HiddenInputs(
-            strongest=strongest,
-            count=int((hidden != 0).sum()),
-            share=float(hidden.double().abs().sum()) / whole if whole else 0.0,
-            total=float(row.double().sum()),
-        )
-
-    def _row_of(self, node: int) -> Tensor:
-        """`(columns up to its position)`: the direct effects on a node of the graph. Raises InvalidValue."""
-        return self.prompt.engine.rows(self.prompt.targets([node]))[0]
+        """The strongest sources of a feature or target that aren't nodes of the graph. Raises UnsuitableValue."""
+        return hidden_inputs(self.prompt, node, top)
 
     def find(self, features: Sequence[Feature]) -> Tensor:
         """Numbers of features among the active ones, ascending, those that are nodes already left out.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -183,23 +183,10 @@ def with_edges(
 
     Raises UnsuitableValue for an id that no source or target of this prompt has.
     """
-    model, n_layers = prompt.model, prompt.engine.n_layers
-    names = dict.fromkeys(name for edge in edges for name in edge)
-    places = {tuple(place): number for number, place in enumerate(prompt.active.indices.tolist())}
-    features: set[int] = set()
-    logits: dict[int, None] = {}
-    for name in names:
-        parts = _numbers(name)
-        if parts is None or parts[0] > n_layers:
-            if parts is not None and parts[0] == n_layers + 1 and parts[1] < prompt.model.model.shape.d_vocab:
-                logits[parts[1]] = None
-        elif (parts[0], parts[2], parts[1]) in places:
-            features.add(places[parts[0], parts[2], parts[1]])
-    selected = torch.tensor(sorted(features), dtype=torch.int64)
-    asked = replace(prompt, graph=_graph_of(model, prompt.tokens, prompt.active, selected, list(logits)))
+    asked = with_nodes(prompt, [name for edge in edges for name in edge])
     pairs = [(node_of(asked.graph, source), node_of(asked.graph, target)) for source, target in edges]
     ends = sorted({target for _, target in pairs})
-    node_of_column = _kept_nodes(asked, selected)
+    node_of_column = _kept_nodes(asked, asked.graph.selected_features)
     builder = EdgesBuilder(asked.graph.layout.n_nodes)
     for start in range(0, len(ends), ROWS_AT_ONCE):
         some = ends[start : start + ROWS_AT_ONCE]
@@ -212,6 +199,26 @@ def with_edges(
         builder.add_rows(torch.tensor(some)[order], values)
     asked.graph.adjacency_matrix = builder.build()
     return asked, [edge_of(asked.graph, *pair) for pair in pairs]
+
+
+def with_nodes(prompt: FrozenPrompt, names: Iterable[str]) -> FrozenPrompt:
+    """A prompt with a graph, still without edges, of the features and logits among some ids of a graph file.
+
+    Ids that nothing on this prompt has are passed over.
+    """
+    model, n_layers = prompt.model, prompt.engine.n_layers
+    places = {tuple(place): number for number, place in enumerate(prompt.active.indices.tolist())}
+    features: set[int] = set()
+    logits: dict[int, None] = {}
+    for name in dict.fromkeys(names):
+        parts = _numbers(name)
+        if parts is None or parts[0] > n_layers:
+            if parts is not None and parts[0] == n_layers + 1 and parts[1] < prompt.model.model.shape.d_vocab:
+                logits[parts[1]] = None
+        elif (parts[0], parts[2], parts[1]) in places:
+            features.add(places[parts[0], parts[2], parts[1]])
+    selected = torch.tensor(sorted(features), dtype=torch.int64)
+    return replace(prompt, graph=_graph_of(model, prompt.tokens, prompt.active, selected, list(logits)))
 
 
 def _kept_nodes(prompt: FrozenPrompt, selected: Tensor) -> Tensor:

@@ -132,7 +132,7 @@ def _heads(desk: Desk, wanted: HeadsRequest, progress: Progress) -> dict[str, An
     from circuit_tracer_cli.attention.prompt import with_edges
 
     with memory_in_words():
-        prompt = _frozen(desk, wanted, progress)
+        prompt = frozen_prompt(desk, wanted, progress)
         progress.phase("head loadings")
         asked, pairs = with_edges(prompt, [(source, target) for source, target in wanted.edges])
         return loadings(asked, pairs, wanted.by, wanted.n).to_dict()
@@ -142,7 +142,7 @@ def _qk(desk: Desk, wanted: QKRequest, progress: Progress) -> dict[str, Any]:
     from circuit_tracer_cli.attention.qk import attend
 
     with memory_in_words():
-        prompt = _frozen(desk, wanted, progress)
+        prompt = frozen_prompt(desk, wanted, progress)
         progress.phase("scores")
         group: Literal["feature"] | None = "feature" if wanted.features else None
         place = wanted.layer, wanted.head, wanted.query
@@ -153,8 +153,8 @@ def _qk(desk: Desk, wanted: QKRequest, progress: Progress) -> dict[str, Any]:
         return {**found.to_dict(), "row": row["pattern"], "qk_tracing_results": found.to_neuronpedia()}
 
 
-def _frozen(desk: Desk, wanted: AboutPrompt, progress: Progress) -> FrozenPrompt:
-    """The prompt on the server's model. Raises ModelMismatch where it isn't the graph's."""
+def frozen_prompt(desk: Desk, wanted: AboutPrompt, progress: Progress) -> FrozenPrompt:
+    """Return the prompt on the server's model. Raises ModelMismatch where it isn't the graph's."""
     model, tokens = model_and_tokens(desk, wanted)
     progress.phase("freezing the prompt")
     return _LAST.of(model, tokens)
