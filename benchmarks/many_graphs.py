@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from circuit_tracer_cli.many.align import node_keys
-from circuit_tracer_cli.many.facts import FEATURE, LOGIT, TOKEN, Facts
+from circuit_tracer_cli.many.facts import ERROR, FEATURE, LOGIT, TOKEN, Facts
 from circuit_tracer_cli.many.merge import OneGraph, Sums, merge_contributions
 from circuit_tracer_cli.many.tables import connect, query, write_graph_tables
 
@@ -45,6 +45,7 @@ def synthetic(seed: int, n_edges: int) -> Facts:
     )
     layer, feature, position = np.where(np.arange(n) < n_core, core, own)
     kind = np.full(n, FEATURE, dtype=np.int8)
+    kind[600:700], feature[600:700] = ERROR, -1
     kind[-N_POS - 1 : -1], kind[-1] = TOKEN, LOGIT
     layer[-N_POS - 1 : -1], layer[-1] = -1, N_LAYERS
     position[-N_POS - 1 : -1], position[-1] = np.arange(N_POS), N_POS - 1

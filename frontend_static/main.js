@@ -64,7 +64,10 @@ const services = {
   runs: api.runs,
   attention: api.attention,
   comparisons: api.comparisons,
-  open: (slug) => commands.open(slug),
+  async open(slug) {
+    await refreshList();
+    await commands.open(slug);
+  },
   figures: new Map(),
   askFigure: (save) => figureForm.ask(save),
   titles: new Map(PANELS.map((panel) => [panel.name, panel.title])),

@@ -75,7 +75,7 @@ function parseNode(raw, index, logitLayer, metadata, tokens, own) {
     kind,
     layer,
     position,
-    token: tokens[position] ?? "",
+    token: (kind === "token" && (raw.merged || raw.diff) && clerp) || (tokens[position] ?? ""),
     code: kind === "feature" ? Number(raw.feature) : null,
     feature: kind === "feature" ? featureOf(raw, layer, metadata) : null,
     clerp,

@@ -28,11 +28,14 @@ export function unpruned(graph, pinned, hidden) {
 
 /**
  * The graph whose `inputs`, `outputs` and `links.strongest` hold the links of `kept` alone (null for all); numbers, weights and shares are those
- * of the file. A pinned node that was pruned away keeps its links with what is shown.
+ * of the file. A pinned node that was pruned away keeps its links with what is shown; where nodes are set `aside`, links of nodes that aren't shown are left out.
  */
-export function prunedGraph(graph, { kept, alive }, visible, pinned = []) {
-  if (kept === null) return graph;
-  const bytes = graph.keptToo?.(kept) ?? kept.slice();
+export function prunedGraph(graph, { kept, alive }, visible, pinned = [], aside = null) {
+  if (kept === null && aside === null) return graph;
+  const { source, target } = graph.links;
+  const bytes = kept === null ? new Uint8Array(source.length).fill(1) : (graph.keptToo?.(kept) ?? kept.slice());
+  if (aside) for (let k = 0; k < bytes.length; k += 1) if (!visible[source[k]] || !visible[target[k]]) bytes[k] = 0;
+  if (kept === null) return withLinks(graph, bytes);
   for (const index of pinned.map(graph.index)) {
     if (index < 0 || index >= alive.length || alive[index]) continue;
     for (const k of graph.inputs(index)) if (visible[graph.links.source[k]]) bytes[k] = 1;

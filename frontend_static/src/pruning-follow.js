@@ -75,11 +75,12 @@ function showResult(store, result, more) {
   const graph = store.get("graph");
   if (!graph) return;
   const pinned = store.get("pinned");
-  const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"), setAside(graph, store.get("least"), store.get("side")));
+  const aside = setAside(graph, store.get("least"), store.get("side"));
+  const found = visibleNodes(graph, result.alive, pinned, store.get("hidden"), aside);
   const before = store.get("visible");
   const same = before?.length === found.length && found.every((byte, index) => byte === before[index]);
   const visible = same ? before : found;
-  store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned), ...more });
+  store.set({ visible, pruned: prunedGraph(graph, result, visible, pinned, aside), ...more });
 }
 
 /** Asks for a graph's curves when the sliders have come to rest, while they are looked at. */

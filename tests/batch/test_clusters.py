@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
+import shutil
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +17,11 @@ from circuit_tracer_cli.batch import engines
 from circuit_tracer_cli.batch import store as store_module
 from circuit_tracer_cli.batch.engines import Resources, SlurmJob, run_ray, sbatch_script, submit_slurm
 from circuit_tracer_cli.batch.plan import PlannedBatch
-from circuit_tracer_cli.batch.store import Item
-from circuit_tracer_cli.batch.worker import WorkList, open_batch
+from circuit_tracer_cli.batch.worker import WorkList, forget_failures, open_batch
 from circuit_tracer_cli.cli.app import run
 from circuit_tracer_cli.errors import InvalidValue
 from tests.batch.conftest import CITIES, SOURCE, Batch, command, good_rows, write_prompts
-from tests.batch.test_runs import assert_same_objects
+from tests.batch.test_runs import LEFT_BEHIND, assert_same_objects
 
 SCRIPT = """\
 #!/bin/bash
@@ -148,8 +149,36 @@ def test_the_slurm_path_of_submitit_with_a_pretended_slurm(
         assert f"#SBATCH {line}" in script
 
 
+class Nodes:
+    """A head and a second node, which is killed again and again while prompts are traced, and replaced."""
+
+    def __init__(self, cluster: Any, kills: int) -> None:
+        self._cluster, self.left = cluster, kills
+        self._small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        self._random = random.Random(3)
+        self._second = cluster.add_node(**self._small)
+        cluster.wait_for_nodes()
+
+    def kill_during(self, batch: PlannedBatch) -> None:
+        """Work the batch off, killing the second node at random moments of its work."""
+        ended = threading.Event()
+
+        def kill() -> None:
+            while self.left and not ended.wait(self._random.random() * 3):
+                if any((batch.store.root / "running").glob("*")):
+                    self._cluster.remove_node(self._second, allow_graceful=False)
+                    self.left -= 1
+                    self._second = self._cluster.add_node(**self._small)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        run_ray(batch, lambda *_: None, Resources(workers=2))
+        ended.set()
+        killer.join(120)
+
+
 @pytest.mark.long
-def test_two_ray_nodes_of_which_one_is_killed(
+def test_two_ray_nodes_of_which_one_is_killed_twenty_times(
     planned: PlannedBatch, reference: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
@@ -157,34 +186,24 @@ def test_two_ray_nodes_of_which_one_is_killed(
 
     monkeypatch.setenv("PYTHONPATH", str(SOURCE))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    for module in (
-        engines,
-        store_module,
-    ):  # a silent worker's prompt is given to another after seconds, not a minute
+    for module in (engines, store_module):  # a silent worker's prompt is given to another after seconds
         monkeypatch.setattr(module, "FRESH", 8.0)
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    head = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        second = cluster.add_node(**small)
-        cluster.wait_for_nodes()
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        told: list[tuple[str, str]] = []
-
-        def note(item: Item, outcome: str) -> None:
-            told.append((item.key, outcome))
-
-        def kill() -> None:
-            while not any((planned.store.root / "running").glob("*")):
-                time.sleep(0.1)
-            cluster.remove_node(second, allow_graceful=False)
-
-        killer = threading.Thread(target=kill, daemon=True)
-        killer.start()
-        run_ray(planned, note, Resources(workers=2))
-        assert sorted(key for key, _ in told) == sorted({item.key for item in planned.items})
-        killer.join(30)
+        nodes = Nodes(cluster, kills=20)
+        while nodes.left:
+            for folder in ("objects", "graphs", "errors"):
+                shutil.rmtree(planned.store.root / folder, ignore_errors=True)
+            nodes.kill_during(planned)
+            forget_failures(planned, final=False)
+            if planned.open_items():  # a prompt whose node is killed three times is given up in a run
+                run_ray(planned, lambda *_: None, Resources(workers=2))
+            batch = Batch(planned.store.root, 0)
+            assert_same_objects(batch, reference)
+            assert not [name for name in batch.files() if LEFT_BEHIND.search(name)]
     finally:
         if ray.is_initialized():
             ray.shutdown()
         cluster.shutdown()
-    assert_same_objects(Batch(planned.store.root, 0), reference)

@@ -67,7 +67,9 @@ def test_a_merged_graph_has_a_slider_for_its_frequency(pair: Viewer) -> None:
     amounts = pair.page.locator(".compare-shares").all_inner_texts()
     assert sorted(set(amounts)) == ["1 of 2", "2 of 2"]
     slider.focus()
-    pair.page.keyboard.press("End")
+    pair.page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value("1")
+    pair.page.keyboard.press("ArrowRight")
     expect(pair.page.locator(".compare [role=status]")).to_have_text(
         "At least 2 of 2 prompts (100 %): 8 nodes of 10."
     )

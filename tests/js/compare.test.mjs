@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { comparison, differentSlots, largestMoves, merging, mostFrequent, partners, setAside, sideCounts } from "../../frontend_static/src/compare.js";
 import { rawNodes } from "../../frontend_static/src/compact.js";
 import { parseGraph } from "../../frontend_static/src/graph.js";
-import { visibleNodes } from "../../frontend_static/src/pruned-graph.js";
+import { prunedGraph, visibleNodes } from "../../frontend_static/src/pruned-graph.js";
 import { graphJson } from "./builders.mjs";
 
 const withNodes = (key, values, metadata) => {
@@ -32,6 +32,12 @@ test("a file says what it was made of", () => {
   assert.deepEqual([comparison(null), merging(parseGraph(graphJson()))], [null, null]);
 });
 
+test("a token of several prompts is called by its own text, not by its slot", () => {
+  const json = graphJson();
+  const names = (more) => parseGraph({ ...json, nodes: json.nodes.map((node) => (node.node_id === "E_3_1" ? { ...node, clerp: "own", ...more } : node)) }).node("E_3_1").token;
+  assert.deepEqual([names({}), names({ merged: { frequency: 1 } }), names({ diff: { side: "a" } })], [" a", "own", "own"]);
+});
+
 test("nodes that too few prompts have are set aside, unless they are pinned", () => {
   assert.equal(setAside(MERGED, 0, "all"), null);
   assert.deepEqual([...setAside(MERGED, 0.5, "all")], [0, 1, 0, 0, 0, 0]);
@@ -39,6 +45,17 @@ test("nodes that too few prompts have are set aside, unless they are pinned", ()
   const pinned = MERGED.nodes[1].id;
   assert.deepEqual([...visibleNodes(MERGED, null, [pinned], [], setAside(MERGED, 1, "all"))], [1, 1, 0, 1, 1, 0]);
   assert.equal(setAside(parseGraph(graphJson()), 1, "a"), null);
+});
+
+test("links of nodes that are set aside are left out", () => {
+  const aside = setAside(MERGED, 0.5, "all");
+  const whole = { kept: null, alive: null };
+  const left = prunedGraph(MERGED, whole, visibleNodes(MERGED, null, [], [], aside), [], aside);
+  const gone = MERGED.inputs(1).length + MERGED.outputs(1).length;
+  assert.ok(gone > 0);
+  assert.equal(left.links.count, MERGED.links.count - gone);
+  assert.equal(left.inputs(1).length, 0);
+  assert.equal(prunedGraph(MERGED, whole, visibleNodes(MERGED, null)), MERGED);
 });
 
 test("one side of a comparison can be shown alone", () => {

@@ -15,7 +15,7 @@ from circuit_tracer_cli.export.records import GraphFile
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.many import merge
 from circuit_tracer_cli.many.align import align
-from circuit_tracer_cli.many.facts import Array, facts_of_graph
+from circuit_tracer_cli.many.facts import TOKEN, Array, facts_of_graph
 from circuit_tracer_cli.many.merge import bootstrap, compare_groups, corrected
 from circuit_tracer_cli.many.merged_file import MERGED, graph_file_of, merge_files
 from tests.graph.builders import random_graph
@@ -51,6 +51,12 @@ def test_copies_of_a_graph_merge_to_the_graph(tmp_path: Path) -> None:
     facts = facts_of_graph(graph, "g")
     kept = {name for name, here in zip(facts.ids, facts.kept.tolist(), strict=True) if here}
     assert {node.node_id for node in file.nodes} == kept
+    texts = {node.node_id: node.clerp for node in file.nodes if node.feature_type == "embedding"}
+    assert texts == {
+        name: facts.tokens[position]
+        for name, kind, position in zip(facts.ids, facts.kind, facts.position, strict=True)
+        if kind == TOKEN and name in kept
+    }
     weights = {(link.source, link.target): link.weight for link in file.links}
     assert weights == pytest.approx(
         {

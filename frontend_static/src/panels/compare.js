@@ -1,7 +1,7 @@
 /* Two graphs compared, many merged, or the choice of what to compare this one with. */
 
 import { select } from "../actions.js";
-import { SIDES, comparison, differentSlots, largestMoves, merging, mostFrequent, partners, sideCounts } from "../compare.js";
+import { SIDES, comparison, differentSlots, largestMoves, merging, mostFrequent, partners, setAside, sideCounts } from "../compare.js";
 import { h, oneTabStop, replaceKeepingFocus } from "../dom.js";
 import { nodeLabel, nodePlace, number, percent, showToken, signed } from "../format.js";
 import { css } from "../scales.js";
@@ -18,6 +18,7 @@ const ALIGNMENTS = [
   ["end", "positions: from the end"],
   ["bag", "positions: left out"],
 ];
+const MATCHED = { exact: "all have the same tokens", slots: "positions matched by slot", end: "positions counted from the end", bag: "positions left out" };
 
 export function compare(element, store, { comparisons, open }) {
   const own = { slug: null, shown: null, other: "", align: "", busy: false, failure: null, all: false };
@@ -70,6 +71,14 @@ export function compare(element, store, { comparisons, open }) {
   const dispose = store.subscribe(WATCHED, render);
   render();
   return dispose;
+}
+
+/** Shows a part of the graph; a selection outside it ends. */
+function show(store, patch) {
+  const graph = store.get("graph");
+  const { least, side } = { least: store.get("least"), side: store.get("side"), ...patch };
+  const gone = setAside(graph, least, side)?.[graph.index(store.get("selected"))] && !store.get("pinned").includes(store.get("selected"));
+  store.set({ ...patch, ...(gone ? { selected: null } : {}) });
 }
 
 function freeName(graphs, base) {
@@ -148,7 +157,7 @@ function sideChoice(store, graph) {
   const names = { all: "All", a: "Only A", both: "Shared", b: "Only B" };
   return h("div", { class: "segments compare-sides", role: "group", "aria-label": "Nodes to show" },
     ...SIDES.map((side) => h("button", {
-      class: "segment", type: "button", "data-side": side, "aria-pressed": String(store.get("side") === side), onclick: () => store.set({ side }),
+      class: "segment", type: "button", "data-side": side, "aria-pressed": String(store.get("side") === side), onclick: () => show(store, { side }),
     }, side !== "all" && swatch(side), `${names[side]} ${counts[side].toLocaleString("en")}`)));
 }
 
@@ -223,11 +232,12 @@ function moveList(store, graph, own, set) {
 function mergedParts(store, about) {
   const slider = h("input", {
     type: "range", min: "0", max: String(about.n), step: "1", class: "compare-range", id: "compare-least",
-    oninput: () => store.set({ least: Number(slider.value) / about.n }),
+    oninput: () => show(store, { least: Number(slider.value) / about.n }),
+    onkeydown: (event) => event.key.startsWith("Arrow") && event.stopPropagation(),
   });
   slider.value = String(Math.round(store.get("least") * about.n));
   return [
-    h("p", {}, `${about.n.toLocaleString("en")} prompts merged, positions matched by ${about.level}.`),
+    h("p", {}, `${about.n.toLocaleString("en")} prompts merged; ${MATCHED[about.level] ?? "positions matched"}.`),
     h("label", { for: "compare-least" }, "Hide nodes that fewer prompts have"),
     slider,
   ];

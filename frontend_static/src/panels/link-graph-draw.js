@@ -193,7 +193,7 @@ export function nodeMarks({ graph, layout, visible, palette, selection, pinned, 
     const special = rank > 0 || marked.has(i) || found.has(i);
     const strength = selection.has(i) || pinned.has(i) ? 1 : (colours.get(i)?.strength ?? 1);
     const [x, y, kind] = [layout.x[i], layout.y[i], node.kind];
-    const fill = colours.get(i)?.colour ?? restingColour(node, palette, limit);
+    const fill = (node.diff ? null : colours.get(i)?.colour) ?? restingColour(node, palette, limit);
     const alpha = dimmed && !special ? 0.32 : 0.4 + 0.6 * Math.min(1, 1.6 * strength);
     const often = node.merged ? 0.55 + 0.65 * node.merged.frequency : 1;
     const factor = often * (special ? 0.75 + 0.5 * strength + (rank === 1 ? 0.35 * strength ** 2 : 0) : 1);

@@ -23,7 +23,7 @@ from circuit_tracer_cli.graph.proposals import proposals_of
 from circuit_tracer_cli.many.align import Level, key_parts
 from circuit_tracer_cli.many.diff import CLASSES, Column, GraphDiff, diff_facts
 from circuit_tracer_cli.many.facts import FEATURE, LOGIT, Array, Facts, read_facts
-from circuit_tracer_cli.many.merged_file import cumulative, file_node, node_names
+from circuit_tracer_cli.many.merged_file import cumulative, file_node, node_names, token_texts
 from circuit_tracer_cli.many.prompts import object_of
 
 DIFF = "diff"
@@ -58,12 +58,12 @@ def diff_file_of(found: GraphDiff, slug: str, asked: dict[str, Any] | None = Non
 def _nodes(found: GraphDiff, names: list[str]) -> list[Node]:
     parts = key_parts(found.keys)
     score = cumulative(_mean_influence(found))
-    targets, words = _targets(found), _words(found)
+    targets, words, texts = _targets(found), _words(found), token_texts((found.b, found.a))
     nodes: list[Node] = []
     for i, name in enumerate(names):
         kind, layer = int(parts.kind[i]), int(parts.layer[i])
         own = (kind, layer, int(parts.slot[i]), int(parts.feature[i]))
-        node = file_node(name, own, found.a.n_layers, targets, float(score[i]))
+        node = file_node(name, own, found.a.n_layers, targets, texts, float(score[i]))
         if kind == FEATURE:
             node = dataclasses.replace(node, activation=_activation(found.nodes, i))
             node = _labelled(node, words.get(found.ids[i], {}))

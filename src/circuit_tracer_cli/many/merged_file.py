@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import circuit_tracer_cli
 from circuit_tracer_cli.errors import BadGraphFile, CircuitTracerError, InvalidValue, MissingFile
 from circuit_tracer_cli.export.graph_json import read_graph_json
-from circuit_tracer_cli.export.records import GENERATOR, GraphFile, Link, Metadata, Node, QParams
+from circuit_tracer_cli.export.records import GENERATOR, TOKEN_TYPE, GraphFile, Link, Metadata, Node, QParams
 from circuit_tracer_cli.export.slugs import check_slug
 from circuit_tracer_cli.export.viewer import write_graph_file
 from circuit_tracer_cli.graph.layout import logit_ids, warn_of_edges_left_out
@@ -30,6 +30,7 @@ from circuit_tracer_cli.many.facts import (
     LOGIT,
     TOKEN,
     Array,
+    Outline,
     graph_files,
     read_facts,
     read_outline,
@@ -56,6 +57,7 @@ class Union:
     scan: str
     n_layers: int
     targets: Mapping[int, tuple[str, float]]  # vocabulary index → text and mean weight over all graphs
+    texts: Mapping[int, str]  # vocabulary index of a prompt token → its text
 
 
 def merge_graphs(
@@ -149,7 +151,16 @@ def merge_files(
     for outline in outlines:
         for text, index, weight in outline.targets:
             targets[index] = (text, targets.get(index, (text, 0.0))[1] + weight / len(paths))
-    return Union(merged, outlines[0].scan, outlines[0].n_layers, targets)
+    return Union(merged, outlines[0].scan, outlines[0].n_layers, targets, token_texts(outlines))
+
+
+def token_texts(graphs: Iterable[Outline]) -> dict[int, str]:
+    """Text of every prompt token of some graphs by its vocabulary index."""
+    return {
+        index: text
+        for graph in graphs
+        for index, text in zip(graph.token_ids.tolist(), graph.tokens, strict=True)
+    }
 
 
 def graph_file_of(union: Union, slug: str) -> GraphFile:
@@ -163,7 +174,7 @@ def graph_file_of(union: Union, slug: str) -> GraphFile:
     for i, name in enumerate(names):
         kind = int(parts.kind[i])
         own = (kind, int(parts.layer[i]), int(parts.slot[i]), int(parts.feature[i]))
-        node = file_node(name, own, union.n_layers, union.targets, float(score[i]))
+        node = file_node(name, own, union.n_layers, union.targets, union.texts, float(score[i]))
         if kind == FEATURE:
             node = dataclasses.replace(node, activation=float(merged.nodes.mean_value[i]))
         elif kind == LOGIT:
@@ -190,6 +201,7 @@ def file_node(
     parts: tuple[int, int, int, int],
     n_layers: int,
     targets: Mapping[int, tuple[str, float]],
+    texts: Mapping[int, str],
     score: float,
 ) -> Node:
     """A node of several graphs in the form of a graph file.
@@ -199,6 +211,7 @@ def file_node(
         parts: Kind, layer, slot and feature, as `key_parts` gives them.
         n_layers: Of the model.
         targets: Text and weight of each target by its vocabulary index.
+        texts: Text of each prompt token by its vocabulary index.
         score: Share of all influence that it and all nodes of more influence hold.
     """
     kind, layer, slot, feature = parts
@@ -207,7 +220,7 @@ def file_node(
     if kind == ERROR:
         return dataclasses.replace(Node.error_node(layer, slot, score), node_id=name)
     if kind == TOKEN:
-        return Node.token_node(slot, feature, score)
+        return dataclasses.replace(Node.token_node(slot, feature, score), clerp=texts.get(feature, ""))
     vocab_idx = feature if feature < VIRTUAL else feature - VIRTUAL
     text, weight = targets.get(vocab_idx, (f"⟨{vocab_idx}⟩", 0.0))
     return Node.logit_node(name, slot, vocab_idx, text, weight, is_first=False, n_layers=n_layers)
@@ -307,12 +320,15 @@ def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
                 "merge the single graphs at once",
             )
     targets: dict[int, tuple[str, float]] = {}
+    texts: dict[int, str] = {}
     total = sum(int(record["n"]) for record in records)
 
     def contributions() -> Iterator[OneGraph]:
         for file, record in zip(files, records, strict=True):
             keys = _keys_of(file, int(record["n_layers"]))
             for node in file.nodes:
+                if node.feature_type == TOKEN_TYPE:
+                    texts[int(node.node_id.split("_")[1])] = node.clerp
                 if node.feature_type == "logit":
                     text = node.clerp.removeprefix('Output "').rpartition('" (p=')[0]
                     index, share = int(node.feature or 0), int(record["n"]) / total
@@ -328,7 +344,7 @@ def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
         merged = merge_contributions(contributions(), first["level"], tuple(first["slots"]), least, seed)
     except (KeyError, TypeError) as error:
         raise BadGraphFile(f"a merged graph lacks {error}", "merge its graphs again") from error
-    return Union(merged, files[0].metadata.scan, int(first["n_layers"]), targets)
+    return Union(merged, files[0].metadata.scan, int(first["n_layers"]), targets, texts)
 
 
 def _keys_of(file: GraphFile, n_layers: int) -> dict[str, int]:
