@@ -11,14 +11,17 @@ from torch import Tensor
 
 from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.loading import text_part
-from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.replacement import ReplacementModel, neurons_of
 from circuit_tracer_cli.transcoders.activations import Activation, JumpReLU, ReLU, TopK
 from circuit_tracer_cli.transcoders.clt import CrossLayerTranscoder
 from circuit_tracer_cli.transcoders.plt import SingleLayerTranscoder, TranscoderSet
+from circuit_tracer_cli.transcoders.references import NeuronReference
 
 BACKEND_NAMES = ("transformers", "transformerlens", "nnsight")
 VOCABULARY = 48
 D_MODEL = 24
+NEURONS = 12
+"""Neurons per layer and position that may be nodes."""
 PROMPT = (0, 3, 41, 7, 7, 19, 30)
 
 _LLAMA_LIKE = {
@@ -274,6 +277,10 @@ def transcoders(
 def replacement(
     family: str, kind: str, activation: str = "relu", skip: bool = False, **kwargs: Any
 ) -> ReplacementModel:
-    """A tiny model with tiny transcoders."""
+    """A tiny model with tiny transcoders; of the kind `neurons` with its own, the rule in place of the activation."""
     dtype, name = kwargs.get("dtype", torch.float32), kwargs.pop("backend_name", "transformerlens")
+    if kind == "neurons":
+        model = backend(family, dtype, name)
+        reference = NeuronReference("frozen" if activation == "gate frozen" else "half", top=NEURONS)
+        return ReplacementModel(model, neurons_of(model, reference))
     return ReplacementModel(backend(family, dtype, name), transcoders(kind, activation, skip, **kwargs))

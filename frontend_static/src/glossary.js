@@ -4,6 +4,7 @@ export const TERMS = [
   ["transcoder", "A sparse stand-in for an MLP: an encoder from its input, a decoder to its output. Per-layer (PLT): one MLP each. Cross-layer (CLT): a feature writes to its own layer and all later ones."],
   ["transcoder set", "The transcoders of a model, one per layer, in a folder or a repository. -t names one."],
   ["feature", "One direction of a transcoder's encoder with its decoder. It is active at a position where its activation isn't zero."],
+  ["neuron", "One of an MLP's own units; a feature in graphs of the set neurons, read through a frozen linearisation."],
   ["layer/feature@position", "How a feature at a token is written: 3/120@5."],
   ["activation", "The output of a feature's encoder at a position, after its activation function."],
   ["node", "One of four kinds: a feature at a position, an error, a token, or a logit."],

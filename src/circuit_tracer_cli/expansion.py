@@ -165,6 +165,12 @@ class Expander:
                 f"{name}: nothing is traced at position {position}", "choose another position"
             )
         x = self.prompt.frozen.layers[layer].feature_input[position : position + 1]
+        if transcoders.of_model:
+            neuron = float(transcoders.encode_layer(x, layer)[0, feature])
+            return UnsuitableValue(
+                f"{name} isn't among the neurons that write most at its layer and position: its value is {neuron:.4g}",
+                f"trace with a larger neurons:top=N than {transcoders.expected_l0:g}",
+            )
         before = float(transcoders.encode_layer(x, layer, apply_activation_function=False)[0, feature])
         return UnsuitableValue(
             f"{name} isn't active on this prompt: its pre-activation is {before:.4g}",
@@ -230,7 +236,7 @@ class Expander:
         at = self.graph.active_features[new].cpu()
         order = torch.argsort(at[:, 0], descending=True, stable=True)
         for part in order.split(ROWS_AT_ONCE):
-            vectors = encoder_rows(self.prompt.model.transcoders, at[part, 0], at[part, 2]).to(engine.dtype)
+            vectors = encoder_rows(self.prompt.model.transcoders, at[part], active.inputs).to(engine.dtype)
             rows = engine.rows(Targets(at[part, 0], at[part, 1], vectors)).cpu().float()
             nodes = of_column[: rows.shape[1]]
             values = torch.zeros(len(part), len(selected) + shared)

@@ -19,6 +19,8 @@ from circuit_tracer_cli.types import Progress
 if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
     from circuit_tracer_cli.replacement import ReplacementModel
+    from circuit_tracer_cli.transcoders.base import Transcoders
+    from circuit_tracer_cli.transcoders.references import NeuronReference
 
 
 def trace(
@@ -54,6 +56,7 @@ def load_model(prepared: Prepared, progress: Progress) -> ReplacementModel:
 
     from circuit_tracer_cli.replacement import ReplacementModel
     from circuit_tracer_cli.transcoders.loading import load_transcoders
+    from circuit_tracer_cli.transcoders.references import neuron_reference
 
     request, setup, choices = prepared.request, prepared.setup, prepared.plan.choices
     placement, dtype = setup.placement, getattr(torch, request.dtype)
@@ -63,21 +66,24 @@ def load_model(prepared: Prepared, progress: Progress) -> ReplacementModel:
             "16-bit --dtype less"
         )
     with offline_mode(request.offline):
-        progress.phase("loading transcoders")
-        loaded = load_transcoders(
-            request.transcoder_set,
-            device=placement.layers,
-            dtype=dtype,
-            lazy_encoder=choices.lazy_encoder,
-            lazy_decoder=choices.lazy_decoder,
-            progress=progress,
-        )
-        for note in loaded.config.notes:
-            progress.note(note)
+        transcoders: Transcoders | NeuronReference | None = neuron_reference(request.transcoder_set)
+        if transcoders is None:
+            progress.phase("loading transcoders")
+            loaded = load_transcoders(
+                request.transcoder_set,
+                device=placement.layers,
+                dtype=dtype,
+                lazy_encoder=choices.lazy_encoder,
+                lazy_decoder=choices.lazy_decoder,
+                progress=progress,
+            )
+            for note in loaded.config.notes:
+                progress.note(note)
+            transcoders = loaded.transcoders
         progress.phase("loading the model")
         return ReplacementModel.from_pretrained_and_transcoders(
             str(setup.model),
-            loaded.transcoders,
+            transcoders,
             request.backend,
             placement.first,
             dtype,
@@ -94,6 +100,7 @@ def trace_with(
 ) -> Graph:
     """Make the graph of a prepared prompt with a model that is loaded already."""
     from circuit_tracer_cli.attribution.attribute import attribute
+    from circuit_tracer_cli.transcoders.references import neuron_reference
 
     request, choices = prepared.request, prepared.plan.choices
     assert prepared.tokens is not None
@@ -114,7 +121,10 @@ def trace_with(
         precision=request.precision,
     )
     graph.metadata["command"] = request.command
-    if request.transcoder_set:
+    neurons = neuron_reference(request.transcoder_set)
+    if neurons is not None:
+        graph.metadata["transcoders"]["reference"] = neurons.text
+    elif request.transcoder_set:
         folder = Path(request.transcoder_set).expanduser()
         reference = str(folder.resolve()) if folder.is_dir() else request.transcoder_set
         graph.metadata["transcoders"]["reference"] = reference

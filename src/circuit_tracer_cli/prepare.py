@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.replacement import ReplacementModel
     from circuit_tracer_cli.tokens import Tokens
     from circuit_tracer_cli.transcoders.loading import InspectedTranscoders
+    from circuit_tracer_cli.transcoders.references import NeuronReference
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +140,15 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
     from circuit_tracer_cli.backends.points import feature_points
     from circuit_tracer_cli.planning.facts import sizes_of_files
     from circuit_tracer_cli.transcoders.loading import inspect_transcoders
-    from circuit_tracer_cli.transcoders.references import EMBEDDED
+    from circuit_tracer_cli.transcoders.references import EMBEDDED, neuron_reference
 
     progress.phase("reading configurations")
     _check_devices(request)
     with offline_mode(request.offline):
         backend_class(request.backend).require()
+        neurons = neuron_reference(request.transcoder_set)
+        if neurons is not None:
+            return _set_up_neurons(request, neurons)
         described = inspect_transcoders(request.transcoder_set, progress=progress)
         name = request.model or described.config.model_name
         if name is None:
@@ -163,6 +167,30 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
     hooks = described.config.feature_input_hook, described.config.feature_output_hook
     feature_points(*hooks, parallel=shape.parallel, model=source.name, layout=shape.layout)
     check_agreement(shape, described.shape, source.name)
+    return Setup(source, sizes_of_files(described, config, source.folder), placement, described)
+
+
+def _set_up_neurons(request: TraceRequest, neurons: NeuronReference) -> Setup:
+    """A model and its own neurons. Raises UnsuitableValue without a model, UnsupportedArchitecture for MLPs of another form."""
+    from circuit_tracer_cli.backends.families import class_name, family_for
+    from circuit_tracer_cli.backends.model_config import model_shape
+    from circuit_tracer_cli.backends.model_source import find_model
+    from circuit_tracer_cli.planning.facts import sizes_of_files
+    from circuit_tracer_cli.replacement import check_neurons
+    from circuit_tracer_cli.transcoders.neurons import inspect_neurons
+
+    name = request.model or neurons.model
+    if name is None:
+        raise UnsuitableValue("neurons are a model's own, and no model is named", "name one with --model")
+    source = find_model(name)
+    config = source.config()
+    family_for(config)
+    shape = model_shape(config)
+    check_neurons(neurons, class_name(config), source.name)
+    described = inspect_neurons(
+        neurons, model=source.name, n_layers=shape.n_layers, d_model=shape.d_model, d_mlp=shape.d_mlp
+    )
+    placement = _placement(request, shape.n_layers)
     return Setup(source, sizes_of_files(described, config, source.folder), placement, described)
 
 
@@ -263,8 +291,8 @@ def _plan(request: TraceRequest, setup: Setup, sizes: TraceSizes) -> tuple[Memor
     plan = plan_memory(
         sizes,
         budget,
-        lazy_encoder=request.lazy_encoder,
-        lazy_decoder=request.lazy_decoder,
+        lazy_encoder=request.lazy_encoder if setup.sizes.encoder_elements else False,
+        lazy_decoder=request.lazy_decoder if setup.sizes.decoder_elements else False,
         offload=offload,
     )
     return plan, budget

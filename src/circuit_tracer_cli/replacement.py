@@ -14,15 +14,20 @@ from torch import Tensor
 from circuit_tracer_cli.backends import backend_class
 from circuit_tracer_cli.backends.base import Backend, Edit, FrozenPass
 from circuit_tracer_cli.backends.devices import DeviceMap, Placement, default_device, place_layers
-from circuit_tracer_cli.backends.model_config import check_agreement
+from circuit_tracer_cli.backends.families import architecture_of
+from circuit_tracer_cli.backends.mlps import no_neurons
+from circuit_tracer_cli.backends.model_config import check_agreement, fact
 from circuit_tracer_cli.backends.model_source import find_model, pinned
 from circuit_tracer_cli.backends.points import FeaturePoints
+from circuit_tracer_cli.errors import UnsuitableValue
 from circuit_tracer_cli.interventions.context import AttributionContext, attribution_context, freezing
 from circuit_tracer_cli.interventions.generate import generate_call
 from circuit_tracer_cli.interventions.passes import Recording
 from circuit_tracer_cli.interventions.run import Constraints, Interventions
 from circuit_tracer_cli.tokens import Tokens, ensure_tokenized
 from circuit_tracer_cli.transcoders.base import Transcoders
+from circuit_tracer_cli.transcoders.neurons import NeuronSet
+from circuit_tracer_cli.transcoders.references import NeuronReference, neuron_reference
 from circuit_tracer_cli.types import UnifiedConfig
 
 _OWN_PLACE = {"token", "cache_dir", "local_files_only", "subfolder"}
@@ -73,7 +78,7 @@ class ReplacementModel:
 
         Args:
             model_name: A folder, or a model of the hub, at a revision as `user/name@revision`; `demo` is the embedded one.
-            transcoder_set: Reference of the set: `demo`, `demo-plt` or a folder.
+            transcoder_set: Reference of the set: `demo`, `demo-plt`, a folder, a place on the hub, or `neurons`.
             backend: Name of the backend.
             device: Default CUDA, else Apple's GPU, else the CPU.
             dtype: Of the model and its transcoders.
@@ -91,10 +96,20 @@ class ReplacementModel:
         where: torch.device | Sequence[torch.device] = torch.device(device or default_device())
         placement = device_map if isinstance(device_map, Placement) else None
         if device_map is not None:
-            placement = placement or place_layers(
-                device_map, inspect_transcoders(transcoder_set).shape.n_layers
-            )
+            if placement is None:
+                neurons = neuron_reference(transcoder_set)
+                placement = place_layers(
+                    device_map,
+                    fact(find_model(model_name).config(), "n_layers")
+                    if neurons is not None
+                    else inspect_transcoders(transcoder_set).shape.n_layers,
+                )
             where = placement.layers
+        neurons = neuron_reference(transcoder_set)
+        if neurons is not None:
+            return cls.from_pretrained_and_transcoders(
+                model_name, neurons, backend, device, dtype, placement, **kwargs
+            )
         loaded = load_transcoders(
             transcoder_set, device=where, dtype=dtype, lazy_encoder=lazy_encoder, lazy_decoder=lazy_decoder
         )
@@ -106,16 +121,20 @@ class ReplacementModel:
     def from_pretrained_and_transcoders(
         cls,
         model_name: str,
-        transcoders: Transcoders,
+        transcoders: Transcoders | NeuronReference,
         backend: str = "transformerlens",
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         device_map: DeviceMap | Placement | None = None,
         **kwargs: Any,
     ) -> ReplacementModel:
-        """Load the model for transcoders that are there already; these move where it is."""
+        """Load the model for transcoders that are there already, which move where it is; or for its own neurons."""
         if device_map is not None:
-            kwargs["placement"] = place_layers(device_map, transcoders.n_layers)
+            if isinstance(transcoders, NeuronReference):
+                n_layers = fact(find_model(model_name).config(), "n_layers")
+            else:
+                n_layers = transcoders.n_layers
+            kwargs["placement"] = place_layers(device_map, n_layers)
         start = torch.device(device or default_device())
         source = find_model(model_name)
         asked = kwargs.get("revision") or source.revision
@@ -123,6 +142,8 @@ class ReplacementModel:
         if asked or commit:
             kwargs["revision"] = commit or asked
         model = backend_class(backend).from_pretrained(source.name, start, dtype, **kwargs)
+        if isinstance(transcoders, NeuronReference):
+            return cls(model, neurons_of(model, transcoders), asked, commit)
         check_match(model, transcoders)
         transcoders.place(model.layer_devices, dtype)
         return cls(model, transcoders, asked, commit)
@@ -324,6 +345,34 @@ class ReplacementModel:
         tokens = self.tokenize(inputs)
         return generate_call(
             self.interventions, inputs, tokens, interventions, constraints, recording, kwargs
+        )
+
+
+def neurons_of(model: Backend, reference: NeuronReference) -> NeuronSet:
+    """The neurons of a loaded model as a transcoder set.
+
+    Raises:
+        UnsupportedArchitecture: Its MLPs can't be put into that form.
+        UnsuitableValue: The reference means another model, or a gate that this one hasn't.
+    """
+    check_neurons(reference, model.config.original_architecture, model.config.model_name)
+    layers = [model.mlp_weights(layer) for layer in range(model.shape.n_layers)]
+    return NeuronSet(layers, reference, reference.scan(model.config.model_name))
+
+
+def check_neurons(reference: NeuronReference, architecture: str, model: str) -> None:
+    """Raise as `neurons_of` for what the class and the name of a model tell."""
+    layout = architecture_of({"architectures": [architecture]}).mlp
+    if layout is None:
+        raise no_neurons(architecture)
+    if reference.gate == "frozen" and not layout.gated:
+        raise UnsuitableValue(
+            f"{architecture} has no gate that could be frozen: its MLP is act(W x)", "use neurons"
+        )
+    if reference.model not in (None, model):
+        raise UnsuitableValue(
+            f"these are the neurons of {reference.model}, and the model is {model}",
+            f"--transcoder-set {reference.text}",
         )
 
 

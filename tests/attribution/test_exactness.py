@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tests.builders import BACKEND_NAMES, FAMILIES, PROMPT, diagonal, on_both_backends, readable, replacement
@@ -31,6 +33,22 @@ def cases() -> list[tuple[str, str, str, bool, str, str]]:
     return found
 
 
+EXPERTS = ("gpt_oss", "mixtral", "qwen3_moe")
+"""Families whose neurons are refused."""
+
+
+def neuron_cases() -> list[Any]:
+    """Every family whose neurons can be traced, on one backend each; a few of them in the fast suite."""
+    fast = ("gpt2", "llama", "gemma2", "phi3", "olmo2", "gpt_neox")
+    found = []
+    for number, family in enumerate(name for name in FAMILIES if name not in EXPERTS):
+        gated = family not in ("gpt2", "gptj", "phi", "gpt_neox", "gpt_neox_sequential")
+        rule = "gate frozen" if gated and number % 3 == 2 else "half rule"
+        case = (BACKEND_NAMES[number % 2], family, "neurons", rule, False, "mlp.hook_in", "mlp.hook_out")
+        found.append(pytest.param(*case, marks=[] if family in fast else [pytest.mark.long]))
+    return found
+
+
 def traced(model: ReplacementModel) -> tuple[Replay, ActiveFeatures, Tensor, LinearEngine]:
     """A model frozen on the prompt, in float64: replay, active features, error vectors, engine."""
     tokens = model.tokenize(list(PROMPT))
@@ -56,8 +74,8 @@ def some_targets(model: ReplacementModel, active: ActiveFeatures, n_pos: int) ->
     logits = model.W_U.T[:3].double()
     indices = active.indices.flip(0)[::5]
     rows = [
-        model.transcoders.encoder_rows(layer, torch.tensor([f]))[0].double()
-        for layer, _, f in indices.tolist()
+        model.transcoders.encoder_rows(layer, torch.tensor([f]), active.inputs[layer][[pos]])[0].double()
+        for layer, pos, f in indices.tolist()
     ]
     return Targets(
         torch.cat([torch.full((3,), n_layers), indices[:, 0]]),
@@ -72,7 +90,8 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"),
+    [*on_both_backends(cases()), *neuron_cases()],
 )
 def test_rows_equal_the_float64_oracle_and_add_up(
     backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
@@ -98,7 +117,8 @@ def test_rows_equal_the_float64_oracle_and_add_up(
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"),
+    [*on_both_backends(cases()), *neuron_cases()],
 )
 def test_pushing_sources_forward_is_the_transpose_of_pulling_targets_back(
     backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str
@@ -150,7 +170,8 @@ def _final_norm_output(model: ReplacementModel, replay: Replay) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("backend_name", "family", "kind", "activation", "skip", "read", "write"), on_both_backends(cases())
+    ("backend_name", "family", "kind", "activation", "skip", "read", "write"),
+    [*on_both_backends(cases()), *neuron_cases()],
 )
 def test_both_engines_agree(
     backend_name: str, family: str, kind: str, activation: str, skip: bool, read: str, write: str

@@ -87,7 +87,7 @@ class FrozenPrompt:
         features = [node for node in nodes if node < layout.n_features]
         logits = [node for node in nodes if node >= layout.logit_offset]
         at = graph.active_features[graph.selected_features[features]].cpu()
-        vectors = encoder_rows(self.model.transcoders, at[:, 0], at[:, 2]).to(self.engine.dtype)
+        vectors = encoder_rows(self.model.transcoders, at, self.active.inputs).to(self.engine.dtype)
         ends = torch.full((len(logits),), self.engine.n_layers), torch.full((len(logits),), self.n_pos - 1)
         directions = [self._logit_direction(node - layout.logit_offset) for node in logits]
         rows = torch.cat([vectors, *(vector[None].to(vectors) for vector in directions)])

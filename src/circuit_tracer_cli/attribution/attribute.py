@@ -36,8 +36,10 @@ from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_prediction
 from circuit_tracer_cli.graph.proposals import PROPOSALS
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.transcoders.layers import ranges_in_words
+from circuit_tracer_cli.transcoders.neurons import NeuronSet
 from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge, other_reading
 from circuit_tracer_cli.types import Progress, SilentProgress
 
@@ -263,6 +265,8 @@ class Attribution:
         self.linear_weights = replace(weights, W_U=empty, W_E=empty)
         backend.forget_weights()
         for part in get_args(WeightGroup):
+            if part == "mlp" and self.model.transcoders.of_model:
+                continue  # neurons are read from it until the last row
             self.offload.parameters(backend.parameters_of(part))
 
     def active(self, frozen: FrozenPass, tokens: Tokens) -> ActiveFeatures:
@@ -283,11 +287,14 @@ class Attribution:
         stored = stored_as(self.precision, dtype)
         sources = build_sources(frozen, transcoders, active, tokens.zero_positions, dtype, stored)
         outputs = [layer.feature_output for layer in frozen.layers]
-        self.plausibility = judge(transcoders, active, sources.errors, outputs, tokens.zero_positions)
+        silent = {0, *tokens.zero_positions} if transcoders.of_model else tokens.zero_positions
+        self.plausibility = judge(transcoders, active, sources.errors, outputs, silent)
         other = self.other_reading(frozen, tokens)
         if other is not None:
             warnings = (*self.plausibility.warnings, other)
             self.plausibility = replace(self.plausibility, warnings=warnings)
+        if transcoders.of_model:
+            self.progress.note(coverage_of_neurons(transcoders, self.plausibility))
         for warning in self.plausibility.warnings:
             self.progress.note(f"warning: {warning}")
         skips = [transcoders.skip_matrix(layer) for layer in range(transcoders.n_layers)]
@@ -428,6 +435,16 @@ class Stopwatch:
         self.seconds[name] = round(self.clock() - start, 6)
 
 
+def coverage_of_neurons(transcoders: Transcoders, found: Plausibility) -> str:
+    """How much of the MLPs' outputs the neurons write that can be nodes, in words."""
+    missed = sum(found.reconstruction_error) / len(found.reconstruction_error)
+    count, of = int(transcoders.expected_l0 or 0), transcoders.d_transcoder
+    return (
+        f"neurons: the {count} of {of:,} per layer and token that write most can be nodes; error nodes hold the others "
+        f"({missed:.0%} of the MLPs' squared output) and all at position 0"
+    )
+
+
 LIBRARIES = ("torch", "transformers", "transformer_lens")
 OF_BACKEND = {"nnsight": ("nnsight",)}
 """Libraries that only one backend runs through."""
@@ -448,6 +465,7 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
             "feature_input_hook": transcoders.feature_input_hook,
             "feature_output_hook": transcoders.feature_output_hook,
             **({"layers_without": list(transcoders.missing_layers)} if transcoders.missing_layers else {}),
+            **({"neurons": transcoders.conventions()} if isinstance(transcoders, NeuronSet) else {}),
         },
         "backend": model.backend,
         "dtype": model.cfg.dtype,

@@ -6,7 +6,7 @@ changes a result: which features are traced is decided elsewhere and never depen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -225,7 +225,7 @@ def _in_chunks(
     while start < len(chosen):
         part = chosen[start : start + at_once]
         indices = active.indices[part.to(active.indices.device)].cpu()
-        vectors = _encoder_rows_that_fit(transcoders, indices)
+        vectors = _encoder_rows_that_fit(transcoders, indices, active.inputs)
         if vectors is None:
             engine.give_back_memory()
             _give_back(transcoders.device)
@@ -236,21 +236,34 @@ def _in_chunks(
         start += len(part)
 
 
-def _encoder_rows_that_fit(transcoders: Transcoders, indices: Tensor) -> Tensor | None:
+def _encoder_rows_that_fit(
+    transcoders: Transcoders, indices: Tensor, inputs: Sequence[Tensor]
+) -> Tensor | None:
     """Encoder rows of features `(n, 3)`, or None where so many don't fit."""
     try:
-        return encoder_rows(transcoders, indices[:, 0], indices[:, 2])
+        return encoder_rows(transcoders, indices, inputs)
     except (MemoryError, RuntimeError) as error:
         if len(indices) == 1 or not is_out_of_memory(error):
             raise
     return None
 
 
-def encoder_rows(transcoders: Transcoders, layers: Tensor, features: Tensor) -> Tensor:
-    """Encoder rows `(n, d_model)` of features of several layers, each layer asked once."""
-    out = torch.empty(len(layers), transcoders.d_model, dtype=transcoders.dtype, device=transcoders.device)
+def encoder_rows(transcoders: Transcoders, indices: Tensor, inputs: Sequence[Tensor]) -> Tensor:
+    """Encoder rows `(n, d_model)` of features of several layers, each layer asked once.
+
+    Args:
+        transcoders: The set.
+        indices: `(n, 3)` int64: layer, position, feature.
+        inputs: Per layer `(pos, d_model)`, what features read on the prompt.
+    """
+    dtype = transcoders.dtype
+    if transcoders.of_model:
+        dtype = torch.promote_types(dtype, torch.float32)
+    out = torch.empty(len(indices), transcoders.d_model, dtype=dtype, device=transcoders.device)
+    layers, positions, features = indices.unbind(1)
     for layer in torch.unique(layers).tolist():
         here = torch.nonzero(layers == layer).squeeze(1)
-        rows = transcoders.encoder_rows(layer, features[here].to(transcoders.device))
+        x = inputs[layer][positions[here].to(inputs[layer].device)] if transcoders.of_model else None
+        rows = transcoders.encoder_rows(layer, features[here].to(transcoders.device), x)
         out[here.to(out.device)] = rows.to(out)
     return out

@@ -226,6 +226,7 @@ def build_sources(
     """Gather every source vector. Errors are `y − ŷ`, zero at `zero_positions` (Ameisen et al. 2025, "error nodes").
 
     What is computed is of `dtype`, what is kept to be contracted with of `stored`, or the same.
+    Of the model's own neurons they aren't zero anywhere: an error is what the neurons that can't be nodes write.
     """
     n_layers, n_pos = len(frozen.layers), len(frozen.tokens)
     devices = [layer.pattern.device for layer in frozen.layers]
@@ -248,6 +249,7 @@ def build_sources(
         for layer, output, device in zip(frozen.layers, reconstruction.outputs, devices, strict=True)
     )
     for layer, (written, vectors) in enumerate(zip(decoders, errors, strict=True)):
-        vectors[list(zero_positions)] = 0
+        if not transcoders.of_model:
+            vectors[list(zero_positions)] = 0
         written.rows[written.error_rows(layer).to(vectors.device)] = vectors.to(written.rows.dtype)
     return Sources(columns, decoders, errors, frozen.embed.to(devices[0], dtype))

@@ -173,6 +173,22 @@ class LinearWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class MlpWeights:
+    """One block's MLP: `down @ (act(gate @ x + b) * (up @ x + b)) + b`, or `down @ act(up @ x + b) + b` without a gate.
+
+    Matrices are views into the model's own parameters.
+    """
+
+    up: Tensor  # (d_mlp, d_model)
+    down: Tensor  # (d_model, d_mlp)
+    activation: Callable[[Tensor], Tensor]
+    gate: Tensor | None = None  # (d_mlp, d_model)
+    up_bias: Tensor | None = None  # (d_mlp)
+    gate_bias: Tensor | None = None  # (d_mlp)
+    down_bias: Tensor | None = None  # (d_model)
+
+
+@dataclass(frozen=True, slots=True)
 class FrozenLayer:
     """What one block's forward pass fixes for the linear engine."""
 
@@ -297,6 +313,9 @@ class Backend(Protocol):
 
     def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
         """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
+
+    def mlp_weights(self, layer: int) -> MlpWeights:
+        """A block's MLP. Raises UnsupportedArchitecture where its neurons can't be traced."""
 
     def forget_weights(self) -> None:
         """Drop the record of linear weights; it is made anew when it is asked for."""

@@ -21,6 +21,7 @@ from circuit_tracer_cli.backends.base import (
     FrozenPass,
     Hooks,
     LinearWeights,
+    MlpWeights,
     ModelShape,
     NormWeights,
     PartialRun,
@@ -30,6 +31,7 @@ from circuit_tracer_cli.backends.base import (
 from circuit_tracer_cli.backends.changed_runs import outputs_seen, partial_run
 from circuit_tracer_cli.backends.families import architecture_of, family_for
 from circuit_tracer_cli.backends.frozen_run import run_frozen
+from circuit_tracer_cli.backends.mlps import MlpModules
 from circuit_tracer_cli.backends.model_config import model_shape, unified_config
 from circuit_tracer_cli.backends.modules import NORM_PARTS, ModelModules
 from circuit_tracer_cli.backends.points import (
@@ -71,6 +73,7 @@ class HookedBackend:
         self.shape: ModelShape = model_shape(config)
         self.modules = ModelModules(hf_model, self.shape)
         self.scores = ScoreModules(self.modules, architecture_of(config))
+        self.mlps = MlpModules(self.modules, architecture_of(config))
         self.device: torch.device = self.modules.embed.weight.device
         self.layer_devices: tuple[torch.device, ...] = self.modules.layer_devices
         self.dtype = next(p.dtype for p in hf_model.parameters() if p.is_floating_point())
@@ -153,6 +156,10 @@ class HookedBackend:
     def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
         """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
         return self.scores.weights(layer, n_pos)
+
+    def mlp_weights(self, layer: int) -> MlpWeights:
+        """A block's MLP. Raises UnsupportedArchitecture where its neurons can't be traced."""
+        return self.mlps.weights(layer)
 
     def forget_weights(self) -> None:
         """Drop the record of linear weights, whose views would keep moved parameters in memory."""

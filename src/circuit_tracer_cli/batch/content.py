@@ -31,6 +31,8 @@ def content_ids(setup: Setup, *, offline: bool = False) -> dict[str, str]:
     described, source = setup.described, setup.model
     with offline_mode(offline):
         model = folder_id(source.folder) if source.folder is not None else _of_hub(source)
+    if described.format == "neurons":
+        return {"model": model, "set": str(described.config.scan)}
     if described.commit:
         return {"model": model, "set": f"{described.config.scan} commit {described.commit}"}
     return {"model": model, "set": folder_id(described.folder)}

@@ -17,7 +17,7 @@ from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.errors import OutOfMemory, OutputError
+from circuit_tracer_cli.errors import OutOfMemory, OutputError, UnsuitableValue
 from circuit_tracer_cli.files.capacity import free_memory, size_in_words
 
 if TYPE_CHECKING:
@@ -169,7 +169,13 @@ def _prepared(
     """The request, judged before weights are read: the set, the model's configuration, the layers, room in memory."""
     from circuit_tracer_cli.features.build import memory_needed
     from circuit_tracer_cli.prepare import prepare
+    from circuit_tracer_cli.transcoders.references import neuron_reference
 
+    if neuron_reference(request.transcoder_set) is not None:
+        raise UnsuitableValue(
+            "feature examples of neurons can't be built: nearly every neuron is active at every token, with both signs",
+            "name a transcoder set with --transcoder-set; graphs of neurons carry labels from their weights",
+        )
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", "name a folder with --output-dir")
     prepared = prepare(request, progress=progress, n_tokens=2)

@@ -29,7 +29,7 @@ SetOpt = Annotated[
         "-t",
         metavar="SET",
         show_default="the graph's",
-        help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo or demo-plt.",
+        help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo, demo-plt or neurons.",
         rich_help_panel=ask.PROMPT,
     ),
 ]

@@ -94,7 +94,7 @@ TranscoderSetOpt = Annotated[
         "--transcoder-set",
         "-t",
         metavar="SET",
-        help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo or demo-plt.",
+        help="Transcoders: a folder, a hub repository (user/repo@revision), gemma, llama, demo, demo-plt or neurons.",
         rich_help_panel=PROMPT,
     ),
 ]
@@ -105,7 +105,7 @@ OptionalSetOpt = Annotated[
         "-t",
         metavar="SET",
         show_default="the plan's or graph's, else demo",
-        help="Transcoders: a folder, or demo, demo-clt, demo-plt.",
+        help="Transcoders: a folder, a hub repository, demo, demo-plt, or neurons (the model's own).",
         rich_help_panel=PROMPT,
     ),
 ]

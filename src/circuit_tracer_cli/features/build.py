@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from circuit_tracer_cli.demo import model_label
-from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, MissingFile
+from circuit_tracer_cli.errors import BadCorpus, BadFeatureFiles, BadPrompt, MissingFile, UnsuitableValue
 from circuit_tracer_cli.features.finish import Corpus, RecordMaker, logit_effects
 from circuit_tracer_cli.features.labels import CorpusWords
 from circuit_tracer_cli.features.packed import FeatureFiles, LayerFile, publish, write_layer
@@ -88,11 +88,16 @@ def build_features(
         progress: Told how far it is.
 
     Raises:
+        UnsuitableValue: The features are the model's own neurons.
         BadCorpus: There is no text, or not the text that the interrupted build began with.
         BadFeatureFiles: The interrupted build had other settings or weights.
         BadTranscoders: An activation is NaN or infinite.
         OutputError: The folder can't be written.
     """
+    if model.transcoders.of_model:
+        raise UnsuitableValue(
+            "feature examples of neurons can't be built: nearly all are active at every token"
+        )
     settings = settings or BuildSettings()
     builder = _Builder(
         model, Path(output_dir), settings, name or scan_name(model), progress or SilentProgress()

@@ -42,7 +42,13 @@ def proposals(graph: Graph, model: ReplacementModel) -> dict[str, Any]:
     drivers = _drivers(graph, nodes)
     wanted = sorted({(layer, feature) for layer, _, feature in places.tolist()})
     ids = [graph.node_id(node) for node in nodes.tolist()]
-    return {"features": _effects(model, wanted), "drivers": dict(zip(ids, drivers, strict=True))}
+    values = graph.activation_values[graph.selected_features[nodes].to(graph.activation_values.device)]
+    negative = [one for one, value in zip(ids, values.tolist(), strict=True) if value < 0]
+    return {
+        "features": _effects(model, wanted),
+        "drivers": dict(zip(ids, drivers, strict=True)),
+        **({"negative": negative} if negative else {}),
+    }
 
 
 def flops_per_feature(model: ReplacementModel) -> int:

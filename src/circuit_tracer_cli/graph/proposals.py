@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 PROPOSALS = "proposed_labels"
-"""Key of a graph's metadata: `features` by `layer/feature`, `drivers` by node id."""
+"""Key of a graph's metadata: `features` by `layer/feature`, `drivers` by node id, and ids of `negative` nodes.
+
+Where an activation is negative, as neurons' often are, a node lowers what its decoder raises.
+"""
 WIDTH = 40
 """Most characters of a label."""
 _STANDS_OUT = 3.5
@@ -38,18 +41,27 @@ def proposals_of(metadata: Mapping[str, Any], tokens: Sequence[str] | None) -> d
     if not isinstance(features, Mapping) or not isinstance(drivers, Mapping):
         return {}
     silent = set(metadata.get("zero_positions") or ())
+    negative = stored.get("negative")
+    turned = set(map(str, negative)) if isinstance(negative, list) else set()
     found = {}
     for node_id, places in drivers.items():
         layer, _, rest = str(node_id).partition("_")
         known = features.get(f"{layer}/{rest.partition('_')[0]}") or {}
         try:
             driven = [[tokens[p] if tokens else f"token {p}", p, share] for p, share in places]
-            proposal = _proposal(known, driven, silent)
+            proposal = _proposal(_turned(known) if node_id in turned else known, driven, silent)
         except (TypeError, ValueError, IndexError, AttributeError):
             continue  # a file that somebody has edited
         if proposal is not None:
             found[str(node_id)] = proposal
     return found
+
+
+def _turned(known: Mapping[str, Any]) -> dict[str, Any]:
+    """The effects of a feature whose activation is negative."""
+    pairs = {name: known.get(name) or () for name in ("promotes", "suppresses")}
+    turned = {name: [[token, -strength] for token, strength in found] for name, found in pairs.items()}
+    return {"promotes": turned["suppresses"], "suppresses": turned["promotes"]}
 
 
 def _proposal(known: Mapping[str, Any], driven: list[list[Any]], silent: set[int]) -> dict[str, Any] | None:

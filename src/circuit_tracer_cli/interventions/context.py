@@ -58,7 +58,8 @@ def attribution_context(model: Interventions, tokens: Tokens) -> AttributionCont
     home = transcoders.device
     outputs = torch.stack([layer.feature_output.to(home) for layer in frozen.layers])
     errors = outputs - torch.stack([output.to(outputs) for output in reconstruction.outputs])
-    errors[:, list(tokens.zero_positions)] = 0
+    if not transcoders.of_model:
+        errors[:, list(tokens.zero_positions)] = 0
     size = (transcoders.n_layers, len(tokens), transcoders.d_transcoder)
     logits, _ = model.backend.run(tokens.ids, Hooks())
     return AttributionContext(
@@ -104,12 +105,12 @@ class _Entries:
 
 def _encoder_vectors(transcoders: Transcoders, active: ActiveFeatures) -> Tensor:
     """Encoder rows `(active, d_model)`."""
-    return torch.cat(
-        [
-            transcoders.encoder_rows(layer, active.indices[active.of_layer(layer), 2]).to(transcoders.device)
-            for layer in range(transcoders.n_layers)
-        ]
-    )
+    rows = []
+    for layer in range(transcoders.n_layers):
+        _, positions, features = active.indices[active.of_layer(layer)].unbind(1)
+        x = active.inputs[layer]
+        rows.append(transcoders.encoder_rows(layer, features, x[positions.to(x.device)]))
+    return torch.cat([part.to(transcoders.device, transcoders.dtype) for part in rows])
 
 
 @torch.no_grad()

@@ -240,7 +240,11 @@ class EditedPass:
         return centred / scale[:, None]
 
     def _encoded(self, layer: int, x: Tensor, apply_activation_function: bool = True) -> Tensor:
-        acts = self.site.transcoders.encode_layer(x, layer, apply_activation_function)
+        transcoders = self.site.transcoders
+        if apply_activation_function or self.pins is None:
+            acts = transcoders.encode_layer(x, layer, apply_activation_function)
+        else:
+            acts = transcoders.readings(x, layer, self.pins.frozen.layers[layer].feature_input)
         acts[self.zeroed] = 0
         return acts
 

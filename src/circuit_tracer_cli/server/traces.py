@@ -380,18 +380,20 @@ def _request_of(model: ReplacementModel) -> TraceRequest:
     """A request that would load a model that was given loaded; its set is empty where no name of it is known."""
     from circuit_tracer_cli.backends.devices import default_device
     from circuit_tracer_cli.backends.model_source import find_model
-    from circuit_tracer_cli.transcoders.references import resolve
+    from circuit_tracer_cli.transcoders.references import neuron_reference, resolve
 
+    name = model.cfg.model_name
     reference = scan_name(model).replace("//", "/", 1)
+    neurons = neuron_reference(reference) if model.transcoders.of_model else None
     try:
-        resolve(reference)
+        if neurons is None:
+            resolve(reference)
     except CircuitTracerError:
         reference = ""
-    name = model.cfg.model_name
     device = "auto" if model.device == default_device() else str(model.device)
     return TraceRequest(
-        transcoder_set=reference,
-        model=None if name == find_model("demo").name else name,
+        transcoder_set=reference if neurons is None else neurons.text,
+        model=None if neurons is None and name == find_model("demo").name else name,
         dtype=str(model.dtype).removeprefix("torch."),
         device=device,
         backend=model.backend,

@@ -27,6 +27,10 @@ class Transcoders(Protocol):
     normalized: str | None  # how `ln2.hook_normalized` is read, if the set's configuration says
 
     @property
+    def of_model(self) -> bool:
+        """Whether its features are the model's own neurons: their encoder rows depend on what they read."""
+
+    @property
     def kind(self) -> Kind:
         """Per-layer (`plt`) or cross-layer (`clt`)."""
 
@@ -86,8 +90,20 @@ class Transcoders(Protocol):
     def encode_layer(self, x: Tensor, layer: int, apply_activation_function: bool = True) -> Tensor:
         """`(pos, d_model)` at the read point → activations or pre-activations `(pos, feature)`."""
 
-    def encoder_rows(self, layer: int, features: Tensor) -> Tensor:
-        """Encoder rows `(n, d_model)` of `features (n)` int64, in any order, repeats allowed."""
+    def readings(self, x: Tensor, layer: int, frozen: Tensor) -> Tensor:
+        """`(pos, d_model)` at the read point → what encoder rows read `(pos, feature)`, constants included.
+
+        Pre-activations; of the model's own neurons the value of their linearisation at `frozen (pos, d_model)`.
+        """
+
+    def strongest(self, acts: Tensor, layer: int) -> Tensor:
+        """Activations `(pos, feature)` of `layer` with those set to zero that can't be nodes."""
+
+    def encoder_rows(self, layer: int, features: Tensor, x: Tensor | None = None) -> Tensor:
+        """Encoder rows `(n, d_model)` of `features (n)` int64, in any order, repeats allowed.
+
+        `x (n, d_model)` is what each of them reads; only the model's own neurons need it.
+        """
 
     def decoder_rows(self, layer: int, features: Tensor) -> Tensor:
         """Unscaled decoder rows `(n, written, d_model)`; slot `k` writes to layer `layer + k`."""

@@ -27,6 +27,7 @@ class ActiveFeatures:
     indices: Tensor  # (active, 3) int64: layer, position, feature
     values: Tensor  # (active), in the set's dtype
     layer_offsets: tuple[int, ...]  # (layer + 1): where the entries of each layer begin, and the end
+    inputs: tuple[Tensor, ...] = ()  # per layer (pos, d_model), what they read
 
     def __len__(self) -> int:
         return len(self.values)
@@ -69,6 +70,10 @@ def active_features(
     if len(feature_inputs) != transcoders.n_layers:
         raise InvalidValue(f"{len(feature_inputs)} feature inputs for a set of {transcoders.n_layers} layers")
     zeroed = _positions(zero_positions, len(feature_inputs[0]))
+    if transcoders.of_model:
+        zeroed = sorted(
+            {0, *zeroed}
+        )  # the attention sink: what its neurons write is a constant, kept in the error node
     if transcoders.joint is not None:
         found = _jointly_active(transcoders, transcoders.joint, feature_inputs, zeroed)
     else:
@@ -80,6 +85,7 @@ def active_features(
         torch.cat([indices for indices, _ in found]),
         torch.cat([values for _, values in found]),
         tuple(offsets),
+        tuple(feature_inputs),
     )
 
 
@@ -99,7 +105,7 @@ def _active_of_layer(
     block = max(1, _DENSE_ELEMENTS // transcoders.d_transcoder)
     indices, values = [], []
     for start in range(0, len(x), block):
-        acts = transcoders.encode_layer(x[start : start + block], layer)
+        acts = transcoders.strongest(transcoders.encode_layer(x[start : start + block], layer), layer)
         acts[[position - start for position in zeroed if start <= position < start + block]] = 0
         _require_finite(acts, layer)
         pos, feature = acts.nonzero(as_tuple=True)

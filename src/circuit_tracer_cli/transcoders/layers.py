@@ -220,8 +220,21 @@ class LayeredTranscoders(ABC, Generic[L]):
         encoded = [self.encode_layer(part, index, apply_activation_function) for index, part in enumerate(x)]
         return torch.stack(encoded)
 
-    def encoder_rows(self, layer: int, features: Tensor) -> Tensor:
-        """Encoder rows `(n, d_model)` of `features (n)`."""
+    @property
+    def of_model(self) -> bool:
+        """False: the features are the set's."""
+        return False
+
+    def readings(self, x: Tensor, layer: int, frozen: Tensor) -> Tensor:
+        """Pre-activations `(pos, feature)` of `x (pos, d_model)`, whatever is `frozen`."""
+        return self.encode_layer(x, layer, apply_activation_function=False)
+
+    def strongest(self, acts: Tensor, layer: int) -> Tensor:
+        """All activations: each may become a node."""
+        return acts
+
+    def encoder_rows(self, layer: int, features: Tensor, x: Tensor | None = None) -> Tensor:
+        """Encoder rows `(n, d_model)` of `features (n)`, whatever they read."""
         return self.layers[layer].W_enc.rows(features)
 
     def decoder_rows(self, layer: int, features: Tensor) -> Tensor:

@@ -81,7 +81,12 @@ def judge(
     per_position = len(active) / max(1, n_kept * (transcoders.n_layers - len(missing)))
     expected = transcoders.expected_l0
     warnings: list[str] = []
-    if n_kept >= FEWEST_POSITIONS and transcoders.d_transcoder >= SMALLEST_EXPANSION * transcoders.d_model:
+    a_code = not transcoders.of_model
+    if (
+        a_code
+        and n_kept >= FEWEST_POSITIONS
+        and transcoders.d_transcoder >= SMALLEST_EXPANSION * transcoders.d_model
+    ):
         warnings += _of_reconstruction({n: ratio for n, ratio in enumerate(ratios) if n not in missing})
         warnings += _of_activity(per_position, expected, transcoders.d_transcoder)
     return Plausibility(round(per_position, 6), expected, ratios, tuple(warnings))

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from circuit_tracer_cli.errors import BadTranscoders, MissingFile, UnknownReference
+from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, MissingFile, UnknownReference
 from circuit_tracer_cli.transcoders.known import ALIASES, KNOWN_SETS
 
 _DEMO_DATA = Path(__file__).parent.parent / "demo" / "data"
 EMBEDDED = {"demo": "clt", "demo-clt": "clt", "demo-plt": "plt"}
 """References of the sets that come with the program, and their folders."""
+NEURONS = "neurons"
+"""The reference of a model's own neurons."""
+USUAL_NEURONS = 128
+"""Neurons per layer and position that may become nodes, unless the reference says how many."""
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _HUB_PATH = re.compile(rf"({_NAME}/{_NAME})((?:/[^/@?#\s]+)*)/?")
 _REVISION = re.compile(r"[\w][\w./-]*")
-_FORMS = "pass a folder with a config.yaml, USER/REPO[/FOLDER][@REVISION], or one of demo, gemma, llama"
+_FORMS = (
+    "pass a folder with a config.yaml, USER/REPO[/FOLDER][@REVISION], or one of demo, gemma, llama, neurons"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,53 @@ class HubReference:
         return f"@{self.revision}" if self.revision else ""
 
 
+@dataclass(frozen=True, slots=True)
+class NeuronReference:
+    """The neurons of a model: `neurons`, `neurons:gate-frozen`, `neurons:top=256`, both joined by a comma.
+
+    Attributes:
+        gate: What a product of gate and value passes on: half by each factor, or all by the value with the gate frozen.
+        top: Neurons per layer and position that may become nodes.
+        model: The model that an id of such a set names, `neurons@MODEL`; None in what users write.
+    """
+
+    gate: Literal["half", "frozen"] = "half"
+    top: int = USUAL_NEURONS
+    model: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The reference without the model."""
+        options = ["gate-frozen"] if self.gate == "frozen" else []
+        options += [f"top={self.top}"] if self.top != USUAL_NEURONS else []
+        return NEURONS + (f":{','.join(options)}" if options else "")
+
+    def scan(self, model: str) -> str:
+        """The id of the neurons of a model; also a reference."""
+        return f"{self.text}@{model}"
+
+
+def neuron_reference(reference: str | Path) -> NeuronReference | None:
+    """What a reference to a model's own neurons says; None for a reference to anything else. Raises InvalidValue."""
+    text, at, model = str(reference).partition("@")
+    name, colon, options = text.partition(":")
+    if name != NEURONS or isinstance(reference, Path) or (at and not model):
+        return None
+    found = NeuronReference(model=model or None)
+    for option in options.split(",") if colon else ():
+        key, _, value = option.partition("=")
+        if option == "gate-frozen":
+            found = replace(found, gate="frozen")
+        elif key == "top" and value.isascii() and value.isdigit() and 0 < int(value) < 10**6:
+            found = replace(found, top=int(value))
+        else:
+            raise InvalidValue(
+                f"{reference}: neurons can't be chosen by {option!r}",
+                "neurons, neurons:gate-frozen, neurons:top=256, or neurons:gate-frozen,top=256",
+            )
+    return found
+
+
 def resolve(reference: str | Path) -> LocalReference | HubReference:
     """What a reference means: an embedded set, a directory (absolute, relative, below `~`), or a place on the hub.
 
@@ -63,6 +117,10 @@ def resolve(reference: str | Path) -> LocalReference | HubReference:
         BadTranscoders: It is a file.
     """
     text = str(reference)
+    if neuron_reference(reference) is not None:
+        raise UnknownReference(
+            f"{text} are the model's own, so there are no files of them", "use them where a model is given"
+        )
     if text in EMBEDDED:
         return LocalReference(_embedded(text), text)
     if not text.strip():
@@ -117,7 +175,7 @@ def hub_uri(text: str) -> HubReference:
 
 def nearest_known(text: str) -> str | None:
     """The known reference that a mistyped one most likely means."""
-    names = [*EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
+    names = [NEURONS, *EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
     return near[0] if near else None
 

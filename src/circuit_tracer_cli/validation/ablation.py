@@ -78,14 +78,16 @@ def measure_edges(subject: Subject, sources: Sequence[int], phase: Phase | None 
     """
     found: list[tuple[Tensor, Tensor]] = []
     with phase or Phase() as phase:
-        base = subject.run((), Constraints(), Recording(apply_activation_function=False))
+        # A neuron has a value of its own behind its linearisation; a feature's threshold would hide small changes.
+        recording = Recording(apply_activation_function=subject.model.transcoders.of_model)
+        base = subject.run((), Constraints(), recording)
         assert base.activations is not None
         before = subject.at_features(base.activations)
         columns = edge_columns(subject, sources)
         for source in phase.each(sources):
             column = columns[source][: len(before)]
             for targets, constraints in _target_groups(subject, source, column):
-                edit, recording = subject.edit(source, 0.0), Recording(apply_activation_function=False)
+                edit = subject.edit(source, 0.0)
                 after = subject.run((edit,), constraints, recording).activations
                 assert after is not None
                 change = subject.at_features(after) - before

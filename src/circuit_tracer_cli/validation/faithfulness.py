@@ -47,6 +47,7 @@ class WatchedPass(EditedPass):
     def __init__(self, subject: Subject, pins: Pins | None, pushes: tuple[Push, ...]) -> None:
         model = subject.model.interventions
         super().__init__(model.site, {}, pins, None, subject.tokens.zero_positions, pushes=pushes)
+        self.active = subject.active
         self.read_points: dict[int, Tensor] = {}
 
     def _reads(self, layer: int) -> bool:
@@ -70,9 +71,18 @@ class LocalReplacementPass(WatchedPass):
 
     def _spread(self, layer: int) -> None:
         assert self.pins is not None
-        change = self._encoded(layer, self.state.inputs[layer]) - self._encoded(
-            layer, self.pins.frozen.layers[layer].feature_input
-        )
+        neurons = (
+            self.site.transcoders.of_model
+        )  # which follow their frozen linearisation, those that can be nodes
+        now, then = self.state.inputs[layer], self.pins.frozen.layers[layer].feature_input
+        change = self._encoded(layer, now, not neurons) - self._encoded(layer, then, not neurons)
+        if neurons:
+            _, positions, features = (
+                self.active.indices[self.active.of_layer(layer)].to(change.device).unbind(1)
+            )
+            kept = torch.zeros_like(change, dtype=torch.bool)
+            kept[positions, features] = True
+            change = change * kept
         features = (change != 0).any(0).nonzero().squeeze(1)
         if len(features):
             changes = change[:, features].to(torch.promote_types(change.dtype, torch.float32))

@@ -24,6 +24,8 @@ class Subject:
     Attributes:
         features: int64 `(m, 3)`: layer, position, feature of the nodes that are features.
         kept: The nodes that pruning left, as indices; all of them for a raw graph.
+        active: What is active on the prompt.
+        silent: Positions at which errors are zero by definition.
         n_unknown: Features of the graph that aren't active in this model on this prompt.
 
     Raises:
@@ -47,14 +49,15 @@ class Subject:
         mask = graph.pruning.node_mask if graph.pruning else torch.ones(graph.n_nodes, dtype=torch.bool)
         self.kept = mask.cpu().nonzero().squeeze(1)
         inputs = [layer.feature_input for layer in self.frozen.layers]
-        active = active_features(model.transcoders, inputs, self.tokens.zero_positions)
+        self.active = active = active_features(model.transcoders, inputs, self.tokens.zero_positions)
         self.n_unknown = self._count_unknown(active.indices.cpu())
         outputs = reconstruct(model.transcoders, active, inputs)
         self.errors = [
             at.feature_output.to(out) - out for at, out in zip(self.frozen.layers, outputs, strict=True)
         ]
+        self.silent = set() if model.transcoders.of_model else set(self.tokens.zero_positions)
         for error in self.errors:
-            error[list(self.tokens.zero_positions)] = 0
+            error[list(self.silent)] = 0
 
     def _check_set(self) -> None:
         transcoders, features = self.model.transcoders, self.graph.active_features[:, 2]
@@ -91,8 +94,7 @@ class Subject:
         first, last = bounds[kind]
         found = self.kept[(self.kept >= first) & (self.kept < last)].tolist()
         if kind == "error":
-            zeroed = set(self.tokens.zero_positions)
-            return [node for node in found if layout.error_place(node)[1] not in zeroed]
+            return [node for node in found if layout.error_place(node)[1] not in self.silent]
         return [int(node) for node in found]
 
     def edit(self, node: int, factor: float) -> Intervention:

@@ -250,6 +250,36 @@ NORMED_SCORES = ScoreLayout(q_norm="self_attn.q_norm", k_norm="self_attn.k_norm"
 
 
 @dataclass(frozen=True, slots=True)
+class MlpLayout:
+    """How a family's MLP makes its neurons: `down(act(gate(x)) * up(x))`, or `down(act(up(x)))` without a gate.
+
+    Paths stand in the MLP's module.
+
+    Args:
+        up: The projection of the input that the activation function isn't applied to; without a gate, the one that it is.
+        gate: The one that it is applied to, or None.
+        down: The projection back to the stream, whose columns neurons write.
+        act: The activation function.
+        joined: Whether gate and up come from one projection, `up`, the gate first.
+    """
+
+    up: str = "up_proj"
+    gate: str | None = "gate_proj"
+    down: str = "down_proj"
+    act: str = "act_fn"
+    joined: bool = False
+
+    @property
+    def gated(self) -> bool:
+        """Whether there is a gate."""
+        return self.joined or self.gate is not None
+
+
+GATED_MLP = MlpLayout()
+"""Llama's and its kin's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """One model class of a family.
 
@@ -260,6 +290,7 @@ class Architecture:
         scores: How attention scores are made; None where that isn't known, so that scores can't be explained.
         leftovers: Patterns of names that published checkpoints hold though no forward pass needs them (old buffers).
         not_needed: Patterns of weights that text alone doesn't meet; they may be missing.
+        mlp: How its MLP makes neurons; None where they can't be traced (experts, clamped products).
     """
 
     models: str
@@ -268,6 +299,7 @@ class Architecture:
     scores: ScoreLayout | None = None
     leftovers: tuple[str, ...] = (ROTARY_BUFFER,)
     not_needed: tuple[str, ...] = ()
+    mlp: MlpLayout | None = None
 
 
 @dataclass(frozen=True, slots=True)

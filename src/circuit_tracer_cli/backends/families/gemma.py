@@ -1,6 +1,13 @@
 """Gemma 1, 2 and 3: scaled embeddings, gains stored as offsets from one, post norms and softcaps from Gemma 2 on."""
 
-from circuit_tracer_cli.backends.families.base import NORMED_SCORES, Architecture, Family, Layout, ScoreLayout
+from circuit_tracer_cli.backends.families.base import (
+    GATED_MLP,
+    NORMED_SCORES,
+    Architecture,
+    Family,
+    Layout,
+    ScoreLayout,
+)
 
 _SANDWICH = Layout(
     ln2="pre_feedforward_layernorm",
@@ -15,18 +22,23 @@ FAMILY = Family(
     name="Gemma",
     architectures={
         "GemmaForCausalLM": Architecture(
-            "Gemma 1", Layout(gain_offset=1.0), "scaled embeddings", ScoreLayout()
+            "Gemma 1", Layout(gain_offset=1.0), "scaled embeddings", ScoreLayout(), mlp=GATED_MLP
         ),
         "Gemma2ForCausalLM": Architecture(
-            "Gemma 2", _SANDWICH, "scaled embeddings, softcaps, local and global layers", _CAPPED
+            "Gemma 2",
+            _SANDWICH,
+            "scaled embeddings, softcaps, local and global layers",
+            _CAPPED,
+            mlp=GATED_MLP,
         ),
-        "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE, NORMED_SCORES),
+        "Gemma3ForCausalLM": Architecture("Gemma 3", _SANDWICH, _THREE, NORMED_SCORES, mlp=GATED_MLP),
         "Gemma3ForConditionalGeneration": Architecture(
             "Gemma 3 multimodal",
             _SANDWICH,
             f"its text part alone; {_THREE}",
             NORMED_SCORES,
             not_needed=(r"\b(vision_tower|multi_modal_projector)\.",),
+            mlp=GATED_MLP,
         ),
     },
     pattern=frozenset(

@@ -6,6 +6,7 @@ from circuit_tracer_cli.backends.families.base import (
     Architecture,
     Family,
     Layout,
+    MlpLayout,
     ScoreLayout,
 )
 
@@ -32,6 +33,7 @@ FAMILY = Family(
             "position vectors belong to the stream but are no source node",
             ScoreLayout(q="attn.c_attn", k="attn.c_attn", stored="joined", rotary=None),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
+            mlp=MlpLayout(up="c_fc", gate=None, down="c_proj", act="act"),
         )
     },
     pattern=frozenset({"scale_attn_weights", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"}),

@@ -6,6 +6,7 @@ from circuit_tracer_cli.backends.families.base import (
     Architecture,
     Family,
     Layout,
+    MlpLayout,
     ScoreLayout,
 )
 
@@ -36,6 +37,7 @@ FAMILY = Family(
                 rotary="gpt_neox.rotary_emb",
             ),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
+            mlp=MlpLayout(up="dense_h_to_4h", gate=None, down="dense_4h_to_h", act="act"),
         )
     },
     pattern=frozenset({"rotary_pct", "rotary_emb_base", "partial_rotary_factor"}),

@@ -6,6 +6,7 @@ from circuit_tracer_cli.backends.families.base import (
     Architecture,
     Family,
     Layout,
+    MlpLayout,
     ScoreLayout,
 )
 
@@ -39,6 +40,7 @@ FAMILY = Family(
                 inverse_scaling=True,
             ),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
+            mlp=MlpLayout(up="fc_in", gate=None, down="fc_out", act="act"),
         )
     },
     pattern=frozenset({"rotary", "rotary_dim", "scale_attn_weights"}),

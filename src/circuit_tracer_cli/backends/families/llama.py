@@ -1,12 +1,14 @@
 """Llama and its kin: RMSNorm, rotary positions, grouped heads, gated MLP (Mixtral: experts)."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
+from circuit_tracer_cli.backends.families.base import GATED_MLP, Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="Llama",
     architectures={
-        "LlamaForCausalLM": Architecture("Llama 1 to 3.3", Layout(), scores=ScoreLayout()),
-        "MistralForCausalLM": Architecture("Mistral", Layout(), "local attention", ScoreLayout()),
+        "LlamaForCausalLM": Architecture("Llama 1 to 3.3", Layout(), scores=ScoreLayout(), mlp=GATED_MLP),
+        "MistralForCausalLM": Architecture(
+            "Mistral", Layout(), "local attention", ScoreLayout(), mlp=GATED_MLP
+        ),
         "MixtralForCausalLM": Architecture("Mixtral", Layout(), "experts", ScoreLayout()),
     },
     mlp=frozenset(

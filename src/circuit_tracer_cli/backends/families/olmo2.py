@@ -1,6 +1,6 @@
 """OLMo 2: norms stand behind attention and MLP alone; query and key are normed."""
 
-from circuit_tracer_cli.backends.families.base import NORMED_SCORES, Architecture, Family, Layout
+from circuit_tracer_cli.backends.families.base import GATED_MLP, NORMED_SCORES, Architecture, Family, Layout
 
 FAMILY = Family(
     name="OLMo 2",
@@ -15,6 +15,7 @@ FAMILY = Family(
             ),
             "no norm before attention and MLP; norms on query and key",
             NORMED_SCORES,
+            mlp=GATED_MLP,
         )
     },
     mlp=frozenset({"hidden_act"}),

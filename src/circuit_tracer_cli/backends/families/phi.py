@@ -1,6 +1,6 @@
 """Phi 1, 1.5 and 2: attention and MLP in parallel behind one LayerNorm, partial rotary positions, biases everywhere."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, MlpLayout, ScoreLayout
 
 PARTS = Layout(
     ln_final="model.final_layernorm",
@@ -19,6 +19,7 @@ FAMILY = Family(
             PARTS,
             "attention and MLP in parallel behind one norm; partial rotary; a bias on the logits",
             ScoreLayout(),
+            mlp=MlpLayout(up="fc1", gate=None, down="fc2", act="activation_fn"),
         )
     },
     pattern=frozenset({"partial_rotary_factor", "flash_attn", "flash_rotary", "fused_dense"}),

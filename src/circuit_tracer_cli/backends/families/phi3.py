@@ -1,6 +1,6 @@
 """Phi-3: Llama with fused projections; partial rotary in the smaller models of the fourth generation."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
+from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, MlpLayout, ScoreLayout
 
 FAMILY = Family(
     name="Phi-3",
@@ -10,6 +10,7 @@ FAMILY = Family(
             Layout(v="self_attn.qkv_proj"),
             "fused projections; partial rotary",
             ScoreLayout(q="self_attn.qkv_proj", k="self_attn.qkv_proj", stored="joined"),
+            mlp=MlpLayout(up="gate_up_proj", gate=None, act="activation_fn", joined=True),
         )
     },
     pattern=frozenset({"original_max_position_embeddings", "partial_rotary_factor"}),

@@ -1,12 +1,12 @@
 """SmolLM3: Llama whose every fourth layer has no positions at all."""
 
-from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, ScoreLayout
+from circuit_tracer_cli.backends.families.base import GATED_MLP, Architecture, Family, Layout, ScoreLayout
 
 FAMILY = Family(
     name="SmolLM3",
     architectures={
         "SmolLM3ForCausalLM": Architecture(
-            "SmolLM3", Layout(), "no rotary positions in every fourth layer", ScoreLayout()
+            "SmolLM3", Layout(), "no rotary positions in every fourth layer", ScoreLayout(), mlp=GATED_MLP
         )
     },
     pattern=frozenset(
