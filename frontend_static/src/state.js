@@ -117,6 +117,7 @@ export function initialState() {
     expanded: [],
     subgraphs: [],
     subgraphName: "",
+    drafts: null,
     flow: null,
     everyFlow: false,
     errorsOpen: false,

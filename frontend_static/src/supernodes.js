@@ -7,11 +7,13 @@ const UNNAMED = "supernode";
 /**
  * The boxes of the subgraph: one per group with pinned members, one per other pinned node.
  * Each is `{key, label, group, members, layer, position}`; `group` is the supernode's number or −1. A group that contains an id of `expanded`
- * has a box per member, whose `frame` is its number.
+ * has a box per member, whose `frame` is its number. Each of `drafts` (`[{name, ids}]`) has a box that carries it as `draft` and takes its nodes
+ * from the others.
  */
-export function makeBoxes(graph, pinned, supernodes, expanded = []) {
+export function makeBoxes(graph, pinned, supernodes, expanded = [], drafts = []) {
   const shown = new Set(pinned.filter((id) => graph.index(id) >= 0));
-  const boxes = [];
+  const boxes = drafts.map((draft) => ({ ...makeBox(draft.name, -1, draft.ids.map((id) => graph.node(id))), draft }));
+  drafts.forEach(({ ids }) => ids.forEach((id) => shown.delete(id)));
   supernodes.forEach(([label, ...ids], group) => {
     const members = ids.filter((id) => shown.delete(id)).map((id) => graph.node(id));
     if (members.length > 1 && ids.some((id) => expanded.includes(id)))
@@ -35,6 +37,12 @@ function makeBox(label, group, members) {
     layer: mean((node) => node.layer),
     position: mean((node) => node.position),
   };
+}
+
+/** The boxes that the page shows: those of the annotations, and of groups that are only proposed. */
+export function shownBoxes(store) {
+  const drafts = store.get("drafts")?.groups ?? [];
+  return makeBoxes(store.get("graph"), store.get("pinned"), store.get("supernodes"), store.get("expanded"), drafts);
 }
 
 /**

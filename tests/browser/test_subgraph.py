@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from circuit_tracer_cli.export.graph_json import read_graph_json
+from circuit_tracer_cli.export.groups import group_file
+
 from .conftest import Viewer
-from .graphs import feature, graph
+from .graphs import feature, graph, node
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
 expect.set_options(timeout=20_000)
@@ -338,3 +341,49 @@ def test_three_hundred_pins_are_all_shown(viewer: Viewer) -> None:
     last = viewer.page.locator(".box").last
     last.click()
     assert viewer.selected() == nodes[-1]["node_id"]
+
+
+def write_roles(viewer: Viewer) -> dict[str, Any]:
+    """A graph `roles` whose features have few inputs and outputs, with a group made by hand; returns its file's content."""
+    source = random.Random(4)
+    nodes = [feature(source.randrange(4), 100 + i, source.randrange(1, 4), influence=0.1) for i in range(40)]
+    tokens = [node(f"E_{position}_{position}", "embedding", "E", position) for position in range(1, 4)]
+    output = node("9_50_3", "logit", "9", 3, clerp='Output " x" (p=0.600)', token_prob=0.6, influence=None)
+    links = [(entry["node_id"], "9_50_3", source.uniform(-1, 3)) for entry in nodes if source.random() < 0.5]
+    for entry in nodes:
+        place = entry["ctx_idx"]
+        token = source.randrange(1, place + 1)
+        links.append((f"E_{token}_{token}", entry["node_id"], 1.0))
+        below = [n for n in nodes if int(n["layer"]) < int(entry["layer"]) and n["ctx_idx"] <= place]
+        chosen = source.sample(below, min(3, len(below)))
+        links += [(one["node_id"], entry["node_id"], source.uniform(-1, 2)) for one in chosen]
+    content = graph("roles", ["<bos>", " a", " b", " c"], [*nodes, *tokens, output], links)
+    mine = [entry["node_id"] for entry in nodes if entry["ctx_idx"] == 2][:2]
+    content["qParams"] |= {"pinnedIds": mine, "supernodes": [["mine", *mine]]}
+    (viewer.folder / "roles.json").write_text(json.dumps(content))
+    return content
+
+
+def test_groups_are_proposed_as_the_command_makes_them_and_undone_in_one_step(viewer: Viewer) -> None:
+    content = write_roles(viewer)
+    file = read_graph_json(json.dumps(content).encode(), "roles")
+    viewer.open("roles")
+    page = viewer.page
+    panel = page.locator('[data-panel="subgraph"]')
+    page.get_by_role("button", name="Propose").click()
+    page.get_by_role("slider", name="Level: least similarity in a group").fill("0.5")
+    expect(panel.locator(".draft-bar output")).to_have_text("0.50")
+    expect(panel.locator(".box.draft").first).to_be_visible()
+    _, grouping = group_file(file, 0.5, across_positions=False, keep=True)
+    changed = [group for group in grouping.groups if group.name != "mine" or len(group.nodes) > 2]
+    expect(panel.locator(".box.draft")).to_have_count(len(changed))
+    assert sight(viewer)["overlapping"] == 0
+    panel.get_by_role("button", name="Accept all").click()
+    viewer.saved()
+    stored = json.loads((viewer.folder / "roles.json").read_text())["qParams"]
+    assert [[name, *sorted(ids)] for name, *ids in stored["supernodes"]] == [
+        [group.name, *sorted(group.nodes)] for group in grouping.groups
+    ]
+    assert len(grouping.groups) > 3
+    page.keyboard.press("u")
+    expect(panel.locator(".box")).to_have_count(1)

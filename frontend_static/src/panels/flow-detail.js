@@ -3,14 +3,14 @@
 import { select, selectFlow } from "../actions.js";
 import { h, icon } from "../dom.js";
 import { nodeLabel, nodePlace, number, signedPercent } from "../format.js";
-import { boxEdges, makeBoxes } from "../supernodes.js";
+import { boxEdges, shownBoxes } from "../supernodes.js";
 import { boxName } from "./subgraph-box.js";
 
 /** The selected flow as `{names, weight, links}`, its links strongest first; null without one, or where its boxes aren't there any more. */
 export function selectedFlow(store) {
   const [graph, pruned, chosen] = [store.get("graph"), store.get("pruned"), store.get("flow")];
   if (!chosen || !graph) return null;
-  const boxes = makeBoxes(graph, store.get("pinned"), store.get("supernodes"), store.get("expanded"));
+  const boxes = shownBoxes(store);
   const [from, to] = [chosen.from, chosen.to].map((key) => boxes.findIndex((box) => box.key === key));
   const flow = boxEdges(graph, boxes, pruned).find((edge) => edge.from === from && edge.to === to);
   if (!flow) return null;

@@ -2,6 +2,7 @@
 
 import { click, dissolve, hover, selectGroup, selectedIndices, toggleExpanded, togglePin } from "../actions.js";
 import { glyph, h, icon } from "../dom.js";
+import { acceptDraft } from "../drafts.js";
 import { layerLabel, nodeLabel, nodePlace, tokenLabel } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { BOX } from "../subgraph-layout.js";
@@ -11,15 +12,16 @@ import { palette } from "../theme.js";
 export function boxElement(store, box, place, { drag, move, askName }) {
   const [first] = box.members;
   const grouped = box.group >= 0;
+  const several = grouped || Boolean(box.draft);
   const name = boxName(store, box);
   const title = h("span", { class: "box-name", dir: "auto", title: name }, name);
   const element = h(
     "div",
     {
-      class: grouped ? "box group" : "box",
+      class: box.draft ? "box group draft" : grouped ? "box group" : "box",
       tabindex: "0",
       role: "group",
-      "aria-label": `${grouped ? "Supernode " : ""}${name}`,
+      "aria-label": `${box.draft ? "Proposed supernode " : grouped ? "Supernode " : ""}${name}`,
       "data-node": first.id,
       "data-box": box.members.map((node) => node.id).join(" "),
       style: boxStyle(place),
@@ -30,23 +32,24 @@ export function boxElement(store, box, place, { drag, move, askName }) {
       ondblclick: () => grouped && askName(),
     },
     title,
-    h("span", { class: "box-place" }, grouped ? memberDots(store, box) : [glyph(first.kind), " ", placeText(first)]),
+    h("span", { class: "box-place" }, several ? memberDots(store, box) : [glyph(first.kind), " ", placeText(first)]),
     noteMark(store, box),
     grouped && box.members.length > 1 && expandButton(store, box),
     grouped && dissolveButton(store, box),
+    box.draft && acceptButton(store, box.draft),
   );
   useBoxPointer(element, { click: (event) => choose(store, box, event), drag });
   return element;
 }
 
 /** What a box is called. */
-export function boxName(store, { group, label, members: [first] }) {
-  return group >= 0 ? label : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
+export function boxName(store, { group, draft, label, members: [first] }) {
+  return group >= 0 || draft ? label : nodeLabel(first, store.get("labels"), store.get("featureLabels")[first.code]);
 }
 
 /** Where it is, or how many nodes it holds. */
-export function boxPlace({ group, members }) {
-  if (group < 0) return placeText(members[0]);
+export function boxPlace({ group, draft, members }) {
+  if (group < 0 && !draft) return placeText(members[0]);
   return `${members.length} ${members.length === 1 ? "node" : "nodes"}`;
 }
 
@@ -64,6 +67,8 @@ function useBoxKeys(store, box, event, { drag, move }) {
   const arrow = ARROWS[event.key];
   const frame = box.group >= 0 ? box.group : box.frame;
   if (event.key === "Enter") choose(store, box, event);
+  else if (box.draft && (event.key === "a" || event.key === "A")) acceptDraft(store, box.draft);
+  else if (box.draft && (event.key === "Delete" || event.key === "Backspace")) return;
   else if (event.key === "Delete" || event.key === "Backspace") remove(store, box);
   else if (arrow && event.shiftKey) drag(arrow[0] * STEP, arrow[1] * STEP, "keys");
   else if (arrow) move(arrow);
@@ -152,6 +157,17 @@ function dissolveButton(store, { label, group }) {
     title: "Dissolve the group",
   };
   return h("button", { ...attributes, onclick }, icon("cross"));
+}
+
+function acceptButton(store, draft) {
+  const onclick = (event) => {
+    event.stopPropagation();
+    acceptDraft(store, draft);
+  };
+  const numbers = [`${(100 * draft.influence).toFixed(1)} % of the influence`];
+  if (draft.coherence !== null) numbers.push(`coherence ${draft.coherence.toFixed(2)}`);
+  const title = `Make it a supernode (a): ${numbers.join(", ")}`;
+  return h("button", { class: "accept", type: "button", tabindex: "-1", "aria-label": `Accept ${draft.name}`, title, onclick }, icon("check"));
 }
 
 function placeText(node) {

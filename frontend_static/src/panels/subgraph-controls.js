@@ -2,6 +2,7 @@
 
 import { beginGrouping, finishGrouping, freeBoxes, unpinAll } from "../actions.js";
 import { h, icon } from "../dom.js";
+import { discardDrafts, propose } from "../drafts.js";
 import { openMenu } from "../menu.js";
 import { subgraphNames } from "./subgraph-names.js";
 
@@ -22,7 +23,15 @@ export function subgraphControls(store) {
     group.setAttribute("aria-pressed", String(grouping !== null));
   };
   store.subscribe(["grouping", "flowCount"], render);
-  return [hint, subgraphNames(store), zoomButtons(), group, viewMenu(store)];
+  return [hint, subgraphNames(store), zoomButtons(), group, proposeButton(store), viewMenu(store)];
+}
+
+function proposeButton(store) {
+  const title = "Propose groups of features that have the same inputs and outputs";
+  const button = h("button", { class: "small propose-groups", type: "button", title }, "Propose");
+  button.addEventListener("click", () => (store.get("drafts") ? discardDrafts(store) : propose(store)));
+  store.subscribe(["drafts"], () => button.setAttribute("aria-pressed", String(store.get("drafts") !== null)));
+  return button;
 }
 
 function zoomButtons() {

@@ -8,18 +8,20 @@ import { flowLines } from "../flow-route.js";
 import { signedPercent } from "../format.js";
 import { css, signedColour } from "../scales.js";
 import { BOX, FAINT, layOut, mainFlows, toUnits } from "../subgraph-layout.js";
-import { boxEdges, makeBoxes } from "../supernodes.js";
+import { boxEdges, shownBoxes } from "../supernodes.js";
 import { fontSize, palette } from "../theme.js";
+import { draftBar } from "./draft-bar.js";
 import { boxElement, boxName, markBoxes } from "./subgraph-box.js";
 import { flowWidth, subgraphFigure } from "./subgraph-figure.js";
 import { createView } from "./subgraph-view.js";
 
-const BUILT_FROM = ["graph", "pruned", "pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "theme", "featureLabels", "notes"];
+const BUILT_FROM = ["graph", "pruned", "pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "theme", "featureLabels", "notes", "drafts"];
 const MARKED_FROM = ["selected", "wholeGroup", "grouping", "hovered", "flow"];
 
 export function subgraph(element, store, { figures }) {
   const parts = makeParts();
-  element.append(parts.plot);
+  const bar = draftBar(store);
+  element.append(bar.element, parts.plot);
   const picture = createPicture(store, parts);
   figures.set("subgraph", (options) => saveFigure(store, picture.figure(options), options, "subgraph"));
   const disposers = [
@@ -31,6 +33,7 @@ export function subgraph(element, store, { figures }) {
     store.subscribe(["slug", "subgraphName"], picture.refit),
     watchSize(parts.plot, picture.resize),
     picture.dispose,
+    bar.dispose,
   ];
   return () => disposers.forEach((dispose) => dispose());
 }
@@ -71,8 +74,7 @@ function createPicture(store, parts) {
     const panel = view.panel(fontSize() / 13);
     if (!graph || panel === null) return;
     built = graph;
-    const [pinned, supernodes] = [store.get("pinned"), store.get("supernodes")];
-    boxes = makeBoxes(graph, pinned, supernodes, store.get("expanded"));
+    boxes = shownBoxes(store);
     flows = boxEdges(graph, boxes, store.get("pruned")).filter(({ weight }) => Math.abs(weight) >= FAINT);
     laid = layOut(boxes, flows, { positions: store.get("positions"), frame: store.get("boxFrame"), panel });
     shape = shapeOf(panel);
