@@ -195,14 +195,14 @@ def test_edges_that_cannot_be_are_named() -> None:
 def test_an_edge_that_pruning_removed_is_named() -> None:
     prompt = frozen_prompt("llama", "clt", precise=False)
     smaller = pruned_graph(prompt.graph, 0.5, 0.5)
-    ids, kept = prompt.graph.node_ids(), set()
+    ids, shown, kept = prompt.graph.node_ids(), set(smaller.node_ids()), set()
     for block in smaller.edges.blocks():
         kept |= {(smaller.node_id(source), smaller.node_id(target)) for source, target, _ in block.triples()}
     lost = [
         (ids[source], ids[target])
         for block in prompt.graph.edges.blocks()
         for source, target, _ in block.triples()
-        if (ids[source], ids[target]) not in kept and {ids[source], ids[target]} <= set(smaller.node_ids())
+        if (ids[source], ids[target]) not in kept and {ids[source], ids[target]} <= shown
     ]
     with pytest.raises(InvalidValue, match="no edge from"):
         head_loadings(smaller, prompt.model, lost[:1])

@@ -146,7 +146,7 @@ class LimitedRows(SilentProgress):
 
 @pytest.mark.parametrize("kind", some(["clt", "plt"], 2))
 def test_every_share_of_the_memory_gives_the_same_graph(kind: str) -> None:
-    prompt, settings = [0, *range(2, 18)], {"max_feature_nodes": 200, "labels": False}
+    prompt, settings = [0, *range(2, 10)], {"max_feature_nodes": 60, "labels": False}
     with pretended():
         there = Placement((torch.device("cpu", 1),) * 3)
         model = new_model("llama")

@@ -58,7 +58,7 @@ def written(graph: Graph, folder: Path, **arguments: Any) -> Page:
 
 
 def test_the_page_carries_the_graph_file(tmp_path: Path) -> None:
-    create_graph_files(worked_example(), "page", tmp_path)
+    create_graph_files(worked_example(), "page", tmp_path, stability=True)
     (text,) = written(worked_example(), tmp_path).of_type("application/json")
     carried = json.loads(text)
     assert carried["graph"] == json.loads((tmp_path / "page.json").read_bytes())
