@@ -193,7 +193,7 @@ def city_to_answer(model: ReplacementModel, count: int = QUESTIONS) -> dict[str,
 
 
 def fastest(work: Callable[[], object], times: int = 3) -> float:
-    """Seconds of the fastest of several runs."""
+    """Return the seconds of the fastest of several runs."""
     best = float("inf")
     for _ in range(times):
         start = time.perf_counter()

@@ -100,10 +100,10 @@ const commands = {
     try {
       await navigator.clipboard.writeText(`${page}?${query}`);
     } catch {
-      store.set({ notice: "The browser doesn't let this page copy. The address bar holds a link to this view." });
+      store.set({ notice: "The browser doesn't let this page copy. The address bar has a link to this view." });
       return false;
     }
-    const rest = complete ? "" : " Pins and labels are too many for a link; whoever opens it gets those of the file.";
+    const rest = complete ? "" : " There are too many pins and labels for a link; it opens with those of the file.";
     store.set({ notice: `Link copied.${rest}` });
     return true;
   },
@@ -136,10 +136,10 @@ function takeAnnotations(text, name) {
     const { edit, missing, other } = importAnnotations(text, store.get("graph"));
     store.edit(edit);
     const notes = [
-      `Took ${edit.pinned.length} pins, ${edit.supernodes.length} supernodes, ${Object.keys(edit.labels).length} labels from ${name}.`,
+      `Imported ${edit.pinned.length} pins, ${edit.supernodes.length} supernodes and ${Object.keys(edit.labels).length} labels from ${name}.`,
       missing > 0 && `${missing} ${missing === 1 ? "node isn't" : "nodes aren't"} in this graph.`,
       other && "They were made for another prompt.",
-      "Undo brings back what was here.",
+      "Undo restores what was here.",
     ];
     store.set({ notice: notes.filter(Boolean).join(" ") });
   } catch (error) {
@@ -376,7 +376,7 @@ async function start() {
   if (message.hidden)
     report({
       message: "There are no graphs in this folder yet.",
-      hint: `${store.get("canTrace") ? "New graph in the top bar traces one; or " : ""}circuit-tracer attribute --slug NAME writes one; this page opens it as soon as it is there.`,
+      hint: `${store.get("canTrace") ? "New graph in the top bar traces one; or " : ""}circuit-tracer attribute --slug NAME writes one; this page opens it as soon as it exists.`,
     });
 }
 

@@ -137,5 +137,5 @@ def test_another_model_is_refused(capped: tuple[Graph, Any]) -> None:
         logit_targets=graph.logit_targets,
         logit_probabilities=graph.logit_probabilities,
     )
-    with pytest.raises(ModelMismatch, match="other weights or in another dtype"):
+    with pytest.raises(ModelMismatch, match="other weights or another dtype"):
         expand(other, model, left_out(graph)[:1])

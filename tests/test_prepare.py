@@ -47,7 +47,7 @@ def test_an_empty_prompt_is_refused_where_the_request_is_made(prompt: str) -> No
         ({"max_feature_nodes": -1}, InvalidValue, "max_feature_nodes"),
         ({"desired_logit_prob": float("nan")}, InvalidValue, "desired_logit_prob"),
         ({"targets": ("a", "a - b")}, BadTarget, "can't be mixed"),
-        ({"system": "be kind"}, InvalidValue, "conversation"),
+        ({"system": "be kind"}, InvalidValue, "need --chat"),
         ({"device": "cpu", "device_map": "balanced"}, InvalidValue, "--device-map"),
     ],
 )
@@ -69,9 +69,9 @@ def test_names_are_spelled_out() -> None:
     [
         ({"prompt": "a " * 100}, UnsuitablePrompt, "takes at most 64"),
         ({"prompt": "a", "chat": True}, UnsuitablePrompt, "chat template"),
-        ({"prompt": "a", "targets": (" no such token",)}, UnsuitableTarget, "a target is one token"),
+        ({"prompt": "a", "targets": (" no such token",)}, UnsuitableTarget, "a target must be one token"),
         ({"max_n_logits": 10**6}, UnsuitableValue, "vocabulary has"),
-        ({"device_map": "0-2:cpu"}, UnsuitableValue, "leaves out layer 3"),
+        ({"device_map": "0-2:cpu"}, UnsuitableValue, "lacks layer 3"),
         ({"model": "user/model"}, UnsuitableValue, "embedded model"),
         ({"model": "./nowhere"}, BadModel, "no model folder"),
         ({"transcoder_set": "no-such-set"}, UnknownReference, "no-such-set"),
@@ -92,7 +92,7 @@ def test_a_fault_of_either_kind_is_caught_by_the_name_of_what_is_wrong() -> None
 
 
 def test_a_length_beyond_the_models(tmp_path: Path) -> None:
-    with pytest.raises(UnsuitablePrompt, match="65 tokens, the model takes at most 64"):
+    with pytest.raises(UnsuitablePrompt, match="65 tokens, but the model takes at most 64"):
         prepare(TraceRequest(), n_tokens=65)
 
 
@@ -113,7 +113,7 @@ def test_a_set_that_names_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "model_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\nfeature_output_hook: hook_mlp_out\n"
     )
-    with pytest.raises(BadTranscoders, match="names no model"):
+    with pytest.raises(BadTranscoders, match="doesn't name its model"):
         set_up(TraceRequest(transcoder_set=str(tmp_path)))
 
 

@@ -153,7 +153,7 @@ def test_the_models_vocabulary_may_be_larger_than_the_tokenizers() -> None:
 
 def test_the_context_counts_the_first_token() -> None:
     assert len(ids("abc", LetterTokenizer(bos=1), n_ctx=4)) == 4
-    with pytest.raises(BadPrompt, match="has 5 tokens, the model takes at most 4"):
+    with pytest.raises(BadPrompt, match="has 5 tokens, but the model takes at most 4"):
         ensure_tokenized("abcd", LetterTokenizer(bos=1), n_ctx=4)
 
 
@@ -204,7 +204,7 @@ def test_chat_text_ends_where_the_assistant_begins() -> None:
 def test_chat_text_says_what_the_template_refuses() -> None:
     with pytest.raises(BadPrompt, match="System role not supported") as caught:
         chat_text(ChatTokenizer(), "Hello", system="Be brief")
-    assert caught.value.hint == "leave out --system"
+    assert caught.value.hint == "omit --system"
     with pytest.raises(BadPrompt, match="no chat template"):
         chat_text(LetterTokenizer(), "Hello")
 

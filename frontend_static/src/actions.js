@@ -1,4 +1,4 @@
-/* What a person can do to the view, in terms of the store. Panels and the keyboard call these and nothing else. */
+/* Everything that users can do to the view, as changes of the store. Panels and the keyboard call only these. */
 
 import { commonLabel, dissolveGroup, groupOf, mergeGroups, renameGroup } from "./supernodes.js";
 import { nodeLabel } from "./format.js";
@@ -73,7 +73,7 @@ export function beginGrouping(store) {
   if (store.get("grouping") === null) store.set({ grouping: [] });
 }
 
-/** Merges what was marked into one supernode, pinning it, and asks for its name; fewer than two nodes change nothing. */
+/** Merges marked nodes into one supernode, pins it and asks for its name; does nothing for fewer than two nodes. */
 export function finishGrouping(store) {
   const marked = store.get("grouping") ?? [];
   store.set({ grouping: null });
@@ -83,7 +83,7 @@ export function finishGrouping(store) {
   store.set({ naming: marked[0] });
 }
 
-/** Names for a group: what all features' labels share, then each label that somebody gave. */
+/** Names for a group: what all features' labels share, then each label given by a person. */
 function proposedNames(store, ids) {
   const [labels, proposed] = [store.get("labels"), store.get("featureLabels")];
   const nodes = ids.map((id) => store.get("graph").node(id)).filter(Boolean);
@@ -115,7 +115,7 @@ export function rename(store, number, label, sitting = null) {
   store.edit({ supernodes: renameGroup(store.get("supernodes"), number, label) }, sitting);
 }
 
-/** Labels a feature everywhere it occurs; an empty label takes the user's label away. */
+/** Labels a feature everywhere it occurs; an empty label removes the user's label. */
 export function setLabel(store, code, label) {
   const labels = { ...store.get("labels") };
   const text = label.trim();
@@ -130,7 +130,7 @@ export function moveBoxes(store, positions, boxFrame, sitting = null) {
   store.edit({ positions, boxFrame }, sitting);
 }
 
-/** Forgets where boxes were dragged. */
+/** Drops the positions of dragged boxes. */
 export function freeBoxes(store) {
   if (Object.keys(store.get("positions")).length > 0) store.edit({ positions: {}, boxFrame: null });
 }
@@ -151,7 +151,7 @@ export function selectFlow(store, flow) {
 
 /**
  * Goes along the selected node's strongest visible link: `input` down, `output` up. Without a selection, selects the
- * likeliest logit.
+ * most likely logit.
  */
 export function follow(store, direction) {
   const [graph, visible] = [store.get("pruned"), store.get("visible")];

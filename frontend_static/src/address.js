@@ -1,8 +1,8 @@
-/* The page's address: which graph and which view of it. Annotations are in the graph's file, and in an address only to hand them on. Pure. */
+/* The page's URL: the graph and its view. Annotations are in the graph's file, and in a URL only for sharing. Pure. */
 
 import { writePositions } from "./annotations.js";
 
-/** Longer addresses are cut by chat programs, mail readers and proxies. */
+/** Longer URLs are cut off by chat programs, mail readers and proxies. */
 export const LONGEST = 2000;
 
 const ANNOTATIONS = ["pinnedIds", "hiddenIds", "supernodes", "clerps", "sg_pos", "sg_size", "sg_expanded"];

@@ -1,4 +1,4 @@
-/* The only file that talks to the server. Addresses are relative to the page, so that the viewer works behind a proxy's path. */
+/* The only file that talks to the server. URLs are relative to the page, so that the viewer works behind a proxy's path. */
 
 /** A reply that isn't a success; `status` 0 means that no reply came. */
 export class ApiError extends Error {
@@ -63,7 +63,7 @@ export function createApi(base) {
     /** Every text, number and truth value of a graph's nodes, in their order. */
     readNodes: async (slug) => (await (await request(address("api", "graphs", slug, "nodes"))).json()).nodes,
 
-    /** Saves `qParams`; returns the new tag. Status 412 means that somebody else saved first. */
+    /** Saves `qParams`; returns the new tag. Status 412 means that someone else saved first. */
     async saveAnnotations(slug, etag, params, { keepalive = false } = {}) {
       const reply = await request(address("api", "graphs", slug, "annotations"), {
         method: "PUT",
@@ -95,10 +95,10 @@ export function createApi(base) {
     /** One HTML page with the graph and its annotations in it, as a Blob. */
     readPage: async (slug) => (await request(address("api", "graphs", slug, "page"))).blob(),
 
-    /** How far a trace under way is, `{state, slug, phase, done, total, seconds, version, …}`; its state is `none` without one. */
+    /** Progress of a running trace, `{state, slug, phase, done, total, seconds, version, …}`; its state is `none` without one. */
     liveTrace: async () => (await request(address("api", "live"), { signal: AbortSignal.timeout(5000) })).json(),
 
-    /** The graph of the rows that are known by now, or null if the trace has just ended. */
+    /** The graph of the rows known so far, or null if the trace has just ended. */
     async liveGraph() {
       const reply = await fetch(address("api", "live", "graph"));
       return reply.ok ? reply.json() : null;

@@ -1,4 +1,4 @@
-/* Which layout of the panels is in force: the address', the graph file's, this browser's, or the default; and where changes are kept. */
+/* The current layout of the panels: from the URL, the graph file, this browser, or the default; and where changes are stored. */
 
 import { borders, decodeLayout, defaultLayout, encodeLayout, frontOf, moveBorder, neighbour, place, shapeFor } from "./grid.js";
 import { remember, remembered } from "./theme.js";
@@ -50,7 +50,7 @@ export function isDefault(store) {
   return encodeLayout(store.get("layout")) === encodeLayout(defaultLayout(store.get("panels"), store.get("shape")));
 }
 
-/** A layout that somebody made by hand: kept in the graph's file if that holds one, else in this browser. */
+/** A layout made by hand: stored in the graph's file if that has one, else in this browser. */
 export function keepLayout(store, layout) {
   if (!layout || layout === store.get("layout")) return;
   store.set({ layout, maximised: null });
@@ -70,7 +70,7 @@ export function resetLayout(store) {
   arrange(store);
 }
 
-/** Writes the present layout into the graph's file, so that everybody who opens the graph gets it. */
+/** Writes the current layout into the graph's file, so that everyone who opens the graph gets it. */
 export function saveLayoutWithGraph(store) {
   const gridsnap = encodeLayout(store.get("layout"));
   store.set({

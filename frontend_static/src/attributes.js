@@ -1,4 +1,4 @@
-/* What the file says about each node, word for word: read when somebody asks for it. */
+/* The file's own data on each node, read on demand. */
 
 import { fileGraph } from "./graph.js";
 

@@ -1,4 +1,4 @@
-/* Saves every edit after a short pause, one request at a time, and never over somebody else's. */
+/* Saves every edit after a short pause, one request at a time, and never over someone else's. */
 
 import { toParams } from "./annotations.js";
 import { maxThreshold } from "./graph.js";
@@ -52,7 +52,7 @@ export function createAutosave(store, save, { later = setTimeout, forget = clear
     }
   }
 
-  /** Saves what isn't saved yet, after a save that is under way. Returns whether the file has every edit: after a conflict it hasn't. */
+  /** Saves unsaved edits, after a running save. Returns whether the file has every edit; after a conflict it doesn't. */
   async function settle() {
     await running;
     await flush();

@@ -1,4 +1,4 @@
-/* Decodes graphs in a worker, or here where there is none (a page from disk) or where it wouldn't pay. */
+/* Decodes graphs in a worker, or here if there is none (a page from disk) or it isn't worth it. */
 
 import { decodeCompact, decodeLinks, joined } from "./compact.js";
 

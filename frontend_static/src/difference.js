@@ -5,7 +5,7 @@ import { fileGraph, graphWithLinks } from "./graph.js";
 
 const BETWEEN = "__vs__";
 
-/** The outputs of the file, likeliest first. */
+/** The outputs of the file, most likely first. */
 export function outputs(graph) {
   return fileGraph(graph)
     .nodes.filter((node) => node.kind === "logit")
@@ -28,7 +28,7 @@ export function readDifference(graph, text) {
 }
 
 /**
- * What must be known before the difference of `{a, b}` is believed: pruning goes by probability, so that a file can hold few links into
+ * A caveat on the difference of `{a, b}`: pruning goes by probability, so that a file can hold few links into
  * the less likely output, or none. Null where both have as many.
  */
 export function differenceCaveat(graph, { a, b }) {
@@ -39,8 +39,8 @@ export function differenceCaveat(graph, { a, b }) {
   const traced = `circuit-tracer attribute --target "${a.logitToken.trim()} - ${b.logitToken.trim()}" traces the difference itself.`;
   const empty = into === 0 ? name : from === 0 ? other : null;
   const said = empty
-    ? `This file holds no links into ${empty}: what stands here is the other output alone, and even its signs can mislead.`
-    : `This file holds ${into.toLocaleString("en")} links into ${name} and ${from.toLocaleString("en")} into ${other}; those that were pruned away are missing here.`;
+    ? `This file has no links into ${empty}: what you see here is only the other output, and even the signs can mislead.`
+    : `This file has ${into.toLocaleString("en")} links into ${name} and ${from.toLocaleString("en")} into ${other}; pruned links are missing here.`;
   return { isEmpty: empty !== null, text: `${said} ${traced}` };
 }
 

@@ -1,4 +1,4 @@
-/* A page that carries its graph in itself: the same calls as the server's, answered from the document and the browser's own storage. */
+/* A standalone page with its graph: the same calls as the server's, answered from the document and the browser's storage. */
 
 import { ApiError } from "./api.js";
 import { cantor } from "./graph.js";
@@ -19,14 +19,14 @@ export function embeddedApi(page = document, storage = ownStorage()) {
   return Object.freeze({
     listGraphs: async () => ({ graphs: [graph.metadata], errors: [] }),
     async readGraph(wanted) {
-      if (wanted !== slug) throw new ApiError(404, `This page holds ${slug} alone`, "Open it without ?slug=");
+      if (wanted !== slug) throw new ApiError(404, `This page contains only ${slug}`, "Open it without ?slug=");
       return { json: { ...graph, qParams: params }, etag: String(version) };
     },
     async saveAnnotations(_, __, next) {
       params = next;
       version += 1;
       if (!keep(storage, key, JSON.stringify(next)))
-        throw new ApiError(507, "This browser keeps nothing for pages from disk", "Edits last until the page is closed");
+        throw new ApiError(507, "This browser doesn't store anything for pages from disk", "Edits last until the page is closed");
       return String(version);
     },
     /** This page as text, with other annotations in it. */
@@ -41,8 +41,8 @@ export function embeddedApi(page = document, storage = ownStorage()) {
     runs: Object.freeze({ model: async () => ({ state: "none" }) }),
     async feature(_, layer, feature) {
       const record = features?.[cantor(layer, feature)] ?? null;
-      const reason = features === null ? "this page was made without feature examples" : "this page holds no examples of this feature";
-      const hint = features === null ? "circuit-tracer export --format html --features-dir FOLDER puts them in" : "";
+      const reason = features === null ? "this page was made without feature examples" : "this page has no examples of this feature";
+      const hint = features === null ? "circuit-tracer export --format html --features-dir FOLDER adds them" : "";
       return record ? { record } : { record: null, reason, hint };
     },
   });

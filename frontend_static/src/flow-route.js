@@ -1,4 +1,4 @@
-/* The lines between boxes of the subgraph: never with a loop, around boxes that they have nothing to do with. Pure. */
+/* The lines between boxes of the subgraph: without loops, and around unrelated boxes. Pure. */
 
 import { BOX } from "./subgraph-layout.js";
 
@@ -78,7 +78,7 @@ function spline(points) {
   return { d: `${d} L${text(end)}`, middle: { x: middle.x, y: middle.y } };
 }
 
-/** Between boxes that stand beside each other: over the tops. */
+/** Between adjacent boxes: over the tops. */
 function arc(a, b) {
   const [from, to] = [a.y - BOX.height / 2, b.y - BOX.height / 2];
   const high = Math.min(from, to) - Math.min(34, 14 + Math.abs(a.x - b.x) * 0.05);

@@ -1,4 +1,4 @@
-/* Traces that the page follows: one that was under way when it was opened, and those that it has started, one after the other. */
+/* Traces that the page follows: one that was running when it was opened, and those that it started, one after the other. */
 
 import { fromParams } from "./annotations.js";
 import { parseGraph } from "./graph.js";
@@ -87,7 +87,7 @@ function createShowing(store, api, autosave, page) {
 
   async function finished(slug, wasShown) {
     if (slug !== store.get("slug") && !(await autosave.settle()))
-      return `${slug} is traced: choose it at the top. The page stays here, as edits aren't saved yet.`;
+      return `${slug} is traced; choose it at the top. This graph stays open because it has unsaved edits.`;
     const goesOn = wasShown && store.get("slug") === slug;
     if (!goesOn || store.get("edits") === 0) {
       await page.open(slug, goesOn && store.get("graph") ? { clickedId: store.get("selected") ?? "" } : {});

@@ -1,4 +1,4 @@
-/* Numbers, tokens and node names as people read them. Pure. */
+/* Numbers, tokens and node names as text. Pure. */
 
 const VISIBLE_WHITESPACE = { "\n": "⏎", "\t": "→", "\r": "↵" };
 const JOIN_LIMIT = 5;

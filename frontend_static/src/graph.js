@@ -114,7 +114,7 @@ function diffFacts(raw) {
   });
 }
 
-/** A label that whoever wrote the file proposes, as a text or as `{text, provenance}`. */
+/** A label proposed by the file's writer, as text or as `{text, provenance}`. */
 function proposedText(raw) {
   const text = raw.proposed_label?.text ?? raw.proposed_label;
   return typeof text === "string" ? text : "";
@@ -210,7 +210,7 @@ export function withMetadata(graph, metadata) {
   return Object.freeze(changed);
 }
 
-/** The likeliest logit, or null. */
+/** The most likely logit, or null. */
 export function topLogit(graph) {
   const logits = graph.nodes.filter((node) => node.kind === "logit");
   return logits.reduce((best, node) => (best && best.probability >= node.probability ? best : node), null);

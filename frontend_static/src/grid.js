@@ -11,7 +11,7 @@ export const ROWS = 16;
 const LEAST = 2;
 const ITEM = /^([a-z-]+)(\d\d)(\d\d)(\d\d)(\d\d)$/;
 
-/** What other viewers call our panels in `qParams.gridsnap`. */
+/** Names of our panels in `qParams.gridsnap` of other viewers. */
 const CODES = Object.freeze({
   connections: "node-connections",
   nodes: "clerp-list",

@@ -7,9 +7,9 @@ export const PRESETS = Object.freeze(["off", "x0.5", "x2", "x-1"]);
 
 /** How effects may spread: what each choice of the form means. */
 export const SPREADS = Object.freeze({
-  frozen: { title: "spread, attention as before", freeze_attention: true, constrained_layers: null },
+  frozen: { title: "spread, attention frozen", freeze_attention: true, constrained_layers: null },
   free: { title: "spread, attention too", freeze_attention: false, constrained_layers: null },
-  direct: { title: "direct effects alone", freeze_attention: true, constrained_layers: [0, null] },
+  direct: { title: "direct effects only", freeze_attention: true, constrained_layers: [0, null] },
 });
 
 /** A value as an edit has it: `off`, `x2` for a multiple, `4.5`; null for anything else. `×2`, `2x` and `-x` are understood. */
@@ -36,7 +36,7 @@ export const VALUES = "off, x2 for twice its activation, or an activation such a
 export function unreadable(rows) {
   const row = rows.find(({ wrong }) => (wrong ?? null) !== null);
   if (!row) return null;
-  return { error: `“${row.wrong}” is no value for ${row.label}, so nothing was run.`, hint: `A value is ${VALUES}.` };
+  return { error: `“${row.wrong}” isn't a value for ${row.label}, so nothing was run.`, hint: `Use ${VALUES}.` };
 }
 
 /** Whether a node can be edited: features alone. */
@@ -125,9 +125,9 @@ export function runStatus({ state, ahead, phase, done, total }) {
 
 /** The tokens that are likely before or after, at most `most`, by probability afterwards: a lost answer stays in sight. */
 export function likelyTokens(tokens, most = 8) {
-  const likeliest = (token) => Math.max(token.before, token.after);
+  const larger = (token) => Math.max(token.before, token.after);
   return [...tokens]
-    .sort((a, b) => likeliest(b) - likeliest(a))
+    .sort((a, b) => larger(b) - larger(a))
     .slice(0, most)
     .sort((a, b) => b.after - a.after || b.before - a.before);
 }

@@ -1,4 +1,4 @@
-/* Labels of a transcoder set between people: what a file would bring, next to what is here. Pure. */
+/* Exchange of a transcoder set's labels: what a file would change. Pure. */
 
 /** The labels of an exported file, or of pairs of code and text: `{code: {text, author, time_ms}}`. Throws an Error with a message for people. */
 export function readLabelFile(text) {
@@ -10,10 +10,10 @@ export function readLabelFile(text) {
   }
   const given = Array.isArray(document) ? pairs(document) : document?.labels;
   if (given === null || typeof given !== "object" || Array.isArray(given))
-    throw new Error("This file holds no labels. Export shared labels writes such files.");
+    throw new Error("This file has no labels. “Export shared labels” writes such files.");
   const labels = Object.entries(given).map(([code, label]) => [code, typeof label === "string" ? { text: label } : label]);
   const good = labels.filter(([code, label]) => /^\d+$/.test(code) && typeof label?.text === "string" && label.text !== "");
-  if (good.length === 0) throw new Error("This file holds no labels that can be read.");
+  if (good.length === 0) throw new Error("This file has no labels that can be read.");
   return { labels: Object.fromEntries(good), set: typeof document.set === "string" ? document.set : null, unread: labels.length - good.length };
 }
 

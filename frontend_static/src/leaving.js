@@ -1,4 +1,4 @@
-/* Before another graph takes the place of the one that is shown: its edits are in its file, or somebody lets them go. */
+/* Before another graph is shown: the current one's edits are saved, or the user discards them. */
 
 /** `mayLeave(slug)`: whether the graph `slug` may be shown now. Asks only where edits of another one can't be saved. */
 export function createLeaving(store, autosave, ask = (question) => window.confirm(question)) {

@@ -1,4 +1,4 @@
-/* Follows a trace under way: its progress in a strip below the top bar, its graph as it grows. */
+/* Follows a running trace: its progress in a strip below the top bar, and its graph as it grows. */
 
 import { h } from "./dom.js";
 
@@ -88,7 +88,7 @@ export function progressStrip({ onShow, onCancel }) {
     if (part === null) bar.removeAttribute("value");
     else bar.value = part;
     count.textContent = running ? amount(status) : "";
-    phase.textContent = { running: capital(status.phase), failed: "No graph", lost: "The trace has ended early" }[status.state] ?? "";
+    phase.textContent = { running: capital(status.phase), failed: "No graph", lost: "The trace ended early" }[status.state] ?? "";
     words.textContent = wordsOf(status);
     if (phase.textContent === said) return;
     said = phase.textContent;
@@ -100,8 +100,8 @@ export function progressStrip({ onShow, onCancel }) {
 
 function wordsOf({ state, version, error, hint }) {
   if (state === "failed") return [error, hint].filter(Boolean).join(" – ");
-  if (state === "lost") return "The program that traced isn't running any more. What is shown is only a part of the graph.";
-  return version > 0 ? "Partial graph: it gains nodes and links as rows are traced." : "";
+  if (state === "lost") return "The program that ran the trace has stopped. You see only a part of the graph.";
+  return version > 0 ? "Partial graph: nodes and links are added as rows are traced." : "";
 }
 
 /** The text with a capital at its beginning. */

@@ -1,4 +1,4 @@
-/* Where Neuronpedia shows a feature. Only ever a link that somebody may follow: the page itself asks nobody for anything. Pure. */
+/* Links to features on Neuronpedia. The page itself never requests anything from there. Pure. */
 
 const SITE = "https://www.neuronpedia.org";
 const GEMMA_SCOPE = Object.freeze({ model: "gemma-2-2b", set: "gemmascope-transcoder-16k" });

@@ -4,10 +4,10 @@ import { percent, showToken } from "./format.js";
 
 /** Fields of the settings: name in the request, title, and what a number field needs. */
 export const SETTINGS = Object.freeze([
-  { name: "max_feature_nodes", title: "feature nodes at most (0: all)", min: 0, step: 1 },
-  { name: "max_n_logits", title: "likeliest tokens at most", min: 1, step: 1 },
+  { name: "max_feature_nodes", title: "feature nodes, at most (0: all)", min: 0, step: 1 },
+  { name: "max_n_logits", title: "most likely tokens, at most", min: 1, step: 1 },
   { name: "desired_logit_prob", title: "until their probabilities sum to", min: 0, max: 1, step: "any" },
-  { name: "batch_size", title: "features chosen at a time", min: 1, step: 1 },
+  { name: "batch_size", title: "features selected per batch", min: 1, step: 1 },
   { name: "node_threshold", title: "node threshold of the file", min: 0, max: 1, step: "any" },
   { name: "edge_threshold", title: "link threshold of the file", min: 0, max: 1, step: "any" },
 ]);
@@ -40,7 +40,7 @@ export const differenceOf = (first, second) => ({
   label: `${showToken(first.token)} − ${showToken(second.token)}`,
 });
 
-/** What somebody typed, as it is: the server reads it. */
+/** A target as typed: the server parses it. */
 export const typedTarget = (text) => ({ text, label: showToken(text) });
 
 /** The targets with one more, or without it if it's there. */
@@ -49,10 +49,10 @@ export function toggled(targets, target) {
   return rest.length < targets.length ? rest : [...targets, target];
 }
 
-/** What is explained where no target is chosen. */
+/** What is explained if no target is chosen. */
 export function defaultTargets(settings) {
   const share = percent(Number(settings.desired_logit_prob));
-  return `The likeliest tokens: ${settings.max_n_logits} at most, until their probabilities sum to ${share}.`;
+  return `The most likely tokens: at most ${settings.max_n_logits}, until their probabilities sum to ${share}.`;
 }
 
 /** How long the prompt is. */

@@ -1,4 +1,4 @@
-/* A line at the foot of the page that says what just happened, and goes by itself. */
+/* A line at the bottom of the page that tells what just happened, and disappears by itself. */
 
 import { h } from "./dom.js";
 

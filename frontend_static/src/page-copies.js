@@ -12,7 +12,7 @@ export function pageCommands(store, api, { flush }) {
     return {
       saveCopy() {
         download(name(), api.pageWith(annotationsOf(store.get)), TYPE);
-        store.set({ notice: `${name()} holds the annotations as they are now.` });
+        store.set({ notice: `${name()} has the current annotations.` });
       },
     };
   }

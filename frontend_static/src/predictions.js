@@ -1,7 +1,7 @@
-/* The model's likeliest next tokens: the outputs that a graph explains, and others that its file names. Pure. */
+/* The model's most likely next tokens: the outputs that a graph explains, and others named in its file. Pure. */
 
 /**
- * `[{token, probability, index}]`, the likeliest first; `index` is the output's node, or null for a token that isn't in the graph. The file may
+ * `[{token, probability, index}]`, most likely first; `index` is the output's node, or null for a token that isn't in the graph. The file may
  * name the model's own predictions as `metadata.top_predictions`: `[{token, id, probability}]`; anything else there is passed over.
  */
 export function predictedTokens(graph) {

@@ -1,4 +1,4 @@
-/* What the server says about a request while it's being written: its draft at once, the next tokens when the typing rests. */
+/* The server's answers on a request while it's being written: its draft at once, the next tokens when typing pauses. */
 
 const DRAFT_PAUSE = 200;
 const PREDICTION_PAUSE = 500;
@@ -79,14 +79,14 @@ function createPredictor(api, rest) {
 
   async function ask(body, { isWanted, say }) {
     drop();
-    say("The likeliest next tokens …");
+    say("The most likely next tokens …");
     await rest(PREDICTION_PAUSE);
     if (!isWanted()) return null;
     let now = await api.traces.predict(body);
     run = now.id;
     while (["queued", "running"].includes(now.state)) {
       const busy = now.ahead > 0 || (now.state === "queued" && now.phase !== "starting");
-      say(busy ? "The likeliest next tokens come when the model is free …" : "The likeliest next tokens …");
+      say(busy ? "The most likely next tokens will appear when the model is free …" : "The most likely next tokens …");
       await rest(POLL);
       if (!isWanted()) return null;
       now = await api.runs.read(now.id);

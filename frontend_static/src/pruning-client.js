@@ -60,7 +60,7 @@ function startWorker(listener) {
   try {
     const worker = new Worker(new URL("./pruning-worker.js", import.meta.url), { type: "module" });
     worker.addEventListener("message", ({ data }) => listener(data));
-    worker.addEventListener("error", () => listener({ kind: "failed", error: "The part of the page that prunes has failed." }));
+    worker.addEventListener("error", () => listener({ kind: "failed", error: "Pruning failed in this page." }));
     return worker;
   } catch {
     return null;

@@ -54,6 +54,6 @@ function outputsFirst(source, byTarget, first, nodeCount) {
       found += 1;
     }
   }
-  if (found < nodeCount) throw new Error("The links of this graph form a circle, so that their influence can't be told.");
+  if (found < nodeCount) throw new Error("The links of this graph form a cycle, so their influence can't be computed.");
   return order;
 }

@@ -12,10 +12,10 @@ export function labelCommands(store, api, { ask, after }) {
     try {
       const labels = await api.sharedLabels(store.get("slug"));
       const count = Object.keys(labels.labels).length;
-      if (count === 0) return tell("Nobody has given a feature of this transcoder set a label yet.");
+      if (count === 0) return tell("No feature of this transcoder set has a label yet.");
       const name = fileName(String(labels.set).split("/").at(-1), ".labels.json");
       download(name, `${JSON.stringify(labels, null, 1)}\n`, "application/json");
-      tell(`Wrote ${count.toLocaleString("en")} ${count === 1 ? "label" : "labels"} of ${labels.set}, with who gave them and when.`);
+      tell(`Wrote ${count.toLocaleString("en")} ${count === 1 ? "label" : "labels"} of ${labels.set}, with author and time.`);
     } catch (error) {
       tell([error.message, error.hint].filter(Boolean).join(" – "));
     }

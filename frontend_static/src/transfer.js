@@ -44,7 +44,7 @@ export function importAnnotations(text, graph) {
   }
   const params = document?.qParams ?? document;
   if (params === null || typeof params !== "object" || !KNOWN.some((key) => key in params))
-    throw new Error("This file holds no annotations: neither pins nor groups, labels or notes.");
+    throw new Error("This file has no annotations: no pins, groups, labels or notes.");
   const { pinned, supernodes, labels, notes, savedPositions, boxFrame, expanded, subgraphs, subgraphName } = fromParams(params);
   const here = (id) => graph.index(id) >= 0;
   const ids = [...pinned, ...supernodes.flatMap(([, ...members]) => members), ...Object.keys(notes.nodes)];

@@ -1,4 +1,4 @@
-/* Several windows on one graph: what is selected, under the pointer or cut in one is so in the others that follow. */
+/* Several windows on one graph: selection, hovering and pruning in one are mirrored in the others that follow. */
 
 const SHARED = ["selected", "wholeGroup", "hovered", "threshold", "edgeThreshold", "sign", "difference"];
 const NAME = "circuit-tracer";

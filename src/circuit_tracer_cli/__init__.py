@@ -1,7 +1,7 @@
 """Find, read and test circuits inside language models. Public names load on first use, so that importing costs nothing.
 
-A public name stands twice below: for type checkers where it is imported, for the interpreter in the table. A test holds them
-together.
+Each public name appears twice below: in an import for type checkers, and in the table for the interpreter. A test keeps them
+in step.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _PUBLIC = {
     "tables": "circuit_tracer_cli.many.tables",
 }
 
-if not TYPE_CHECKING:  # a type checker would take every unknown name for one of these
+if not TYPE_CHECKING:  # a type checker would accept every unknown name
     from circuit_tracer_cli.lazy import names
 
     __all__ = ["__version__", *_PUBLIC]

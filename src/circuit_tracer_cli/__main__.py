@@ -1,4 +1,4 @@
-"""The console script, also `python -m circuit_tracer_cli`. It imports next to nothing, so that Ctrl-C is quiet from the start."""
+"""The console script, also `python -m circuit_tracer_cli`. It imports almost nothing, so that Ctrl-C is quiet from the start."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 
 
 def main() -> None:
-    """Run the command line and leave the process with its exit code."""
+    """Run the command line and exit with its code."""
     try:
         from circuit_tracer_cli.cli.app import run
 
@@ -20,10 +20,10 @@ def main() -> None:
 
 
 def _leave(code: int) -> None:
-    """End the process here if a thread is still inside the model.
+    """End the process at once if a thread is still inside the model.
 
-    When Python finalises, it ends such a thread with pthread_exit in the middle of C++ code, which can call `terminate`. So
-    everything that is registered for the exit is done, and then the process ends without finalising.
+    When Python finalizes, it ends such a thread with pthread_exit in the middle of C++ code, which can call `terminate`. So
+    the registered exit functions run, and then the process ends without finalizing.
     """
     import atexit
     import contextlib

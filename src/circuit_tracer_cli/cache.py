@@ -1,7 +1,7 @@
-"""Transcoder sets converted to the standard layout and kept on this computer: the calls that users make.
+"""Transcoder sets converted to the standard layout and kept on this computer: the public functions.
 
-A converted set of the hub is used by every later call that names it, without a network. Nothing that the conversion
-hasn't written is ever removed, wherever the cache's folder lies.
+Later calls that name a converted set of the hub use it without a network. Only files that the conversion wrote are ever
+removed, wherever the cache folder is.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ def get_cache_dir(cache_dir: str | Path | None = None) -> Path:
 
 
 def get_cached_path(hf_ref: str | Path, cache_dir: str | Path | None = None) -> Path:
-    """Where the converted set of a reference lies, or would. Raises UnknownReference for what isn't one."""
+    """Return where the converted set of a reference is or would be. Raises UnknownReference for an invalid reference."""
     return converted.converted_folder(resolve(hf_ref), cache_dir)
 
 
 def is_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> bool:
-    """Whether the converted set of a reference is there and whole."""
+    """True if the converted set of a reference exists and is complete."""
     return converted.is_complete(get_cached_path(hf_ref, cache_dir))
 
 
 def cached_sets(cache_dir: str | Path | None = None) -> list[ConvertedSet]:
-    """Return every set in the cache, whole or interrupted, those of earlier versions' folder included."""
+    """Return every set in the cache, complete or interrupted, including those in the folder of earlier versions."""
     return [found for root in cache_roots(cache_dir) for found in converted.converted_sets(root)]
 
 
 def find_cached(hf_ref: str | Path, cache_dir: str | Path | None = None) -> ConvertedSet:
-    """The set of a reference in the cache, whole or interrupted. Raises MissingFile."""
+    """Return the set of a reference in the cache, complete or interrupted. Raises MissingFile."""
     folder = get_cached_path(hf_ref, cache_dir)
     for one in cached_sets(cache_dir):
         if one.folder == folder:
@@ -64,20 +64,20 @@ def save_transcoders_to_cache(
 ) -> Path:
     """Convert a set to the standard layout, layer by layer, and return its folder.
 
-    Goes on where an interrupted conversion was; makes a new one if the hub has a newer commit; else does nothing.
+    Continues an interrupted conversion; makes a new one if the hub has a newer commit; else does nothing.
 
     Args:
         hf_ref: Any reference that `load_transcoders` takes.
-        cache_dir: The cache's folder, if it isn't the usual one.
-        sequential: Download and convert one layer after the other; else download everything first, in parallel.
-        device: Not needed; for calls written for the reference.
-        dtype: To what weights are cast; None keeps the type in which they are stored.
-        delete_hf_cache: Remove the files that were downloaded for this from the hub's cache again.
-        progress: Told about downloads and layers.
+        cache_dir: The cache folder, if it isn't the default one.
+        sequential: Download and convert layer by layer; else download everything first, in parallel.
+        device: Unused; accepted for calls written for the reference.
+        dtype: Type to cast weights to; None keeps the stored type.
+        delete_hf_cache: Afterwards remove the files downloaded for this from the hub's cache.
+        progress: Progress callback for downloads and layers.
 
     Raises:
         OutputError: The disk is full, or the folder can't be written.
-        CircuitTracerError: what loading the set raises.
+        CircuitTracerError: Whatever loading the set raises.
     """
     from circuit_tracer_cli.transcoders.convert import ConvertOptions, convert
 
@@ -97,15 +97,15 @@ def load_transcoders_from_cache(
     lazy_encoder: bool = False,
     lazy_decoder: bool = True,
 ) -> tuple[Transcoders, SetConfig]:
-    """A converted set and its config; a folder that was never converted is taken as it is. Asks nobody.
+    """Return a converted set and its config; a folder that was never converted is loaded as it is. Never uses the network.
 
     Args:
         hf_ref: Any reference that `load_transcoders` takes.
-        cache_dir: The cache's folder, if it isn't the usual one.
-        device: Where rows are delivered; the CPU if it isn't given.
-        dtype: To what weights are cast; float32 if it isn't given.
-        lazy_encoder: Leave the encoders in their files.
-        lazy_decoder: Leave the decoders in their files.
+        cache_dir: The cache folder, if it isn't the default one.
+        device: Device of the rows; default CPU.
+        dtype: Type to cast weights to; default float32.
+        lazy_encoder: Read encoders from their files as needed.
+        lazy_decoder: Read decoders from their files as needed.
 
     Raises MissingFile if the set isn't in the cache.
     """
@@ -129,9 +129,9 @@ def load_transcoders_from_cache(
 
 
 def empty_cache(hf_ref: str | Path | None = None, cache_dir: str | Path | None = None) -> int:
-    """Remove the converted set of a reference, or all that were converted here; returns the freed bytes.
+    """Remove the converted set of a reference, or all converted sets, and return the freed bytes.
 
-    Removes only what a conversion wrote: other files and folders in the cache stay, and so do a user's own sets.
+    Removes only what a conversion wrote: other files and folders in the cache stay, and so do your own sets.
     """
     if hf_ref is not None:
         folder = get_cached_path(hf_ref, cache_dir)

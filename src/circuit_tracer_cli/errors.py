@@ -1,14 +1,14 @@
-"""The errors a user can meet. Each is one situation, one sentence, and what to type next."""
+"""The errors that users can see. Each is one situation with one sentence and a hint on what to type next."""
 
 from __future__ import annotations
 
 
 class CircuitTracerError(Exception):
-    """Something could not be done. The command line prints it in one line and exits with `exit_code`.
+    """Raised when something can't be done. The command line prints it in one line and exits with `exit_code`.
 
     Args:
-        message: What is wrong, in one sentence without a full stop at the end.
-        hint: What to type or change next, if anything can be said.
+        message: What is wrong, in one sentence without a final period.
+        hint: What to type or change next, if that is known.
     """
 
     exit_code = 1
@@ -20,140 +20,140 @@ class CircuitTracerError(Exception):
 
 
 class UsageError(CircuitTracerError):
-    """The command line or a call's arguments are wrong, as far as it can be judged without reading a file."""
+    """Raised if the command line or arguments are wrong, as far as can be judged without reading a file."""
 
     exit_code = 2
 
 
 class InvalidValue(UsageError, ValueError):
-    """An argument has the right type and a value that can't be used."""
+    """Raised for an argument of the right type with an unusable value."""
 
 
 class InvalidType(UsageError, TypeError):
-    """An argument has the wrong type."""
+    """Raised for an argument of the wrong type."""
 
 
 class BadPrompt(InvalidValue):
-    """The prompt is empty, isn't text, or isn't one that this model takes."""
+    """Raised for a prompt that is empty, isn't text, or doesn't suit the model."""
 
 
 class EmptyPrompt(BadPrompt):
-    """There is no text in the prompt."""
+    """Raised for a prompt without text."""
 
 
 class BadTarget(InvalidValue):
-    """An attribution target can't be understood, or isn't one that this model has."""
+    """Raised for an invalid attribution target, or one that the model doesn't have."""
 
 
 class BadPromptFile(CircuitTracerError, ValueError):
-    """A line of a file of prompts can't be used."""
+    """Raised for an unusable line in a file of prompts."""
 
 
 class BadIntervention(InvalidValue):
-    """A feature edit names a layer, position, feature or value that can't be used."""
+    """Raised for a feature edit with an unusable layer, position, feature or value."""
 
 
 class Unsuitable(CircuitTracerError):
-    """A value is well formed, but not one for this model, these transcoders or this file; judged after reading them."""
+    """Raised for a well-formed value that doesn't suit the model, transcoders or file, after reading them."""
 
     exit_code = 1
 
 
 class UnsuitableValue(Unsuitable, InvalidValue):
-    """An argument doesn't fit the model, the transcoders or the file that it is for."""
+    """Raised for an argument that doesn't suit the model, the transcoders or the file."""
 
 
 class UnsuitablePrompt(Unsuitable, BadPrompt):
-    """The model can't take the prompt: too long, without a chat template, an id outside its vocabulary."""
+    """Raised for a prompt that the model can't take: too long, no chat template, an id outside its vocabulary."""
 
 
 class UnsuitableTarget(Unsuitable, BadTarget):
-    """The model's vocabulary doesn't have the target as one token."""
+    """Raised if the target isn't a single token in the model's vocabulary."""
 
 
 class BadPlan(Unsuitable, BadIntervention):
-    """A file of edits is malformed, or names an edit that can't be used."""
+    """Raised for a malformed file of edits, or an unusable edit in one."""
 
 
 class UnsuitableIntervention(Unsuitable, BadIntervention):
-    """An edit addresses what this model, set or prompt doesn't have."""
+    """Raised for an edit of something that the model, set or prompt doesn't have."""
 
 
 class MissingFile(CircuitTracerError, FileNotFoundError):
-    """A file or folder that was named doesn't exist or can't be read."""
+    """Raised for a named file or folder that doesn't exist or can't be read."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class OutputError(CircuitTracerError):
-    """A result can't be written: no permission, disk full, exists as a folder."""
+    """Raised if a result can't be written: no permission, disk full, exists as a folder."""
 
 
 class BadGraphFile(CircuitTracerError, ValueError):
-    """A graph file is truncated, hostile or of an unknown kind."""
+    """Raised for a graph file that is truncated, hostile or of an unknown kind."""
 
 
 class BadCorpus(CircuitTracerError, ValueError):
-    """The text to build feature examples from can't be read as text, or holds none."""
+    """Raised if the input for feature examples isn't text, or is empty."""
 
 
 class BadFeatureFiles(CircuitTracerError, ValueError):
-    """Feature examples, or the saved state of their build, are damaged or belong to something else."""
+    """Raised if feature examples, or the saved state of their build, are damaged or belong to something else."""
 
 
 class BadTranscoders(CircuitTracerError, ValueError):
-    """A transcoder set is incomplete, malformed or doesn't agree with itself."""
+    """Raised for a transcoder set that is incomplete, malformed or inconsistent."""
 
 
 class UnknownFormat(BadTranscoders):
-    """No loader recognises the files of a transcoder set."""
+    """Raised if no loader recognizes the files of a transcoder set."""
 
 
 class UnknownReference(MissingFile):
-    """A transcoder reference is neither a folder, a known name nor a repository."""
+    """Raised for a transcoder reference that is neither a folder, a known name nor a repository."""
 
 
 class AccessDenied(CircuitTracerError, PermissionError):
-    """The hub has it, and doesn't give it to this user."""
+    """Raised if the hub refuses access to this user."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class HubUnavailable(CircuitTracerError, ConnectionError):
-    """The hub can't be reached, or answers with an error, and what is wanted isn't here."""
+    """Raised if the hub can't be reached or answers with an error, and there is no local copy."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class BadModel(CircuitTracerError, ValueError):
-    """A model folder is missing, malformed, or can't be loaded."""
+    """Raised for a model folder that is missing, malformed, or can't be loaded."""
 
 
 class UnsupportedArchitecture(BadModel):
-    """The model's family, or one of its settings, isn't known to the backend."""
+    """Raised if the backend doesn't know the model's family, or one of its settings."""
 
 
 class MissingExtra(CircuitTracerError, ImportError):
-    """A package that is only needed for this isn't installed."""
+    """Raised if an optional package that is needed isn't installed."""
 
     def __str__(self) -> str:
         return self.message
 
 
 class ModelMismatch(CircuitTracerError, ValueError):
-    """Model and transcoders don't belong together."""
+    """Raised if model and transcoders don't match."""
 
 
 class NoActiveFeatures(CircuitTracerError):
-    """Not one feature is active on the prompt, so there is nothing to trace."""
+    """Raised if no feature is active on the prompt, so that there is nothing to trace."""
 
 
 class OutOfMemory(CircuitTracerError):
-    """The work doesn't fit the memory that is there."""
+    """Raised if the work doesn't fit in memory."""
 
 
 class ServerError(CircuitTracerError):
-    """The server can't start: port taken, address unknown."""
+    """Raised if the server can't start: port in use, unknown address."""

@@ -1,7 +1,7 @@
-"""More nodes in a graph that is there: rows of new features (what drives them) and their columns (what they drive).
+"""Add nodes to an existing graph: rows of new features (what drives them) and their columns (what they drive).
 
-A graph's rows hold the columns of its own nodes only, so a feature that joins later needs both. Rows come from the engine as in
-any trace; columns are the transpose, the new features carried forward to every target that has a row.
+A graph's rows contain only the columns of its own nodes, so a feature added later needs both. Rows come from the engine as in
+any trace; columns are the transpose, with new features carried forward to every target that has a row.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from circuit_tracer_cli.graph.layout import feature_id
 from circuit_tracer_cli.replacement import ReplacementModel
 
 Feature = tuple[int, int, int]
-"""Layer, position and number of a feature."""
+"""Layer, position and index of a feature."""
 
 EXPANSIONS = "expansions"
-"""Key of a graph's metadata: what was added to it, and when."""
+"""Key of a graph's metadata that records what was added, and when."""
 ROWS_AT_ONCE = 64
 BLOCK = 1 << 22
-"""Numbers of the old graph that are dense at once."""
+"""Elements of the old graph that are dense at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenInput:
-    """A source of a node that the graph left out.
+    """A source of a node that the graph leaves out.
 
     Attributes:
-        node_id: As it will be in the graph file once it is added.
-        layer, position, feature: Which feature.
+        node_id: Its id in the graph file once it is added.
+        layer, position, feature: The feature.
         activation: Its activation.
         weight: Its direct effect on the node.
     """
@@ -55,13 +55,13 @@ class HiddenInput:
 
 @dataclass(frozen=True, slots=True)
 class HiddenInputs:
-    """What a graph doesn't show of a node's input.
+    """The part of a node's input that a graph doesn't show.
 
     Attributes:
-        strongest: Of the features that aren't nodes, those with the largest direct effect first.
-        count: How many features that aren't nodes have an effect.
-        share: Their absolute weights over those of everything that enters the node, 0..1.
-        total: Sum of all direct effects on the node, those of sources that aren't nodes included.
+        strongest: The features that aren't nodes, by direct effect, largest first.
+        count: Number of features with an effect that aren't nodes.
+        share: Sum of their absolute weights, relative to that of all inputs, 0..1.
+        total: Sum of all direct effects on the node, including those of sources that aren't nodes.
     """
 
     strongest: list[HiddenInput]
@@ -107,7 +107,7 @@ def hidden_inputs(prompt: FrozenPrompt, node: int, top: int = 10) -> HiddenInput
 
 
 class Expander:
-    """A graph and its model, ready to be asked for nodes that the graph left out.
+    """A graph and its model, for finding and adding nodes that the graph leaves out.
 
     Args:
         graph: A raw graph.
@@ -133,9 +133,9 @@ class Expander:
         return hidden_inputs(self.prompt, node, top)
 
     def find(self, features: Sequence[Feature]) -> Tensor:
-        """Numbers of features among the active ones, ascending, those that are nodes already left out.
+        """Return the indices of features among the active ones, ascending, without those that are nodes already.
 
-        Raises UnsuitableValue for a feature that isn't there or isn't active, naming its pre-activation.
+        Raises UnsuitableValue for a feature that doesn't exist or isn't active; the message gives its pre-activation.
         """
         known = {tuple(row): place for place, row in enumerate(self.graph.active_features.tolist())}
         found = set()
@@ -179,10 +179,10 @@ class Expander:
 
     @torch.no_grad()
     def added(self, new: Tensor) -> Graph:
-        """The graph with more of the active features as nodes.
+        """Return the graph with more of the active features as nodes.
 
         Args:
-            new: int64, ascending numbers of active features that aren't nodes.
+            new: Ascending int64 indices of active features that aren't nodes.
         """
         graph = self.graph
         if not len(new):
@@ -196,14 +196,14 @@ class Expander:
         }
         kept = {
             key: value for key, value in graph.metadata.items() if key != HEADS
-        }  # they name nodes by number
+        }  # they refer to nodes by number
         metadata = {**kept, EXPANSIONS: [*graph.metadata.get(EXPANSIONS, []), record]}
         return graph.replace(
             adjacency_matrix=edges, selected_features=selected, metadata=metadata, pruning=None
         )
 
     def _merged(self, selected: Tensor, new: Tensor) -> Edges:
-        """Old rows with the new columns, and the new rows."""
+        """Return the old rows with the new columns, and the new rows."""
         graph, layout = self.graph, self.graph.layout
         n_new, n_old = len(new), graph.n_nodes
         place = torch.searchsorted(selected, graph.selected_features.cpu())
@@ -226,7 +226,7 @@ class Expander:
         return builder.build()
 
     def _add_new_rows(self, builder: EdgesBuilder, selected: Tensor, new: Tensor, fresh: Tensor) -> None:
-        """Rows of the new features over all nodes."""
+        """Return rows of the new features over all nodes."""
         engine, active = self.prompt.engine, self.prompt.active
         n_active, shared = len(active), self.graph.n_nodes - self.graph.layout.n_features
         node_of = torch.full((n_active + shared,), -1, dtype=torch.int64)
@@ -251,25 +251,25 @@ def expand(
     inputs_of: int | None = None,
     top: int = 10,
 ) -> Graph:
-    """A raw graph with more nodes.
+    """Return a raw graph with more nodes.
 
     Args:
-        graph: Raw; it stays as it is.
+        graph: A raw graph; it isn't changed.
         model: The model and transcoders that it was made with.
         add: Features `(layer, position, feature)` that are active on the prompt.
         inputs_of: Index of a node whose strongest sources that aren't nodes are added too.
-        top: How many of them.
+        top: Number of sources to add.
 
     Returns:
-        A new graph. Rows that were there keep their bits; scores and pruning are those of the larger graph.
+        A new graph. Existing rows keep their exact values; scores and pruning are those of the larger graph.
 
     Raises:
-        UsageError: The graph is pruned, or nothing is asked for.
+        UsageError: The graph is pruned, or there is nothing to add.
         UnsuitableValue: A feature isn't active on the prompt.
         ModelMismatch: The graph was made with something else.
     """
     if not add and inputs_of is None:
-        raise UsageError("nothing to add", "name features, or a node whose inputs are wanted")
+        raise UsageError("nothing to add", "name features, or a node whose inputs to add")
     if top < 1:
         raise InvalidValue(f"top must be at least 1, not {top}")
     expander = Expander(graph, model)

@@ -1,6 +1,6 @@
-"""The Hugging Face hub: files of a repository, fetched once. The only place that knows `huggingface_hub`.
+"""The Hugging Face hub: downloads files of a repository once. The only module that uses `huggingface_hub`.
 
-Knows no transcoders. Whatever goes wrong ends in one sentence and what to do about it.
+Independent of transcoders. Every failure becomes one sentence and a hint on what to do.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 _LOG_IN = "set HF_TOKEN, or run `hf auth login`"
 _MEBIBYTE = 2**20
-_SPARE_BYTES = 64 * _MEBIBYTE  # what else may be written meanwhile
+_SPARE_BYTES = 64 * _MEBIBYTE  # for other files written meanwhile
 _WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The folder that mirrors a repository at one commit; it holds the files that were asked for, perhaps more."""
+    """The folder that mirrors a repository at one commit; it contains at least the requested files."""
 
     folder: Path
     commit: str
 
 
 def endpoint() -> str:
-    """The hub's address: `HF_ENDPOINT`, or the public hub."""
+    """Return the hub's address: `HF_ENDPOINT`, or the public hub."""
     from huggingface_hub import constants
 
     return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
 
 
 def is_offline() -> bool:
-    """Whether the network is off limits: `--offline`, `HF_HUB_OFFLINE`."""
+    """True if the network must not be used: `--offline`, `HF_HUB_OFFLINE`."""
     from huggingface_hub import constants
 
     wish = os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES
@@ -60,22 +60,22 @@ def is_offline() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where the hub's files are kept."""
+    """Return the folder of the hub's cache."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def snapshot(repo_id: str, revision: str | None, paths: Sequence[str], progress: Progress) -> Snapshot:
-    """The repository with the files `paths`, of which those that aren't here yet are downloaded, several at a time.
+    """Return the repository with the files `paths`, downloading missing ones, several at a time.
 
-    Without a network, or offline, it answers from what is here. A path that the repository lacks is passed over.
+    Without a network, or offline, it uses local files only. Paths that the repository lacks are ignored.
 
     Raises:
         UnknownReference: There is no such repository or revision.
         AccessDenied: It is gated, or the token has no access.
-        HubUnavailable: The hub can't be reached or answers with an error, and the files aren't all here.
-        OutputError: The disk is full or can't be written.
+        HubUnavailable: The hub can't be reached or answers with an error, and files are missing locally.
+        OutputError: The disk is full or not writable.
     """
     from huggingface_hub import snapshot_download
 
@@ -101,9 +101,9 @@ def commit_of(repo_id: str, revision: str | None) -> str:
 
 
 def file_sizes(repo_id: str, found: Snapshot) -> dict[str, int]:
-    """Path → bytes of every file of the repository at the snapshot's commit, whether it is here or not.
+    """Return path → bytes for every file of the repository at the snapshot's commit, downloaded or not.
 
-    Where the list was never fetched (an older download, read offline), it holds what is here.
+    If the list was never fetched (an older download, read offline), it contains the local files.
     """
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -117,7 +117,7 @@ def file_sizes(repo_id: str, found: Snapshot) -> dict[str, int]:
 
 
 def read_range(repo_id: str, commit: str, path: str, start: int, count: int) -> bytes:
-    """`count` bytes of a file from `start` on, by one range request. Raises what `snapshot` raises."""
+    """Return `count` bytes of a file from `start`, by one range request. Raises what `snapshot` raises."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import (  # type: ignore[attr-defined]  # public, but not declared so
         build_hf_headers,
@@ -135,7 +135,7 @@ def read_range(repo_id: str, commit: str, path: str, start: int, count: int) -> 
         )
         hf_raise_for_status(response)
         body = response.content
-    if response.status_code != 206:  # the server takes no ranges and has sent it all
+    if response.status_code != 206:  # the server doesn't support ranges and sent the whole file
         body = body[start : start + count]
     if len(body) != count:
         raise HubUnavailable(f"the hub sent {len(body)} of {count} bytes of {repo_id}/{path}", "try again")
@@ -147,13 +147,13 @@ def require_space(needed: int, folder: Path) -> None:
     free = free_disk(folder)
     if needed + _SPARE_BYTES > free:
         raise OutputError(
-            f"{size_in_words(needed)} are needed in {folder}, and {size_in_words(free)} are free",
+            f"not enough disk space in {folder}: {size_in_words(needed)} needed, {size_in_words(free)} free",
             hint="free some space, or set HF_HOME (CIRCUIT_TRACER_CACHE_DIR for converted sets) to another disk",
         )
 
 
 def forget(repo_id: str, path: Path) -> None:
-    """Remove a downloaded file and the blob behind it, if that lies in the hub's cache of this repository."""
+    """Remove a downloaded file and its blob, if that is in the hub's cache of this repository."""
     home = (cache_folder() / f"models--{repo_id.replace('/', '--')}").resolve()
     blob = path.resolve()
     if path.is_symlink() and home in blob.parents and home in path.parent.resolve().parents:
@@ -162,7 +162,7 @@ def forget(repo_id: str, path: Path) -> None:
 
 
 def _meter(progress: Progress) -> type[Any]:
-    """A class in the shape that the client wants for its bars; it draws none and reports whole megabytes.
+    """Return a class with the interface of the client's progress bars that draws nothing and reports whole megabytes.
 
     The client makes several bars of bytes (received, written); the one that is furthest counts.
     """
@@ -183,7 +183,7 @@ def _meter(progress: Progress) -> type[Any]:
             pass
 
         def __getattr__(self, name: str) -> Callable[..., None]:
-            """Whatever else a bar can do has no effect on this one."""
+            """Ignore everything else that a bar can do."""
             return lambda *args, **kwargs: None
 
         def update(self, n: float | None = 1) -> None:
@@ -199,7 +199,7 @@ def _meter(progress: Progress) -> type[Any]:
 
 @contextmanager
 def _explained(repo_id: str, revision: str | None) -> Iterator[None]:
-    """Turn what the client raises into the error tree."""
+    """Translate the client's exceptions into the program's errors."""
     import httpx2
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -238,7 +238,7 @@ def _refused(repo_id: str, revision: str | None, error: HfHubHTTPError) -> Circu
                 f"ask for access at {page}",
             )
         return AccessDenied(
-            f"{repo_id} is gated: it is for those who have accepted its conditions",
+            f"{repo_id} is gated: you have to accept its conditions first",
             f"accept them at {page}, then {_LOG_IN}",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -254,22 +254,22 @@ def _refused(repo_id: str, revision: str | None, error: HfHubHTTPError) -> Circu
             f"{repo_id} lacks the file {_short(error.request.url.path)}", f"see {page}/tree/main"
         )
     if status == 401:
-        return AccessDenied("the hub doesn't accept your token", f"renew it: {_LOG_IN}")
+        return AccessDenied("the hub rejected your token", f"renew it: {_LOG_IN}")
     if status == 403 or isinstance(error, errors.DisabledRepoError):
         return AccessDenied(
-            f"the hub refuses access to {repo_id}", f"use a token that may read it: {_LOG_IN}"
+            f"the hub refuses access to {repo_id}", f"use a token with read access: {_LOG_IN}"
         )
     if status == 429:
         return HubUnavailable(
-            "the hub wants fewer requests from you", f"wait a little; {_LOG_IN} to get more"
+            "the hub is rate-limiting you", f"wait a minute and try again; for a higher limit, {_LOG_IN}"
         )
-    return HubUnavailable(f"the hub answers with status {status} for {repo_id}", "try again later")
+    return HubUnavailable(f"the hub answered with status {status} for {repo_id}", "try again later")
 
 
 def _not_here(repo_id: str) -> HubUnavailable:
     if is_offline():
         return HubUnavailable(
-            f"{repo_id} isn't completely on this computer, and the network is switched off",
+            f"{repo_id} isn't fully downloaded, and network access is off",
             "download it once without --offline and HF_HUB_OFFLINE",
         )
     return _unreachable(repo_id, "no connection")
@@ -277,15 +277,15 @@ def _not_here(repo_id: str) -> HubUnavailable:
 
 def _not_a_hub() -> HubUnavailable:
     return HubUnavailable(
-        f"{endpoint()} doesn't answer as a hub does: a page of your network, or of a proxy, may have come instead",
-        "open any web page, and sign in if the network asks for it; else check HF_ENDPOINT and the proxy",
+        f"{endpoint()} doesn't answer like a hub; the answer may be a login page of your network or a proxy",
+        "open any web page and sign in if the network asks for it; otherwise check HF_ENDPOINT and the proxy",
     )
 
 
 def _unreachable(repo_id: str, reason: str) -> HubUnavailable:
     return HubUnavailable(
         f"{repo_id} can't be downloaded: {endpoint()} can't be reached ({reason})",
-        "check the network, a proxy and HF_ENDPOINT; what is already downloaded loads without it",
+        "check the network, proxy settings and HF_ENDPOINT; downloaded files load without it",
     )
 
 
@@ -297,7 +297,7 @@ def _not_written(repo_id: str, error: OSError) -> CircuitTracerError:
         )
     if isinstance(error, PermissionError):
         return OutputError(
-            f"no permission to write in {cache_folder()}", hint="set HF_HOME to another folder"
+            f"no permission to write to {cache_folder()}", hint="set HF_HOME to another folder"
         )
     return HubUnavailable(f"{repo_id} can't be downloaded: {_short(error)}", "try again")
 

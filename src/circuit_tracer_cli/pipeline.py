@@ -1,9 +1,9 @@
-"""The whole journey of a prompt, phase by phase. Read this first.
+"""From prompt to graph, phase by phase. Read this first.
 
     TraceRequest → prepare → load_model → attribute → Graph
 
-`request.py` says what may be asked for, `prepare.py` finds out what it means without reading weights, this page reads them and
-runs the trace, `attribution/attribute.py` names the trace's own phases.
+`request.py` defines what can be requested, `prepare.py` resolves it without reading weights, this module reads them and
+runs the trace, and `attribution/attribute.py` has the phases of the trace.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ def trace(
     on_partial: Callable[[Callable[[], Graph]], None] | None = None,
     on_model: Callable[[ReplacementModel], None] | None = None,
 ) -> Graph:
-    """Load what a request needs and make its graph.
+    """Load what a request needs and return its graph.
 
     Args:
-        prepared: What is asked for, as `prepare` understood it; with a prompt.
-        progress: Told about phases, steps and notes.
+        prepared: The request, as resolved by `prepare`; it must have a prompt.
+        progress: Progress callback for phases, steps and notes.
         on_partial: Called as the graph grows, with a function that makes the graph of the rows known so far.
-        on_model: Gets the model once it is loaded and whole, to keep it.
+        on_model: Receives the model once it is fully loaded, to keep it.
 
     Raises:
-        CircuitTracerError: one of its leaves.
+        CircuitTracerError: One of its subclasses.
     """
     model = load_model(prepared, progress)
-    whole = prepared.plan.choices.offload == "none"  # else its weights are back only when the trace ends
+    whole = prepared.plan.choices.offload == "none"  # otherwise its weights are back only when the trace ends
     if on_model is not None and whole:
         on_model(model)
     graph = trace_with(model, prepared, progress, on_partial)
@@ -51,7 +51,7 @@ def trace(
 
 
 def load_model(prepared: Prepared, progress: Progress) -> ReplacementModel:
-    """The transcoders and then the model of a request. Raises CircuitTracerError, as `load_transcoders` and the backend do."""
+    """Load the transcoders and then the model of a request. Raises what `load_transcoders` and the backend raise."""
     import torch
 
     from circuit_tracer_cli.replacement import ReplacementModel
@@ -62,8 +62,8 @@ def load_model(prepared: Prepared, progress: Progress) -> ReplacementModel:
     placement, dtype = setup.placement, getattr(torch, request.dtype)
     if not prepared.plan.fits:
         progress.note(
-            "this may not fit into memory; circuit-tracer estimate says what it needs, and a smaller --max-feature-nodes or a "
-            "16-bit --dtype less"
+            "this may not fit in memory; circuit-tracer estimate shows what it needs, and a smaller --max-feature-nodes or a "
+            "16-bit --dtype needs less"
         )
     with offline_mode(request.offline):
         transcoders: Transcoders | NeuronReference | None = neuron_reference(request.transcoder_set)
@@ -98,7 +98,7 @@ def trace_with(
     progress: Progress,
     on_partial: Callable[[Callable[[], Graph]], None] | None = None,
 ) -> Graph:
-    """Make the graph of a prepared prompt with a model that is loaded already."""
+    """Return the graph of a prepared prompt, with a loaded model."""
     from circuit_tracer_cli.attribution.attribute import attribute
     from circuit_tracer_cli.transcoders.references import neuron_reference
 

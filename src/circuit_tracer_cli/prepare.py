@@ -1,8 +1,8 @@
-"""What a request means, found out once and before any weight is read: model, set, tokens, devices, plan.
+"""Resolve a request once, before weights are read: model, set, tokens, devices, plan.
 
 `set_up` describes the model and the transcoder set, which many prompts may share; `prepare` adds what one prompt needs.
-Every command and the server start here, so that a file's header is read once, a prompt tokenised once, and a fault found
-in one place.
+Every command and the server start here, so that file headers are read once, a prompt is tokenized once, and faults are
+found in one place.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A model and a transcoder set that fit each other, as their files or the loaded model describe them.
+    """A model and a matching transcoder set, as described by their files or the loaded model.
 
     Attributes:
         model: Where the model is.
         sizes: Sizes of both.
         placement: The device of each layer.
-        described: The set, where it was described by its files.
-        loaded: Both, where they are loaded.
+        described: The set, if it was described by its files.
+        loaded: Model and set, if they are loaded.
     """
 
     model: ModelSource
@@ -46,12 +46,12 @@ class Setup:
 
     @property
     def shape(self) -> ModelShape:
-        """Sizes and facts of the model."""
+        """Return sizes and facts of the model."""
         return self.sizes.shape
 
     @property
     def tokenizer(self) -> Any:
-        """The model's tokenizer, read when it is first asked for. Raises BadModel."""
+        """Return the model's tokenizer, read on first use. Raises BadModel."""
         if self.loaded is not None:
             return self.loaded.tokenizer
         from circuit_tracer_cli.backends.tokenizers import load_tokenizer
@@ -59,7 +59,7 @@ class Setup:
         return load_tokenizer(self.model.name, self.model.revision)
 
     def tokenize(self, text: str) -> Tokens:
-        """The prompt's tokens as the model will see them. Raises BadPrompt."""
+        """Return the prompt's tokens as the model will see them. Raises BadPrompt."""
         if self.loaded is not None:
             return self.loaded.tokenize(text)
         from circuit_tracer_cli.tokens import ensure_tokenized
@@ -72,15 +72,15 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request and all that is known about it before weights are read.
+    """A request and everything known about it before weights are read.
 
     Attributes:
-        request: What is asked for.
+        request: The request.
         setup: Model and set.
-        text: The prompt, in the chat template if that was asked for; None where there is none.
-        tokens: The same as tokens.
+        text: The prompt, in the chat template with --chat; None without a prompt.
+        tokens: The prompt's tokens.
         sizes: Sizes of the trace.
-        plan: How it is run: what stays in files, where weights wait, how large blocks are.
+        plan: How to run it: what stays in files, where weights go, how large blocks are.
         budget: The memory that the plan was made for.
     """
 
@@ -101,17 +101,17 @@ def prepare(
     n_tokens: int | None = None,
     active: float | None = None,
 ) -> Prepared:
-    """Everything that can be known before weights are read, every fault that can be found by then included.
+    """Resolve everything that can be known before weights are read, and find every fault that can be found by then.
 
     Args:
-        request: What is asked for.
-        setup: Its model and set, if they are known already; then no file is read again.
-        progress: Told about downloads of configurations and headers.
-        n_tokens: Length of the prompt to plan for, where the request has none; None for a usual one.
-        active: Active features per position and layer to plan for; None for what the set says, else a usual number.
+        request: The request.
+        setup: Its model and set, if already known; their files aren't read again.
+        progress: Progress callback for downloads of configurations and headers.
+        n_tokens: Length of the prompt to plan for if the request has none; None for a typical one.
+        active: Active features per position and layer to plan for; None for the set's own value, else a typical one.
 
     Raises:
-        CircuitTracerError: one of its leaves, for what is missing, malformed or doesn't belong together.
+        CircuitTracerError: Something is missing or malformed, or model and set don't match.
     """
     with offline_mode(request.offline):
         setup = setup or set_up(request, progress)
@@ -125,10 +125,10 @@ def prepare(
 
 
 def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
-    """The model and set of a request from their configurations and headers, checked against each other.
+    """Return the model and set of a request from their configurations and headers, checked against each other.
 
     Raises:
-        CircuitTracerError: one of its leaves, for what is missing, malformed or doesn't belong together.
+        CircuitTracerError: Something is missing or malformed, or model and set don't match.
     """
     progress = progress or SilentProgress()
     progress.phase("loading libraries")
@@ -152,7 +152,7 @@ def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
         described = inspect_transcoders(request.transcoder_set, progress=progress)
         name = request.model or described.config.model_name
         if name is None:
-            raise BadTranscoders("the transcoder set names no model", "name one with --model")
+            raise BadTranscoders("the transcoder set doesn't name its model", "name one with --model")
         placement = _placement(request, described.shape.n_layers)
         check_precision(request.precision, placement.devices)
         source = find_model(name)
@@ -195,7 +195,7 @@ def _set_up_neurons(request: TraceRequest, neurons: NeuronReference) -> Setup:
 
 
 def setup_of(model: ReplacementModel) -> Setup:
-    """The setup of a model that is loaded already; nothing is read."""
+    """Return the setup of a loaded model; nothing is read."""
     from circuit_tracer_cli.attribution.places import sizes_of_loaded
     from circuit_tracer_cli.backends.devices import Placement
     from circuit_tracer_cli.backends.model_source import ModelSource
@@ -209,16 +209,16 @@ def setup_of(model: ReplacementModel) -> Setup:
 
 
 def check_counts(request: TraceRequest, setup: Setup) -> None:
-    """Raise UnsuitableValue for more logits than the vocabulary has."""
+    """Raise UnsuitableValue for more logits than the vocabulary has tokens."""
     if request.max_n_logits > setup.shape.d_vocab:
         raise UnsuitableValue(
             f"max_n_logits is {request.max_n_logits}, but the vocabulary has {setup.shape.d_vocab} tokens",
-            f"--max-n-logits {setup.shape.d_vocab} at most",
+            f"use --max-n-logits {setup.shape.d_vocab} or less",
         )
 
 
 def check_targets(request: TraceRequest, setup: Setup) -> None:
-    """Raise BadTarget for a target that the model's vocabulary doesn't have."""
+    """Raise BadTarget for a target that isn't in the model's vocabulary."""
     if request.targets:
         from circuit_tracer_cli.attribution.targets import TokenReader
 
@@ -226,7 +226,7 @@ def check_targets(request: TraceRequest, setup: Setup) -> None:
 
 
 def prompt_text(request: TraceRequest, setup: Setup) -> str | None:
-    """The prompt, in the tokenizer's chat template if that is asked for. Raises BadPrompt."""
+    """Return the prompt, in the tokenizer's chat template if requested. Raises BadPrompt."""
     if request.prompt is None or not request.chat:
         return request.prompt
     from circuit_tracer_cli.tokens import chat_text
@@ -235,7 +235,7 @@ def prompt_text(request: TraceRequest, setup: Setup) -> str | None:
 
 
 def _check_devices(request: TraceRequest) -> None:
-    """Raise InvalidValue for devices that aren't here, and for a device map that no model could follow."""
+    """Raise InvalidValue for missing devices, and for a device map that is invalid for any model."""
     from circuit_tracer_cli.backends.devices import check_device_map, pick_device
 
     if request.device_map is None:
@@ -245,7 +245,7 @@ def _check_devices(request: TraceRequest) -> None:
 
 
 def _placement(request: TraceRequest, n_layers: int) -> Placement:
-    """The device of each layer. Raises UnsuitableValue for a map that doesn't fit the model."""
+    """Return the device of each layer. Raises UnsuitableValue for a map that doesn't fit the model."""
     from circuit_tracer_cli.backends.devices import Placement, pick_device, place_layers
 
     if request.device_map is None:
@@ -254,7 +254,7 @@ def _placement(request: TraceRequest, n_layers: int) -> Placement:
 
 
 def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float | None) -> TraceSizes:
-    """The sizes of the trace. Raises UnsuitablePrompt for a length that the model doesn't take."""
+    """Return the sizes of the trace. Raises UnsuitablePrompt for a prompt that is too long for the model."""
     import torch
 
     from circuit_tracer_cli.planning.facts import trace_sizes
@@ -262,7 +262,7 @@ def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float
     longest = setup.shape.n_ctx
     if n_pos is not None and n_pos > longest:
         raise UnsuitablePrompt(
-            f"a prompt has {n_pos} tokens, the model takes at most {longest}", f"--tokens {longest}"
+            f"the prompt has {n_pos} tokens, but the model takes at most {longest}", f"--tokens {longest}"
         )
     dtype = getattr(torch, request.dtype) if setup.loaded is None else setup.loaded.dtype
     return trace_sizes(
@@ -277,7 +277,7 @@ def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float
 
 
 def _plan(request: TraceRequest, setup: Setup, sizes: TraceSizes) -> tuple[MemoryPlan, Budget]:
-    """How to run the trace in the memory that is free now."""
+    """Return how to run the trace in the memory that is free now."""
     offload = None if request.offload == "auto" else cast('Literal["none", "cpu", "disk"]', request.offload)
     if setup.loaded is not None:
         from circuit_tracer_cli.attribution.places import plan_for_loaded

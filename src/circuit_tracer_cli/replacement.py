@@ -31,7 +31,7 @@ from circuit_tracer_cli.transcoders.references import NeuronReference, neuron_re
 from circuit_tracer_cli.types import UnifiedConfig
 
 _OWN_PLACE = {"token", "cache_dir", "local_files_only", "subfolder"}
-"""What says to Hugging Face's loader that a model isn't where the hub's client looks."""
+"""Arguments that tell Hugging Face's loader that a model isn't in the hub's cache."""
 
 
 class ReplacementModel:
@@ -40,9 +40,9 @@ class ReplacementModel:
     Attributes:
         model, underlying_model: The unmodified model, behind its backend.
         backend, backend_name: Name of the backend.
-        revision: The branch, tag or commit that was asked for of a model of the hub, or None.
-        commit: The commit that all files of a model of the hub came from; None for a folder.
-        transcoders: The transcoder set, each layer's where the model's is, in its dtype.
+        revision: The requested branch, tag or commit of a model from the hub, or None.
+        commit: The commit that all files of a model from the hub came from; None for a folder.
+        transcoders: The transcoder set, in the model's dtype, each layer on the device of the model's layer.
         cfg: Sizes and names of the model.
         tokenizer: The model's tokenizer, or None.
         scan: Identifier of the transcoder set.
@@ -77,19 +77,19 @@ class ReplacementModel:
         """Load transcoders, then the model.
 
         Args:
-            model_name: A folder, or a model of the hub, at a revision as `user/name@revision`; `demo` is the embedded one.
+            model_name: A folder, a model on the hub as `user/name` or `user/name@revision`, or `demo` for the embedded one.
             transcoder_set: Reference of the set: `demo`, `demo-plt`, a folder, a place on the hub, or `neurons`.
             backend: Name of the backend.
-            device: Default CUDA, else Apple's GPU, else the CPU.
-            dtype: Of the model and its transcoders.
-            lazy_encoder: Read encoders from the files when they are needed.
-            lazy_decoder: The same for decoder rows.
+            device: By default CUDA, else Apple's GPU, else the CPU.
+            dtype: Number type of model and transcoders.
+            lazy_encoder: Read encoders from their files as needed.
+            lazy_decoder: Read decoder rows from their files as needed.
             device_map: Devices of the layers, instead of `device`: `balanced`, `"0-11:cuda:0,12-25:cuda:1"`, a mapping of such
                 ranges, or one device per layer. A layer's transcoder is where the layer is.
             kwargs: Passed on to the model's loader.
 
         Raises:
-            CircuitTracerError: one of its leaves, for anything missing, malformed or not belonging together.
+            CircuitTracerError: Something is missing or malformed, or model and set don't match.
         """
         from circuit_tracer_cli.transcoders.loading import inspect_transcoders, load_transcoders
 
@@ -152,86 +152,86 @@ class ReplacementModel:
     def from_config(
         cls, config: Any, transcoders: Transcoders, backend: str = "transformerlens", **kwargs: Any
     ) -> ReplacementModel:
-        """A randomly initialised model of a Hugging Face configuration."""
+        """Return a randomly initialized model of a Hugging Face configuration."""
         return cls(backend_class(backend).from_config(config, **kwargs), transcoders)
 
     @property
     def underlying_model(self) -> Backend:
-        """The unmodified model, behind its backend; the reference calls it `model`."""
+        """Return the unmodified model, behind its backend; the reference calls it `model`."""
         return self.model
 
     @property
     def backend_name(self) -> str:
-        """Name of the backend; the reference calls it `backend`."""
+        """Return the name of the backend; the reference calls it `backend`."""
         return self.backend
 
     @property
     def points(self) -> FeaturePoints:
-        """What the transcoders' hooks mean in this model."""
+        """Return where the transcoders' hooks are in this model."""
         return self.model.feature_points(
             self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
         )
 
     @property
     def cfg(self) -> UnifiedConfig:
-        """Sizes and names of the model."""
+        """Return sizes and names of the model."""
         return self.model.config
 
     @property
     def tokenizer(self) -> Any:
-        """The model's tokenizer, or None."""
+        """Return the model's tokenizer, or None."""
         return self.model.tokenizer
 
     @property
     def scan(self) -> str | list[str] | None:
-        """Identifier of the transcoder set."""
+        """Return the identifier of the transcoder set."""
         return self.transcoders.scan
 
     @property
     def feature_input_hook(self) -> str:
-        """Where the set's features read, relative to a block."""
+        """Return the hook that the set's features read from, relative to a block."""
         return self.transcoders.feature_input_hook
 
     @property
     def feature_output_hook(self) -> str:
-        """Where the set's features write, relative to a block."""
+        """Return the hook that the set's features write to, relative to a block."""
         return self.transcoders.feature_output_hook
 
     @property
     def skip_transcoder(self) -> bool:
-        """Whether any transcoder of the set has a skip connection."""
+        """True if any transcoder of the set has a skip connection."""
         return self.transcoders.has_skip
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; of one that lies on several devices, where prompts enter."""
+        """Return the model's device; with several devices, the one where prompts enter."""
         return self.model.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The model's dtype."""
+        """Return the model's dtype."""
         return self.model.dtype
 
     @property
     def W_E(self) -> Tensor:
-        """Token embeddings `(d_vocab, d_model)`, raw: without a scaling that the model applies afterwards."""
+        """Return the raw token embeddings `(d_vocab, d_model)`, without the scaling that some models apply afterwards."""
         return self.model.W_E
 
     @property
     def W_U(self) -> Tensor:
-        """The unembedding `(d_model, d_vocab)`, as in TransformerLens; the backend's own is as in Hugging Face's files."""
+        """Return the unembedding `(d_model, d_vocab)`, as in TransformerLens; the backend's own is as in Hugging Face's files."""
         return self.model.W_U.T
 
     def zero_softcap(self) -> AbstractContextManager[None]:
-        """Switch the final logit softcap off for a while."""
+        """Switch the final logit softcap off within a `with` block."""
         return self.model.zero_softcap()
 
     def ensure_tokenized(self, prompt: str | Tensor | Sequence[int]) -> Tensor:
-        """The prompt's ids `(pos)` with the special first token that the model expects (spec 1.7)."""
+        """Return the prompt's ids `(pos)` with the special first token that the model expects (spec 1.7)."""
         return self.tokenize(prompt).ids
 
     def tokenize(self, prompt: str | Tensor | Sequence[int] | Tokens) -> Tokens:
-        """The prompt's ids, texts and the positions at which nothing is traced; tokens stay as they are."""
+        """Return the prompt's ids, texts and the positions at which nothing is traced; tokens are returned unchanged."""
         if isinstance(prompt, Tokens):
             return replace(prompt, ids=prompt.ids.to(self.device))
         return ensure_tokenized(
@@ -244,24 +244,24 @@ class ReplacementModel:
         )
 
     def frozen_pass(self, tokens: Tensor) -> FrozenPass:
-        """One forward pass of the unmodified model on `tokens (pos)`, with what the engine needs kept."""
+        """Run the unmodified model on `tokens (pos)` once, keeping what the engine needs."""
         return self.model.frozen_pass(
             tokens, self.transcoders.feature_input_hook, self.transcoders.feature_output_hook
         )
 
     @functools.cached_property
     def interventions(self) -> Interventions:
-        """Edits on this model; keeps the unmodified runs of the last prompts."""
+        """Return the interventions on this model; they keep the unmodified runs of the last prompts."""
         return Interventions(self.model, self.transcoders)
 
     def setup_attribution(self, inputs: str | Tensor | Sequence[int]) -> AttributionContext:
-        """The local replacement model of a prompt as plain tensors: activations, errors, token, encoder and decoder vectors."""
+        """Return a prompt's local replacement model as plain tensors: activations, errors, token, encoder and decoder vectors."""
         return attribution_context(self.interventions, self.tokenize(inputs))
 
     def setup_intervention_with_freeze(
         self, inputs: str | Tensor | Sequence[int], constrained_layers: Iterable[int] | None = None
     ) -> tuple[Tensor, list[tuple[str, Edit]]]:
-        """The activations `(layer, pos, feature)` of a prompt, and named hooks that pin another run to it."""
+        """Return the activations `(layer, pos, feature)` of a prompt, and named hooks that pin another run to it."""
         return freezing(self.interventions, self.tokenize(inputs), constrained_layers)
 
     def get_activations(
@@ -270,12 +270,12 @@ class ReplacementModel:
         sparse: bool = False,
         apply_activation_function: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """What the features say on a prompt.
+        """Return the features' activations on a prompt.
 
         Args:
-            inputs: Text or ids, tokenised as for attribution.
-            sparse: Deliver a coalesced sparse tensor.
-            apply_activation_function: Activations; otherwise pre-activations.
+            inputs: Text or ids, tokenized as for attribution.
+            sparse: Return a coalesced sparse tensor.
+            apply_activation_function: True for activations, False for pre-activations.
 
         Returns:
             Logits `(1, pos, vocab)` and activations `(layer, pos, feature)`, zero at the prompt's zeroed positions.
@@ -294,18 +294,18 @@ class ReplacementModel:
         sparse: bool = False,
         return_activations: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run the model with features set to other values, or heads turned off.
+        """Run the model with features changed, or heads turned off.
 
         Args:
-            inputs: Text or ids, tokenised as for attribution.
+            inputs: Text or ids, tokenized as for attribution.
             interventions: Tuples `(layer, position, feature, value)`, records, or texts `LAYER/FEATURE@POS=VALUE`; for heads
-                `HeadEdit` records or texts `L14H3@POS=off`. Of two that address the same cell the later one counts.
-            constrained_layers: Layers whose outputs are pinned and to which alone the edits write; None lets edits propagate. All
-                layers: norm scales are pinned too, so that only direct effects remain.
+                `HeadEdit` records or texts `L14H3@POS=off`. If two edit the same cell, the later one counts.
+            constrained_layers: Layers whose outputs are pinned, the only ones that edits write to; None lets edits propagate.
+                With all layers, norm scales are pinned too, so that only direct effects remain.
             freeze_attention: Pin the attention patterns; always so with `constrained_layers`.
-            apply_activation_function: Record activations; otherwise pre-activations.
+            apply_activation_function: True to record activations, False for pre-activations.
             sparse: Record a sparse tensor.
-            return_activations: Record at all.
+            return_activations: False to record nothing.
 
         Returns:
             Logits `(1, pos, vocab)` and activations `(layer, pos, feature)` during the pass, or None.
@@ -328,9 +328,9 @@ class ReplacementModel:
         return_activations: bool = True,
         **kwargs: Any,
     ) -> tuple[Any, Tensor, Tensor | None]:
-        """Continue a prompt with features set to other values.
+        """Continue a prompt with features changed.
 
-        The prompt's pass is that of `feature_intervention`; later tokens have the open-ended edits alone and nothing pinned.
+        The prompt's pass is that of `feature_intervention`; later tokens have only the open-ended edits and nothing pinned.
 
         Args:
             inputs: Text or ids.
@@ -377,7 +377,7 @@ def check_neurons(reference: NeuronReference, architecture: str, model: str) -> 
 
 
 def check_match(model: Backend, transcoders: Transcoders) -> None:
-    """Raise ModelMismatch if model and transcoders can't belong together; a set for fewer layers is made to cover all."""
+    """Raise ModelMismatch if model and transcoders don't match; a set for fewer layers is extended to cover all."""
     check_agreement(model.shape, transcoders, str(model.config.model_name))
     transcoders.cover(model.shape.n_layers)
     model.feature_points(transcoders.feature_input_hook, transcoders.feature_output_hook)

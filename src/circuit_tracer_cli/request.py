@@ -1,4 +1,4 @@
-"""What a trace is asked for: one record that is right as far as it can be judged without reading a file. Imports no torch."""
+"""The request for a trace: one record, validated as far as possible without reading a file. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ OFFLOADS = {name: name for name in ("auto", "none", "cpu", "disk")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceRequest:
-    """Everything that decides what a trace reads, computes and keeps. `prepare` finds out what it means.
+    """Everything that decides what a trace reads, computes and keeps. `prepare` resolves it.
 
     Args:
-        prompt: The text, or the user's message in a conversation; None where no prompt is traced (yet).
+        prompt: The text, or the user's message in a conversation; None if no prompt is traced (yet).
         transcoder_set: A reference, see `transcoders.references`.
         model: A folder or a name on the hub, `NAME@REVISION` for a branch, tag or commit; None for the set's own.
-        dtype: Of model and transcoders; short names such as `bf16` are spelled out.
+        dtype: Number type of model and transcoders; short names such as `bf16` are expanded.
         precision: Of the engine's matrix products, see `attribution.products`.
         device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
-        device_map: Layers on several devices, instead of `device`.
+        device_map: Spreads layers over several devices, instead of `device`.
         backend: Name of the backend.
-        targets: What to explain, as `--target`; empty for the likeliest tokens.
-        max_n_logits, desired_logit_prob: How many of the likeliest.
+        targets: What to explain, as in `--target`; empty for the most likely tokens.
+        max_n_logits, desired_logit_prob: How many of the most likely tokens to explain.
         batch_size, update_interval, max_feature_nodes: How features are chosen, see `AttributionSettings`.
-        offload: Where weights wait that aren't in use: `auto`, `none`, `cpu` or `disk`.
-        lazy_encoder, lazy_decoder: Leave them in their files; None lets the plan decide.
+        offload: Where to move weights that aren't in use: `auto`, `none`, `cpu` or `disk`.
+        lazy_encoder, lazy_decoder: Read them from disk as needed; None lets the plan decide.
         chat, system, prefill: Put the prompt into the tokenizer's chat template, with the turns around it.
         labels: Propose labels for the most influential features.
         offline: Download nothing.
-        command: The command line to keep with the graph.
+        command: The command line to record in the graph.
 
     Raises:
         EmptyPrompt: The prompt is empty.
         BadTarget: Tokens and differences are mixed.
-        InvalidValue: Another value can't be used, whatever model and transcoders are.
+        InvalidValue: Another value is invalid for any model and transcoders.
     """
 
     prompt: str | None = None
@@ -82,9 +82,9 @@ class TraceRequest:
         _check_prompt(self)
         _check_numbers(self)
         if self.device_map is not None and self.device != "auto":
-            raise InvalidValue("--device and --device-map both say where layers lie", "leave one of them out")
+            raise InvalidValue("--device and --device-map both place layers", "use one of them")
         if len({" - " in target for target in self.targets}) > 1:
-            raise BadTarget("tokens and differences can't be mixed", "trace them one after the other")
+            raise BadTarget("tokens and differences can't be mixed", "trace them separately")
 
 
 def _one_of(what: str, value: str, known: dict[str, str]) -> str:
@@ -97,7 +97,7 @@ def _check_prompt(request: TraceRequest) -> None:
     if request.prompt is not None and not request.prompt.strip():
         raise EmptyPrompt("the prompt is empty", 'for example --prompt "The capital of France is"')
     if not request.chat and (request.system is not None or request.prefill is not None):
-        raise InvalidValue("--system and --prefill are parts of a conversation", "add --chat")
+        raise InvalidValue("--system and --prefill need --chat", "add --chat")
 
 
 def _check_numbers(request: TraceRequest) -> None:
@@ -105,15 +105,15 @@ def _check_numbers(request: TraceRequest) -> None:
         if getattr(request, name) < 1:
             raise InvalidValue(f"{name} must be at least 1, not {getattr(request, name)}")
     if request.max_feature_nodes < 0:
-        raise InvalidValue(f"max_feature_nodes must not be negative: {request.max_feature_nodes}")
+        raise InvalidValue(f"max_feature_nodes must be 0 or more, not {request.max_feature_nodes}")
     probability = request.desired_logit_prob
     if not (math.isfinite(probability) and 0 < probability <= 1):
-        raise InvalidValue(f"desired_logit_prob must lie in (0, 1], not {probability}")
+        raise InvalidValue(f"desired_logit_prob must be greater than 0 and at most 1, not {probability}")
 
 
 @contextmanager
 def offline_mode(offline: bool) -> Iterator[None]:
-    """Keep the hub's client from the network when asked to. Set before it is imported, or it won't notice."""
+    """Keep the hub's client off the network if requested. Call it before the client is imported, or it has no effect."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if offline else ()
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -1,4 +1,4 @@
-"""How a prompt becomes token ids, and at which positions no feature may be active."""
+"""Turn a prompt into token ids, and decide at which positions no feature can be active."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from circuit_tracer_cli.errors import BadPrompt, EmptyPrompt, InvalidType, UnsuitablePrompt
 
-# <bos><start_of_turn>user\n, on which features of an instruction-tuned Gemma 3 say nothing about the prompt.
+# <bos><start_of_turn>user\n: features of an instruction-tuned Gemma 3 on it say nothing about the prompt.
 _GEMMA3_PREFIX = (2, 105, 2364, 107)
 _MOST_NAMED = 6
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -23,26 +23,26 @@ _SPACE = "\u2581"  # how SentencePiece spells a space
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A tokenised prompt, special first token included."""
+    """A tokenized prompt, including the special first token."""
 
     ids: Tensor  # (pos) int64
-    strings: tuple[str, ...]  # (pos), each token as it stands in text
+    strings: tuple[str, ...]  # (pos), each token as it appears in text
     text: str  # all tokens decoded together
     zero_positions: range  # where activations and errors count as zero
-    notes: tuple[str, ...] = ()  # what the user should know about how it was tokenised
+    notes: tuple[str, ...] = ()  # notes for the user about its tokenization
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class TokenTexts(dict[int, str]):
-    """Each token as it stands in text, so that no two tokens of a text look the same.
+    """Return each token as it appears in text, so that no two different tokens look the same.
 
-    A SentencePiece token keeps the space that it begins with, which decoding it alone would drop. Bytes that are no whole
-    character are written `\\xHH`. A token without text, an id beyond the tokenizer's vocabulary among them, is `⟨id⟩`.
+    A SentencePiece token keeps its leading space, which decoding it alone would drop. Bytes that aren't a full character are
+    written `\\xHH`. A token without text, such as an id beyond the tokenizer's vocabulary, is `⟨id⟩`.
 
     Args:
-        tokenizer: A Hugging Face tokenizer; None writes numbers.
+        tokenizer: A Hugging Face tokenizer; with None, tokens are written as numbers.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -55,11 +55,11 @@ class TokenTexts(dict[int, str]):
         return self[token]
 
     def of(self, tokens: Sequence[int]) -> list[str]:
-        """The texts of several tokens."""
+        """Return the texts of several tokens."""
         return [self[token] for token in tokens]
 
     def id_of(self, text: str) -> int | None:
-        """The one token that stands as `text` in a text, None if there is none."""
+        """Return the one token that appears as `text` in text, or None."""
         if self._tokenizer is None:
             return None
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
@@ -86,7 +86,7 @@ class TokenTexts(dict[int, str]):
         return whole if whole != text and whole.removeprefix(" ") == text else text
 
     def _escaped(self, spelling: str, text: str) -> str:
-        """The token's bytes, if the tokenizer's own spelling gives them."""
+        """Return the token's bytes, if the tokenizer's own spelling gives them."""
         single = _BYTE_TOKEN.fullmatch(spelling)
         if single:
             return f"\\x{single[1].lower()}"
@@ -96,7 +96,7 @@ class TokenTexts(dict[int, str]):
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """How byte-level tokenizers spell bytes: printable Latin-1 as itself, the others from U+0100 on in order."""
+    """Return how byte-level tokenizers spell bytes: printable Latin-1 as itself, the others in order from U+0100."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (byte for byte in range(256) if byte not in printable)
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
@@ -111,26 +111,26 @@ def ensure_tokenized(
     d_vocab: int | None = None,
     n_ctx: int | None = None,
 ) -> Tokens:
-    """The ids of a prompt; a special token is put first unless one is there.
+    """Return the ids of a prompt, with a special token put first unless one is there.
 
-    Text is tokenised without special tokens of the tokenizer's own choice, so that text with and without a
+    Text is tokenized without the special tokens that the tokenizer would add, so that text with and without a
     written BOS gives the same ids. The token put first is BOS, else padding, else EOS, else any other
-    special token; the one for unknown words doesn't count. Where the tokenizer has none at all, the ids stay as they are and
-    a note says so.
-    Position 0 is zeroed in every case. In a conversation that's written in the tokenizer's own chat template, every position
-    up to the first that another conversation could have otherwise is zeroed (`chat_prefix`); an instruction-tuned Gemma 3
-    takes nothing but conversations.
+    special token except the one for unknown words. If the tokenizer has none, the ids are left unchanged and a note
+    says so.
+    Position 0 is always zeroed. In a conversation that is written in the tokenizer's own chat template, the positions that
+    all conversations share at the beginning are zeroed (`chat_prefix`); an instruction-tuned Gemma 3 takes only
+    conversations.
 
     Args:
         prompt: Text, or ids: a list, or a tensor with at most one axis longer than 1.
-        tokenizer: A Hugging Face tokenizer; None for ids that are to be taken as they are.
-        model_name: The model's name, which decides about Gemma 3.
-        device: Where the ids shall be.
-        d_vocab: Ids of the model's vocabulary lie below this; without it, the tokenizer's length.
-        n_ctx: The longest prompt that the model takes.
+        tokenizer: A Hugging Face tokenizer; None to use ids as they are.
+        model_name: The model's name, used to recognize Gemma 3.
+        device: Device of the ids.
+        d_vocab: Size of the model's vocabulary; by default the tokenizer's length.
+        n_ctx: Length in tokens of the longest prompt that the model takes.
 
     Raises:
-        BadPrompt: It is empty, too long, or holds an id outside the vocabulary.
+        BadPrompt: It is empty, too long, or contains an id outside the vocabulary.
         InvalidType: It is neither text nor ids.
     """
     if tokenizer is None and (d_vocab is None or isinstance(prompt, str)):
@@ -144,7 +144,7 @@ def ensure_tokenized(
     ids, zeroed, notes = _with_prefix(given, tokenizer, model_name, d_vocab)
     if n_ctx is not None and len(ids) > n_ctx:
         raise UnsuitablePrompt(
-            f"the prompt has {len(ids)} tokens, the model takes at most {n_ctx}", hint="shorten it"
+            f"the prompt has {len(ids)} tokens, but the model takes at most {n_ctx}", hint="shorten it"
         )
     return Tokens(
         ids=torch.tensor(ids, dtype=torch.int64, device=device),
@@ -156,7 +156,7 @@ def ensure_tokenized(
 
 
 def _unknown_words(text: str, ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:
-    """A note naming the parts of a text that the tokenizer has no token for, where there are any."""
+    """Return a note that lists the parts of a text without a token, if there are any."""
     unknown = _unknown_id(tokenizer)
     if unknown is None or unknown not in ids:
         return ()
@@ -170,17 +170,17 @@ def _unknown_words(text: str, ids: Sequence[int], tokenizer: Any) -> tuple[str, 
         )
         named = list(dict.fromkeys(piece for piece in pieces if piece != tokenizer.unk_token))
         if not named:
-            return ()  # they were written so
+            return ()  # the user wrote them
     words = ", ".join(repr(word) for word in named[:_MOST_NAMED]) + (
         ", …" if len(named) > _MOST_NAMED else ""
     )
     return (
-        f"the model has no token for {words or 'parts of the prompt'}: it sees {tokenizer.unk_token} there and can say little",
+        f"the model has no token for {words or 'parts of the prompt'}: it sees {tokenizer.unk_token} instead",
     )
 
 
 def _unknown_id(tokenizer: Any) -> int | None:
-    """The token that stands for what the tokenizer doesn't know, unless it also begins, ends or pads texts."""
+    """Return the token for unknown text, unless it also begins, ends or pads texts."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     others = (
         (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
@@ -191,12 +191,12 @@ def _unknown_id(tokenizer: Any) -> int | None:
 
 
 def _text(ids: list[int], tokenizer: Any) -> str:
-    """The ids as text; numbers in brackets where there is no tokenizer."""
+    """Return the ids as text; numbers in brackets without a tokenizer."""
     return "".join(f"⟨{token}⟩" for token in ids) if tokenizer is None else str(tokenizer.decode(ids))
 
 
 def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: str | None = None) -> str:
-    """The prompt as a user's message in the tokenizer's own chat template, up to where the assistant answers.
+    """Return the prompt as a user's message in the tokenizer's chat template, up to where the assistant answers.
 
     Args:
         tokenizer: A Hugging Face tokenizer with a chat template.
@@ -205,13 +205,13 @@ def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: s
         prefill: The beginning of the assistant's answer.
 
     Raises:
-        BadPrompt: There is no template, or it refuses these messages (many know no system message).
+        BadPrompt: There is no template, or it refuses these messages (many don't support a system message).
     """
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
         raise UnsuitablePrompt(
-            "the tokenizer has no chat template", hint="leave out --chat and write the prompt in full"
+            "the tokenizer has no chat template", hint="omit --chat and write the prompt in full"
         )
     messages = [{"role": "user", "content": prompt}]
     if system is not None:
@@ -219,16 +219,16 @@ def chat_text(tokenizer: Any, prompt: str, system: str | None = None, prefill: s
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     except TemplateError as error:
-        hint = None if system is None else "leave out --system"
+        hint = None if system is None else "omit --system"
         raise UnsuitablePrompt(f"the chat template refuses the messages: {error}", hint=hint) from None
     return str(text) + (prefill or "")
 
 
 def chat_prefix(tokenizer: Any) -> tuple[int, ...]:
-    """The ids that every conversation in the tokenizer's chat template begins with, with and without a system message.
+    """Return the ids that every conversation in the tokenizer's chat template begins with, with or without a system message.
 
-    They are the template's own (`<bos><start_of_turn>user` and a line break for Gemma 3), so that features on them say nothing
-    about the prompt. Empty where there is no template.
+    They belong to the template (`<bos><start_of_turn>user` and a line break for Gemma 3), so features on them say nothing
+    about the prompt. Empty without a template.
     """
     template = getattr(tokenizer, "chat_template", None)
     return _chat_prefix(tokenizer, str(template)) if template else ()
@@ -237,7 +237,7 @@ def chat_prefix(tokenizer: Any) -> tuple[int, ...]:
 @functools.lru_cache(maxsize=8)
 def _chat_prefix(tokenizer: Any, template: str) -> tuple[int, ...]:
     conversations = []
-    # Beginnings of different kinds, so that no token holds the template's end and each one's start.
+    # Different first characters, so that no token spans the end of the template and the start of every message.
     for prompt, system in (("a", None), ("7", None), ("Ω", None), ("a", "b"), ("a", "8"), ("a", "Я")):
         with contextlib.suppress(BadPrompt):
             conversations.append(_text_ids(chat_text(tokenizer, prompt, system), tokenizer))
@@ -252,7 +252,7 @@ def _text_ids(text: str, tokenizer: Any) -> list[int]:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise BadPrompt("the prompt holds half a character (a lone surrogate)") from None
+        raise BadPrompt("the prompt contains a lone surrogate, which isn't a character") from None
     return [int(token) for token in tokenizer.encode(text, add_special_tokens=False)]
 
 
@@ -288,7 +288,7 @@ def _check_vocabulary(ids: Sequence[int], d_vocab: int) -> None:
 def _with_prefix(
     ids: list[int], tokenizer: Any, model_name: str, d_vocab: int
 ) -> tuple[list[int], range, tuple[str, ...]]:
-    """The ids as the model shall see them, the zeroed positions, and notes."""
+    """Return the ids that the model sees, the zeroed positions, and notes."""
     if _is_gemma3_chat(model_name):
         _check_gemma3_prefix(ids, tokenizer)
         return ids, range(len(_GEMMA3_PREFIX)), ()
@@ -300,7 +300,7 @@ def _with_prefix(
 
 def _with_first_token(ids: list[int], tokenizer: Any, d_vocab: int) -> tuple[list[int], tuple[str, ...]]:
     if tokenizer is None:
-        return ids, ("there is no tokenizer: the ids are taken as they are",)
+        return ids, ("there is no tokenizer: the ids are used as they are",)
     special = list(tokenizer.all_special_ids)
     if ids[0] in special and ids[0] != _unknown_id(tokenizer):
         return ids, ()

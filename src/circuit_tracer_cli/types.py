@@ -1,4 +1,4 @@
-"""Records that every part may use. Imports no torch."""
+"""Records that every package can use. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class LogitTarget(NamedTuple):
-    """One thing that a graph explains: a token's logit, or a custom direction.
+    """A target that a graph explains: a token's logit, or a custom direction.
 
     The `vocab_idx` of a custom direction is virtual: vocabulary size + position in the list.
     """
@@ -34,32 +34,32 @@ class UnifiedConfig:
     dtype: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """A plain dict without the fields that are None."""
+        """Return a plain dict without the fields that are None."""
         values = dataclasses.asdict(self)
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> UnifiedConfig:
-        """The record from a dict that may hold more keys than it needs. Raises TypeError for a missing one."""
+        """Make the record from a dict, ignoring extra keys. Raises TypeError for a missing one."""
         names = {f.name for f in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in names})
 
 
 class Progress(Protocol):
-    """Somebody who wants to know how far a long call is."""
+    """Progress callback for long calls."""
 
     def phase(self, name: str, total: int | None = None) -> None:
-        """A new phase begins; `total` steps are expected, if that is known."""
+        """Begin a phase with `total` steps, if that is known."""
 
     def advance(self, steps: int = 1) -> None:
-        """So many steps of the phase are done."""
+        """Report finished steps of the phase."""
 
     def note(self, message: str) -> None:
-        """Something that the user should read."""
+        """Show a note to the user."""
 
 
 class SilentProgress:
-    """Nobody wants to know."""
+    """Progress callback that ignores everything."""
 
     def phase(self, name: str, total: int | None = None) -> None:
         """Ignored."""

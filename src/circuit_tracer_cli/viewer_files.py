@@ -11,13 +11,13 @@ _CANDIDATES = (_PACKAGE / "_static", _PACKAGE.parents[1] / "frontend_static")
 
 
 def static_folder(chosen: str | Path | None = None) -> Path:
-    """The folder that holds `index.html`.
+    """Return the folder that contains `index.html`.
 
     Args:
         chosen: A folder to use instead of the packaged one.
 
     Raises:
-        MissingFile: There is no page in it, or in a checkout nobody has installed the libraries that the page loads.
+        MissingFile: The folder has no page, or in a checkout the page's libraries aren't installed.
     """
     for folder in _CANDIDATES if chosen is None else (Path(chosen),):
         if not (folder / "index.html").is_file():
@@ -28,5 +28,5 @@ def static_folder(chosen: str | Path | None = None) -> Path:
             )
         return folder
     if chosen is not None:
-        raise MissingFile(f"{chosen} holds no index.html", "omit the option to use the packaged page")
+        raise MissingFile(f"{chosen} has no index.html", "omit the option to use the packaged page")
     raise MissingFile("the viewer's files aren't installed", "install the package again")

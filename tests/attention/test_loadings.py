@@ -181,11 +181,11 @@ def test_nodes_that_are_not_there_are_named(edge: tuple[str, str]) -> None:
 def test_edges_that_cannot_be_are_named() -> None:
     prompt = frozen_prompt("llama", "clt", precise=False)
     layout = prompt.graph.layout
-    with pytest.raises(InvalidValue, match="nothing begins there"):
+    with pytest.raises(InvalidValue, match="where no edge begins"):
         head_loadings(prompt.graph, prompt.model, [(layout.logit_offset, 0)])
-    with pytest.raises(InvalidValue, match="nothing arrives there"):
+    with pytest.raises(InvalidValue, match="where no edge ends"):
         head_loadings(prompt.graph, prompt.model, [(0, layout.token_offset)])
-    with pytest.raises(InvalidValue, match="by is"):
+    with pytest.raises(InvalidValue, match="unknown value by="):
         head_loadings(prompt.graph, prompt.model, [(0, layout.logit_offset)], by="arrives")  # type: ignore[arg-type]
     for number in (-1, layout.n_nodes, True):
         with pytest.raises(InvalidValue, match=f"no node {number}"):
@@ -224,5 +224,5 @@ def test_a_graph_with_other_activations_was_made_by_another_model(factor: float,
     if fits:
         freeze(other, model)
         return
-    with pytest.raises(ModelMismatch, match=r"has activation .* other weights or in another dtype"):
+    with pytest.raises(ModelMismatch, match=r"has activation .* other weights or another dtype"):
         freeze(other, model)

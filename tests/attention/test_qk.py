@@ -190,13 +190,13 @@ def test_what_can_not_be_asked_is_named() -> None:
     for arguments, message in [
         ({"layer": 3, "head": 0, "query": 2, "key": 1}, "no layer 3"),
         ({"layer": 1, "head": 4, "query": 2, "key": 1}, "no head 4"),
-        ({"layer": 1, "head": 0, "query": 7, "key": 1}, "query position 7 lies outside"),
-        ({"layer": 1, "head": 0, "query": 2, "key": -9}, "key position -9 lies outside"),
+        ({"layer": 1, "head": 0, "query": 7, "key": 1}, "query position 7 is outside"),
+        ({"layer": 1, "head": 0, "query": 2, "key": -9}, "key position -9 is outside"),
         ({"layer": 1, "head": 0, "query": 2, "key": 3}, "can't look ahead"),
         ({"layer": 1, "head": 0, "query": 6, "key": 1}, "outside the window"),
         ({"layer": 1, "head": 0, "query": 6, "key": 5, "against": 5}, "with itself"),
-        ({"layer": 1, "head": 0, "query": 6, "against": 5}, "without a key"),
-        ({"layer": 1, "head": 0, "query": 6, "key": 5, "against": "all"}, "against is"),
+        ({"layer": 1, "head": 0, "query": 6, "against": 5}, "needs a key"),
+        ({"layer": 1, "head": 0, "query": 6, "key": 5, "against": "all"}, "against is neither"),
     ]:
         with pytest.raises(InvalidValue, match=message):
             qk_attribution(prompt.graph, prompt.model, **arguments)  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ def test_what_can_not_be_asked_is_named() -> None:
 def test_a_family_that_does_not_declare_its_scores_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = frozen_prompt("llama", "plt")
     monkeypatch.setattr(prompt.model.model.scores, "layout", None)
-    with pytest.raises(UnsupportedArchitecture, match="scores isn't declared"):
+    with pytest.raises(UnsupportedArchitecture, match="their computation isn't declared"):
         attend(prompt, 1, 0, 2, 1)
 
 

@@ -86,10 +86,12 @@ def test_the_meaning_is_chosen_recorded_and_doubted_where_it_doesnt_fit(trained:
         )
         read = meaning or "scaled"
         assert graph.metadata["transcoders"]["ln2_hook_normalized"] == read
-        doubted = [note for note in notes.said if "read as" in note and "nearer" in note]
+        doubted = [note for note in notes.said if "read as" in note and "closer" in note]
         assert bool(doubted) == (read != trained)
         if read == trained:
             count = graph.metadata["plausibility"]["active_per_position"]
             assert count == pytest.approx(L0, abs=0.05)
         if meaning is None:
-            assert any("ln2_hook_normalized in config.yaml chooses" in note for note in notes.said)
+            assert any(
+                "to change this, set ln2_hook_normalized in config.yaml" in note for note in notes.said
+            )

@@ -34,14 +34,14 @@ def with_file(folder: Path, name: str, content: str) -> str:
 
 CASES = [
     ("tokenizer.json", "", "tokenizer.json is empty|tokenizer"),
-    ("tokenizer.json", "null", "tokenizer.json holds null"),
-    ("tokenizer.json", "[]", "tokenizer.json holds list"),
+    ("tokenizer.json", "null", "tokenizer.json contains null"),
+    ("tokenizer.json", "[]", "tokenizer.json contains list"),
     ("tokenizer.json", TOKENIZER[: len(TOKENIZER) // 2], "tokenizer.json is not JSON"),
     ("tokenizer.json", TOKENIZER.replace('"vocab"', '"v0cab"'), "vocab"),
     ("tokenizer.json", '{"a": 1}', "lack the entry 'added_tokens'"),
     ("tokenizer.json", DEEP, "tokenizer.json is nested too deeply"),
-    ("tokenizer_config.json", "null", "tokenizer_config.json holds null"),
-    ("tokenizer_config.json", "[]", "tokenizer_config.json holds list"),
+    ("tokenizer_config.json", "null", "tokenizer_config.json contains null"),
+    ("tokenizer_config.json", "[]", "tokenizer_config.json contains list"),
     ("tokenizer_config.json", DEEP, "tokenizer_config.json is nested too deeply"),
     ("tokenizer_config.json", '{"bos_token": 3}', "bos_token"),
     ("config.json", DEEP, "config.json is nested too deeply"),

@@ -106,7 +106,7 @@ def test_a_dropped_expert_is_named_in_full(family: str, kind: int, tmp_path: Pat
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_prefix_is_named_with_what_to_do(prefix: str, family: str, tmp_path: Path) -> None:
     folder = changed(tmp_path, family, lambda weights: {prefix + n: t for n, t in weights.items()})
-    error = refused(folder, f"'{re.escape(prefix)}' comes first")
+    error = refused(folder, f"extra prefix '{re.escape(prefix)}'")
     assert "save" in str(error.hint)
 
 
@@ -118,21 +118,21 @@ def test_another_number_of_layers_is_refused(family: str, said: int, what: str, 
     folder = changed(
         tmp_path, family, lambda weights: weights, **{setting: said}, **(types if family == "gemma2" else {})
     )
-    refused(folder, rf"have 3 layers, its config.json says {said}: .*\.{min(said, 3)}\..* is {what}")
+    refused(folder, rf"have 3 layers, but its config.json says {said}: .*\.{min(said, 3)}\..* is {what}")
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
     def cut(weights: Weights) -> Weights:
         return {**weights, "lm_head.weight": weights["lm_head.weight"][:40]}
 
-    refused(changed(tmp_path, "llama", cut), r"lm_head.weight is \(40, 24\) .* and \(48, 24\)")
+    refused(changed(tmp_path, "llama", cut), r"lm_head.weight is \(40, 24\) .* but \(48, 24\)")
 
 
 def test_a_tensor_too_many_is_named_unless_it_is_let_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = changed(tmp_path, "llama", lambda weights: {**weights, "v_head.weight": torch.ones(1, 24)})
-    refused(folder, "v_head.weight, which the model has no place for")
+    refused(folder, "v_head.weight, which the model doesn't have")
     monkeypatch.setenv(ALLOW_VARIABLE, "v_head.")
     load_model(folder, torch.device("cpu"), torch.float32)
 

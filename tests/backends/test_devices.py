@@ -45,13 +45,13 @@ def test_every_way_of_writing_one(given: object, words: str) -> None:
         ("0-4:cuda:7", "cuda:7 is not available"),
         ("0-4:tpu", "unknown device 'tpu'"),
         ("0-4:disk", "layers can't be on 'disk'"),
-        ("0-4:", "names no device"),
-        ("0-2:cuda:0,cuda:1", "is no range of layers"),
-        ("4-0:cuda:0", "run backwards"),
+        ("0-4:", "doesn't name a device"),
+        ("0-2:cuda:0,cuda:1", "is not a range of layers"),
+        ("4-0:cuda:0", "is reversed"),
         ('{"0-4": "cuda:0"', "isn't valid JSON"),
-        ('{"a": "cuda:0"}', "'a' in the device map is no range"),
-        ('{"0-4": null}', "None in the device map is no device"),
-        ("0-4:auto", "no device"),
+        ('{"a": "cuda:0"}', "'a' in the device map is not a range"),
+        ('{"0-4": null}', "None in the device map is not a device"),
+        ("0-4:auto", "not a device"),
     ],
 )
 def test_what_no_model_could_follow_is_refused_before_anything_is_read(given: str, says: str) -> None:
@@ -64,10 +64,10 @@ def test_what_no_model_could_follow_is_refused_before_anything_is_read(given: st
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("0-3:cuda:0", "leaves out layer 4; the model has layers 0 to 4"),
+        ("0-3:cuda:0", "lacks layer 4; the model has layers 0 to 4"),
         ("0-5:cuda:0", "names layer 5, but the model has layers 0 to 4"),
         ("0-4:cuda:0,3:cuda:1", "names layer 3 twice"),
-        (["cpu"], "names 1 devices, the model has 5 layers"),
+        (["cpu"], "names 1 devices, but the model has 5 layers"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(given: object, says: str) -> None:

@@ -79,14 +79,14 @@ def test_without_nnsight_one_line_tells_how_to_get_it(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", BACKEND_NAMES)
 def test_a_server_is_never_asked(name: str) -> None:
-    with pytest.raises(InvalidValue, match="remote=True: models run here"):
+    with pytest.raises(InvalidValue, match="remote=True isn't supported"):
         backend_class(name).from_pretrained("demo", torch.device("cpu"), torch.float32, remote=True)
 
 
 def test_an_unknown_class_is_refused_before_its_weights_are_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"architectures": ["MambaForCausalLM"], "model_type": "mamba"}')
     with pytest.raises(
-        UnsupportedArchitecture, match="where its norms, attention, MLP and embedding are"
+        UnsupportedArchitecture, match="the places of its norms, attention, MLP and embedding"
     ) as caught:
         backend_class("transformerlens").from_pretrained(str(tmp_path), torch.device("cpu"), torch.float32)
     assert "backends/families/" in str(caught.value.hint)

@@ -158,7 +158,7 @@ def test_hugging_faces_loader_is_told_about_every_weight_once(family: str) -> No
 
 def test_a_map_for_another_depth_is_refused() -> None:
     model, text, layout = skeleton("llama")
-    with pytest.raises(ModelMismatch, match="the device map is for 2 layers, the model has 3"):
+    with pytest.raises(ModelMismatch, match="the device map is for 2 layers, but the model has 3"):
         module_map(model, text, layout, Placement(DEVICES[:2]))
 
 

@@ -103,7 +103,7 @@ def test_a_library_that_passes_by_an_adapter_is_refused() -> None:
     wrapped = backend_class("transformerlens")(model, number_tokenizer(), "tiny")
     with pytest.raises(UnsupportedArchitecture, match="transformerlens doesn't compute") as caught:
         prove_same(wrapped, logits)
-    assert caught.value.hint == "--backend transformers"
+    assert caught.value.hint == "use --backend transformers"
 
 
 def parametrised(linear: nn.Linear) -> None:
@@ -168,7 +168,9 @@ REFUSED = {
 def test_what_no_weights_can_say_is_refused_by_name(where: str) -> None:
     model = new_model("llama")
     REFUSED[where](model)
-    with pytest.raises(UnsupportedArchitecture, match=rf"{where.strip()}\b.*doesn't compute") as caught:
+    with pytest.raises(
+        UnsupportedArchitecture, match=rf"{where.strip()}\b.*doesn't match its weights"
+    ) as caught:
         prove(behind(model))
     assert "adapter" in str(caught.value.hint)
 
@@ -185,5 +187,5 @@ def test_modules_of_zeros_pass() -> None:
 def test_a_module_that_is_silenced_is_refused_though_its_weights_are_not() -> None:
     model = new_model("llama")
     model.model.layers[1].self_attn.register_forward_hook(lambda m, args, out: (0 * out[0], *out[1:]))
-    with pytest.raises(UnsupportedArchitecture, match=r"layers.1.self_attn\b.*doesn't compute"):
+    with pytest.raises(UnsupportedArchitecture, match=r"layers.1.self_attn\b.*doesn't match its weights"):
         prove(behind(model))

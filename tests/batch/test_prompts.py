@@ -51,8 +51,8 @@ def test_a_template_is_filled_and_its_tokens_have_slots(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.txt", "\n\n", "holds no prompt"),
-        ("p.txt", b"\xff\xfe", "isn't text in UTF-8"),
+        ("p.txt", "\n\n", "has no prompts"),
+        ("p.txt", b"\xff\xfe", "isn't UTF-8 text"),
         ("p.jsonl", "{\n", "line 1 of .* isn't JSON"),
         ("p.jsonl", "[1]\n", "isn't a JSON object"),
         ("p.jsonl", '{"text": "a"}\n', "has no prompt"),
@@ -61,7 +61,7 @@ def test_a_template_is_filled_and_its_tokens_have_slots(tmp_path: Path) -> None:
         ("p.jsonl", '{"template": "in {city}"}\n', "no column 'city'"),
         ("p.jsonl", '{"template": "in {city!r}", "city": "a"}\n', "template with"),
         ("p.jsonl", '{"template": "in {", "city": "a"}\n', "malformed template"),
-        ("p.csv", "prompt,city\na\n", "another number of cells"),
+        ("p.csv", "prompt,city\na\n", "a different number of cells"),
     ],
 )
 def test_a_line_that_is_no_prompt_is_named(

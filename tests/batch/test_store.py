@@ -100,7 +100,7 @@ def test_failures_that_may_pass_are_tried_a_few_times(tmp_path: Path) -> None:
 
 
 def test_a_damaged_list_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match="holds no batch"):
+    with pytest.raises(MissingFile, match="does not contain a batch"):
         read_settings(tmp_path)
     (tmp_path / "batch.jsonl").write_text('{"prompt": "a"}\n')
     with pytest.raises(BadGraphFile, match="line 1"):
@@ -111,7 +111,7 @@ def test_groups_come_from_a_column(tmp_path: Path) -> None:
     items = [item("a", group="x"), item("b", group="y"), item("c")]
     write_batch(tmp_path, {}, items)
     assert groups_of(tmp_path, "group") == {"a": "x", "b": "y"}
-    with pytest.raises(UnsuitableValue, match="makes 3 groups"):
+    with pytest.raises(UnsuitableValue, match="gives 3 groups"):
         groups_of(tmp_path, "slug")
     with pytest.raises(MissingFile, match=r"no batch\.jsonl"):
         groups_of(tmp_path / "..", "group")

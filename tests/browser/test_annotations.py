@@ -112,7 +112,7 @@ def test_a_link_holds_the_view_and_stays_short(viewer: Viewer) -> None:
     (viewer.folder / "next").replace(viewer.folder / "demo.json")  # the open page may read at any moment
     viewer.open()
     viewer.page.get_by_role("button", name="Copy a link").click()
-    expect(viewer.page.locator(".notice")).to_contain_text("too many for a link")
+    expect(viewer.page.locator(".notice")).to_contain_text("too many pins and labels")
     link = viewer.page.evaluate("navigator.clipboard.readText()")
     assert len(link) < 500
     assert "pinnedIds" not in link

@@ -42,7 +42,7 @@ def test_it_is_pinned_saved_and_comes_back_with_the_address(viewer: Viewer) -> N
     assert params["logitDiff"] == "Austin__vs__Dallas"
     viewer.open()
     expect(viewer.page.locator(".box-name")).to_have_text(["Texas", "Austin − Dallas"])
-    viewer.page.get_by_role("button", name="Without the difference").click()
+    viewer.page.get_by_role("button", name="Remove the difference").click()
     expect(viewer.page.locator(".box-name")).to_have_text(["Texas"])
     assert "logitDiff" not in viewer.page.url
 

@@ -94,7 +94,7 @@ def test_values_rows_and_settings(page: Page) -> None:
     assert field.input_value() == "nonsense"
     page.click(f"{PANEL} .run")
     page.wait_for_selector(f"{PANEL} .run-results .warn")
-    assert "“nonsense” is no value" in page.inner_text(f"{PANEL} .run-results")
+    assert "“nonsense” isn't a value" in page.inner_text(f"{PANEL} .run-results")
     assert field.input_value() == "nonsense"
     assert page.locator(f"{PANEL} .token-table").count() == 0
     page.locator(f"{PANEL} .value-field").fill("3.5")

@@ -31,7 +31,7 @@ def give_label(viewer: Viewer, text: str) -> None:
 def test_labels_are_exported_with_who_and_when(viewer: Viewer, tmp_path: Path) -> None:
     viewer.open(clickedId="1_10_1")
     menu(viewer, "Export shared labels")
-    expect(viewer.page.locator(".notice")).to_contain_text("Nobody has given")
+    expect(viewer.page.locator(".notice")).to_contain_text("No feature of this transcoder set has a label")
     give_label(viewer, "a town in Texas")
     with viewer.page.expect_download() as waiting:
         menu(viewer, "Export shared labels")
@@ -66,9 +66,11 @@ def test_an_import_shows_what_differs_and_keeps_mine(viewer: Viewer, tmp_path: P
     give_label(viewer, "a town in Texas")
     choose(viewer, file_of_labels(tmp_path))
     dialog = viewer.page.get_by_role("dialog", name="Import shared labels")
-    expect(dialog).to_contain_text("1 new, 0 the same as here, 1 for features that have another label here")
+    expect(dialog).to_contain_text(
+        "1 new, 0 the same as here, 1 for features that have a different label here"
+    )
     expect(dialog).to_contain_text("another set: another set")
-    expect(dialog).to_contain_text("1 entries can't be read")
+    expect(dialog).to_contain_text("1 unreadable entries")
     row = dialog.locator("tbody tr")
     expect(row).to_contain_text("L1 · 10")
     expect(row).to_contain_text("a town in Texas")
@@ -88,7 +90,7 @@ def test_an_import_may_take_all_or_be_given_up(viewer: Viewer, tmp_path: Path) -
     choose(viewer, path)
     viewer.page.get_by_role("button", name="Cancel").click()
     choose(viewer, path)
-    viewer.page.get_by_role("button", name="Take all, 1 of mine go").click()
+    viewer.page.get_by_role("button", name="Replace mine with all of them (1 change)").click()
     expect(viewer.page.locator(".notice")).to_have_text("Took 2 labels.")
     choose(viewer, path)
     expect(viewer.page.get_by_role("dialog", name="Import shared labels")).to_contain_text(
@@ -103,4 +105,4 @@ def test_a_file_without_labels_is_refused(viewer: Viewer, tmp_path: Path) -> Non
     path = tmp_path / "no.json"
     path.write_text('{"labels": 3}')
     choose(viewer, path)
-    expect(viewer.page.locator(".notice")).to_contain_text("This file holds no labels")
+    expect(viewer.page.locator(".notice")).to_contain_text("This file has no labels")

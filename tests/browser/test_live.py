@@ -161,7 +161,7 @@ def test_another_graph_can_be_read_meanwhile(trace: Trace) -> None:
 def test_a_failure_is_told_and_stays(trace: Trace) -> None:
     trace.page.goto(trace.server.url)
     expect(trace.page.locator(".live")).to_be_visible()
-    trace.live.fail("there is not enough memory for this", "try a smaller --max-feature-nodes")
+    trace.live.fail("not enough memory for this", "try a smaller --max-feature-nodes")
     strip = trace.page.locator(".live")
     expect(strip).to_contain_text("not enough memory")
     expect(strip).to_contain_text("--max-feature-nodes")

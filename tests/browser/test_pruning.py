@@ -109,7 +109,7 @@ def test_sliders_prune_with_curves_and_the_address_keeps_both(viewer: Viewer) ->
     expect(strip.locator('[data-fact="nodes"]')).to_contain_text(f"{len(theirs['nodes'])} of ")
     expect(strip.locator('[data-fact="replacement"]')).to_have_text(f"{theirs['scores'][0]:.3g}")
     expect(viewer.page.locator(".counts")).to_contain_text(f"{len(theirs['pairs'])} of ")
-    expect(strip).to_contain_text("The file holds the whole graph")
+    expect(strip).to_contain_text("The file has the full graph")
     for axis in ("nodes", "links"):
         viewer.page.wait_for_function(
             """(axis) => document.querySelector(`[data-axis="${axis}"] path.curve-explained`)
@@ -163,7 +163,7 @@ def test_links_in_a_circle_are_shown_and_cannot_be_pruned(viewer: Viewer) -> Non
     (viewer.folder / "circle.json").write_text(json.dumps(document))
     viewer.open("circle")
     viewer.page.keyboard.press("r")
-    expect(viewer.page.locator(".prune-about")).to_contain_text("form a circle")
+    expect(viewer.page.locator(".prune-about")).to_contain_text("form a cycle")
     expect(viewer.page.get_by_role("slider", name="Link threshold")).to_be_disabled()
 
 

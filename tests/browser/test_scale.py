@@ -105,7 +105,7 @@ def large(
 
 
 def in_page(viewer: Viewer, expression: str) -> Any:
-    """A value made of `graph`, the graph as the page's own modules read it, and `top`, its likeliest output."""
+    """A value made of `graph`, the graph as the page's own modules read it, and `top`, its most likely output."""
     return viewer.page.evaluate(f"() => {{ const {{ graph, top }} = window.truth; return {expression}; }}")
 
 

@@ -158,7 +158,7 @@ def test_weights_that_are_not_finite_are_not_converted(root: Path, small_set: Pa
     tensors = load_file(path)
     tensors["W_dec_1"][3] = torch.nan
     save_file(tensors, path)
-    with pytest.raises(BadTranscoders, match=r"W_dec_1\.safetensors: tensor 'W_dec_1' holds NaN"):
+    with pytest.raises(BadTranscoders, match=r"W_dec_1\.safetensors: tensor 'W_dec_1' contains NaN"):
         cache.save_transcoders_to_cache(small_set)
     assert not cache.is_cached(small_set)
 

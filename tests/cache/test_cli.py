@@ -50,7 +50,7 @@ def test_from_add_to_remove(served: FakeHub, root: Path, capsys: pytest.CaptureF
     code, _, err = run(capsys, "remove", "user/set")
     assert code == 0
     assert err.startswith("removed user/set, ")
-    assert run(capsys, "list") == (0, "", f"{root} holds no sets; circuit-tracer cache add SET makes one\n")
+    assert run(capsys, "list") == (0, "", f"{root} contains no sets; circuit-tracer cache add SET adds one\n")
 
 
 def test_errors_are_one_line_and_a_hint(
@@ -78,11 +78,11 @@ def test_a_changed_file_is_named(served: FakeHub, root: Path, capsys: pytest.Cap
     code, out, err = run(capsys, "info", "user/set", "--verify", "--json")
     assert code == 1
     assert json.loads(out)["damaged"] == ["layer_1.safetensors"]
-    assert "layer_1.safetensors changed since it was written" in err
+    assert "layer_1.safetensors changed since the set was written" in err
 
 
 def test_clear_wants_a_yes(served: FakeHub, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "clear")[2] == f"{root} holds nothing to remove\n"
+    assert run(capsys, "clear")[2] == f"{root} contains nothing to remove\n"
     run(capsys, "add", "user/set")
     code, _, err = run(capsys, "clear")
     assert code == 2
@@ -122,7 +122,7 @@ def test_a_process_of_its_own(served: FakeHub, root: Path, tmp_path: Path) -> No
 
     first = program("add", "user/set", "--offline")
     assert first.returncode == 1
-    assert "user/set isn't completely on this computer, and the network is switched off" in first.stderr
+    assert "user/set isn't fully downloaded, and network access is off" in first.stderr
     assert served.requests == []
     second = program("add", "user/set", "--keep-downloads")
     assert (second.returncode, second.stdout) == (0, f"{root}/user/set\n")

@@ -95,7 +95,7 @@ def assert_refused(done: Finished, code: int, here: Path, *words: str) -> None:
     [
         (["--device", "cpu", "--device-map", "0-2:cpu"], 2, "--device and --device-map"),
         (["--device-map", "0-2:tpu"], 2, "unknown device 'tpu'"),
-        (["--device-map", "0-1:cpu"], 1, "leaves out layer 2"),
+        (["--device-map", "0-1:cpu"], 1, "lacks layer 2"),
         (["--device-map", "0-9:cpu"], 1, "names layer 3, but the model has layers 0 to 2"),
     ],
 )

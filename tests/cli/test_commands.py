@@ -416,7 +416,7 @@ def test_export_says_where_groups_made_by_hand_keep_automatic_ones_out(
     document["metadata"]["grouping"]["level"] = 0.5
     (here / "g.json").write_text(json.dumps(document))
     done = run("export", "g.safetensors", "--slug", "g", "--graph-file-dir", ".")
-    assert "keeps the groups that were made in it by hand" in done.stderr
+    assert "keeps its groups that were made by hand" in done.stderr
     assert json.loads((here / "g.json").read_bytes())["qParams"]["supernodes"][0][0] == "mine"
 
 
@@ -430,7 +430,7 @@ def test_edges_without_a_finite_weight_stay_counted(run: Run, raw_graph: Path, h
     for command in (["group", "odd.json", "-o", "odd.json"], ["diff", "odd.json", "odd.json"]):
         done = run(*command)
         assert done.code == 0, done.stderr
-        assert "odd.json: left out an edge with a weight of NaN or infinity" in done.stderr
+        assert "odd.json: left out an edge whose weight is NaN or infinite" in done.stderr
     written = json.loads((here / "odd.json").read_bytes())
     assert written["metadata"]["edges_left_out"] == 1
     assert written["qk_only_nodes"] == document["qk_only_nodes"]

@@ -25,18 +25,18 @@ CASES = {
     "permission": (
         PermissionError(errno.EACCES, "Permission denied", "x.pt"),
         1,
-        "error: no permission for x.pt\n",
+        "error: permission denied: x.pt\n",
     ),
-    "memory": (MemoryError(), 1, "error: there is not enough memory for this\n"),
+    "memory": (MemoryError(), 1, "error: not enough memory for this\n"),
     "device memory": (
         OutOfMemoryError("CUDA out of memory"),
         1,
-        "error: there is not enough memory for this\n",
+        "error: not enough memory for this\n",
     ),
     "host memory": (
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         1,
-        "error: there is not enough memory",
+        "error: not enough memory",
     ),
     "bug": (
         ZeroDivisionError("division by zero"),

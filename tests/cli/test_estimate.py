@@ -60,7 +60,7 @@ def test_devices_that_share_the_layers_are_told_one_by_one(run: Run, monkeypatch
     [
         (["--tokens", "5", "--device-map", "0-4:cpu", "--device", "cpu"], 2, "--device and --device-map"),
         (["--tokens", "5", "--device-map", "0-4:tpu"], 2, "unknown device 'tpu'"),
-        (["--tokens", "5", "--device-map", "0-2:cpu"], 1, "leaves out layer 3"),
+        (["--tokens", "5", "--device-map", "0-2:cpu"], 1, "lacks layer 3"),
         (["--prompt", "x", "--tokens", "5"], 2, "--tokens"),
         (["--tokens", "1"], 2, "tokens"),
         (["--tokens", "65"], 1, "at most 64"),

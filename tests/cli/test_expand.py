@@ -35,7 +35,7 @@ def test_a_demo_graph_is_expanded_in_place(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "code", "message"),
     [
         ([], 2, "nothing to add"),
-        (["--add", "1/2@3"], 2, "no place to go"),
+        (["--add", "1/2@3"], 2, "no output is named"),
         (["--add", "1-2-3", "-o", "x.safetensors"], 2, "isn't layer/feature@position"),
         (["--inputs-of", "9_9_9"], 1, "has no node 9_9_9"),
     ],

@@ -154,7 +154,7 @@ def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
         (("-p", PROMPT, "-e", "1/99@3=1"), 1, "feature 99"),
         (("-p", PROMPT, "-e", "1/4@30=1"), 1, "position 30"),
         (("-p", PROMPT, "-e", "1/4@-30=1"), 1, "position -30"),
-        (("-p", PROMPT, "-e", "1/4@30:40=1"), 1, "no position of the"),
+        (("-p", PROMPT, "-e", "1/4@30:40=1"), 1, "the slice contains none of the"),
         (("-p", PROMPT, "-e", "1/4@30:=1"), 1, "every edit begins after"),
         (("-p", PROMPT, "-e", "1/4@::0=1"), 2, "step"),
         (("-p", PROMPT, "-e", "a/4@3=1"), 2, "layer 'a'"),
@@ -166,23 +166,23 @@ def test_the_prompt_may_come_from_stdin(intervene: Run) -> None:
         (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "1:9"), 1, "layer 3"),
         (("-p", PROMPT, "-e", "1/4@3=1", "--constrained-layers", "2:1"), 2, "empty"),
         (("-p", PROMPT, "--supernode", "Texas"), 2, "--supernode needs"),
-        (("--graph", "g.json"), 2, "--graph alone"),
+        (("--graph", "g.json"), 2, "--graph needs a supernode"),
         (("--graph", "g.json", "--supernode", "Ohio"), 1, "no supernode 'Ohio'"),
         (("--graph", "g.json", "--supernode", "Texas", "--factor", "big"), 2, "factor 'big'"),
         (("--graph", "none.json", "--supernode", "Texas"), 1, "none.json"),
         (("--plan", "none.json"), 1, "none.json"),
-        (("--plan", "g.json"), 1, "some other JSON"),
+        (("--plan", "g.json"), 1, "the file is not a plan"),
         (("--plan", "half.plan"), 1, "isn't valid JSON"),
         (("--plan", "void.plan"), 1, "isn't valid JSON"),
-        (("--plan", "empty.plan"), 1, "names no edit"),
+        (("--plan", "empty.plan"), 1, "has no edits"),
         (("--plan", "later.plan"), 1, "format_version 9"),
         (("--plan", "nan.plan"), 1, "edit '#0'"),
         (("--plan", "clash.plan"), 1, "1/4@1=2.0 and 1/4@0:=3.0"),
         (("--plan", "far.plan"), 1, "feature 999"),
         (("--plan", "other.plan"), 1, "elsewhere"),
-        (("--graph", "other.json", "--supernode", "Texas"), 1, "features of tiny/clt"),
+        (("--graph", "other.json", "--supernode", "Texas"), 1, "the graph's features are of tiny/clt"),
         (("--graph", "half.plan", "--supernode", "Texas"), 1, "isn't valid JSON"),
-        (("-p", PROMPT, "-e", "1/4@3=1", "--generate", "90"), 1, "more than the 64"),
+        (("-p", PROMPT, "-e", "1/4@3=1", "--generate", "90"), 1, "exceed the model's limit of 64"),
     ],
 )
 @pytest.mark.usefixtures("graph_file", "bad_plans")
@@ -202,7 +202,7 @@ def test_a_plan_for_other_features_is_refused(intervene: Run, run: Run) -> None:
     as_json(intervene("-p", PROMPT, "-e", "1/4@3=30", "--save-plan", "plan.json", "--json"))
     done = run("intervene", "--plan", "plan.json", "-t", "demo")
     assert done.code == 1
-    assert "leave --transcoder-set out" in done.stderr
+    assert "omit --transcoder-set" in done.stderr
 
 
 @pytest.fixture
@@ -300,4 +300,4 @@ def test_a_plan_from_a_pipe_that_nobody_writes_to_is_given_up(
     monkeypatch.setattr(inputs.open_pipe, "__defaults__", (0.1,))
     done = run("intervene", "--plan", "plan")
     assert done.code == 1
-    assert "plan is a pipe that no program writes to" in done.stderr
+    assert "plan is a pipe that no program is writing to" in done.stderr

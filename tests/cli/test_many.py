@@ -106,7 +106,7 @@ def test_bad_calls_say_what_is_wrong(folder: Path, capsys: pytest.CaptureFixture
     for arguments, code, message in (
         (["diff", graph, str(folder / "absent.pt")], 1, "absent.pt"),
         (["diff", graph, graph, "--target", "9_9_9"], 2, "neither graph has a node 9_9_9"),
-        (["query", str(folder), "drop table nodes"], 2, "one SELECT"),
+        (["query", str(folder), "drop table nodes"], 2, "single SELECT"),
         (["query", str(folder), "select nope from nodes"], 1, "nope"),
         (["table", str(folder / "absent")], 1, "no such folder"),
         (["merge", str(folder), "-o", str(folder / "u.json"), "--by", "city"], 1, "no batch.jsonl"),

@@ -293,7 +293,7 @@ def test_a_deleted_folder_is_named(here: Path, environment: dict[str, str]) -> N
     line = f"cd gone && rmdir ../gone && {PROGRAM[0]} -m circuit_tracer_cli show graph.pt"
     done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
     assert done.returncode == 1
-    assert "error: the folder that you are in doesn't exist any more" in done.stderr
+    assert "error: the current folder no longer exists" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds address space to a limit")

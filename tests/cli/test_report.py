@@ -138,8 +138,8 @@ def test_a_bare_graph_has_a_report_too(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["-o", "r.pdf"], 2, "neither .html nor .md"),
         (["-o", "nowhere/r.html"], 1, "doesn't exist"),
-        (["-o", "r.md", "--json"], 2, "leave one of them out"),
-        (["--from", "E_5_0"], 1, "nothing enters it"),
+        (["-o", "r.md", "--json"], 2, "omit one of them"),
+        (["--from", "E_5_0"], 1, "has no inputs to explain"),
     ],
 )
 def test_bad_calls_say_what_is_wrong(

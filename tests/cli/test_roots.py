@@ -54,8 +54,8 @@ def test_a_pruned_graph_takes_another_root_but_no_other_thresholds(
     assert kept.pruning is not None
     feature = kept.node_id(int(kept.pruning.node_mask[:27].nonzero()[-1]))
     assert run(["show", pruned, "--from", feature]) == 0
-    assert "of what is left of it" in capsys.readouterr().err
+    assert "cover only what is left" in capsys.readouterr().err
     assert run(["export", pruned, "--from", feature, "--node-threshold", "0.5", "--slug", "x"]) == 1
     assert "start from the raw graph" in capsys.readouterr().err
     assert run(["show", path, "--from", "E_5_0"]) == 1
-    assert "nothing enters it" in capsys.readouterr().err
+    assert "has no inputs to explain" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_a_graph_that_names_nothing_needs_a_flag(run: Run, raw_graph: Path) -> N
 def test_another_set_is_refused(run: Run, tiny: Tiny, raw_graph: Path) -> None:
     done = run("validate", raw_graph, "-t", "demo", "-q")
     assert (done.code, done.stdout) == (1, b"")
-    assert done.stderr.startswith("error: the graph comes from a model with layers 3")
+    assert done.stderr.startswith("error: the graph's model has layers 3")
 
 
 def test_the_report_travels_with_the_graph_through_pipes(run: Run, tiny: Tiny, raw_graph: Path) -> None:
@@ -177,8 +177,8 @@ def test_a_file_that_cannot_take_the_report_is_refused_before_the_work(
         ("graph.safetensors", 2, "-o FILE"),
         ("none.json", 1, "circuit-tracer export"),
         ("prompt.json", 1, "another prompt"),
-        ("nodes.json", 1, "1 of its"),
-        ("plain.json", 1, "isn't a graph file"),
+        ("nodes.json", 1, "features that aren't in the graph"),
+        ("plain.json", 1, "isn't a viewer file"),
         ("half.json", 1, "half.json: not valid JSON"),
     ):
         done = run("validate", raw_graph, *tiny.options, "--save", name)

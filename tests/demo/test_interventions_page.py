@@ -49,7 +49,7 @@ def in_repository(here: Path) -> Path:
 def test_the_page_has_all_parts() -> None:
     for title in (
         "An edit",
-        "What stays as it was",
+        "What is frozen",
         "From Python",
         "From the viewer",
         "Validation",

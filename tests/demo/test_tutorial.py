@@ -49,15 +49,15 @@ def test_every_command_of_the_tutorial_runs(tmp_path: Path) -> None:
     assert "Texas" in traced
     assert "Strongest paths" in shown
     for text in (group_off, all_off):
-        assert likeliest(text) != " Austin"
-    assert likeliest(swapped) == " Sacramento"
+        assert most_likely(text) != " Austin"
+    assert most_likely(swapped) == " Sacramento"
     assert "swapped" in checked
     assert "Sacramento - Austin" in oakland
     plan = json.loads((tmp_path / "graph_files" / "demo-dallas-swap.plan").read_text())
     assert plan["freeze_attention"] is False
 
 
-def likeliest(text: str) -> str:
+def most_likely(text: str) -> str:
     """The token of the first row under "Next token"."""
     rows = text[text.index("Next token") :].splitlines()
     return rows[2][1 : rows[2].index('"', 1)]

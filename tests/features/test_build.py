@@ -224,9 +224,9 @@ def test_resuming_uses_what_was_saved(
 def test_other_text_or_settings_are_not_mixed(model: ReplacementModel, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_features(model, interrupted(TEXTS, 40), tmp_path, SETTINGS, name="tiny")
-    with pytest.raises(BadCorpus, match="isn't the text"):
+    with pytest.raises(BadCorpus, match="differs from that of the interrupted build"):
         build_features(model, TEXTS[::-1], tmp_path, SETTINGS, name="tiny")
-    with pytest.raises(BadCorpus, match="has read 32 documents, here are 5"):
+    with pytest.raises(BadCorpus, match="has read 32 documents, but there are only 5"):
         build_features(model, TEXTS[:5], tmp_path, SETTINGS, name="tiny")
     with pytest.raises(BadFeatureFiles, match="other settings: settings"):
         build_features(model, TEXTS, tmp_path, BuildSettings(seed=1), name="tiny")
@@ -295,7 +295,7 @@ def test_long_documents_are_cut_and_odd_ones_passed_over(model: ReplacementModel
 
 
 def test_text_without_any_token_is_refused(model: ReplacementModel, tmp_path: Path) -> None:
-    with pytest.raises(BadCorpus, match="no text"):
+    with pytest.raises(BadCorpus, match="can't read any of the text"):
         build_features(model, ["\ud800"], tmp_path, SETTINGS)
 
 

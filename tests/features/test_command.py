@@ -68,7 +68,7 @@ def test_build_and_info(text: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--text", "{text}", "--max-documents", "0"], 2, "max-documents"),
         (["--text", "{text}", "-t", "nowhere"], 1, "nowhere"),
         (["--text", "{text}", "--output-dir", "{text}"], 1, "is a file"),
-        (["--text", "{text}", "--examples", "1000000000"], 1, "while they are collected"),
+        (["--text", "{text}", "--examples", "1000000000"], 1, "collecting examples of these layers takes"),
         ([], 2, "--text"),
     ],
 )
@@ -118,5 +118,5 @@ def test_a_killed_build_leaves_no_final_file_and_goes_on(tmp_path: Path) -> None
         command, input="\n".join(make_texts(600)).encode(), capture_output=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert b"going on after" in done.stderr
+    assert b"continuing an interrupted build after" in done.stderr
     assert FeatureFiles(out).about()["documents"] == 600

@@ -161,7 +161,7 @@ def test_words_of_several_tokens() -> None:
 @pytest.mark.parametrize(
     ("token", "key", "text", "name"),
     [
-        (" Dallas", "dallas", "Dallas", "capitalised words"),
+        (" Dallas", "dallas", "Dallas", "capitalized words"),
         ("\n", "\n", "line end", ""),
         (" ", " ", "space", ""),
         (" 42", "42", "42", "numbers"),

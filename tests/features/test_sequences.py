@@ -53,7 +53,7 @@ def test_long_documents_are_cut() -> None:
 
 
 def test_half_a_character_is_refused() -> None:
-    with pytest.raises(BadPrompt, match="half a character"):
+    with pytest.raises(BadPrompt, match="a lone surrogate"):
         list(Sequencer(replacement("llama", "plt"), 10).sequences("a \ud800"))
 
 

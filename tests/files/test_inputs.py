@@ -26,7 +26,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(b"content")
     assert read_file(tmp_path / "text") == b"content"
     assert read_file(tmp_path / "text", limit=7) == b"content"
-    with pytest.raises(MissingFile, match="larger than 6 bytes"):
+    with pytest.raises(MissingFile, match="larger than the limit of 6 bytes"):
         read_file(tmp_path / "text", limit=6)
 
 
@@ -61,14 +61,14 @@ def test_an_endless_stream_is_read_to_the_limit_alone() -> None:
             return bytes(size)
 
     stream = Endless()
-    with pytest.raises(MissingFile, match=r"the plan is larger than 5\.0 MiB"):
+    with pytest.raises(MissingFile, match=r"the plan is larger than the limit of 5\.0 MiB"):
         read_limited(stream, "the plan", 5 << 20)  # type: ignore[arg-type]
     assert stream.given == (5 << 20) + 1
 
 
 def test_a_pipe_without_a_writer_is_given_up_with_a_line(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MissingFile, match="pipe is a pipe that no program writes to"):
+    with pytest.raises(MissingFile, match="pipe is a pipe that no program is writing to"):
         open_pipe(tmp_path / "pipe", patience=0.1)
 
 
@@ -103,6 +103,6 @@ def test_a_spool_keeps_what_it_has_read_and_no_more() -> None:
 
 def test_a_spool_refuses_what_the_disk_has_no_room_for() -> None:
     spool = Spool(io.BytesIO(b"short"), "stream")
-    with spool.file, pytest.raises(OutputError, match=r"takes 1024 TiB .* are free"):
+    with spool.file, pytest.raises(OutputError, match=r"needs 1024 TiB .* is free"):
         spool.fill(1 << 50)
     assert spool.size == 0

@@ -52,8 +52,8 @@ def test_builder_leaves_missing_rows_empty() -> None:
     [
         ([0], (1, 2), "don't fit"),
         ([0, 1], (1, 3), "don't fit"),
-        ([3], (1, 3), "must lie in 0..2"),
-        ([-1], (1, 3), "must lie in 0..2"),
+        ([3], (1, 3), "must be in 0..2"),
+        ([-1], (1, 3), "must be in 0..2"),
         ([1, 1], (2, 3), "given twice"),
         ([2], (1, 3), "given twice"),
     ],
@@ -147,7 +147,7 @@ def test_check_edges_sees_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None
 def test_dense_that_cannot_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = random_graph()
     monkeypatch.setattr(module, "free_memory", lambda device: 4 * graph.n_nodes**2 - 1)
-    with pytest.raises(OutOfMemory, match="KiB are free") as caught:
+    with pytest.raises(OutOfMemory, match="KiB is free") as caught:
         _ = graph.adjacency_matrix
     assert caught.value.hint
 

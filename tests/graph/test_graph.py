@@ -122,7 +122,7 @@ NAN = float("nan")
         ({"activation_values": torch.ones(12, dtype=torch.int64)}, "12 floats"),
         ({"selected_features": torch.arange(11)}, "the adjacency matrix has"),
         ({"selected_features": torch.arange(12).flip(0)}, "ascend"),
-        ({"selected_features": torch.arange(1, 13)}, "must lie in 0..11"),
+        ({"selected_features": torch.arange(1, 13)}, "must be in 0..11"),
         ({"logit_probabilities": torch.ones(3)}, "2 floats"),
         ({"logit_probabilities": torch.tensor([0.1, NAN])}, "NaN"),
         ({"logit_targets": [("a", 1, 2), ("b", 2)]}, "pair"),

@@ -139,7 +139,7 @@ def test_a_node_in_two_groups_is_refused() -> None:
 
 def test_too_many_nodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("circuit_tracer_cli.graph.grouping.MOST_NODES", 3)
-    with pytest.raises(UnsuitableValue, match="grouped"):
+    with pytest.raises(UnsuitableValue, match="too many to group"):
         circuit_of(random_graph())
 
 

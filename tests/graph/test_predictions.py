@@ -1,4 +1,4 @@
-"""The likeliest next tokens."""
+"""The most likely next tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from circuit_tracer_cli.graph.predictions import predictions_of, top_predictions
 
 
-def test_the_likeliest_come_first_with_their_probabilities() -> None:
+def test_the_most_likely_tokens_come_first_with_their_probabilities() -> None:
     logits = torch.tensor([0.5, 0.125, 0.25, 0.125]).log() + 3
     found = top_predictions(logits, "abcd".__getitem__, 2)
     assert found == [

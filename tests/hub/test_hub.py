@@ -128,7 +128,7 @@ def test_a_gated_repository(filled: FakeHub, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_wrong_token(filled: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "expired")
-    with pytest.raises(AccessDenied, match="doesn't accept your token") as caught:
+    with pytest.raises(AccessDenied, match="rejected your token") as caught:
         fetch("a.txt")
     assert "hf auth login" in (caught.value.hint or "")
 
@@ -137,7 +137,7 @@ def test_a_wrong_token(filled: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None
     ("status", "kind", "said"),
     [
         (403, AccessDenied, "refuses access"),
-        (429, HubUnavailable, "fewer requests"),
+        (429, HubUnavailable, "rate-limiting"),
         (503, HubUnavailable, "503"),
     ],
 )
@@ -166,7 +166,7 @@ def test_offline(filled: FakeHub, monkeypatch: pytest.MonkeyPatch, how: str) -> 
     filled.requests.clear()
     assert (fetch("a.txt", revision="v1").folder / "a.txt").read_bytes() == b"small"
     for revision, path in (("v1", "sub/b.bin"), ("main", "a.txt")):
-        with pytest.raises(HubUnavailable, match="the network is switched off") as caught:
+        with pytest.raises(HubUnavailable, match="network access is off") as caught:
             fetch(path, revision=revision)
         assert "without --offline" in (caught.value.hint or "")
     assert filled.requests == []
@@ -175,7 +175,7 @@ def test_offline(filled: FakeHub, monkeypatch: pytest.MonkeyPatch, how: str) -> 
 def test_a_full_disk_before_and_during(
     filled: FakeHub, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(OutputError, match="are needed in") as caught:
+    with pytest.raises(OutputError, match="not enough disk space in") as caught:
         client.require_space(shutil.disk_usage(hub_cache.parent).total, hub_cache)
     assert "HF_HOME" in (caught.value.hint or "")
     client.require_space(0, hub_cache)
@@ -218,9 +218,7 @@ def test_a_download_is_forgotten_and_nothing_else(filled: FakeHub, tmp_path: Pat
 def test_a_captive_portal_is_named(filled: FakeHub) -> None:
     """It answers everything with its own page, status 200."""
     filled.page = b"<!DOCTYPE html><title>Welcome to the train</title>" + b" " * 500
-    with pytest.raises(
-        HubUnavailable, match="doesn't answer as a hub does: a page of your network"
-    ) as caught:
+    with pytest.raises(HubUnavailable, match="doesn't answer like a hub") as caught:
         fetch("a.txt")
     assert "sign in" in str(caught.value.hint)
     with pytest.raises(HubUnavailable):

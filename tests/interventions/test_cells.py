@@ -46,13 +46,16 @@ def test_cells_are_those_of_indexing(edits: list[tuple[Any, ...]]) -> None:
     [
         ((3, 0, 0, 1.0), "layer 3 doesn't exist"),
         ((-1, 0, 0, 1.0), "layer -1 doesn't exist"),
-        ((0, 5, 0, 1.0), "position 5 lies outside the 5 tokens"),
+        ((0, 5, 0, 1.0), "position 5 is outside the 5 tokens"),
         ((0, -6, 0, 1.0), "position -6"),
         ((0, torch.tensor([0, 9]), 0, 1.0), "position 9"),
-        ((0, slice(7, 9), 0, 1.0), "no position of the 5 tokens"),
+        ((0, slice(7, 9), 0, 1.0), "the slice contains none of the 5 positions"),
         ((0, 0, 36, 1.0), "feature 36 doesn't exist"),
         ((0, 0, -1, 1.0), "feature -1 doesn't exist"),
-        ((0, torch.tensor([0, 1]), torch.tensor([0, 1, 2]), 1.0), "as many positions as features"),
+        (
+            (0, torch.tensor([0, 1]), torch.tensor([0, 1, 2]), 1.0),
+            "the numbers of positions and features differ",
+        ),
         ((0, slice(0, 2), 0, torch.ones(3)), "value of shape (3,)"),
     ],
 )

@@ -182,7 +182,7 @@ def test_who_stops_listening_stops_the_generation(monkeypatch: pytest.MonkeyPatc
         ({"use_past_kv_cache": False}, InvalidValue, "cache"),
         ({"return_type": "html"}, InvalidValue, "return_type"),
         ({"num_beams": 4}, InvalidType, "num_beams"),
-        ({"max_new_tokens": 100}, BadPrompt, "more than the 64"),
+        ({"max_new_tokens": 100}, BadPrompt, "exceed the model's limit of 64"),
     ],
 )
 def test_wrong_arguments_are_named(kwargs: dict[str, Any], error: type[Exception], part: str) -> None:

@@ -211,18 +211,18 @@ def test_a_generated_token_looks_where_it_is_told() -> None:
     [
         ("L9H0=off", "layer 9 doesn't exist"),
         ("L1H9=off", "head 9 doesn't exist"),
-        ("L1H0@7=off", "position 7 lies outside the 7 tokens"),
-        ("L1H0@3:3=off", "no position"),
+        ("L1H0@7=off", "position 7 is outside the 7 tokens"),
+        ("L1H0@3:3=off", "the slice contains none"),
         ("L1H0=@4", "query 0 can't look ahead to key 4"),
-        ("L1H0@6=@9", "key 9 lies outside"),
-        ("L1H0=2", "no value of a head"),
+        ("L1H0@6=@9", "key 9 is outside"),
+        ("L1H0=2", "is not valid for a head"),
         ("L1H0@1", "doesn't have the form L14H3@POS=VALUE"),
         ("L1H=off", "doesn't have the form"),
         ("L1H0@x=off", "position 'x' is not a whole number"),
         ("L1H0=xnan", "not finite"),
         (HeadEdit(1, 0, 2, torch.ones(3)), "doesn't fit"),
         (HeadEdit(1, 0, 2, torch.ones(7)), "looks ahead"),
-        (HeadEdit(1, 0, 2, 0.5), "no value of a head"),  # type: ignore[arg-type]
+        (HeadEdit(1, 0, 2, 0.5), "is not valid for a head"),  # type: ignore[arg-type]
         (HeadEdit(1.5, 0, 2, Scaled(0.5)), "layer is not a whole number"),  # type: ignore[arg-type]
     ],
 )

@@ -52,11 +52,11 @@ def test_tensors_in_edits_round_trip() -> None:
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"format": "other"}, "some other JSON"),
+        ({"format": "other"}, "the file is not a plan"),
         ({"format_version": 2}, "format_version 2"),
-        ({"edit": []}, "unknown part 'edit'"),
-        ({"prompt": 5}, "prompt is no text"),
-        ({"edits": "3/4@1=2"}, "edits is no list"),
+        ({"edit": []}, "unknown key 'edit'"),
+        ({"prompt": 5}, "plan's prompt must be text"),
+        ({"edits": "3/4@1=2"}, "edits must be a list"),
         ({"edits": [7]}, "edit #0"),
         ({"edits": ["3/4@1=2", "3/4@1"]}, "3/4@1"),
         ({"edits": [{"layer": 1, "position": {"slice": [1]}, "feature": 1, "value": 1}]}, "edit #0"),

@@ -86,7 +86,7 @@ test("edits that can't be saved keep the page on their graph, until the end and 
   await turn({ state: "done" });
   assert.deepEqual(did, []);
   assert.deepEqual([store.get("slug"), store.get("pinned"), autosave.dirty()], ["old", ["0_5_1"], true]);
-  assert.match(store.get("notice"), /^new is traced: choose it at the top.* saved yet\. Two pins are gone$/);
+  assert.match(store.get("notice"), /^new is traced; choose it at the top.* unsaved edits\. Two pins are gone$/);
 });
 
 test("a save under way is waited for", async () => {

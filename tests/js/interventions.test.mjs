@@ -103,7 +103,7 @@ test("the answer that an edit takes away stays in the table", () => {
 test("a value that can't be read is named, and the text that was typed with it", () => {
   assert.equal(unreadable([{ label: "Texas", value: "off" }]), null);
   const found = unreadable([{ label: "a", value: "off", wrong: null }, { label: "Texas", value: "off", wrong: "banana" }]);
-  assert.match(found.error, /“banana” is no value for Texas/);
+  assert.match(found.error, /“banana” isn't a value for Texas/);
   assert.match(found.hint, /x2/);
 });
 

@@ -9,7 +9,7 @@ test("an exported file, plain texts and pairs are all understood", () => {
   assert.deepEqual(readLabelFile('[["5", "e"], [6]]').labels, { 5: { text: "e" } });
 });
 
-test("what holds no labels is refused in words", () => {
+test("a file without labels is refused with a message", () => {
   for (const text of ["{", "null", "3", "{}", '{"labels": {}}', '{"labels": []}', '{"labels": {"a": "b"}}'])
     assert.throws(() => readLabelFile(text), /isn't JSON|no labels/, text);
 });

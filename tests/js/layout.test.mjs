@@ -46,7 +46,7 @@ test("rows go from the embedding below to the logits on top", () => {
   assert.equal(y[graph.index("3_42_2")], 50);
 });
 
-test("within a cell the likeliest logit stands on the right, as the layout rule says", () => {
+test("within a cell the most likely logit is on the right, as the layout rule says", () => {
   const { graph, x } = laid();
   const [padding, width, count] = [8, 390, 2];
   const spacing = Math.min(

@@ -124,9 +124,9 @@ test("the least score to keep", () => {
   assert.equal(leastKept(new Float32Array(0), 1), Infinity);
 });
 
-test("a circle of links is told instead of followed", () => {
+test("a cycle of links is reported instead of followed", () => {
   const circle = { source: Int32Array.of(0, 1), target: Int32Array.of(1, 0), weight: Float64Array.of(1, 1) };
-  assert.throws(() => createPruner(example(circle)), /circle/);
+  assert.throws(() => createPruner(example(circle)), /cycle/);
   const heard = [];
   pruningService((reply) => heard.push(reply))({ kind: "graph", input: example(circle) });
   assert.equal(heard[0].kind, "failed");

@@ -120,7 +120,7 @@ def test_columns_of_the_users_own_stand_beside(tmp_path: Path) -> None:
     ["select 1; select 2", "copy nodes to 'x.csv'", "drop view nodes", "install httpfs", "attach 'x.db'"],
 )
 def test_nothing_but_one_select_is_run(folder: Path, sql: str) -> None:
-    with pytest.raises(UsageError, match="one SELECT"):
+    with pytest.raises(UsageError, match="single SELECT"):
         query(folder, sql)
 
 
@@ -129,7 +129,7 @@ def test_nothing_but_one_select_is_run(folder: Path, sql: str) -> None:
     [
         ("select * from read_text('/etc/hostname')", "disabled"),
         ("select nope from nodes", "nope"),
-        ("selec 1", "isn't SQL"),
+        ("selec 1", "isn't valid SQL"),
     ],
 )
 def test_bad_queries_are_refused_in_one_line(folder: Path, sql: str, message: str) -> None:
@@ -139,7 +139,7 @@ def test_bad_queries_are_refused_in_one_line(folder: Path, sql: str, message: st
 
 
 def test_a_folder_without_graphs_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match="holds no graphs"):
+    with pytest.raises(MissingFile, match="has no graphs"):
         write_tables(tmp_path)
     with pytest.raises(MissingFile, match="no such folder"):
         tables(tmp_path / "absent")

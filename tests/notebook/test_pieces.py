@@ -82,7 +82,7 @@ def test_features_side_by_side_link_where_asked() -> None:
     linked = notebook.display_top_features_comparison(sets, neuronpedia_model="gemma-2-2b").content
     assert 'href="https://www.neuronpedia.org/gemma-2-2b/3-gemmascope-transcoder-16k/120"' in linked
     assert "<img" not in plain.content + linked
-    with pytest.raises(InvalidValue, match="1 features and 2 scores"):
+    with pytest.raises(InvalidValue, match="1 features but 2 scores"):
         notebook.display_top_features_comparison({"one": [(3, 4, 120)]}, {"one": [1.0, 2.0]})
 
 

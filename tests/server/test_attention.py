@@ -92,7 +92,7 @@ def test_a_score_comes_with_its_pattern_row(ask: Ask) -> None:
     ("what", "body", "message"),
     [
         ("heads", {"edges": [["9_9_9", "3_1_2"]]}, "no node 9_9_9"),
-        ("heads", {"edges": [["0_-1_2", "0_-1_3"]]}, "nothing arrives there"),
+        ("heads", {"edges": [["0_-1_2", "0_-1_3"]]}, "where no edge ends"),
         ("heads", {"edges": [["0_-1_2", "4_1_6"]], "scan": "other"}, "was made with other"),
         ("heads", {"edges": [["0_-1_2", "4_1_6"]], "prompt_tokens": ["a"]}, "splits the prompt"),
         ("qk", {"layer": 9, "head": 0, "query": 1}, "no layer 9"),
@@ -108,13 +108,17 @@ def test_what_turns_out_late_fails_the_run(ask: Ask, what: str, body: dict[str, 
 @pytest.mark.parametrize(
     ("what", "body", "message"),
     [
-        ("heads", {"prompt": "1"}, "no edge is given"),
+        ("heads", {"prompt": "1"}, "no edges are given"),
         ("heads", {"prompt": "1", "edges": [["a"]]}, "edges.0"),
         ("heads", {"prompt": "1", "edges": [["a", "b"]], "by": "x"}, "by"),
         ("heads", {"edges": [["a", "b"]]}, "the prompt is empty"),
         ("qk", {"prompt": "1", "layer": 0, "head": 0}, "query: missing"),
         ("qk", {"prompt": "1", "layer": -1, "head": 0, "query": 0}, "layer"),
-        ("qk", {"prompt": "1", "layer": 0, "head": 0, "query": 1, "against": "rest"}, "against compares"),
+        (
+            "qk",
+            {"prompt": "1", "layer": 0, "head": 0, "query": 1, "against": "rest"},
+            "against needs a first key",
+        ),
         ("qk", {"prompt": "1", "layer": 0, "head": 0, "query": 1, "keys": 2}, "unknown key"),
     ],
 )

@@ -130,7 +130,7 @@ def test_without_a_network_the_page_can_say_why(
     write(data_dir, f"{REPO}//sub")
     answer = ask(make_client(data_dir))
     assert answer["record"] is None
-    assert "network is switched off" in answer["reason"]
+    assert "network access is off" in answer["reason"]
     assert hub.requests == []
 
 

@@ -52,7 +52,7 @@ class FakeModel:
             if body == "break":
                 raise RuntimeError("out of fake memory\nlong story")
             if body == "mismatch":
-                raise ModelMismatch("it doesn't fit", "take another")
+                raise ModelMismatch("it doesn't fit", "use another")
             self.order.append(body)
             return {"echo": body}
 
@@ -124,7 +124,7 @@ def test_a_failing_run_says_why_and_the_next_one_runs(fake: tuple[FakeModel, Run
         "error": "the run failed: out of fake memory",
         "hint": "the server's log has the details",
     }
-    assert ended(submit(queue, "mismatch")).error == {"error": "it doesn't fit", "hint": "take another"}
+    assert ended(submit(queue, "mismatch")).error == {"error": "it doesn't fit", "hint": "use another"}
     assert ended(submit(queue, "fine")).state == "done"
 
 

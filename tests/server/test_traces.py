@@ -201,7 +201,7 @@ def test_running_out_of_memory_is_one_line_and_the_next_trace_runs(
         patch.setattr(pipeline, "trace_with", broken)
         found = ended(client, started(client, {"prompt": PROMPT, "slug": "huge"}))
     assert found["state"] == "failed"
-    assert found["error"]["error"] == "there is not enough memory for this prompt"
+    assert found["error"]["error"] == "not enough memory for this prompt"
     assert "shorten it" in found["error"]["hint"]
     assert client.get("/api/live").json()["error"] == found["error"]["error"]
     assert not (folder / "huge.json").exists()
@@ -215,7 +215,7 @@ def test_traces_and_edits_wait_in_one_queue(client: TestClient) -> None:
     assert [ended(client, address)["state"] for address in (first, second, third)] == ["done"] * 3
 
 
-def test_the_likeliest_next_tokens(client: TestClient, model: ReplacementModel) -> None:
+def test_the_most_likely_next_tokens(client: TestClient, model: ReplacementModel) -> None:
     found = ended(client, started(client, {"prompt": PROMPT}, "/api/predictions"))["result"][
         "top_predictions"
     ]
@@ -275,12 +275,12 @@ def test_a_draft_shows_tokens_name_and_command(client: TestClient) -> None:
     ("body", "part", "words"),
     [
         ({"prompt": "a " * 100}, "prompt", "at most 64"),
-        ({"prompt": "half \ud800"}, "prompt", "half a character"),
+        ({"prompt": "half \ud800"}, "prompt", "a lone surrogate"),
         ({"chat": True}, "prompt", "no chat template"),
         ({"targets": ["no such word"]}, "targets", "no such word"),
         ({"targets": [" Austin", " Austin - Texas"]}, "targets", "mixed"),
         ({"targets": [" Austin - Austin"]}, "targets", "minus itself"),
-        ({"targets": ["\ud800"]}, "targets", "half a character"),
+        ({"targets": ["\ud800"]}, "targets", "a lone surrogate"),
         ({"max_n_logits": 5000}, "settings", "1170"),
         ({"desired_logit_prob": 0}, "settings", "desired_logit_prob"),
         ({"slug": "../x"}, "slug", "can't name"),

@@ -74,7 +74,7 @@ def test_wrong_arguments_are_named(random_set: Callable[..., Any], tmp_path: Pat
     transcoders = load_transcoders(tiny.write(tmp_path)).transcoders
     with pytest.raises(InvalidValue, match="2 feature inputs for a set of 3 layers"):
         active_features(transcoders, tiny.inputs()[:2])
-    with pytest.raises(InvalidValue, match="position 7 lies outside a prompt of 7 tokens"):
+    with pytest.raises(InvalidValue, match="position 7 is outside a prompt of 7 tokens"):
         active_features(transcoders, tiny.inputs(), [7])
     last = active_features(transcoders, tiny.inputs(), [-1])
     assert 6 not in last.indices[:, 1]

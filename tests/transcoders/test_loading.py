@@ -92,11 +92,11 @@ def test_inspecting_reads_no_weights(
     tensors["W_dec"][3, 2] = torch.nan
     save_file(tensors, path)
     assert inspect_transcoders(folder).shape.n_layers == 3
-    with pytest.raises(BadTranscoders, match=r"layer_1\.safetensors: tensor 'W_dec' holds NaN"):
+    with pytest.raises(BadTranscoders, match=r"layer_1\.safetensors: tensor 'W_dec' contains NaN"):
         load_transcoders(folder, lazy_decoder=False)
     monkeypatch.setattr(loading, "_SCANNED_BYTES", 0)  # as for decoders that take long to read
     lazy = load_transcoders(folder).transcoders
-    with pytest.raises(BadTranscoders, match=r"layer_1\.safetensors: tensor 'W_dec' holds NaN"):
+    with pytest.raises(BadTranscoders, match=r"layer_1\.safetensors: tensor 'W_dec' contains NaN"):
         lazy.decoder_rows(1, torch.tensor([3]))
 
 
@@ -110,7 +110,7 @@ def test_nan_in_a_lazy_encoder_is_found_when_it_is_used(
     save_file(tensors, path)
     lazy = load_transcoders(folder, lazy_encoder=True).transcoders
     lazy.encode_layer(torch.ones(2, 6), 1)
-    with pytest.raises(BadTranscoders, match=r"W_enc_2\.safetensors: tensor 'W_enc_2' holds NaN or inf"):
+    with pytest.raises(BadTranscoders, match=r"W_enc_2\.safetensors: tensor 'W_enc_2' contains NaN or inf"):
         lazy.encode_layer(torch.ones(2, 6), 2)
 
 

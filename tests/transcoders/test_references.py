@@ -23,7 +23,7 @@ def test_a_folder_may_be_absolute_relative_or_in_the_home_folder(
 
 def test_the_embedded_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "_DEMO_DATA", tmp_path)
-    with pytest.raises(MissingFile, match="'demo' isn't in this installation"):
+    with pytest.raises(MissingFile, match="'demo' isn't installed"):
         resolve("demo")
     for kind in ("clt", "plt"):
         (tmp_path / kind).mkdir()

@@ -64,7 +64,7 @@ def test_damaged_rows_are_named_when_they_are_read(file: TensorFile) -> None:
     lazy = LazyWeights(file, "damaged", CPU, torch.float32)
     assert torch.equal(lazy.rows(torch.tensor([3, 5])), MATRIX[[3, 5]])
     for read in (lambda: lazy.rows(torch.tensor([3, 4])), lazy.load):
-        with pytest.raises(BadTranscoders, match=r"w\.safetensors: tensor 'damaged' holds NaN"):
+        with pytest.raises(BadTranscoders, match=r"w\.safetensors: tensor 'damaged' contains NaN"):
             read()
 
 

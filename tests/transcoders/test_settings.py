@@ -154,7 +154,7 @@ def test_how_the_model_was_processed_for_saelens(tmp_path: Path) -> None:
     for path in folder.glob("*/cfg.json"):
         path.write_text(path.read_text().replace("ln2.hook_normalized", "mlp.hook_in"))
     with pytest.raises(
-        BadTranscoders, match=r"trained with fold_ln, where mlp\.hook_in comes before the gain"
+        BadTranscoders, match=r"trained with fold_ln, where mlp\.hook_in is before the norm's gain"
     ):
         inspect_transcoders(folder)
 
@@ -189,12 +189,12 @@ def test_a_stored_k_must_be_used_and_agree(tmp_path: Path) -> None:
     folder = RandomSet("plt", "jumprelu").write(tmp_path / "a")
     path = folder / "layer_1.safetensors"
     save_file(load_file(path) | {"k": torch.tensor(4)}, path)
-    with pytest.raises(BadTranscoders, match="holds k, but the activation is jumprelu"):
+    with pytest.raises(BadTranscoders, match="has k, but the activation is jumprelu"):
         inspect_transcoders(folder)
     folder = RandomSet("plt", "topk").write(tmp_path / "b")
     path = folder / "layer_1.safetensors"
     save_file(load_file(path) | {"k": torch.tensor(5)}, path)
-    with pytest.raises(BadTranscoders, match=r"holds k = 5, but config\.yaml says k: 4"):
+    with pytest.raises(BadTranscoders, match=r"has k = 5, but config\.yaml says k: 4"):
         inspect_transcoders(folder)
 
 
@@ -217,7 +217,7 @@ def test_what_sparsify_says_of_a_skip_must_agree(tmp_path: Path) -> None:
     folder = write(RandomSet("plt", "topk_relu", (1,)), "sparsify", tmp_path / "set")
     path = cfg("sparsify", folder)
     path.write_text(path.read_text().replace('"skip_connection": true', '"skip_connection": false'))
-    with pytest.raises(BadTranscoders, match="holds 'W_skip', but its configuration says"):
+    with pytest.raises(BadTranscoders, match="has 'W_skip', but its configuration says"):
         inspect_transcoders(folder)
 
 
@@ -283,7 +283,7 @@ def test_a_wrong_number_is_refused_on_load_whichever_feature_is_read(tmp_path: P
         tensors[name].view(-1)[-1] = torch.nan
         save_file(tensors, path)
         for dtype in (torch.float32, torch.float16):
-            with pytest.raises(BadTranscoders, match=f"'{name}' holds NaN or infinite values") as caught:
+            with pytest.raises(BadTranscoders, match=f"'{name}' contains NaN or infinite values") as caught:
                 load_transcoders(folder, dtype=dtype)
             assert "float16" not in (caught.value.hint or "")
 
@@ -295,7 +295,7 @@ def test_weights_too_large_for_float16_are_told_from_damaged_ones(tmp_path: Path
     tensors["W_dec"][3, 2] = 1e6
     save_file(tensors, path)
     load_transcoders(folder)
-    with pytest.raises(BadTranscoders, match="holds values too large for float16") as caught:
+    with pytest.raises(BadTranscoders, match="contains values too large for float16") as caught:
         load_transcoders(folder, dtype=torch.float16)
     assert "bfloat16" in (caught.value.hint or "")
 
@@ -303,14 +303,14 @@ def test_weights_too_large_for_float16_are_told_from_damaged_ones(tmp_path: Path
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"sae_type": "lorsa"}, "describes a Lorsa, a dictionary of an attention layer"),
+        ({"sae_type": "lorsa"}, "describes a Lorsa, a dictionary for an attention layer"),
         (
             {"sae_type": "sae", "hook_point_in": "blocks.0.hook_resid_post", "hook_point_out": "blocks.0.hook_resid_post"},
             r"sparse autoencoder \(SAE\), not a transcoder",
         ),
         (
             {"sae_type": "sae", "hook_point_in": "blocks.0.ln2.hook_normalized", "hook_point_out": "blocks.0.hook_mlp_out"},
-            "of Language-Model-SAEs, a layout that can't be read yet",
+            "of Language-Model-SAEs, which isn't supported yet",
         ),
     ],
 )  # fmt: skip

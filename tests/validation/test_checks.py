@@ -98,5 +98,5 @@ def test_the_report_of_a_file_is_plain_and_dated() -> None:
         "value": 4e-6,
         "unit": None,
         "verdict": "pass",
-        "detail": "largest error of 1,234 edges from 2 features, 1 error, measured with all else pinned",
+        "detail": "largest error of 1,234 edges from 2 features, 1 error, measured with everything else pinned",
     }

@@ -11,7 +11,7 @@ export function differenceControls(store) {
     {
       class: "small",
       type: "button",
-      title: "One more node for the difference of two outputs, with what raises the one over the other",
+      title: "Add a node for the difference of two outputs: what raises one over the other",
       onclick: () => {
         const [a, b] = outputs(store.get("graph"));
         setDifference(store, writeDifference(store.get("graph"), a, b));
@@ -28,7 +28,7 @@ export function differenceControls(store) {
     {
       class: "small quiet",
       type: "button",
-      "aria-label": "Without the difference",
+      "aria-label": "Remove the difference",
       onclick: () => {
         setDifference(store, null);
         open.focus();

@@ -9,7 +9,7 @@ const DEFAULT_RANGE = [0, 1.4];
 
 export function exampleGroups(record) {
   const groups = (record.examples_quantiles ?? []).filter((group) => group.examples?.length);
-  if (groups.length === 0) return h("p", { class: "muted none" }, "The feature's file holds no examples.");
+  if (groups.length === 0) return h("p", { class: "muted none" }, "The feature's file has no examples.");
   const range = Number.isFinite(record.act_max) ? [record.act_min ?? 0, record.act_max] : DEFAULT_RANGE;
   return h(
     "div",
@@ -43,8 +43,8 @@ function exampleLine(example, range) {
     {
       class: `example${example.is_repeated_datapoint ? " repeated" : ""}`,
       title: example.is_repeated_datapoint
-        ? "Also among the top examples. Click for the whole text"
-        : "Click for the whole text",
+        ? "Also among the top examples. Click for the full text"
+        : "Click for the full text",
       onclick: () => line.classList.toggle("open"),
     },
     h("div", { class: "before" }, h("bdi", {}, ...spans.slice(0, at))),

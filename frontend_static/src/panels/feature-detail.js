@@ -178,9 +178,9 @@ function explanation(node) {
   const texts = {
     error:
       "What the transcoder doesn't explain of this layer's output here. It has no examples: it is a different vector in every prompt.",
-    token: `Token ${node.position} of the prompt as it enters the model: “${showToken(node.token)}”.`,
+    token: `Token ${node.position} of the prompt, as it enters the model: “${showToken(node.token)}”.`,
     logit: node.difference
-      ? "What raises the first output over the second: a link into here is the one into the first minus the one into the second."
+      ? "What raises the first output over the second: each link here is the link into the first minus the link into the second."
       : `An output that the graph explains, with probability ${percent(node.probability ?? 0)}.`,
   };
   return h("p", { class: "muted explanation" }, texts[node.kind]);

@@ -11,7 +11,7 @@ export function lookSection(store, graph, own, look) {
   if (!asked) return [];
   return [
     title(graph, asked, look),
-    ...(own.model?.state === "ready" ? [] : [h("p", { class: "muted" }, "Scores are made by the model: start the page with one to see why it looks there.")]),
+    ...(own.model?.state === "ready" ? [] : [h("p", { class: "muted" }, "Scores need the model: start the page with one to see why the head looks there.")]),
     ...(own.lookFailure ? [h("p", { class: "warn" }, own.lookFailure.error), own.lookFailure.hint && h("p", { class: "muted" }, own.lookFailure.hint)].filter(Boolean) : []),
     ...(own.answer?.row ? [bars(graph, asked, own.answer.row, look)] : []),
     ...(own.looking && !own.answer ? [h("p", { class: "muted", role: "status" }, "Asking the model …")] : []),
@@ -29,7 +29,7 @@ function title(graph, asked, look) {
     { class: "heads-title look-title" },
     h("h3", { dir: "auto" }, `${headName(asked)} from ${token(asked.query)}${to}${against}`),
     asked.key !== null &&
-      h("button", { class: "small", type: "button", "aria-pressed": String(rest), title: "Compare with all keys, by the attention paid to them", onclick: () => look({ ...asked, against: rest ? null : "rest" }) }, "Against the rest"),
+      h("button", { class: "small", type: "button", "aria-pressed": String(rest), title: "Compare with all keys, weighted by attention", onclick: () => look({ ...asked, against: rest ? null : "rest" }) }, "Against the rest"),
     h("button", { class: "small quiet", type: "button", "aria-label": "Close", onclick: () => look(null) }, "Close"),
   );
 }
@@ -50,7 +50,7 @@ function bars(graph, asked, row, look) {
           "data-role": role,
           "data-position": String(position),
           disabled: score === null,
-          title: score === null ? `${position} “${token}” lies outside the window` : `${position} “${token}”: ${percent(value)} of the attention, score ${number(score)}. Click: why; Shift-click: compare`,
+          title: score === null ? `${position} “${token}” is outside the window` : `${position} “${token}”: ${percent(value)} of the attention, score ${number(score)}. Click: why; Shift-click: compare`,
           onclick: (event) => look(lookAt(asked, position, event.shiftKey)),
         },
         h("span", { class: "look-share" }, value >= 0.005 ? `${Math.round(100 * value)}` : ""),
@@ -70,8 +70,8 @@ function explained(store, graph, answer) {
     h(
       "div",
       { class: "look-sides" },
-      side(store, graph, "Query’s side, with the whole key", answer.q, answer.q_rest, answer.q_constants, widest),
-      side(store, graph, "Key’s side, with the whole query", answer.k, answer.k_rest, answer.k_constants, widest),
+      side(store, graph, "Query side, with the whole key", answer.q, answer.q_rest, answer.q_constants, widest),
+      side(store, graph, "Key side, with the whole query", answer.k, answer.k_rest, answer.k_constants, widest),
     ),
     h(
       "div",

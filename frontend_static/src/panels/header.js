@@ -144,9 +144,9 @@ function pruneButton(store, commands) {
 /** Where the sliders end, and how to get a file that holds more. */
 function limitOf(graph) {
   const limit = maxThreshold(graph);
-  if (limit >= 1) return "The file holds the whole graph.";
+  if (limit >= 1) return "The file has the full graph.";
   const higher = Math.min(1, Number((limit + 0.15).toFixed(2)));
-  return `The file was pruned at ${number(limit)}: circuit-tracer export GRAPH --node-threshold ${higher} writes one that holds more.`;
+  return `The file was pruned at ${number(limit)}; circuit-tracer export GRAPH --node-threshold ${higher} writes a larger one.`;
 }
 
 function historyButtons(store) {
@@ -171,7 +171,7 @@ function historyButtons(store) {
   };
 }
 
-const ONLY_HERE = "The file stays as it is; this browser alone keeps the edits. “Save a copy with annotations” in the menu writes a file that holds them.";
+const ONLY_HERE = "The file doesn't change; only this browser keeps the edits. “Save a copy with annotations” in the menu writes a file with them.";
 
 function saveState(store, commands) {
   const names = {

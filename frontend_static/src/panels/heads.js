@@ -71,7 +71,7 @@ export function heads(element, store, { attention, runs }) {
     if (own.failure) return failureLines(own.failure);
     if (own.asking) return [h("p", { class: "muted", role: "status" }, "Asking the model …")];
     if (map.known > 0 && map.heads.length === 0)
-      return [h("p", { class: "muted" }, "No head has to move anything: these links stay at their position.")];
+      return [h("p", { class: "muted" }, "These links stay at their position, so no head has to move anything.")];
     if (map.known > 0 || links.length === 0) return [];
     if (own.model?.state === "loading") return [h("p", { class: "muted", role: "status" }, `Model: ${own.model.phase || "waiting"} …`)];
     if (own.model && own.model.state !== "ready") return withoutModel(graph, own.stored);
@@ -220,9 +220,9 @@ function failureLines({ error, hint }) {
 function withoutModel(graph, stored) {
   if (stored) return [];
   return [
-    h("p", {}, "This file doesn't say which heads carry its links, and the page was started without a model that could. Start it with one:"),
+    h("p", {}, "This file doesn't contain the heads of its links, and the page was started without a model to compute them. Start it with one:"),
     commandBlock(serveCommand(graph)),
-    h("p", { class: "muted" }, "Or keep the heads in the graph, then export it again:"),
+    h("p", { class: "muted" }, "Or store the heads in the graph and export it again:"),
     commandBlock("circuit-tracer heads GRAPH.safetensors --all -o GRAPH.safetensors"),
   ];
 }

@@ -4,7 +4,7 @@ import { h } from "../dom.js";
 import { TERMS } from "../glossary.js";
 
 const ENTRIES = [
-  ["Click", "select a node; click beside it to clear"],
+  ["Click", "select a node; click the background to clear"],
   ["Ctrl-click, p", "pin to the subgraph"],
   ["↑ ↓", "follow the strongest link, up to outputs or down to inputs"],
   ["← →", "follow the next stronger or weaker link instead"],
@@ -16,10 +16,10 @@ const ENTRIES = [
   ["wheel, pinch, drag", "zoom and move the graph or the subgraph; Shift with the wheel zooms horizontally only (with many tokens, the wheel alone does)"],
   ["Shift", "hold to keep the details of what is under the pointer"],
   ["u, Shift-u", "undo, redo (also Ctrl-z, Ctrl-Shift-z, Ctrl-y)"],
-  ["i, hold Meta", "show everything in the file about a node, in its tooltip"],
-  ["r", "prune nodes and links with two sliders, below curves of what stays; Shift makes arrow keys finer"],
+  ["i, hold Meta", "show everything that the file has on a node, in its tooltip"],
+  ["r", "prune nodes and links with two sliders, below curves of what is kept; Shift makes arrow keys finer"],
   ["o", "all graphs of the folder: search, add a file, rename, copy, delete"],
-  ["n", "trace a new prompt, where the server has a model"],
+  ["n", "trace a new prompt, if the server has a model"],
   ["under Heads", "click a head of the map: only the links through it; click a chip: why it looks there; click a token: another key, with Shift to compare two"],
   ["t", "light or dark"],
   ["Esc", "clear the selection"],
@@ -71,12 +71,12 @@ export function helpDialog() {
     h(
       "p",
       {},
-      "A link is a direct effect, as a share of everything that enters its target: green promotes, purple suppresses. Darker nodes explain more of the output.",
+      "A link is a direct effect, as a share of its target's total input: green promotes, purple suppresses. Darker nodes explain more of the output.",
     ),
     h(
       "p",
       {},
-      "A node's influence is its own share of all influence on the outputs, over all paths. The cumulative influence adds that of every more influential node; files are pruned by it. “≤” marks a share of which the file gives only an upper bound.",
+      "A node's influence is its own share of all influence on the outputs, over all paths. The cumulative influence adds that of every more influential node; files are pruned by it. “≤” marks a share for which the file gives only an upper bound.",
     ),
     h("h3", { id: "help-labels" }, "How labels are made"),
     h(

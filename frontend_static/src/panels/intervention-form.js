@@ -62,7 +62,7 @@ function editRow(graph, row, form, { set, keep }) {
     h("span", { class: "node-name", dir: "auto", title: row.label }, row.label),
     h("span", { class: "muted edit-place" }, place, row.left > 0 && `, ${row.left} others stay`),
     valueField(row, (patch) => keep({ rows: replaced(patch) })),
-    h("label", { class: "muted", title: "Also at every later position, generated tokens included" }, onward, " onward"),
+    h("label", { class: "muted", title: "Also at every later position, including generated tokens" }, onward, " onward"),
     h(
       "button",
       { class: "small quiet", type: "button", "aria-label": `Don't edit ${row.label}`, onclick: () => set({ rows: others() }) },
@@ -124,9 +124,9 @@ function settingsLine(form, { set, keep }) {
     });
     return field;
   };
-  const generate = count("generate", { most: MOST_TOKENS, title: "So many tokens are generated, without the edits and with them" });
-  const temperature = count("temperature", { whole: false, title: "Logits are divided by it before a token is drawn; 0 takes the likeliest" });
-  const seed = count("seed", { most: Number.MAX_SAFE_INTEGER, title: "The same seed draws the same tokens" });
+  const generate = count("generate", { most: MOST_TOKENS, title: "Number of tokens to generate, with and without the edits" });
+  const temperature = count("temperature", { whole: false, title: "Divides the logits before sampling; 0 takes the most likely token" });
+  const seed = count("seed", { most: Number.MAX_SAFE_INTEGER, title: "The same seed samples the same tokens" });
   seed.disabled = form.settings.temperature === 0;
   return h(
     "div",

@@ -108,7 +108,7 @@ function modelLine(model, graph) {
   if (model === null) return [h("span", { class: "muted" }, "Looking for a model …")];
   if (model.state === "none")
     return [
-      h("p", {}, "This page was started without a model, so nothing can be tested here. Start it with one:"),
+      h("p", {}, "No model is loaded. To run interventions, start the page with one:"),
       commandBlock(serveCommand(graph)),
     ];
   if (model.state === "failed" || model.state === "away")
@@ -117,7 +117,7 @@ function modelLine(model, graph) {
   const other = graph.metadata.scan && model.scan && graph.metadata.scan !== model.scan;
   return other
     ? [
-        h("p", { class: "warn" }, `This graph was made with ${graph.metadata.scan}; the server runs ${model.scan}. To test it:`),
+        h("p", { class: "warn" }, `This graph was made with ${graph.metadata.scan}, but the server runs ${model.scan}. To test it:`),
         commandBlock(serveCommand(graph)),
       ]
     : [];

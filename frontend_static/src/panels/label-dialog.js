@@ -1,4 +1,4 @@
-/* Takes labels from a file into the set, after showing what that would change. */
+/* Imports labels from a file into the set, after showing what that would change. */
 
 import { h } from "../dom.js";
 import { uncantor } from "../graph.js";
@@ -27,7 +27,7 @@ export function labelDialog() {
         "div",
         { class: "dialog-buttons" },
         choose("add", many > 0 ? `Add ${found.added.length}, keep mine where they differ` : `Add ${found.added.length}`, found.added.length === 0),
-        ...(many > 0 ? [choose("replace", `Take all, ${many} of mine go`)] : []),
+        ...(many > 0 ? [choose("replace", `Replace mine with all of them (${many} change)`)] : []),
         choose("", "Cancel"),
       ),
     );
@@ -43,15 +43,15 @@ function summary({ added, same, conflicts }, name) {
   const parts = [
     `${added.length} new`,
     `${same.length} the same as here`,
-    `${conflicts.length} for features that have another label here`,
+    `${conflicts.length} for features that have a different label here`,
   ];
   return `${name} has ${parts.join(", ")}. They are for every graph of this transcoder set.`;
 }
 
 function notes({ set, unread }, scan) {
   return [
-    set !== null && set !== scan && `The labels were made for another set: ${set}. The same numbers mean other features there.`,
-    unread > 0 && `${unread} entries can't be read and are left out.`,
+    set !== null && set !== scan && `The labels were made for another set: ${set}. The same indices are other features there.`,
+    unread > 0 && `${unread} unreadable entries are left out.`,
   ].filter(Boolean);
 }
 

@@ -19,7 +19,7 @@ export function libraryDialog(store, api, { open: openGraph, refresh, left }) {
     h("div", { class: "library-head" }, h("h2", {}, "Graphs"), field, api.library && add, closeButton()),
     status,
     list,
-    api.library && h("p", { class: "muted" }, "A graph's file can also be dropped anywhere on this page."),
+    api.library && h("p", { class: "muted" }, "You can also drop a graph file anywhere on this page."),
   );
   const say = (...content) => status.replaceChildren(...content);
 

@@ -1,4 +1,4 @@
-/* Paints the link graph on 2D canvases. Knows positions and colours, nothing of the store. */
+/* Paints the link graph on 2D canvases. Independent of the store. */
 
 import { css, mix, signedColour, strokeWidth } from "../scales.js";
 

@@ -1,4 +1,4 @@
-/* What is written around the link graph and beside the pointer: layers, tokens, outputs, the tooltip. */
+/* Labels around the link graph and next to the pointer: layers, tokens, outputs, the tooltip. */
 
 import { h } from "../dom.js";
 import { attributeTable } from "./attribute-table.js";

@@ -1,4 +1,4 @@
-/* What shapes, colours and widths of the link graph mean, until somebody puts it away. */
+/* The legend of the link graph's shapes, colours and widths, until it is closed. */
 
 import { h } from "../dom.js";
 import { glyph, icon } from "../dom.js";

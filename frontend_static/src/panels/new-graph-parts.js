@@ -91,7 +91,7 @@ export function targetsPart(form, change) {
 
   const elements = [
     h("h3", {}, "Explain"),
-    h("p", { class: "muted", id: "next-tokens" }, "The model's likeliest next tokens: click those that the graph shall explain."),
+    h("p", { class: "muted", id: "next-tokens" }, "The model's most likely next tokens: click those that the graph should explain."),
     predictions,
     h("label", { class: "muted" }, differences, " choose two: the first minus the second"),
     h("div", { class: "new-line" }, typed, h("button", { class: "small", type: "button", onclick: addTyped }, "Add")),
@@ -127,7 +127,7 @@ export function namePart(form, change) {
     },
     render({ draft }) {
       slug.placeholder = draft?.slug ?? draft?.problem?.proposal ?? "";
-      note.textContent = draft?.replaces ? "replaces the graph of this prompt; pins and labels stay as far as their nodes remain" : "";
+      note.textContent = draft?.replaces ? "replaces the graph of this prompt; pins and labels of remaining nodes stay" : "";
     },
   });
 }
@@ -139,7 +139,7 @@ export function commandPart(copy) {
   const element = h("details", { class: "new-command" }, h("summary", {}, "The same in a terminal"), command, copied);
 
   async function onCopy() {
-    copied.textContent = (await copy(command.textContent)) ? "Copied" : "Select it, and copy it yourself";
+    copied.textContent = (await copy(command.textContent)) ? "Copied" : "Select it and copy it manually";
     window.setTimeout(() => (copied.textContent = "Copy"), 1500);
   }
 
@@ -180,7 +180,7 @@ function settingField({ name, title, ...limits }, form, change) {
 function statusLine({ model, about, draft, waiting }, form) {
   if (model?.state === "loading") return `The model: ${model.phase || "waiting"} … A trace that is asked for now begins after that.`;
   if (model?.state === "failed") return [model.error?.error, model.error?.hint].filter(Boolean).join(" – ");
-  if (form.prompt.trim() === "") return "What shall the model continue?";
+  if (form.prompt.trim() === "") return "Enter a prompt.";
   if (!draft?.tokens) return waiting ? "…" : "";
   return [lengthInWords(draft.tokens, about?.n_ctx), ...draft.notes].join(" · ");
 }

@@ -99,7 +99,7 @@ function makeParts(store) {
     ...SORTS.map((name) => h("option", { value: name }, `by ${name}`)),
   );
   const count = h("span", { class: "muted count", role: "status" });
-  const pin = h("button", { class: "small", type: "button", title: "Pin every node of this list to the subgraph" });
+  const pin = h("button", { class: "small", type: "button", title: "Pin all listed nodes to the subgraph" });
   pin.addEventListener("click", () => pinAll(store, findNodes(stateOf(store)).map((node) => node.id)));
   const kinds = h("div", { class: "chips", role: "group", "aria-label": "Kinds of nodes" }, ...chips);
   const tools = h("div", { class: "list-tools" }, count, pin, sort, toggle);

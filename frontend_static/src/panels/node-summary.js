@@ -1,4 +1,4 @@
-/* What there is to say about a node without examples: the model's next tokens for an output, and its strongest links. */
+/* Details of a node without examples: the model's next tokens for an output, and its strongest links. */
 
 import { select } from "../actions.js";
 import { glyph, h } from "../dom.js";
@@ -72,6 +72,6 @@ function linkRow(store, node, share) {
     glyph(node.kind),
     h("span", { class: "node-name", dir: "auto", title: label }, label),
     h("span", { class: "node-place", title: nodePlace(node) }, nodePlace(node)),
-    h("span", { class: `node-amount ${share < 0 ? "falls" : "rises"}`, title: "of what enters the target" }, signedPercent(share)),
+    h("span", { class: `node-amount ${share < 0 ? "falls" : "rises"}`, title: "of the target's input" }, signedPercent(share)),
   );
 }

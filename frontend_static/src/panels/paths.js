@@ -7,8 +7,8 @@ import { strongestPaths } from "../paths.js";
 
 const COUNT = 12;
 const SHARES =
-  "A path's share of the outputs: its links' shares of what enters their targets, multiplied, times the output's probability. " +
-  "They are shares of this file's graph. circuit-tracer show gives smaller ones for the whole graph, where more enters each target.";
+  "A path's share of the outputs: the product of its links' shares of their targets' input, times the output's probability. " +
+  "Shares are relative to the graph in this file. circuit-tracer show reports shares of the full graph, which are smaller.";
 
 const noteOf = (total) => `${percent(total)} together, of the shown graph`;
 

@@ -12,8 +12,8 @@ const AXES = Object.freeze([
 ]);
 const WATCHED = ["graph", "threshold", "edgeThreshold", "curves", "left", "visible", "pruned", "pruningOpen", "pruningProblem"];
 const MEANING = {
-  replacement: "Among what is left: share of paths from tokens to outputs that go through features, not errors",
-  completeness: "Among what is left: share of the nodes' input that comes from features and tokens, not errors",
+  replacement: "In the kept graph: share of paths from tokens to outputs that go through features, not errors",
+  completeness: "In the kept graph: share of the nodes' input that comes from features and tokens, not errors",
   explained: "Share of the file's influence that still reaches the tokens, with everything cut counted as unexplained",
   nodes: "Nodes that are shown",
   links: "Links that are shown",
@@ -160,9 +160,9 @@ function swatch(name) {
 export function aboutFile(metadata) {
   const settings = metadata.pruning_settings ?? {};
   const [nodes, edges] = [metadata.node_threshold ?? settings.node_threshold, settings.edge_threshold];
-  if (nodes === 1 && edges === 1) return "The file holds the whole graph: these are the numbers of “prune” and “show”.";
+  if (nodes === 1 && edges === 1) return "The file has the full graph: these are the numbers of “prune” and “show”.";
   const known = [Number.isFinite(nodes) && `${nodes} for nodes`, Number.isFinite(edges) && `${edges} for links`].filter(Boolean);
   const cut = known.length > 0 ? `The file was pruned with ${known.join(" and ")}` : "The file may have been pruned before";
-  const more = nodes < 1 ? " circuit-tracer export GRAPH --node-threshold 1 writes a file that holds more." : "";
-  return `${cut}: scores and shares are about what it holds. Nodes keep the rank that they had before.${more}`;
+  const more = nodes < 1 ? " circuit-tracer export GRAPH --node-threshold 1 writes a larger file." : "";
+  return `${cut}: scores and shares cover only what it contains. Nodes keep their earlier rank.${more}`;
 }

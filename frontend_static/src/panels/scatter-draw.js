@@ -1,4 +1,4 @@
-/* Paints the scatter plot. Knows positions and colours, nothing of the store. */
+/* Paints the scatter plot. Independent of the store. */
 
 import { number } from "../format.js";
 import { css } from "../scales.js";

@@ -18,7 +18,7 @@ export function subgraphControls(store) {
       : shown < all
         ? `${shown} of ${all} links`
         : "";
-    hint.title = grouping ? hint.textContent : "The strongest are drawn; those of a box when it is selected. “All links” in the menu draws every one";
+    hint.title = grouping ? hint.textContent : "Only the strongest links are drawn, and those of a selected box. “All links” in the menu draws all of them";
     group.textContent = grouping ? `Merge ${grouping.length}` : "Group";
     group.setAttribute("aria-pressed", String(grouping !== null));
   };
@@ -63,7 +63,7 @@ function viewMenu(store) {
           { label: "Weights as text", checked: store.get("flowWeights"), run: toggle("flowWeights") },
           { label: "All links", checked: store.get("everyFlow"), run: toggle("everyFlow") },
           null,
-          { label: "Arrange: forget where boxes were dragged", run: () => freeBoxes(store) },
+          { label: "Arrange: reset dragged boxes", run: () => freeBoxes(store) },
           { label: "Unpin all", run: () => unpinAll(store) },
         ]),
     },

@@ -1,4 +1,4 @@
-/* What part of the subgraph's drawing is seen: all of it until somebody zooms or pans. */
+/* The visible part of the subgraph's drawing: all of it until the user zooms or pans. */
 
 import { select, zoom, zoomIdentity } from "../../vendor/d3.js";
 

@@ -54,7 +54,7 @@ function emptyState() {
   return h(
     "div",
     { class: "empty" },
-    h("p", {}, "Pinned nodes gather here."),
+    h("p", {}, "Pinned nodes appear here."),
     h("p", { class: "muted" }, ...keys, " and click nodes to group them into a supernode."),
   );
 }

@@ -5,10 +5,10 @@ import { remember, remembered } from "../theme.js";
 
 const KEY = "circuit-tracer-tour";
 const STEPS = [
-  ["link-graph", "Each column is a token, each row a layer; the outputs stand on top. Click a node: its strongest inputs and outputs stand out."],
+  ["link-graph", "Each column is a token, each row a layer; the outputs are on top. Click a node to highlight its strongest inputs and outputs."],
   ["connections", "What feeds the node and what it feeds, strongest first. ↑ and ↓ walk along the strongest links."],
   ["feature", "What the feature responds to: the texts where it was most active, and the tokens that it promotes. Press e to name it."],
-  ["subgraph", "Pin what matters (p, or Ctrl-click) and group it (hold g): a figure of the circuit takes shape here, ready to save for a paper."],
+  ["subgraph", "Pin what matters (p, or Ctrl-click) and group it (hold g): the circuit takes shape here, ready to save as a figure for a paper."],
 ];
 
 /** `{element, begin, unseen}`: the card, what opens it, and whether it was never seen in this browser. */

@@ -1,9 +1,9 @@
 """The strongest chains of heads on an edge, found best-first.
 
 A node of the search is the beginning of a chain, from the source upwards: the value of `L1H0 → L3H2` is everything that goes
-through L1H0, then with no other head between through L3H2, and then in any way to the target. Its children are every next head,
-and "arrives": no further head. The children of a node sum to it exactly, so nothing is lost; but signs cancel, and so a weak
-beginning may have strong endings: what is found are strong chains, not with certainty the strongest.
+through L1H0, then directly through L3H2, and then on any path to the target. Its children are every possible next head, and
+"arrives": no further head. The children of a node sum to it exactly, so nothing is lost. But signs cancel, so a weak beginning
+can have strong endings: the search finds strong chains, not with certainty the strongest.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from circuit_tracer_cli.attention.walks import carry, pull
 from circuit_tracer_cli.attribution.linear import FoldedLayer, LinearEngine, Targets
 
 OPENED = 20
-"""Beginnings that are opened for each chain asked for, at most."""
+"""Largest number of beginnings that are expanded for each requested chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Paths through exactly these heads `(layer, head)`, from the source upwards; without any it is the direct path."""
+    """Paths through exactly these heads `(layer, head)`, from the source upwards; empty for the direct path."""
 
     heads: tuple[tuple[int, int], ...]
     value: float
@@ -37,13 +37,13 @@ class Chain:
         return [head_name(layer, head) for layer, head in self.heads]
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `--json`."""
+        """Return the record that `--json` prints."""
         return {"heads": self.names, "value": self.value}
 
 
 @dataclass(frozen=True, slots=True)
 class Chains:
-    """The chains found, strongest first, and the sum of all there are, found or not."""
+    """The chains found, strongest first, and the sum of all existing chains, found or not."""
 
     chains: tuple[Chain, ...]
     total: float
@@ -56,7 +56,7 @@ def chains_of(engine: LinearEngine, column: Tensor, target: Targets, n: int) -> 
         engine: The engine.
         column: `(1)`, the source.
         target: One target.
-        n: Chains to find.
+        n: Number of chains to find.
     """
     search = _Search(engine, target)
     total = search.open_source(column)
@@ -68,7 +68,7 @@ def chains_of(engine: LinearEngine, column: Tensor, target: Targets, n: int) -> 
 
 
 class _Search:
-    """The beginnings still open and the chains that have arrived."""
+    """The open beginnings and the finished chains."""
 
     def __init__(self, engine: LinearEngine, target: Targets) -> None:
         self.engine, self.target = engine, target
@@ -80,7 +80,7 @@ class _Search:
         self.number = itertools.count()
 
     def open_source(self, column: Tensor) -> float:
-        """Everything that the source begins with; the whole edge."""
+        """Return the initial beginning: the full edge."""
         total, layer_of_target = 0.0, int(self.target.layers[0])
         for level in self.engine.sweep(column, self.n_pos, attention=False):
             if not len(level.read):
@@ -92,7 +92,7 @@ class _Search:
         return total
 
     def arrive(self, heads: tuple[tuple[int, int], ...], read: Tensor, first: int) -> float:
-        """Note a chain that needs no further head; its value."""
+        """Record a chain without further heads, and return its value."""
         at = self.n_pos - 1 - first
         value = float(read[at] @ self.direction.to(read)) if at >= 0 else 0.0
         if value:
@@ -100,7 +100,7 @@ class _Search:
         return value
 
     def offer(self, heads: tuple[tuple[int, int], ...], layer: int, values: Tensor, first: int) -> float:
-        """Put every head of a layer behind a beginning; the sum of their values."""
+        """Extend a beginning by every head of a layer, and return the sum of their values."""
         folded = self.engine.layers[layer]
         read = _read(folded, values, first)  # (pos, kv_head, group, d_head)
         value = (read * self.z[layer][first:]).sum((0, 3)).flatten()
@@ -123,7 +123,7 @@ class _Search:
         return out
 
     def open_best(self, n: int) -> bool:
-        """Open the beginning with the largest value; False when none can be better than what has arrived."""
+        """Expand the beginning with the largest value; return False if none can beat the finished chains."""
         if not self.waiting:
             return False
         strongest = heapq.nlargest(n, (abs(chain.value) for chain in self.arrived))

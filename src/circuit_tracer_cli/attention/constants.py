@@ -1,7 +1,7 @@
-"""What the stream begins a block with that no source has written: biases, learned positions, MLP outputs where nothing is traced.
+"""The parts of a block's input that no source wrote: biases, learned positions, MLP outputs at untraced positions.
 
-The stream is affine in the graph's sources: `d = Σ sources + constants`. With patterns and scales frozen the constants are
-carried upwards like sources, each under its name.
+The stream is affine in the graph's sources: `d = Σ sources + constants`. With patterns and scales frozen, constants
+propagate upwards like sources, each under its name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = (DECODER_BIASES, ATTENTION_BIASES, LEARNED_POSITIONS, UNTRACED)
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """The stream at the beginning of a block by what has written it.
+    """The stream at the beginning of a block, split by what wrote it.
 
     Attributes:
         constants: `(name, pos, d_model)`, in the order of `NAMES`.
@@ -35,7 +35,7 @@ class Origins:
 
 
 def origins(prompt: FrozenPrompt, layer: int) -> Origins:
-    """The parts of the stream that block `layer` begins with; they add up to the recorded one."""
+    """The parts of the input stream of block `layer`; they add up to the recorded one."""
     engine, frozen = prompt.engine, prompt.frozen
     first = frozen.layers[0].residual
     assert first is not None
@@ -62,7 +62,7 @@ def origins(prompt: FrozenPrompt, layer: int) -> Origins:
 
 
 def _attention_bias(prompt: FrozenPrompt, layer: int) -> Tensor:
-    """What a block's attention adds whatever it reads `(pos, d_model)`: biases of norms, values and output."""
+    """What a block's attention adds regardless of its input `(pos, d_model)`: biases of norms, values and output."""
     weights, frozen = prompt.engine.weights.layers[layer], prompt.frozen.layers[layer]
     dtype = prompt.engine.dtype
     n_kv, d_head, _ = weights.W_V.shape
@@ -84,14 +84,14 @@ def _attention_bias(prompt: FrozenPrompt, layer: int) -> Tensor:
 
 
 def _written(prompt: FrozenPrompt, layer: int) -> Tensor:
-    """What features and error of all positions add to the stream at a layer's write point `(pos, d_model)`."""
+    """What features and errors at all positions add to the stream at a layer's write point `(pos, d_model)`."""
     decoders = prompt.engine.decoders[layer]
     out = decoders.rows.new_zeros(prompt.n_pos, decoders.rows.shape[1])
     return out.index_add_(0, decoders.position_of_row().to(out.device), decoders.rows)
 
 
 def _written_constant(prompt: FrozenPrompt, layer: int) -> Tensor:
-    """What a layer adds at its write point beside sources and what its skip connection passes on `(pos, d_model)`."""
+    """What a layer adds at its write point other than sources and its skip connection `(pos, d_model)`."""
     engine, frozen, model = prompt.engine, prompt.frozen.layers[layer], prompt.model
     weights = engine.weights.layers[layer]
     out = frozen.feature_output.to(engine.devices[layer], engine.dtype)

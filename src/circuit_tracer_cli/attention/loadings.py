@@ -1,12 +1,12 @@
 """How much of an edge goes through which attention head, exactly.
 
-An edge is a sum over paths through the frozen network. The five ways to sort its paths:
+An edge is a sum over paths through the frozen network. There are five ways to group its paths:
 
-- `arrive`: by the head whose look moves it to the target's position for the last time, and where from. A partition of the edge.
-- `leave`: by the head that first moves it away from the source's position, and where to. A partition too.
-- `through`: what goes through a head at all, in every layer: what the edge would lose without it. A path counts once per head.
+- `arrive`: by the head that finally moves it to the target's position, and where from. A partition of the edge.
+- `leave`: by the head that first moves it away from the source's position, and where to. Also a partition.
+- `through`: everything that goes through a head, in any layer: what the edge would lose without it. A path counts once per head.
 - `hops`: by the number of heads on the path.
-- `chains` (`chains.py`): by the heads themselves, in their order.
+- `chains` (`chains.py`): by the heads themselves, in order.
 
 Kamath et al. (2025), "Tracing attention computation through feature interactions", give `arrive` for features in adjacent layers.
 """
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 By = Literal["arrive", "leave", "through", "hops", "chains"]
 
 STRONGEST = 10
-"""Heads of an edge that are listed when nobody says how many."""
+"""Default number of heads to list for an edge."""
 
 HELD_NUMBERS = 2**26
-"""Most numbers of one kind (streams of a block of sources, cotangents of a block of targets) that are held at once."""
+"""Largest number of elements of one kind (streams of a block of sources, cotangents of a block of targets) in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadShare:
-    """What one head carries of an edge.
+    """The part of an edge that goes through one head.
 
     `position` is the key that it looks at (`arrive`), the query that it sends to (`leave`), None for `through`.
     """
@@ -66,7 +66,7 @@ class HeadShare:
         return head_name(self.layer, self.head)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `--json`."""
+        """Return the record that `--json` prints."""
         found: dict[str, Any] = {"layer": self.layer, "head": self.head}
         if self.position is not None:
             found["position"] = self.position
@@ -79,15 +79,15 @@ class EdgeHeads:
 
     Attributes:
         source, target: Ids of the nodes.
-        weight: Of the edge, from the graph.
-        by: How paths are sorted.
-        heads: The strongest, by absolute value.
-        rest: `weight` minus what is listed; for `through` the sum of the other heads.
+        weight: Weight of the edge in the graph.
+        by: How paths are grouped.
+        heads: The strongest heads, by absolute value.
+        rest: `weight` minus the listed values; for `through`, the sum of the other heads.
         total: The sum over all heads, hops or chains.
-        absolute: The sum of absolute values; many times the weight where heads cancel each other.
-        hops: Parts of the edge by the number of heads on the path, from none on.
+        absolute: The sum of absolute values; many times the weight if heads cancel each other.
+        hops: Parts of the edge by the number of heads on the path, from zero up.
         chains: The strongest chains of heads.
-        same_position: Whether source and target stand at one position, so that nothing has to be moved.
+        same_position: True if source and target are at the same position, so that nothing has to be moved.
     """
 
     source: str
@@ -104,11 +104,11 @@ class EdgeHeads:
 
     @property
     def cancellation(self) -> float | None:
-        """Sum of absolute values over the absolute weight; None for an edge of weight zero."""
+        """Sum of absolute values divided by the absolute weight; None for an edge of weight zero."""
         return self.absolute / abs(self.weight) if self.weight else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `--json`."""
+        """Return the record that `--json` prints."""
         found: dict[str, Any] = {
             "source": self.source, "target": self.target, "weight": self.weight, "by": self.by,
         }  # fmt: skip
@@ -126,7 +126,7 @@ class EdgeHeads:
 
 @dataclass(frozen=True)
 class HeadLoadings:
-    """Head loadings of several edges, in the order asked for."""
+    """Head loadings of several edges, in the order of the request."""
 
     edges: tuple[EdgeHeads, ...]
     by: By
@@ -138,7 +138,7 @@ class HeadLoadings:
         return iter(self.edges)
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `--json`."""
+        """Return the record that `--json` prints."""
         return {"edges": [edge.to_dict() for edge in self.edges]}
 
     def to_dataframe(self) -> pandas.DataFrame:
@@ -163,22 +163,22 @@ def head_loadings(
     by: By = "arrive",
     n: int = STRONGEST,
 ) -> HeadLoadings:
-    """Which attention heads carry edges of a graph.
+    """Return which attention heads carry edges of a graph.
 
     Args:
         graph: The graph, raw or pruned.
         model: The model and transcoders that it was made with.
-        edges: Pairs of source and target, as node numbers or ids.
-        by: How the paths of an edge are sorted.
-        n: Heads (or chains) to list for each edge; 0 for all heads.
+        edges: Pairs of source and target, as node indices or ids.
+        by: How the paths of an edge are grouped.
+        n: Number of heads (or chains) to list for each edge; 0 for all heads.
 
     Raises:
-        InvalidValue: There is no such node, nothing begins or arrives there, or the graph has no edge between the two.
-        ModelMismatch: The graph doesn't come from this model.
+        InvalidValue: There is no such node or edge, or no edge can begin or end at the node.
+        ModelMismatch: The graph wasn't made with this model.
         UnsupportedArchitecture: The model's family has no closed form.
     """
     if by not in get_args(By):
-        raise InvalidValue(f"by is {by!r}", hint=f"choose {', '.join(get_args(By))}")
+        raise InvalidValue(f"unknown value by={by!r}", hint=f"choose {', '.join(get_args(By))}")
     pairs = [edge_of(graph, *edge) for edge in edges]
     return loadings(freeze(graph, model), pairs, by, n)
 
@@ -187,7 +187,7 @@ def head_loadings(
 def loadings(
     prompt: FrozenPrompt, edges: Sequence[tuple[int, int]], by: By = "arrive", n: int = STRONGEST
 ) -> HeadLoadings:
-    """`head_loadings` for a prompt that is frozen already; `edges` are pairs (source, target) of node numbers."""
+    """`head_loadings` for a frozen prompt; `edges` are pairs (source, target) of node indices."""
     batch = _Batch.of(prompt, edges)
     if by == "hops":
         found = _hops(batch)
@@ -202,7 +202,7 @@ def loadings(
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Edges in the engine's terms: distinct sources sorted by layer, distinct targets, and which of them each edge joins."""
+    """Edges for the engine: distinct sources sorted by layer, distinct targets, and the ends of each edge among them."""
 
     prompt: FrozenPrompt
     edges: Sequence[tuple[int, int]]
@@ -210,12 +210,12 @@ class _Batch:
     columns: Tensor  # (source)
     source_positions: Tensor  # (source)
     targets: Targets
-    source_of: Tensor  # (edge) place in `columns`
-    target_of: Tensor  # (edge) place in `targets`
+    source_of: Tensor  # (edge) index into `columns`
+    target_of: Tensor  # (edge) index into `targets`
 
     @classmethod
     def of(cls, prompt: FrozenPrompt, edges: Sequence[tuple[int, int]]) -> _Batch:
-        """From pairs (source, target) of node numbers."""
+        """Make the record from pairs (source, target) of node indices."""
         sources = list(dict.fromkeys(source for source, _ in edges))
         ends = list(dict.fromkeys(target for _, target in edges))
         columns = prompt.source_columns(sources)
@@ -235,18 +235,18 @@ class _Batch:
         return self.prompt.engine
 
     def edges_of(self, sources: slice) -> Tensor:
-        """The edges `(n)` that begin at some sources."""
+        """The edges `(n)` from some sources."""
         found: Tensor = (self.source_of >= sources.start) & (self.source_of < sources.stop)
         return found.nonzero().squeeze(1)
 
     def blocks(self, count: int, numbers_each: int) -> Iterator[slice]:
-        """Runs of `count` things of which each takes so many numbers."""
+        """Runs of `count` items that each take a number of elements."""
         size = max(1, HELD_NUMBERS // max(1, numbers_each))
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
 def _weights(graph: Graph, edges: Sequence[tuple[int, int]]) -> list[float]:
-    """Direct effects of edges as the graph has them; zero for a pair without an edge."""
+    """Direct effects of edges in the graph; zero for a pair without an edge."""
     found: list[float] = []
     rows: dict[int, dict[int, float]] = {}
     for source, target in edges:
@@ -258,11 +258,11 @@ def _weights(graph: Graph, edges: Sequence[tuple[int, int]]) -> list[float]:
 
 
 class _Strongest:
-    """The strongest shares of every edge so far, and the sums of all.
+    """Collects the strongest shares of every edge, and the sums of all.
 
     Args:
-        n_edges: How many edges there are.
-        n: How many shares to keep of each; 0 for all.
+        n_edges: Number of edges.
+        n: Number of shares to keep of each; 0 for all.
     """
 
     def __init__(self, n_edges: int, n: int) -> None:
@@ -273,7 +273,7 @@ class _Strongest:
         self._found: list[list[tuple[int, int, int, float]]] | None = None
 
     def add(self, edges: Tensor, values: Tensor, layer: int) -> None:
-        """Take shares `values (edge, head, position)` of some edges at one layer; without positions the last axis is one wide."""
+        """Add shares `values (edge, head, position)` of some edges at one layer; without positions the last axis has size 1."""
         if not len(edges):
             return
         shares = values.double().cpu()
@@ -287,7 +287,7 @@ class _Strongest:
         self._waiting.append((edges, flat.gather(1, top), labels))
 
     def of(self, edge: int) -> list[tuple[int, int, int, float]]:
-        """Layer, head, position and value of the strongest shares of an edge, those of zero left out."""
+        """Layer, head, position and value of the strongest non-zero shares of an edge."""
         if self._found is None:
             self._found = self._sorted()
         found = self._found[edge]
@@ -295,7 +295,7 @@ class _Strongest:
         return found[: self.n] if self.n else found
 
     def _sorted(self) -> list[list[tuple[int, int, int, float]]]:
-        """What has come, by edge."""
+        """Return the collected shares, by edge."""
         found: list[list[tuple[int, int, int, float]]] = [[] for _ in range(len(self.total))]
         for edges, values, labels in self._waiting:
             for edge, row, names in zip(edges.tolist(), values.tolist(), labels.tolist(), strict=True):
@@ -385,7 +385,7 @@ def _leave(batch: _Batch, running: _Strongest) -> None:
 
 
 def _through(batch: _Batch, running: _Strongest) -> None:
-    """`λ = Σ_q ⟨z[q], Σ_k pattern[q, k] v[k]⟩` of every head, with the whole cotangent and the whole stream."""
+    """`λ = Σ_q ⟨z[q], Σ_k pattern[q, k] v[k]⟩` of every head, with the full cotangent and the full stream."""
     engine, targets = batch.engine, batch.targets
     n_pos = int(targets.positions.max()) + 1
     width = engine.layers[0].W_O.shape[1] if engine.layers else 1
@@ -409,7 +409,7 @@ def _through(batch: _Batch, running: _Strongest) -> None:
 
 @torch.no_grad()
 def strongest_look(prompt: FrozenPrompt, edge: tuple[int, int], layer: int, head: int) -> tuple[int, int]:
-    """The query and the key through which most of what goes through a head on an edge `(source, target)` goes."""
+    """The query and the key with the largest part of what goes through a head on an edge `(source, target)`."""
     engine = prompt.engine
     target = prompt.targets([edge[1]])
     z = next(level.z[0] for level in pull(engine, target) if level.layer == layer)
@@ -433,7 +433,7 @@ def mixed(folded: FoldedLayer, values: Tensor, first: int) -> Tensor:
 
 
 def _hops(batch: _Batch) -> list[EdgeHeads]:
-    """Parts of every edge by the number of heads on the way: cotangents are kept apart by it, `c[n] += Attnᵀ c[n - 1]`."""
+    """Parts of every edge by the number of heads on the path: cotangents are kept separate by it, `c[n] += Attnᵀ c[n - 1]`."""
     engine, targets = batch.engine, batch.targets
     n_pos, d_model = int(targets.positions.max()) + 1, engine.tokens.shape[1]
     parts = torch.zeros(len(batch.edges), engine.n_layers + 1, dtype=torch.float64)
@@ -452,7 +452,7 @@ def _hops(batch: _Batch) -> list[EdgeHeads]:
 
 
 def _by_hops(engine: LinearEngine, targets: Targets) -> Iterator[tuple[int, Tensor]]:
-    """Layer and `(hops, target, pos, d_model)` of the cotangents where its block writes; -1 for the embedding."""
+    """Layer and `(hops, target, pos, d_model)` of the cotangents at the block's write point; -1 for the embedding."""
     n_pos, d_model = int(targets.positions.max()) + 1, engine.tokens.shape[1]
     G = engine.tokens.new_zeros(engine.n_layers + 1, len(targets), n_pos, d_model)
     _begin(engine, targets, engine.n_layers, G)
@@ -482,7 +482,7 @@ def _begin(engine: LinearEngine, targets: Targets, layer: int, G: Tensor) -> Non
 
 
 def _contract_hops(batch: _Batch, layer: int, G: Tensor, edges: Tensor, start: int, parts: Tensor) -> None:
-    """Add what a layer's writes (the tokens for -1) contribute to the parts of some edges."""
+    """Add the contribution of a layer's writes (the tokens for -1) to the parts of some edges."""
     engine = batch.engine
     layers, positions = engine.columns.places(batch.columns)
     if layer < 0:

@@ -1,4 +1,4 @@
-"""The largest entries of a product of two thin matrices, found without making the product: all pairs of sources of a score."""
+"""The largest entries of a product of two thin matrices, found without the full product: pairs of sources of a score."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 TILE = 4096
-"""Rows and columns of the product that exist at once."""
+"""Rows and columns of the product in memory at once."""
 
 
 def top_pairs(Q: Tensor, K: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The `n` largest entries by absolute value of `Qᵀ K`, exactly.
 
-    Columns are taken from the longest to the shortest; since `|⟨q, k⟩| ≤ ‖q‖ ‖k‖`, what can't reach the n-th best is left out.
+    Columns are taken from the longest to the shortest; since `|⟨q, k⟩| ≤ ‖q‖ ‖k‖`, hopeless ones are skipped.
 
     Args:
         Q: `(d_head, n_q)`.
         K: `(d_head, n_k)`.
-        n: How many; fewer come back where there are fewer that aren't zero.
+        n: Number of entries; fewer are returned if fewer are non-zero.
 
     Returns:
         int64 `(n, 2)`, columns of `Q` and `K`, and the values `(n)`, strongest first.
@@ -43,7 +43,7 @@ def top_pairs(Q: Tensor, K: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def summed(factor: Tensor, groups: Tensor, count: int) -> Tensor:
-    """The columns of `factor (d_head, n)` added up by group `(n)`; those of group -1 belong to none: `(d_head, count)`."""
+    """The columns of `factor (d_head, n)` summed by group `(n)`, ignoring group -1: `(d_head, count)`."""
     own = groups >= 0
     return factor.new_zeros(len(factor), count).index_add_(
         1, groups[own].to(factor.device), factor[:, own.to(factor.device)]

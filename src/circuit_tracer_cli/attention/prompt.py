@@ -1,4 +1,4 @@
-"""A graph's prompt frozen once more on its model: the engine with every source, and the graph's nodes in the engine's terms."""
+"""A graph's prompt, frozen again on its model: the engine with every source, and the graph's nodes in the engine's order."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from circuit_tracer_cli.types import LogitTarget
 
 ROWS_AT_ONCE = 64
 LARGEST_CHANGE, LARGEST_CHANGE_16_BIT = 1e-4, 0.05
-"""Differences of activations, relative to their own and the usual size, up to which a graph counts as made with this model."""
+"""Largest difference of activations, relative to their own and the typical size, for a graph to count as made with this model."""
 
 
 @dataclass(frozen=True)
 class FrozenPrompt:
-    """A prompt frozen on a model, every active feature, error and token in the engine. Build one with `freeze`.
+    """A prompt frozen on a model, with every active feature, error and token in the engine. Build one with `freeze`.
 
     Attributes:
-        graph: The graph whose nodes are asked about.
+        graph: The graph.
         model: Its model.
         tokens: The prompt.
-        frozen: The pass, with what every block begins with.
-        active: All active features, those that the graph left out too.
+        frozen: The pass, with the input of every block.
+        active: All active features, including those that the graph left out.
         sources: Their vectors.
         engine: The closed form.
     """
@@ -53,12 +53,12 @@ class FrozenPrompt:
 
     @property
     def n_pos(self) -> int:
-        """Tokens of the prompt."""
+        """Number of tokens of the prompt."""
         return len(self.frozen.tokens)
 
     @property
     def n_heads(self) -> int:
-        """Query heads of a block."""
+        """Number of query heads of a block."""
         return self.model.model.shape.n_heads
 
     def source_columns(self, nodes: Sequence[int]) -> Tensor:
@@ -79,7 +79,7 @@ class FrozenPrompt:
         return torch.tensor(found, dtype=torch.int64)
 
     def targets(self, nodes: Sequence[int]) -> Targets:
-        """Features and logits of the graph as the engine's targets, in the order given."""
+        """Features and logits of the graph as targets for the engine, in the given order."""
         graph, layout = self.graph, self.graph.layout
         wrong = [node for node in nodes if layout.kind(node) not in ("feature", "logit")]
         if wrong:
@@ -106,12 +106,12 @@ class FrozenPrompt:
             first, second = reader.difference(target.token_str, lambda message: None)
             return unembedding.vector(first) - unembedding.vector(second)
         raise UnsuitableValue(
-            f"the target {target.token_str!r} is a direction of its own, and graph files don't hold those",
-            hint="ask about edges into features, or trace token targets",
+            f"the target {target.token_str!r} is a custom direction, which graph files don't contain",
+            hint="choose edges into features, or trace token targets",
         )
 
     def name_of(self, node: int) -> str:
-        """The id of a source in the JSON graph file, by its number in `node_of_column`; of features that aren't nodes too."""
+        """The id of a source in the JSON graph file, by its number in `node_of_column`; also for features that aren't nodes."""
         n_layers, n_pos = self.engine.n_layers, self.n_pos
         n_features = len(self.active)
         if node < n_features:
@@ -124,11 +124,11 @@ class FrozenPrompt:
 
     @property
     def node_of_column(self) -> Tensor:
-        """`(column)`: features by number in `active`, then errors layer by layer, then tokens."""
+        """`(column)`: features by index in `active`, then errors by layer, then tokens."""
         return self.engine.columns.nodes()
 
     def head(self, layer: int, head: int) -> None:
-        """Raise UnsuitableValue for a head that isn't there."""
+        """Raise UnsuitableValue for a head that doesn't exist."""
         n_layers = self.engine.n_layers
         if not 0 <= layer < n_layers:
             raise UnsuitableValue(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
@@ -141,7 +141,7 @@ class FrozenPrompt:
         """A position counted from either end. Raises UnsuitableValue outside the prompt."""
         if not -self.n_pos <= position < self.n_pos:
             raise UnsuitableValue(
-                f"the {what} position {position} lies outside the prompt of {self.n_pos} tokens",
+                f"the {what} position {position} is outside the prompt of {self.n_pos} tokens",
                 hint=f"positions go from 0 to {self.n_pos - 1}; -1 is the last",
             )
         return position % self.n_pos
@@ -151,23 +151,23 @@ def freeze(graph: Graph, model: ReplacementModel) -> FrozenPrompt:
     """Run a graph's prompt on its model and put every source into an engine.
 
     Raises:
-        ModelMismatch: The graph can't come from this model and these transcoders.
+        ModelMismatch: The graph can't have been made with this model and these transcoders.
         UnsupportedArchitecture: The family has no closed form.
     """
     _weights_of(model)
     check_sizes(graph, model)
     tokens = model.tokenize(graph.input_tokens)
     if tokens.ids.tolist() != graph.input_tokens.tolist():
-        raise ModelMismatch("the model would put another first token before the graph's prompt")
+        raise ModelMismatch("the model uses another first token than the graph's prompt")
     frozen, active = _run(model, tokens)
     _check_features(graph, active)
     return FrozenPrompt(graph, model, tokens, frozen, active, *_engine(model, tokens, frozen, active))
 
 
 def freeze_tokens(tokens: Tokens, model: ReplacementModel) -> FrozenPrompt:
-    """A prompt without a graph; `with_edges` gives it one of the nodes that are asked about.
+    """Freeze a prompt without a graph; `with_edges` adds one with the nodes in question.
 
-    Raises UnsupportedArchitecture: the family has no closed form.
+    Raises UnsupportedArchitecture if the family has no closed form.
     """
     _weights_of(model)
     frozen, active = _run(model, tokens)
@@ -179,9 +179,9 @@ def freeze_tokens(tokens: Tokens, model: ReplacementModel) -> FrozenPrompt:
 def with_edges(
     prompt: FrozenPrompt, edges: Sequence[tuple[str, str]]
 ) -> tuple[FrozenPrompt, list[tuple[int, int]]]:
-    """A prompt with a graph of some edges, given by the ids of a graph file, and the edges as numbers of that graph.
+    """Return the prompt with a graph of some edges, given as ids of a graph file, and the edges as indices of that graph.
 
-    Raises UnsuitableValue for an id that no source or target of this prompt has.
+    Raises UnsuitableValue for an id that isn't a source or target of this prompt.
     """
     asked = with_nodes(prompt, [name for edge in edges for name in edge])
     pairs = [(node_of(asked.graph, source), node_of(asked.graph, target)) for source, target in edges]
@@ -232,7 +232,7 @@ def _kept_nodes(prompt: FrozenPrompt, selected: Tensor) -> Tensor:
 
 
 def _numbers(name: str) -> tuple[int, int, int] | None:
-    """Layer, number and position of a feature's or logit's id."""
+    """Layer, index and position in a feature's or logit's id."""
     parts = name.split("_")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() and len(part) < 16 for part in parts):
         return None
@@ -242,7 +242,7 @@ def _numbers(name: str) -> tuple[int, int, int] | None:
 def _graph_of(
     model: ReplacementModel, tokens: Tokens, active: ActiveFeatures, selected: Tensor, logits: Sequence[int]
 ) -> Graph:
-    """A graph of some features and tokens to predict, still without edges."""
+    """A graph of some features and target tokens, still without edges."""
     layout = NodeLayout(len(selected), model.cfg.n_layers, len(tokens), len(logits))
     return Graph(
         input_string=tokens.text,
@@ -269,7 +269,7 @@ def _weights_of(model: ReplacementModel) -> LinearWeights:
 
 
 def _run(model: ReplacementModel, tokens: Tokens) -> tuple[FrozenPass, ActiveFeatures]:
-    """The pass, and the features that are active in it."""
+    """The pass, and its active features."""
     hooks = model.transcoders.feature_input_hook, model.transcoders.feature_output_hook
     with torch.no_grad():
         frozen = model.model.frozen_pass(tokens.ids, *hooks, residuals=True)
@@ -281,7 +281,7 @@ def _run(model: ReplacementModel, tokens: Tokens) -> tuple[FrozenPass, ActiveFea
 def _engine(
     model: ReplacementModel, tokens: Tokens, frozen: FrozenPass, active: ActiveFeatures
 ) -> tuple[Sources, LinearEngine]:
-    """Every source, and the closed form."""
+    """All sources, and the closed form."""
     dtype = torch.promote_types(model.dtype, torch.float32)
     sources = build_sources(frozen, model.transcoders, active, tokens.zero_positions, dtype)
     skips = [model.transcoders.skip_matrix(layer) for layer in range(model.transcoders.n_layers)]
@@ -289,7 +289,7 @@ def _engine(
 
 
 def check_sizes(graph: Graph, model: ReplacementModel) -> None:
-    """Raise ModelMismatch unless the model has the layers, the width and the vocabulary of the one that a graph was traced on."""
+    """Raise ModelMismatch unless the model has the layers, the width and the vocabulary of the graph's model."""
     shape, cfg = model.model.shape, graph.cfg
     for what, ours, theirs in (
         ("layers", shape.n_layers, cfg.n_layers),
@@ -298,13 +298,13 @@ def check_sizes(graph: Graph, model: ReplacementModel) -> None:
     ):
         if ours != theirs:
             raise ModelMismatch(
-                f"the graph comes from a model with {what} {theirs}, this one has {ours}",
-                hint=f"the graph names {cfg.model_name}; give --model and --transcoder-set",
+                f"the graph's model has {what} {theirs}, but this one has {ours}",
+                hint=f"the graph was made with {cfg.model_name}; use --model and --transcoder-set",
             )
 
 
 def _check_features(graph: Graph, active: ActiveFeatures) -> None:
-    """Raise ModelMismatch unless exactly the graph's features are active: an edge's numbers mean nothing otherwise."""
+    """Raise ModelMismatch unless exactly the graph's features are active; otherwise numbers of edges are meaningless."""
     ours, theirs = active.indices.cpu(), graph.active_features.cpu()
     if torch.equal(ours, theirs):
         _check_activations(graph, active)
@@ -312,13 +312,13 @@ def _check_features(graph: Graph, active: ActiveFeatures) -> None:
     known = set(map(tuple, ours.tolist()))
     lacking = sum(tuple(feature) not in known for feature in theirs.tolist())
     raise ModelMismatch(
-        f"{lacking} of the graph's {len(theirs)} active features aren't active here, and {len(ours)} are in all",
-        hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
+        f"{lacking} of the graph's {len(theirs)} active features aren't active here, where {len(ours)} features are",
+        hint="use the graph's own model, set and dtype: --model, --transcoder-set, --dtype",
     )
 
 
 def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
-    """Raise ModelMismatch where activations differ by more than other kernels explain, in the graph's number type."""
+    """Raise ModelMismatch if activations differ by more than different kernels explain, in the graph's number type."""
     ours, theirs = active.values.cpu().double(), graph.activation_values.cpu().double()
     if not len(ours):
         return
@@ -329,26 +329,26 @@ def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
         layer, position, feature = graph.active_features[worst].tolist()
         raise ModelMismatch(
             f"{layer}/{feature}@{position} has activation {float(theirs[worst]):.6g} in the graph and "
-            f"{float(ours[worst]):.6g} here, so the graph was made with other weights or in another dtype",
-            hint="name the graph's own model and set with --model and --transcoder-set, and its --dtype",
+            f"{float(ours[worst]):.6g} here, so the graph was made with other weights or another dtype",
+            hint="use the graph's own model, set and dtype: --model, --transcoder-set, --dtype",
         )
 
 
 def _no_source(graph: Graph, node: int) -> UnsuitableValue:
     return UnsuitableValue(
-        f"{graph.node_id(node)} is a target: nothing begins there", hint="write SOURCE:TARGET"
+        f"{graph.node_id(node)} is a target, where no edge begins", hint="write SOURCE:TARGET"
     )
 
 
 def _no_target(graph: Graph, node: int) -> UnsuitableValue:
     return UnsuitableValue(
-        f"{graph.node_id(node)} is an error or a token: nothing arrives there",
+        f"{graph.node_id(node)} is an error or a token, where no edge ends",
         hint="write SOURCE:TARGET; targets are features and logits",
     )
 
 
 def edge_of(graph: Graph, source: int | str, target: int | str) -> tuple[int, int]:
-    """An edge by the names or numbers of its ends. Raises UnsuitableValue without such nodes, or an edge between them."""
+    """An edge by the names or indices of its ends. Raises UnsuitableValue if the nodes or the edge don't exist."""
     ends = _node(graph, source), _node(graph, target)
     if graph.layout.kind(ends[0]) == "logit":
         raise _no_source(graph, ends[0])
@@ -356,20 +356,20 @@ def edge_of(graph: Graph, source: int | str, target: int | str) -> tuple[int, in
         raise _no_target(graph, ends[1])
     columns, _ = graph.edges.row(ends[1])
     if ends[0] not in columns.tolist():
-        pruned = "it may have been pruned away: ask the raw graph" if graph.pruning else "write SOURCE:TARGET"
+        pruned = "it may have been pruned; use the raw graph" if graph.pruning else "write SOURCE:TARGET"
         names = [graph.node_id(end) for end in ends]
         raise UnsuitableValue(f"the graph has no edge from {names[0]} to {names[1]}", hint=pruned)
     return ends
 
 
 def _node(graph: Graph, node: int | str) -> int:
-    """A node's number. Raises UnsuitableValue for one that the graph doesn't have."""
+    """A node's index. Raises UnsuitableValue for one that the graph doesn't have."""
     if isinstance(node, str):
         return node_of(graph, node)
     number = operator.index(node)
     if isinstance(node, bool) or not 0 <= number < graph.layout.n_nodes:
         raise UnsuitableValue(
             f"there is no node {node}: the graph has nodes 0 to {graph.layout.n_nodes - 1}",
-            hint="give the node's number, or its id as a text",
+            hint="use the node's index, or its id as a string",
         )
     return number

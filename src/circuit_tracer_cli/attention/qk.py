@@ -1,11 +1,11 @@
 """Why a head looks where it looks: its score before cap, mask and softmax as an exact sum over pairs of sources.
 
-With norm scales frozen both vectors are affine in the stream, and the stream is affine in the graph's sources, so
+With norm scales frozen, both vectors are affine in the stream, and the stream is affine in the graph's sources, so
 
     score[q, k] = scaling · ⟨Σ_i Q_i, Σ_j K_j⟩ = Σ_ij scaling · ⟨Q_i, K_j⟩,   i, j over sources and constants.
 
-`Q` and `K` are rows of the engine whose cotangents begin at the block's input; attention below is traced through as on any edge,
-so no remainder is left (Kamath et al. 2025, "Tracing attention computation through feature interactions", stop at one layer).
+`Q` and `K` are rows of the engine with cotangents that begin at the block's input. Lower attention is traced as on any edge: no
+remainder is left (Kamath et al. 2025, "Tracing attention computation through feature interactions", stop at one layer).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
 
 STRONGEST = 10
-"""Pairs and nodes that are listed when nobody says how many."""
+"""Default number of pairs and nodes to list."""
 
 Against = int | Literal["rest"] | None
 Grouping = Literal["feature"] | Mapping[str, Sequence[str]] | None
@@ -39,24 +39,24 @@ Positions = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class QKAttribution:
-    """A score explained.
+    """The explanation of a score.
 
     Attributes:
         layer, head: The head.
-        query, key: Positions; `key` is None where only the pattern was asked for.
-        against: What `key` is compared with: another key, `"rest"` (all keys, by their weight), or None.
-        score: Before cap, mask, sink and softmax; of a comparison the difference.
-        pattern: The attention paid: of `key`, or of all keys where that is None.
-        softcap_factor: What the score, and with it every pair, is multiplied by through the soft cap; 1 without one.
-        constants: What isn't made by two sources, by name.
-        q: Sources of the query with what they add to the score together with the whole key; strongest first.
-        k: The same for the key.
-        q_constants, k_constants: The shares of the constants; `q` all added up and these give the score, and so for `k`.
-        q_rest, k_rest: What isn't listed.
+        query, key: Positions; `key` is None if only the pattern was requested.
+        against: What `key` is compared with: another key, `"rest"` (all keys, by weight), or None.
+        score: The score before cap, mask, sink and softmax; for a comparison, the difference.
+        pattern: The attention paid to `key`, or to all keys if that is None.
+        softcap_factor: Factor of the soft cap on the score and every pair; 1 without a soft cap.
+        constants: Parts that don't come from two sources, by name.
+        q: Sources of the query with their contribution to the score with the full key; strongest first.
+        k: The same for the key, with the full query.
+        q_constants, k_constants: Contributions of constants; with all of `q` (or `k`) they add up to the score.
+        q_rest, k_rest: Sum of the sources that aren't listed.
         pairs: The strongest pairs (source of the query, source of the key, value).
         rest: All other pairs: pairs + constants + rest = score.
-        unexplained: The score from the model's own stream less the sum of all pairs and constants: rounding.
-        scores: The scores of all keys in sight, without `key`.
+        unexplained: The score from the model's own stream minus the sum of all pairs and constants: rounding.
+        scores: The scores of all visible keys, if `key` is None.
     """
 
     layer: int
@@ -80,7 +80,7 @@ class QKAttribution:
     scores: tuple[float | None, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As in `--json`."""
+        """Return the record that `--json` prints."""
         pattern: Any = self.pattern
         if isinstance(pattern, tuple):
             pattern = [
@@ -107,7 +107,7 @@ class QKAttribution:
         return pd.DataFrame(list(self.pairs), columns=["q", "k", "value"])
 
     def to_neuronpedia(self) -> dict[str, Any]:
-        """The same as `qk_tracing_results`, the record of a node that Neuronpedia's viewer reads."""
+        """Return `qk_tracing_results`, the record of a node for Neuronpedia's viewer."""
         return {
             "pair_wise_contributors": [[q, k, value] for q, k, value in self.pairs],
             "top_q_marginal_contributors": [list(one) for one in self.q],
@@ -127,23 +127,23 @@ def qk_attribution(
     n: int = STRONGEST,
     group: Grouping = None,
 ) -> QKAttribution:
-    """Why a head looks from one position at another.
+    """Explain why a head looks from one position at another.
 
     Args:
         graph: The graph of the prompt.
         model: The model and transcoders that it was made with.
         layer, head: The head.
-        query: The position that looks; negative ones count from the end.
-        key: The position looked at; None for the pattern alone.
-        against: Another key, or `"rest"` for all keys weighted by the attention paid: the change to first order of the
-            logarithm of the attention.
-        n: Pairs and nodes to list; 0 for all nodes, and as many pairs.
-        group: Add sources up before ranking: `"feature"` over positions, or by supernodes, name → ids.
+        query: The position that the head looks from; negative ones count from the end.
+        key: The position that it looks at; None for the pattern alone.
+        against: Another key, or `"rest"` for all keys weighted by attention: the first-order change of the logarithm of
+            the attention.
+        n: Number of pairs and nodes to list; 0 for all nodes, and as many pairs.
+        group: Sum sources before ranking: `"feature"` over positions, or by supernodes, name → ids.
 
     Raises:
         InvalidValue: There is no such layer, head or position, or the query can't see the key.
-        ModelMismatch: The graph doesn't come from this model.
-        UnsupportedArchitecture: How the family makes its scores isn't declared.
+        ModelMismatch: The graph wasn't made with this model.
+        UnsupportedArchitecture: The family doesn't declare how it makes its scores.
     """
     return attend(freeze(graph, model), layer, head, query, key, against, n, group)
 
@@ -153,13 +153,13 @@ def attend(
     prompt: FrozenPrompt, layer: int, head: int, query: int, key: int | None = None, against: Against = None,
     n: int = STRONGEST, group: Grouping = None,
 ) -> QKAttribution:  # fmt: skip
-    """`qk_attribution` for a prompt that is frozen already."""
+    """`qk_attribution` for a frozen prompt."""
     prompt.head(layer, head)
     query = prompt.position(query, "query")
     score = Score(prompt, layer, head)
     if key is None:
         if against is not None:
-            raise InvalidValue("there is nothing to compare without a key", hint="add --key 4")
+            raise InvalidValue("a comparison needs a key", hint="add --key 4")
         row = score.pattern[query].tolist()
         seen = [
             score.value(query, at) if score.weights.sees(query, at) else None for at in range(prompt.n_pos)
@@ -181,11 +181,14 @@ def _compared(score: Score, query: int, key: int, against: Against) -> tuple[int
         seen = tuple((at, weight) for at, weight in average if score.weights.sees(query, at))
         return key, "rest", ((key, 1.0), *seen)
     if not isinstance(against, int):
-        raise InvalidValue(f"against is {against!r}", hint="give another key's position, or rest")
+        raise InvalidValue(
+            f"against is neither a position nor rest: {against!r}",
+            hint="give another key's position, or rest",
+        )
     other = prompt.position(against, "other key's")
     _check_seen(score, query, other)
     if other == key:
-        raise InvalidValue(f"key {key} is compared with itself", hint="name another key, or rest")
+        raise InvalidValue(f"key {key} is compared with itself", hint="use another key, or rest")
     return key, other, ((key, 1.0), (other, -1.0))
 
 
@@ -203,7 +206,7 @@ def _check_seen(score: Score, query: int, key: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One side of a score: vectors `(d_head, source)` by the engine's column, `(d_head, name)` of constants, and the whole."""
+    """One side of a score: vectors `(d_head, source)` by the engine's column, `(d_head, name)` of constants, and their total."""
 
     sources: Tensor
     constants: Tensor
@@ -211,7 +214,7 @@ class Factor:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the constants."""
+        """Names of the constants."""
         return (*NAMES, "the projection's own bias")
 
 
@@ -237,13 +240,13 @@ class Score:
 
     @property
     def origins(self) -> Origins:
-        """The parts of the stream that the block begins with."""
+        """The parts of the block's input stream."""
         if self._origins is None:
             self._origins = origins(self.prompt, self.layer)
         return self._origins
 
     def affine(self, side: Side, position: int) -> tuple[Tensor, Tensor]:
-        """Matrix and offset of one side at a position, on the norm's output; the query's hold the scaling."""
+        """Matrix and offset of one side at a position, on the norm's output; those of the query include the scaling."""
         head = self.head
         if side == "key":
             shape = self.prompt.model.model.shape
@@ -323,7 +326,7 @@ def _explained(
 def _strongest(
     names: _Names, values: Tensor, n: int, whole: float
 ) -> tuple[tuple[tuple[str, float], ...], float]:
-    """The strongest sources with their values, and what all others add up to."""
+    """The strongest sources with their values, and the sum of all others."""
     order = values.abs().argsort(descending=True, stable=True)[: n or len(values)]
     listed = tuple(
         (names[index], value)
@@ -334,11 +337,11 @@ def _strongest(
 
 
 class _Names:
-    """What sources are called, one by one or in groups.
+    """Names of sources, individually or in groups.
 
     Args:
-        prompt: The prompt whose sources they are.
-        group: How they are put together.
+        prompt: The prompt of the sources.
+        group: How they are grouped.
     """
 
     def __init__(self, prompt: FrozenPrompt, group: Grouping) -> None:
@@ -353,7 +356,7 @@ class _Names:
         return self._labels[index] if self.group is not None else self.prompt.name_of(self.nodes[index])
 
     def grouped(self, factor: Tensor) -> Tensor:
-        """The columns of `factor (d_head, source)` added up by group."""
+        """The columns of `factor (d_head, source)` summed by group."""
         if self._group_of is None:
             return factor
         return summed(factor, self._group_of[: factor.shape[1]], len(self._labels))

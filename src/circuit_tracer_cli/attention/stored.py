@@ -1,6 +1,6 @@
-"""Heads and reasons kept with a graph: the strongest heads of every edge, and why the strongest of them looks where it looks.
+"""Heads and reasons stored in a graph: the strongest heads of every edge, and why the strongest one looks where it looks.
 
-They lie in the graph's metadata, and on the links and nodes of its JSON file.
+They are in the graph's metadata, and on the links and nodes of its JSON file.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from circuit_tracer_cli.graph.heads import HEADS, REASONS
 from circuit_tracer_cli.graph.roots import node_of
 
 STORED = 4
-"""Heads kept of each edge."""
+"""Number of heads stored for each edge."""
 
 LARGEST = 200_000
-"""Edges that are taken at once; a graph with more should be pruned first."""
+"""Largest number of edges; a graph with more should be pruned first."""
 
 
 def edges_between_positions(graph: Graph) -> list[tuple[int, int]]:
@@ -29,7 +29,7 @@ def edges_between_positions(graph: Graph) -> list[tuple[int, int]]:
 
 
 def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
-    """Put the strongest heads that every edge arrives by into the graph's metadata, and return those of all edges.
+    """Store the strongest heads by which every edge arrives in the graph's metadata, and return those of all edges.
 
     Raises:
         UnsuitableValue: The graph has too many edges.
@@ -37,7 +37,7 @@ def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
     graph = prompt.graph
     if graph.edges.nnz > LARGEST:
         raise UnsuitableValue(
-            f"the graph has {graph.edges.nnz} edges, and heads are kept of {LARGEST} at most",
+            f"the graph has {graph.edges.nnz} edges, but heads can be stored for at most {LARGEST}",
             hint="prune it first: `circuit-tracer prune GRAPH -o pruned.safetensors`",
         )
     pairs = edges_between_positions(graph)
@@ -52,10 +52,10 @@ def add_heads(prompt: FrozenPrompt) -> HeadLoadings:
 
 
 def why(prompt: FrozenPrompt, edge: EdgeHeads, n: int = STRONGEST) -> QKAttribution | None:
-    """The score of the strongest look on an edge; None where no head carries it.
+    """The score of the strongest look on an edge; None if no head carries it.
 
-    For `arrive` the query is the target's position, for `leave` the key is the source's; `through` takes the look of its
-    strongest head that carries most.
+    For `arrive` the query is the target's position, for `leave` the key is the source's; for `through` it is the strongest
+    look of the strongest head.
     """
     if not edge.heads:
         return None
@@ -72,7 +72,7 @@ def why(prompt: FrozenPrompt, edge: EdgeHeads, n: int = STRONGEST) -> QKAttribut
 
 
 def keep_reasons(graph: Graph, edges: Sequence[EdgeHeads], reasons: Sequence[QKAttribution | None]) -> int:
-    """Put the reasons of edges into the graph's metadata, by target; of two edges into one node the stronger counts.
+    """Store the reasons of edges in the graph's metadata, by target; the stronger of two edges into one node counts.
 
     Returns how many nodes have one now.
     """

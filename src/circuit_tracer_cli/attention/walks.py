@@ -1,6 +1,6 @@
-"""Cotangents on their way down and streams on their way up, with value vectors and their cotangents kept for every head.
+"""Cotangents going down and streams going up, with value vectors and their cotangents for every head.
 
-Everything is linear with patterns and norm scales frozen (Ameisen et al. 2025, "attribution graphs"). `z` is the cotangent of
+Everything is linear, with patterns and norm scales frozen (Ameisen et al. 2025, "attribution graphs"). `z` is the cotangent of
 what a head reads, `(…, kv_head, group, d_head)`, before the pattern is transposed; a head's number is `kv_head * group size +
 group`. The pattern of a folded layer is divided by the norms' scales, so that `Σ pattern[k, q] ⟨z[q], v[k]⟩` is a head's share.
 """
@@ -22,8 +22,8 @@ class Pulled:
 
     Attributes:
         layer: The block.
-        above: `(target, pos, d_model)`, where the block's output is written.
-        z: `(target, pos, kv_head, group, d_head)`, of what the heads read.
+        above: `(target, pos, d_model)`, at the block's output.
+        z: `(target, pos, kv_head, group, d_head)`, cotangents of what the heads read.
     """
 
     layer: int
@@ -45,19 +45,19 @@ def pulled_through(folded: FoldedLayer, z: Tensor) -> Tensor:
 
 
 def skip_back(folded: FoldedLayer, G: Tensor, positions: slice | Tensor) -> Tensor | None:
-    """What flows back from a block's output through its skip connection; None where it has none."""
+    """What flows back from a block's output through its skip connection; None without one."""
     if folded.skip is None or folded.skip_scale is None:
         return None
     return (G @ folded.skip) * folded.skip_scale[positions, None]
 
 
 def pull(engine: LinearEngine, targets: Targets, attention: bool = True) -> Iterator[Pulled]:
-    """Pull targets down through all blocks, the highest first.
+    """Pull targets down through all blocks, highest first.
 
     Args:
         engine: The engine.
         targets: In any order.
-        attention: Whether attention passes anything on.
+        attention: False to leave attention out.
     """
     n_pos = int(targets.positions.max()) + 1
     G = engine.tokens.new_zeros(len(targets), n_pos, engine.tokens.shape[1])
@@ -89,9 +89,9 @@ def _start(engine: LinearEngine, targets: Targets, layer: int, G: Tensor) -> Non
 
 
 def pull_in_place(engine: LinearEngine, targets: Targets) -> Iterator[tuple[int, Tensor]]:
-    """Layer and `z (target, kv_head, group, d_head)` of the cotangents that never leave their targets' positions.
+    """Layer and `z (target, kv_head, group, d_head)` of the cotangents that stay at their targets' positions.
 
-    Above they go through the residual stream, skip connections and each head's look at its own position alone.
+    Above, they go only through the residual stream, skip connections and each head's look at its own position.
     """
     G = engine.tokens.new_zeros(len(targets), engine.tokens.shape[1])
     _start_in_place(engine, targets, engine.n_layers, G)
@@ -119,7 +119,7 @@ def _start_in_place(engine: LinearEngine, targets: Targets, layer: int, G: Tenso
 
 
 def push_in_place(engine: LinearEngine, sources: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Layer and values `(source, kv_head, d_head)` of what sources add at their own positions, never having left them."""
+    """Layer and values `(source, kv_head, d_head)` of what sources add while staying at their own positions."""
     layers, positions = engine.columns.places(sources)
     D = engine.tokens.new_zeros(len(sources), engine.tokens.shape[1])
     tokens = (layers < 0).nonzero().squeeze(1)
@@ -142,7 +142,7 @@ def push_in_place(engine: LinearEngine, sources: Tensor) -> Iterator[tuple[int, 
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A vector field that one head has written, further up: `stream`, `values` and `read` as in `Level`."""
+    """A vector field written by one head, propagated upwards: `stream`, `values` and `read` as in `Level`."""
 
     layer: int
     stream: Tensor
@@ -151,9 +151,9 @@ class Carried:
 
 
 def carry(engine: LinearEngine, layer: int, x: Tensor) -> Iterator[Carried]:
-    """What `x (pos, d_model)`, written by attention of `layer`, adds further up if no attention passes it on.
+    """What `x (pos, d_model)`, written by attention of `layer`, adds in higher blocks without further attention.
 
-    The first is at `layer` itself, behind its attention (`values` empty); the last is the final norm's input.
+    The first is at `layer` itself, after its attention (`values` empty); the last is the final norm's input.
     """
     D = x[None]
     for index in range(layer, engine.n_layers):

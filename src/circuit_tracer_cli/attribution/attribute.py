@@ -57,7 +57,7 @@ ROUNDED = {
 """What to expect of a graph whose rows aren't computed in float32 (docs/models.md, "Precision of the rows")."""
 
 PartialGraphs = Callable[[Callable[[], Graph]], None]
-"""Called whenever more rows are known, with a function that makes the graph of those; it costs nothing unless that is called."""
+"""Called when more rows are known, with a function that makes their graph; costs nothing unless the function is called."""
 OFFLOADS: dict[str | None, Place] = {
     None: "none", "None": "none", "none": "none", "auto": "none", "cpu": "cpu", "disk": "disk",
 }  # fmt: skip
@@ -82,43 +82,43 @@ def attribute(
     labels: bool = True,
     precision: str = "float32",
 ) -> Graph:
-    """The attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
+    """Return the attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
     Args:
         prompt: Text, token ids, or tokens as `model.tokenize` gives them.
         model: Model and transcoders.
-        attribution_targets: None for the likeliest tokens; a tensor of ids; token strings or differences `"A - B"`; or
+        attribution_targets: None for the most likely tokens; a tensor of ids; token strings or differences `"A - B"`; or
             `(token_str, prob, vec)` tuples.
-        max_n_logits: Most tokens to explain when they are chosen by probability.
+        max_n_logits: Largest number of tokens to explain when they are chosen by probability.
         desired_logit_prob: Stop choosing when their probabilities sum to this.
-        batch_size: With `update_interval`, how many features are chosen between two rankings.
-        max_feature_nodes: Most features that become nodes; None or 0 for all.
-        offload: Where weights wait that the trace no longer needs: `cpu`, `disk`, or None for where they are. MLPs, embeddings,
-            encoders and decoders are back when the call ends. `auto` decides by the memory that is free now, and plans the
-            compute block by it, as the command line does.
-        verbose: Show progress on the terminal.
-        update_interval: Batches between two rankings.
+        batch_size: Number of features to select per batch.
+        max_feature_nodes: Largest number of feature nodes; None or 0 for all.
+        offload: Where to move weights that the trace no longer needs: `cpu`, `disk`, or None to leave them. MLPs, embeddings,
+            encoders and decoders are back when the call ends. `auto` decides by the memory that is free now and also plans the
+            compute block, as the command line does.
+        verbose: Log progress.
+        update_interval: Number of batches between two rankings of features.
         engine: `auto`, `closed-form` or `vector-jacobian`.
-        progress: Somebody to tell about phases and rows.
-        on_partial: Somebody who may look at the graph of the rows that are known so far.
-        compute_block: Most rows times positions that the engine computes at once; None for what suits the device. Halved where
+        progress: Progress callback for phases and rows.
+        on_partial: Callback that can look at the graph of the rows known so far.
+        compute_block: Largest number of rows times positions that the engine computes at once; None suits the device. Halved if
             memory runs out. Never changes which features are chosen.
         precision: Of the engine's products, `float32`, `tf32` or `bf16` whatever the model's dtype, see `products.py`.
-        labels: Propose labels for the most influential features and keep them in the metadata, see `features/proposals.py`.
+        labels: Propose labels for the most influential features and store them in the metadata; see `features/proposals.py`.
 
     Returns:
         The graph, rows in float32, row = target, column = source (Ameisen et al. 2025, "Attribution graphs").
 
     Raises:
-        BadPrompt: empty, too long or not tokenisable.
-        BadTarget: a target that can't be used.
-        NoActiveFeatures: nothing to trace.
+        BadPrompt: The prompt is empty, too long or can't be tokenized.
+        BadTarget: A target can't be used.
+        NoActiveFeatures: There is nothing to trace.
     """
     settings = AttributionSettings(
         max_n_logits, desired_logit_prob, batch_size, max_feature_nodes, update_interval
     )
     if offload not in OFFLOADS:
-        raise InvalidValue(f"offload is {offload!r}", hint="choose cpu, disk, auto or none")
+        raise InvalidValue(f"unknown offload {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
     place = OFFLOADS[offload]
@@ -142,7 +142,7 @@ def attribute(
 
 
 def _add_labels(graph: Graph, model: ReplacementModel, progress: Progress) -> None:
-    """Add proposed labels to the metadata; leave them out where memory doesn't suffice, rather than lose the trace."""
+    """Add proposed labels to the metadata; omit them if memory runs out, rather than lose the trace."""
     progress.phase("labels")
     try:
         graph.metadata[PROPOSALS] = proposals(graph, model)
@@ -153,7 +153,7 @@ def _add_labels(graph: Graph, model: ReplacementModel, progress: Progress) -> No
 
 
 def _terminal_progress() -> Progress:
-    """Progress lines through the standard logging module, for `verbose=True` in scripts and notebooks."""
+    """Send progress lines to the standard logging module, for `verbose=True` in scripts and notebooks."""
     from circuit_tracer_cli.attribution.attribute import LogProgress
 
     return LogProgress()
@@ -185,12 +185,12 @@ class Attribution:
         self.size_given = size is not None
         self.offload = Offload("none")
         self.plausibility: Plausibility | None = None
-        self.normalized: str | None = None  # how `ln2.hook_normalized` is read, in a model where it matters
-        self.linear_weights: LinearWeights | None = None  # without embeddings, while those are away
+        self.normalized: str | None = None  # how `ln2.hook_normalized` is read, if it matters in this model
+        self.linear_weights: LinearWeights | None = None  # without embeddings while those are offloaded
 
     @torch.no_grad()
     def run(self, prompt: str | Tensor | Sequence[int] | Tokens, attribution_targets: Any) -> Graph:
-        """The phases in order."""
+        """Run the phases in order and return the graph."""
         tokens = self.model.tokenize(prompt)
         for note in (*tokens.notes, *self.notes_on_set()):
             self.progress.note(note)
@@ -233,7 +233,7 @@ class Attribution:
             return made_of(selected, packager.edges())
 
     def notes_on_set(self) -> list[str]:
-        """Return what to know about a set that has no transcoder for some layers."""
+        """Return a note on a set that has no transcoder for some layers."""
         missing, n_layers = self.model.transcoders.missing_layers, self.model.cfg.n_layers
         if not missing:
             return []
@@ -243,7 +243,7 @@ class Attribution:
         ]
 
     def targets(self, attribution_targets: Any, frozen: FrozenPass) -> AttributionTargets:
-        """What to explain."""
+        """Choose the targets."""
         return AttributionTargets(
             attribution_targets,
             frozen.logits,
@@ -255,7 +255,7 @@ class Attribution:
         )
 
     def rest_of_model(self) -> None:
-        """Let the weights go that the closed form doesn't need: MLPs, embedding, unembedding."""
+        """Offload the weights that the closed form doesn't need: MLPs, embedding, unembedding."""
         backend = self.model.model
         if self.offload.place == "none" or self.engine_name == VjpEngine.name or not backend.has_closed_form:
             return
@@ -270,18 +270,18 @@ class Attribution:
             self.offload.parameters(backend.parameters_of(part))
 
     def active(self, frozen: FrozenPass, tokens: Tokens) -> ActiveFeatures:
-        """The active features. Raises NoActiveFeatures."""
+        """Find the active features. Raises NoActiveFeatures."""
         inputs = [layer.feature_input for layer in frozen.layers]
         active = active_features(self.model.transcoders, inputs, tokens.zero_positions)
         if not len(active):
             raise NoActiveFeatures(
                 "no feature is active on this prompt, so there is nothing to trace",
-                hint="use a longer prompt, or check that model, dtype and transcoders belong together",
+                hint="use a longer prompt, or check that model, dtype and transcoders match",
             )
         return active
 
     def engine(self, frozen: FrozenPass, active: ActiveFeatures, tokens: Tokens) -> Engine:
-        """The closed form where the family has one, otherwise vector-Jacobian products."""
+        """Return the closed form if the family has one, else vector-Jacobian products."""
         transcoders, backend = self.model.transcoders, self.model.model
         dtype = torch.promote_types(self.model.dtype, torch.float32)
         stored = stored_as(self.precision, dtype)
@@ -329,7 +329,7 @@ class Attribution:
         if transcoders.normalized is None:
             self.progress.note(
                 "ln2.hook_normalized is read as (x - mean) / scale, without gain and bias; "
-                "ln2_hook_normalized in config.yaml chooses"
+                "to change this, set ln2_hook_normalized in config.yaml"
             )
         inputs = []
         for norm, layer in zip(norms, frozen.layers, strict=True):
@@ -350,7 +350,7 @@ class Attribution:
         selected: Tensor,
         edges: Edges,
     ) -> Graph:
-        """The record."""
+        """Return the Graph with all metadata filled in."""
         return Graph(
             input_string=tokens.text,
             input_tokens=frozen.tokens.cpu(),
@@ -369,7 +369,7 @@ class Attribution:
     def metadata(
         self, tokens: Tokens, frozen: FrozenPass, engine: Engine, targets: AttributionTargets
     ) -> dict[str, Any]:
-        """How the graph was made."""
+        """Return the metadata on how the graph was made."""
         made = origin(self.model)
         if self.normalized is not None:
             made["transcoders"]["ln2_hook_normalized"] = self.normalized
@@ -391,14 +391,14 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True)
 class AttributionSettings:
-    """The numbers that decide what a graph contains.
+    """The settings that decide what a graph contains.
 
     Args:
-        max_n_logits: Most logits to explain when targets are chosen by probability.
+        max_n_logits: Largest number of logits to explain when targets are chosen by probability.
         desired_logit_prob: Stop choosing logits when their probabilities sum to this.
-        batch_size: With `update_interval`, how many features are chosen between two rankings. Not the compute block.
-        max_feature_nodes: Most features that become nodes; None or 0 for all.
-        update_interval: Batches between two rankings.
+        batch_size: Number of features to select per batch. Not the compute block.
+        max_feature_nodes: Largest number of feature nodes; None or 0 for all.
+        update_interval: Number of batches between two rankings of features.
     """
 
     max_n_logits: int = 10
@@ -410,15 +410,17 @@ class AttributionSettings:
     def __post_init__(self) -> None:
         for name in ("max_n_logits", "batch_size", "update_interval"):
             if getattr(self, name) < 1:
-                raise InvalidValue(f"{name} is {getattr(self, name)}, but must be at least 1")
+                raise InvalidValue(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.max_feature_nodes is not None and self.max_feature_nodes < 0:
-            raise InvalidValue(f"max_feature_nodes is {self.max_feature_nodes}, but must not be negative")
+            raise InvalidValue(f"max_feature_nodes must be 0 or more, not {self.max_feature_nodes}")
         if not 0 < self.desired_logit_prob <= 1:
-            raise InvalidValue(f"desired_logit_prob is {self.desired_logit_prob}, but must lie in (0, 1]")
+            raise InvalidValue(
+                f"desired_logit_prob must be greater than 0 and at most 1, not {self.desired_logit_prob}"
+            )
 
 
 class Stopwatch:
-    """Seconds per phase, told to a progress display as they begin."""
+    """Measures seconds per phase, and announces each phase to a progress display."""
 
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
@@ -428,7 +430,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str, total: int | None = None) -> Iterator[None]:
-        """Time one phase."""
+        """Measure one phase."""
         self.progress.phase(name, total)
         start = self.clock()
         yield
@@ -447,11 +449,11 @@ def coverage_of_neurons(transcoders: Transcoders, found: Plausibility) -> str:
 
 LIBRARIES = ("torch", "transformers", "transformer_lens")
 OF_BACKEND = {"nnsight": ("nnsight",)}
-"""Libraries that only one backend runs through."""
+"""Libraries that only one backend uses."""
 
 
 def origin(model: ReplacementModel) -> dict[str, Any]:
-    """What made a graph, for its metadata."""
+    """Return what a graph was made with, for its metadata."""
     transcoders = model.transcoders
     return {
         "generator": {"name": "circuit-tracer-cli", "version": __version__},
@@ -479,13 +481,13 @@ def origin(model: ReplacementModel) -> dict[str, Any]:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Installed versions."""
+    """Return the installed versions."""
     return {name: _version(name) for name in names}
 
 
 @functools.cache
 def _version(name: str) -> str:
-    """Of an installed package; looking it up opens and reads its metadata."""
+    """Return the version of an installed package. Cached, since it reads the package's metadata."""
     return packages.version(name)
 
 
@@ -499,18 +501,18 @@ class LogProgress:
             self.logger.addHandler(logging.StreamHandler())
         self.total: int | None = None
         self.done = 0
-        self.told = 0
+        self.logged = 0
 
     def phase(self, name: str, total: int | None = None) -> None:
         """Log the beginning of a phase."""
-        self.total, self.done, self.told = total, 0, 0
+        self.total, self.done, self.logged = total, 0, 0
         self.logger.info("%s%s", name, f" ({total})" if total is not None else "")
 
     def advance(self, steps: int = 1) -> None:
         """Log every tenth of a phase."""
         self.done += steps
-        if self.total and (tenth := 10 * self.done // self.total) > self.told:
-            self.told = tenth
+        if self.total and (tenth := 10 * self.done // self.total) > self.logged:
+            self.logged = tenth
             self.logger.info("%d of %d", self.done, self.total)
 
     def note(self, message: str) -> None:

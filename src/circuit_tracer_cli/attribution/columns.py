@@ -1,4 +1,4 @@
-"""The order of sources inside the engine: position, then layer, then feature. Knows nothing of vectors or models.
+"""The order of sources inside the engine: position, then layer, then feature. Independent of vectors and models.
 
 The graph's own order is layer-major. Inside the engine a row of a target at position `p` only has sources at
 positions `<= p`, so with position-major columns it is a prefix, and the features and errors at one position that write to a
@@ -15,9 +15,9 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where every source node stands.
+    """The column of every source node.
 
-    At each position: of every layer its features and then its error; last the token.
+    Each position has the features and then the error of every layer, and the token last.
     """
 
     n_features: int
@@ -32,7 +32,7 @@ class Columns:
 
     @classmethod
     def build(cls, features: Tensor, n_layers: int, n_pos: int) -> Columns:
-        """From `features (n, 3)`, rows (layer, position, feature) in lexicographic order."""
+        """Make the order from `features (n, 3)`, rows (layer, position, feature) in lexicographic order."""
         features = features.cpu()
         layer, pos = features[:, 0], features[:, 1]
         order = torch.argsort(pos, stable=True)
@@ -54,24 +54,24 @@ class Columns:
 
     @property
     def width(self) -> int:
-        """Number of source nodes."""
+        """Return the number of source nodes."""
         return self.starts[-1]
 
     def error_column(self, pos: int, layer: int) -> int:
-        """Column of the error node of a layer and position."""
+        """Return the column of the error node of a layer and position."""
         return self.starts[pos] + self.layer_ends[pos][layer + 1] - 1
 
     def token_column(self, pos: int) -> int:
-        """Column of the token node of a position."""
+        """Return the column of the token node of a position."""
         return self.starts[pos + 1] - 1
 
     def source_range(self, pos: int, first_layer: int, last_layer: int) -> tuple[int, int]:
-        """Columns `[start, end)` of the features and errors at `pos` in layers `first_layer … last_layer`."""
+        """Return the columns `[start, end)` of the features and errors at `pos` in layers `first_layer … last_layer`."""
         start, ends = self.starts[pos], self.layer_ends[pos]
         return start + ends[first_layer], start + ends[last_layer + 1]
 
     def places(self, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer and position of the sources in `columns (n)`, each `(n)` int64; a token's layer is -1."""
+        """Return layer and position of the sources in `columns (n)`, each `(n)` int64; a token's layer is -1."""
         positions = torch.searchsorted(torch.tensor(self.starts), columns, right=True) - 1
         within = columns - torch.tensor(self.starts)[positions]
         ends = torch.tensor(self.layer_ends)[positions, 1:]
@@ -79,7 +79,7 @@ class Columns:
         return torch.where(layers == self.n_layers, -1, layers), positions
 
     def nodes(self) -> Tensor:
-        """Column → index of the node in the full graph (features, errors layer-major, tokens), shape `(width)`."""
+        """Return each column's node in the full graph (features, errors layer-major, tokens), shape `(width)`."""
         nodes = torch.empty(self.width, dtype=torch.int64)
         nodes[self.feature_column] = torch.arange(self.n_features)
         starts = torch.tensor(self.starts)

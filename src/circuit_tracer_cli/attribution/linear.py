@@ -5,11 +5,11 @@ source vector (Ameisen et al. 2025, "attribution graphs"). With attention patter
 linear, so the gradient is a product of matrices. Everything that is fixed for a prompt is folded into them once: norm
 gains and centring into `W_V` and `W_O`, norm scales into the pattern, a post-MLP norm into the source vectors.
 
-Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low:
-those that have started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
+Cotangents of a block are kept as `(row, pos, d_model)`, rows sorted by the layer of their target from high to low. Rows
+that have started at a layer are a prefix, and rows and positions that nothing has reached are never touched.
 
-Layers may lie on several devices. What is frozen or folded stays where its layer is and cotangents travel down; each device
-collects the columns of the layers that it holds, and they are added up where layer 0 is.
+Layers can be on several devices. Frozen and folded tensors stay with their layer while cotangents travel down; each device
+collects the columns of its own layers, and they are added up on layer 0's device.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from circuit_tracer_cli.backends.base import FrozenLayer, FrozenPass, LayerWeigh
 from circuit_tracer_cli.backends.points import FeaturePoints
 
 LARGEST_IMAGES = 2**25
-"""Most elements of the tokens' images under the first attention; beyond, that block is pulled through like the others."""
+"""Largest size of the tokens' images under the first attention, in elements; above it, that block is treated like the others."""
 
 FOLDED_AT_ONCE = 2**14
 """Source vectors that are folded at once where they are stored in another dtype than that of the engine."""
 
 SMALLEST_KEY_BLOCK = 64
-"""Keys pulled through a pattern together at least: products of fewer are slower than the zeros they leave out."""
+"""Smallest number of keys pulled through a pattern together: with fewer, products cost more than skipping zeros saves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Targets:
         return len(self.layers)
 
     def select(self, index: Tensor) -> Targets:
-        """Some of the targets, in the order of `index`."""
+        """Return some of the targets, in the order of `index`."""
         return Targets(
             self.layers[index],
             self.positions[index],
@@ -90,19 +90,19 @@ class FoldedLayer:
 
 
 def fold_norm_out(matrix: Tensor, norm: NormWeights) -> Tensor:
-    """`matrix (n, d_model)`, whose rows are applied to a norm's output, as applied to its input divided by the scale."""
+    """Rewrite `matrix (n, d_model)`, which applies to a norm's output, to apply to its input divided by the scale."""
     out = matrix * norm.gain.to(matrix)
     return out - out.mean(-1, keepdim=True) if norm.kind == "layer" else out
 
 
 def through_norm(vectors: Tensor, norm: NormWeights) -> Tensor:
-    """`vectors (n, d_model)` written to a norm's input as they arrive at its output, the division by the scale left out."""
+    """Return `vectors (n, d_model)` written to a norm's input as they reach its output, without the division by the scale."""
     centred = vectors - vectors.mean(-1, keepdim=True) if norm.kind == "layer" else vectors
     return centred * norm.gain.to(vectors)
 
 
 def pull_to_stream(vectors: Tensor, points: FeaturePoints, norm: NormWeights, scale: Tensor) -> Tensor:
-    """Directions at the read point as directions in the residual stream; `scale (…)` is the pre-MLP norm's."""
+    """Return directions at the read point as directions in the residual stream; `scale (…)` is the pre-MLP norm's."""
     if points.read == "resid_mid":
         return vectors
     if points.read == "normalized":
@@ -134,7 +134,7 @@ def fold_layer(
 def _fold_skip(
     skip: Tensor, weights: LayerWeights, frozen: FrozenLayer, points: FeaturePoints
 ) -> tuple[Tensor, Tensor]:
-    """The skip map from stream to stream: post norm, transposed skip, read point's norm; scales apart."""
+    """Return the skip map from stream to stream: post norm, transposed skip, read point's norm; without scales."""
     ones = torch.ones(len(frozen.ln2_scale), dtype=skip.dtype, device=skip.device)
     scale = ones.clone()
     if points.write == "mlp" and weights.ln2_post is not None and frozen.ln2_post_scale is not None:
@@ -147,14 +147,14 @@ def _fold_skip(
 
 
 def key_blocks(n_pos: int) -> list[tuple[int, int]]:
-    """Runs of keys `(first, last)` whose queries are taken together: their causal half, at the grain of an eighth."""
+    """Yield runs of keys `(first, last)` whose queries are taken together: the causal half, in eighths."""
     size = max(SMALLEST_KEY_BLOCK, -(-n_pos // 8))
     return [(first, min(first + size, n_pos)) for first in range(0, n_pos, size)]
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What sources have added when a block begins. Valid until the next level is asked for.
+    """What sources have added when a block begins. Valid until the next level is requested.
 
     Attributes:
         layer: The block; the number of layers before the final norm.
@@ -174,13 +174,13 @@ class Level:
 def push_attention(
     folded: FoldedLayer, D: Tensor, first: int, attention: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Values `(row, pos, kv_head, d_head)` and attention's output `(row, pos, d_model)` for streams `(row, pos, d_model)`.
+    """Return values `(row, pos, kv_head, d_head)` and attention output `(row, pos, d_model)` for streams `(row, pos, d_model)`.
 
     Args:
         folded: The block.
         D: The streams, zero before position `first`.
         first: The position that the second axis begins with.
-        attention: Whether anything is passed on; otherwise the output is zero.
+        attention: False for zero output.
     """
     rows, n_pos, _ = D.shape
     n_kv, _, _, group = folded.pattern.shape
@@ -203,9 +203,9 @@ class LinearEngine:
         weights: The model's linear weights.
         frozen: One forward pass.
         points: Where the transcoders read and write.
-        sources: The vectors to contract with; the rows of its decoders are taken over (folded in place). The engine keeps
+        sources: The vectors to contract with; its decoder rows are folded in place. The engine keeps
             everything else that it multiplies with in their dtype.
-        skips: Per layer the skip matrix `(d_in, d_out)` of the transcoders, or None.
+        skips: The transcoders' skip matrix `(d_in, d_out)` for each layer, or None.
     """
 
     name = "closed-form"
@@ -237,7 +237,7 @@ class LinearEngine:
             self._fold_post_norms()
 
     def _fold_post_norms(self) -> None:
-        """Carry source vectors through the post-MLP norm once, so that cotangents needn't be."""
+        """Carry source vectors through the post-MLP norm once, so that cotangents need not be."""
         for index, (weights, frozen) in enumerate(zip(self.weights.layers, self.frozen.layers, strict=True)):
             if weights.ln2_post is None or frozen.ln2_post_scale is None:
                 continue
@@ -249,7 +249,7 @@ class LinearEngine:
                 rows.copy_(through_norm(rows.to(self.dtype), weights.ln2_post) / scales[:, None])
 
     def rows(self, targets: Targets) -> Tensor:
-        """Rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
+        """Return rows of a block of targets, sorted by layer from high to low: `(row, columns up to the last position)`."""
         n_pos = int(targets.positions.max()) + 1
         outs: dict[torch.device, Tensor] = {}  # (column, row) on each device
 
@@ -284,7 +284,7 @@ class LinearEngine:
         return out.T.clone(memory_format=torch.contiguous_format)
 
     def rows_from(self, layer: int, G: Tensor) -> Tensor:
-        """Rows `(row, columns up to the last position)` of cotangents `G (row, pos, d_model)` where block `layer` begins."""
+        """Return rows `(row, columns up to the last position)` of cotangents `G (row, pos, d_model)` where `layer` begins."""
         width = self.columns.starts[G.shape[1]]
         devices = {*self.devices[:layer], self.device}
         outs = {device: G.new_zeros(width, len(G), device=device) for device in devices}
@@ -301,11 +301,11 @@ class LinearEngine:
         return out.T.contiguous()
 
     def push(self, sources: Tensor, targets: Targets) -> Tensor:
-        """The effects `(target, source)` of sources on targets, by carrying the sources forward: the transpose of `rows`.
+        """Return the effects `(target, source)` of sources on targets by carrying sources forward: the transpose of `rows`.
 
         Args:
             sources: `(n)` int64, columns in the order of `self.columns`.
-            targets: In any order.
+            targets: The targets, in any order.
         """
         out = torch.zeros(len(targets), len(sources), dtype=self.dtype, device=self.device)
         if not len(targets) or not len(sources):
@@ -326,7 +326,7 @@ class LinearEngine:
         return out
 
     def directions(self, targets: Targets) -> Tensor:
-        """Directions `(n, d_model)` in the residual stream of targets that all begin at one layer."""
+        """Return directions `(n, d_model)` in the residual stream for targets that all begin at one layer."""
         layer = int(targets.layers[0])
         if layer == self.n_layers:
             scale = self.frozen.ln_final_scale
@@ -337,12 +337,12 @@ class LinearEngine:
         return fresh
 
     def sweep(self, sources: Tensor, n_pos: int, attention: bool = True) -> Iterator[Level]:
-        """What sources add to the residual stream, block by block upwards, the final norm's input last.
+        """Yield what sources add to the residual stream, block by block upwards, ending with the final norm's input.
 
         Args:
             sources: `(n)` int64, columns sorted by layer from low to high, tokens before all.
-            n_pos: Positions to look at.
-            attention: Whether attention passes anything on.
+            n_pos: Number of positions.
+            attention: False to leave attention out.
         """
         layers, positions = self.columns.places(sources)
         first = min(int(positions.min()), n_pos - 1)
@@ -370,11 +370,11 @@ class LinearEngine:
         yield Level(self.n_layers, first, D[:started], D.new_empty(0), D[:started])
 
     def _travelled(self, G: Tensor, device: torch.device) -> Tensor:
-        """The cotangents on the device of the next layer."""
+        """Return the cotangents on the device of the next layer."""
         return G if G.device == device else self.room("G", device, *G.shape).copy_(G)
 
     def room(self, name: str, device: torch.device, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Uninitialised memory for one step, used again at the next call: fresh pages cost as much as the arithmetic."""
+        """Return uninitialized memory for one step, reused by the next call: fresh pages cost as much as the arithmetic."""
         count = math.prod(shape)
         held = self._rooms.get((name, device))
         if held is None or len(held) < count:
@@ -387,9 +387,9 @@ class LinearEngine:
         self._rooms.clear()
 
     def _token_images(self) -> Tensor | None:
-        """What each token writes through the first block's attention: `(query, d_model, key)`, or None where that is too large.
+        """Return what each token writes through the first block's attention, `(query, d_model, key)`; None if that is too large.
 
-        Below the first block there are only tokens, so a row needs dot products with these images instead of whole matrices.
+        Below the first block there are only tokens, so a row needs dot products with these images instead of full matrices.
         """
         n_pos, d_model = self.tokens.shape
         if n_pos**2 * d_model > LARGEST_IMAGES or not self.layers:
@@ -408,7 +408,7 @@ class LinearEngine:
     def _pull_first_block(
         self, targets: Targets, places: Positions, G: Tensor, started: int, reached: int, tokens: Tensor
     ) -> None:
-        """The last step down: what flows through the first attention goes straight to the tokens, `(row, key)`."""
+        """Take the last step down: what flows through the first attention goes straight to the tokens, `(row, key)`."""
         assert self.token_images is not None
         mlp = self._skip_cotangent(self.layers[0], G[:started])
         fresh = self._start_features(0, targets, places, started, reached)
@@ -433,7 +433,7 @@ class LinearEngine:
                     tokens[index[here]] = product(fresh[here], images[pos])
 
     def _start_logits(self, targets: Targets, places: Positions, G: Tensor) -> int:
-        """Start the rows of logit targets at the output of the final norm; their number."""
+        """Start the rows of logit targets at the output of the final norm, and return their number."""
         count = int((targets.layers == self.n_layers).sum())
         if count:
             scale = self.frozen.ln_final_scale
@@ -466,7 +466,7 @@ class LinearEngine:
             G[index, places.on(G.device)[started:reached]] += fresh
 
     def _skip_cotangent(self, folded: FoldedLayer, G: Tensor) -> Tensor | None:
-        """What flows from a layer's output to its input through the skip connection."""
+        """Return what flows from a layer's output to its input through the skip connection."""
         if folded.skip is None or folded.skip_scale is None or not len(G):
             return None
         through = G @ folded.skip if folded.skip.dtype == G.dtype else product(G.flatten(0, 1), folded.skip)
@@ -475,7 +475,7 @@ class LinearEngine:
     def _start_features(
         self, layer: int, targets: Targets, places: Positions, started: int, reached: int
     ) -> Tensor | None:
-        """Encoder directions of the targets that begin at a layer, in the residual stream."""
+        """Return encoder directions of the targets that begin at a layer, in the residual stream."""
         if started == reached:
             return None
         positions = places.on(self.devices[layer])[started:reached]
@@ -484,7 +484,7 @@ class LinearEngine:
         return pull_to_stream(vectors, self.points, self.weights.layers[layer].ln2, scale)
 
     def _attention_values(self, folded: FoldedLayer, G: Tensor) -> Tensor:
-        """Cotangents of the value vectors `(row, key, kv_head * d_head)` for cotangents at every position."""
+        """Return cotangents of the value vectors `(row, key, kv_head * d_head)` for cotangents at every position."""
         rows, n_pos, d_model = G.shape
         n_kv, group = folded.pattern.shape[0], folded.pattern.shape[3]
         d_head = folded.W_V.shape[0] // n_kv
@@ -502,7 +502,7 @@ class LinearEngine:
         return values.view(n_kv, n_pos, rows, d_head).permute(2, 1, 0, 3).reshape(rows, n_pos, -1)
 
     def _fresh_values(self, folded: FoldedLayer, fresh: Tensor, positions: Tensor, n_pos: int) -> Tensor:
-        """The same for rows whose cotangent stands at one position only."""
+        """Return the same for rows whose cotangent is at one position only."""
         n_kv, group = folded.pattern.shape[0], folded.pattern.shape[3]
         z = product(fresh, folded.W_O).view(len(fresh), n_kv, group, -1)
         at = folded.pattern[:, :n_pos].index_select(2, positions).to(z.dtype)

@@ -1,6 +1,6 @@
-"""Weights that a trace no longer needs wait in host memory or on the disk, and are back when it ends, however it ends.
+"""Weights that a trace no longer needs move to host memory or to disk, and are moved back however the trace ends.
 
-On the disk they lie in a file without a name, which the system removes with the process: nothing is left behind by a kill either.
+On disk they are in an unnamed file, which the system removes with the process: even a kill leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Place = Literal["none", "cpu", "disk"]
 
 
 def on_disk(tensor: Tensor) -> Tensor:
-    """A copy of a tensor on the CPU whose memory is a file without a name, in `TMPDIR` or the usual place."""
+    """Return a copy of a tensor on the CPU whose memory is an unnamed file, in `TMPDIR` or the default place."""
     if not tensor.numel():
         return tensor.cpu()
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -33,11 +33,11 @@ def on_disk(tensor: Tensor) -> Tensor:
 
 
 class Offload:
-    """Moves weights away, each once; leaving the `with` block brings them back.
+    """Moves weights out of the way, each once; leaving the `with` block moves them back.
 
     Args:
-        place: `cpu`, `disk`, or `none` to move nothing. To the CPU nothing moves that is there already.
-        when_restored: Called after parameters have come back.
+        place: `cpu`, `disk`, or `none` to move nothing. Weights on the CPU stay there under `cpu`.
+        when_restored: Called after parameters are back.
     """
 
     def __init__(self, place: Place, when_restored: Callable[[], None] | None = None) -> None:
@@ -55,13 +55,13 @@ class Offload:
 
     @property
     def moved_bytes(self) -> int:
-        """Size of what is away now."""
+        """Return the bytes that are offloaded now."""
         stored = [away for _, away, _ in self._parameters.values()]
         stored += [weights.tensor for weights, _ in self._weights.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in stored)
 
     def parameters(self, parameters: Iterable[Tensor]) -> None:
-        """Move a model's parameters; until they are back they are empty. Quantised ones stay."""
+        """Move a model's parameters, which are empty until they are back. Quantized ones stay."""
         for parameter in parameters:
             known = id(parameter) in self._parameters
             if known or not parameter.is_floating_point() or not self._moves(parameter):
@@ -72,7 +72,7 @@ class Offload:
             parameter.data = torch.empty(0, dtype=parameter.dtype, device=device)
 
     def transcoders(self, transcoders: Transcoders) -> None:
-        """Move the encoders and decoders that are held in memory. Rows can still be asked for; they come from the new place."""
+        """Move the encoders and decoders that are in memory. Rows can still be read; they come from the new place."""
         for layer in getattr(transcoders, "layers", ()):
             for weights in (layer.W_enc, layer.W_dec):
                 if (
@@ -84,7 +84,7 @@ class Offload:
                     weights.tensor = self._away(weights.tensor)
 
     def restore(self) -> None:
-        """Bring everything back, one tensor at a time; on a CPU, what lies on the disk stays mapped and is read when used."""
+        """Move everything back, one tensor at a time; on a CPU, tensors on disk stay mapped and are read when used."""
         moved = bool(self._parameters)
         while self._parameters:
             _, (parameter, away, device) = self._parameters.popitem()

@@ -1,4 +1,4 @@
-"""Where weights wait and how large blocks are, for a model that is loaded: what the command line plans before it loads one."""
+"""Where weights go and how large blocks are for a loaded model; the command line plans this before it loads one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from circuit_tracer_cli.transcoders.weights import WeightSource
 def choose_places(
     model: ReplacementModel, n_pos: int, *, n_targets: int, max_feature_nodes: int, precision: str = "float32"
 ) -> Choices:
-    """How to trace a prompt of `n_pos` tokens in the memory that is free now, beside what the model and its set hold already."""
+    """Return how to trace a prompt of `n_pos` tokens in the memory that is free now, with model and set loaded."""
     sizes = trace_sizes(
         sizes_of_loaded(model),
         dtype_bytes=model.dtype.itemsize,
@@ -36,12 +36,12 @@ def choose_places(
 def plan_for_loaded(
     model: ReplacementModel, sizes: TraceSizes, offload: Literal["none", "cpu", "disk"] | None = None
 ) -> tuple[MemoryPlan, Budget]:
-    """The plan of a trace on a loaded model, and the memory that is free now or held by it and its set.
+    """Return the plan of a trace on a loaded model, and the memory that is free or taken by it and its set.
 
     Args:
         model: Model and set.
-        sizes: Of the trace.
-        offload: Where weights are to wait; None to decide.
+        sizes: Sizes of the trace.
+        offload: Where to move weights that aren't in use; None to decide.
     """
     encoders, decoders = _weights(model)
     now = memory_budget(model.model.layer_devices, free_memory(), free_memory, busy_work)
@@ -58,7 +58,7 @@ def plan_for_loaded(
 
 
 def target_count(attribution_targets: Any, most: int) -> int:
-    """How many logits are explained: those given, else `most` at most."""
+    """Return how many logits are explained: the given ones, else at most `most`."""
     if isinstance(attribution_targets, str):
         return 1
     if isinstance(attribution_targets, torch.Tensor):
@@ -67,7 +67,7 @@ def target_count(attribution_targets: Any, most: int) -> int:
 
 
 def sizes_of_loaded(model: ReplacementModel) -> SetupSizes:
-    """The sizes of a loaded model and its set."""
+    """Return the sizes of a loaded model and its set."""
     transcoders = model.transcoders
     encoders, decoders = _weights(model)
     return SetupSizes(
@@ -84,11 +84,11 @@ def sizes_of_loaded(model: ReplacementModel) -> SetupSizes:
 
 
 def with_what_is_held(now: Budget, sizes: TraceSizes, weights: int) -> Budget:
-    """The memory that is free now and what the program, the model and the set take of it already, by device.
+    """Return the memory that is free or taken by the program, the model and the set, by device.
 
     Args:
-        now: What is free.
-        sizes: Of the trace.
+        now: The free memory.
+        sizes: Sizes of the trace.
         weights: Bytes of the encoders and decoders that are in memory.
     """
     if now.devices:
@@ -103,7 +103,7 @@ def with_what_is_held(now: Budget, sizes: TraceSizes, weights: int) -> Budget:
 
 
 def _weights(model: ReplacementModel) -> tuple[Sequence[WeightSource], Sequence[WeightSource]]:
-    """Encoders and decoders of a set made of layers; none of any other."""
+    """Yield encoders and decoders of a set made of layers; nothing for other sets."""
     layers = getattr(model.transcoders, "layers", ())
     return [layer.W_enc for layer in layers], [layer.W_dec for layer in layers]
 

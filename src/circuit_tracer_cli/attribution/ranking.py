@@ -1,6 +1,6 @@
-"""Which features to trace next: influence of every source on the targets through the rows that are known so far.
+"""Which features to trace next: the influence of every source on the targets through the rows known so far.
 
-Each update passes on only what the new rows change, so rows are never copied, renormalised or multiplied again for nothing.
+Each update propagates only what the new rows change, so rows are never copied, renormalized or multiplied twice.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ SMALLEST_SUM = 1e-8
 
 
 ELEMENTS_AT_ONCE = 2**20
-"""Numbers whose absolute values are held at once: they stay in fast memory."""
+"""Number of values whose absolute values are computed at once, so that they stay in cache."""
 
 
 def columns_at_once(rows: Tensor) -> int:
-    """How many columns of `rows` to take at once."""
+    """Return how many columns of `rows` to take at once."""
     return max(1, ELEMENTS_AT_ONCE // max(1, len(rows)))
 
 
 def absolute_sums(rows: Tensor) -> Tensor:
-    """The sum of every row's absolute values; `vector_norm` would lose three digits of it over millions of columns."""
+    """Return the sum of each row's absolute values; `vector_norm` would lose three digits over millions of columns."""
     parts = [part.abs().sum(1) for part in rows.split(columns_at_once(rows), 1)]
     return torch.stack(parts).sum(0)
 
@@ -40,7 +40,7 @@ class RowBlock:
         nodes: `(r)` index of each target among the active features, or `n_features + k` for logit target `k`.
         layers: `(r)` layer of each target.
         rows: `(r, width)` direct effects on a prefix of the columns, float32, on the host.
-        release: Lets go of the pages of rows that lie in a file.
+        release: Releases the pages of rows that are in a file.
     """
 
     nodes: Tensor
@@ -58,10 +58,10 @@ class RowBlock:
 
 
 class RowShelf:
-    """Keeps the rows of a capped run, which the next ranking needs whole: in memory, and beyond a share of it in files.
+    """Keeps the rows of a capped run, which the next ranking needs in full: in memory, and beyond a share of it in files.
 
     Args:
-        in_memory: Bytes to hold; None for a third of what is free.
+        in_memory: Largest number of bytes in memory; None for a third of what is free.
     """
 
     def __init__(self, in_memory: int | None = None) -> None:
@@ -70,7 +70,7 @@ class RowShelf:
         self.left = in_memory
 
     def keep(self, block: RowBlock) -> RowBlock:
-        """The block itself, or the same block in a file."""
+        """Return the block itself, or the same block in a file."""
         self.left -= block.rows.nbytes
         if self.left >= 0:
             return block
@@ -82,7 +82,7 @@ class RowShelf:
 
 
 class PartialInfluence:
-    """Multi-hop influence on the targets over the known rows: `w N + w N² + …` with `N` the normalised `|rows|`.
+    """Multi-hop influence on the targets over the known rows: `w N + w N² + …` with `N` the normalized `|rows|`.
 
     Args:
         feature_column: `(n_features)` column of each active feature.
@@ -98,11 +98,11 @@ class PartialInfluence:
         self._known: list[RowBlock] = []
 
     def of_features(self) -> Tensor:
-        """Influence of every active feature, `(n_features)`."""
+        """Return the influence of every active feature, `(n_features)`."""
         return self.influence[self.feature_column]
 
     def add(self, new: list[RowBlock]) -> None:
-        """Take in new rows. Sources of a row lie in earlier layers, so one pass from the top settles everything."""
+        """Add new rows. Sources of a row are in earlier layers, so one pass from the top is enough."""
         by_layer: list[list[tuple[RowBlock, int, int, bool]]] = [[] for _ in range(self.n_layers + 1)]
         for blocks, fresh in ((self._known, False), (new, True)):
             for block in blocks:
@@ -123,7 +123,7 @@ class PartialInfluence:
         self._known += new
 
     def _mass(self, nodes: Tensor, delta: Tensor, fresh: bool) -> Tensor:
-        """What the targets of some rows pass on now: everything if their rows are new, else only what has just arrived."""
+        """Return what the targets of some rows propagate now: everything if their rows are new, else only the latest change."""
         n_features = len(self.feature_column)
         if nodes[0] >= n_features:
             return self.weights[nodes - n_features] if fresh else torch.zeros(len(nodes))
@@ -132,6 +132,6 @@ class PartialInfluence:
 
 
 def next_features(influence: Tensor, visited: Tensor, count: int) -> Tensor:
-    """The `count` most influential features that aren't visited yet; ties in index order."""
+    """Return the `count` most influential features not visited yet; ties in index order."""
     ranked = torch.argsort(influence, descending=True, stable=True)
     return ranked[~visited[ranked]][:count]

@@ -1,7 +1,7 @@
-"""Rows of chosen features, block by block, through whichever engine there is, in whatever memory there is.
+"""Rows of chosen features, block by block, for any engine and any amount of memory.
 
 Targets are grouped into blocks in an order that suits the engine; a block that doesn't fit is halved until it does. Neither
-changes a result: which features are traced is decided elsewhere and never depends on this.
+changes a result: which features are traced is decided elsewhere and doesn't depend on it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from circuit_tracer_cli.transcoders.components import ActiveFeatures
 
 
 class Engine(Protocol):
-    """What computes rows: the linear engine, or vector-Jacobian products."""
+    """Computes rows: the linear engine, or vector-Jacobian products."""
 
     name: str
     columns: Columns
     n_layers: int
 
     def rows(self, targets: Targets) -> Tensor:
-        """Rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
+        """Return rows of targets sorted by layer from high to low, `(row, columns up to the last position)`."""
 
     def give_back_memory(self) -> None:
         """Let go of memory that is kept for the next block."""
@@ -39,7 +39,7 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class BlockSize:
-    """The most rows times positions in one block. Shrinks when memory runs out, and stays small then."""
+    """The largest number of rows times positions in one block. Shrinks when memory runs out, and stays small."""
 
     work: int
     halvings: int = 0
@@ -73,15 +73,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def rows_in_parts(
     engine: Engine, targets: Targets, index: Tensor, size: BlockSize
 ) -> Iterator[tuple[Tensor, OnTheWay]]:
-    """The rows of `targets.select(index)` on their way to the host, as `(part of index, rows)`, in the order of `index`.
+    """Yield the rows of `targets.select(index)` on their way to the host, as `(part of index, rows)`, in the order of `index`.
 
     Args:
         engine: Computes them.
-        targets: From which `index` selects, sorted by layer from high to low.
+        targets: The targets that `index` selects from, sorted by layer from high to low.
         index: `(n)` int64.
-        size: How large a part may be; shrunk where memory runs out.
+        size: Largest size of a part; shrunk if memory runs out.
 
-    Raises what the engine raises; running out of memory only where a single row doesn't fit.
+    Raises what the engine raises; an out-of-memory error only if a single row doesn't fit.
     """
     parts = [index]
     while parts:
@@ -101,7 +101,7 @@ def rows_in_parts(
 
 
 def _attempt(engine: Engine, targets: Targets, part: Tensor) -> OnTheWay | None:
-    """The rows, begun to be copied, or None where they don't fit. What the attempt held is gone when it returns."""
+    """Start copying the rows and return them, or None if they don't fit. The attempt's memory is free when it returns."""
     try:
         return sent_to_host(engine.rows(targets.select(part)))
     except (MemoryError, RuntimeError) as error:
@@ -111,7 +111,7 @@ def _attempt(engine: Engine, targets: Targets, part: Tensor) -> OnTheWay | None:
 
 
 def _give_back(device: torch.device) -> None:
-    """Let an accelerator's allocator return what it keeps in blocks of the old size."""
+    """Make an accelerator's allocator return memory that it keeps in blocks of the old size."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -119,21 +119,21 @@ def _give_back(device: torch.device) -> None:
 
 
 WASTE = 0.08
-"""The share of positions in a block that may lie after their row's own target."""
+"""Largest share of positions in a block that come after their row's own target."""
 
 SMALLEST_WORK = 192
-"""Blocks of fewer rows times positions than this are filled up whatever the waste: matrix products that small are slow."""
+"""Blocks of fewer rows times positions are filled up regardless of waste: matrix products that small are slow."""
 
 
 def plan_blocks(
     layers: Tensor, positions: Tensor, largest_work: int, smallest_work: int = SMALLEST_WORK
 ) -> list[Tensor]:
-    """Index tensors of the blocks, each sorted by layer from high to low.
+    """Return the index tensors of the blocks, each sorted by layer from high to low.
 
     Args:
         layers: `(n)` layer of each target.
         positions: `(n)` position of each target.
-        largest_work: Most rows times positions in one block.
+        largest_work: Largest number of rows times positions in one block.
         smallest_work: Blocks of fewer are filled up whatever the waste.
     """
     order = torch.argsort(positions, descending=True, stable=True)
@@ -149,7 +149,7 @@ def plan_blocks(
 
 
 def _block_end(wanted: Tensor, start: int, largest_work: int, smallest_work: int) -> int:
-    """Where the block beginning at `start` ends; `wanted` are the positions that each target needs, descending."""
+    """Return the end of the block that begins at `start`; `wanted` are the positions that each target needs, descending."""
     width = int(wanted[start])
     window = wanted[start : start + largest_work // width + 2]
     rows = torch.arange(1, len(window) + 1)
@@ -161,13 +161,13 @@ def _block_end(wanted: Tensor, start: int, largest_work: int, smallest_work: int
 
 
 CPU_WORK = 4096
-"""Rows times positions in one block: enough to keep matrix products busy, little enough to stay in fast memory."""
+"""Rows times positions in one block: large enough for efficient matrix products, small enough to stay in cache."""
 
 ROWS_AT_LEAST = 32
-"""Rows in one block however long the prompt: each block reads every decoder row once …"""
+"""Smallest number of rows in a block, however long the prompt, since each block reads every decoder row once …"""
 
 LARGEST_BLOCK = 2**26
-"""… as long as its cotangents hold no more than so many numbers."""
+"""… as long as its cotangents have no more elements than this."""
 
 ENCODER_ROWS_AT_ONCE = 16384
 """Targets whose encoder rows are held at the same time, where they fit."""
@@ -177,13 +177,13 @@ SMALLEST_SHARE = 16
 
 
 def largest_work(device: torch.device, n_pos: int = 1, d_model: int = 1) -> int:
-    """Rows times positions in one block on a device, for a prompt of `n_pos` tokens."""
+    """Return rows times positions in one block on a device, for a prompt of `n_pos` tokens."""
     usual = CPU_WORK if device.type == "cpu" else busy_work(device)
     return max(usual, min(ROWS_AT_LEAST * n_pos, LARGEST_BLOCK // d_model))
 
 
 def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> Iterator[RowBlock]:
-    """Rows of the logit targets, whose directions `(K, d_model)` stand at the last position's final norm output."""
+    """Return rows of the logit targets, whose directions `(K, d_model)` are at the final norm's output at the last position."""
     n_features = engine.columns.n_features
     layers = torch.full((len(vectors),), engine.n_layers)
     targets = Targets(layers, torch.full_like(layers, n_pos - 1), vectors)
@@ -196,7 +196,7 @@ def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> 
 def feature_rows(
     engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
 ) -> Iterator[RowBlock]:
-    """Rows of the chosen active features (indices into `active`), in an order that suits the engine."""
+    """Yield rows of the chosen active features (indices into `active`), in an order that suits the engine."""
     for (nodes, layers), rows in arrived(_begun(engine, transcoders, active, chosen, size)):
         yield RowBlock(nodes, layers, rows)
 
@@ -204,7 +204,7 @@ def feature_rows(
 def _begun(
     engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
 ) -> Iterator[tuple[tuple[Tensor, Tensor], OnTheWay]]:
-    """The same as `((nodes, layers), rows)`, not waited for."""
+    """Yield the same as `((nodes, layers), rows)`, without waiting."""
     chosen = torch.sort(chosen).values
     by_position = chosen[
         torch.argsort(active.indices[chosen.to(active.indices.device), 1].cpu(), descending=True, stable=True)
@@ -249,7 +249,7 @@ def _encoder_rows_that_fit(
 
 
 def encoder_rows(transcoders: Transcoders, indices: Tensor, inputs: Sequence[Tensor]) -> Tensor:
-    """Encoder rows `(n, d_model)` of features of several layers, each layer asked once.
+    """Return encoder rows `(n, d_model)` of features of several layers, with one read per layer.
 
     Args:
         transcoders: The set.

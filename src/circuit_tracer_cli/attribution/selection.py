@@ -1,4 +1,4 @@
-"""Which rows are computed, in which order, and how they become edges: all rows, or those of the features that matter most."""
+"""Which rows are computed, in which order, and how they become edges: all rows, or those of the most influential features."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Tracing:
 
     Args:
         engine: Computes the rows.
-        transcoders: Where encoder rows come from.
+        transcoders: Source of encoder rows.
         active: The active features.
-        targets: The logit targets, whose rows are known.
-        first_rows: Their rows.
-        step: Features that are chosen between two rankings.
-        size: Of the engine's blocks.
-        progress: Told about rows.
-        offer: Called whenever more rows are known, with a function that packs those.
+        targets: The logit targets.
+        first_rows: Rows of the logit targets.
+        step: Number of features chosen between two rankings.
+        size: Size of the engine's blocks.
+        progress: Progress callback for rows.
+        offer: Called when more rows are known, with a function that packs them.
     """
 
     engine: Engine
@@ -48,7 +48,7 @@ class Tracing:
     offer: Callable[[Packing], None]
 
     def run(self, count: int) -> tuple[Tensor, Packager]:
-        """Rows of `count` features: the features, ascending, and the packed rows."""
+        """Trace `count` features; return the features, ascending, and their packed rows."""
         if count == len(self.active):
             return self.all()
         kept = self.most_influential(count)
@@ -59,7 +59,7 @@ class Tracing:
         return selected, packager
 
     def all(self) -> tuple[Tensor, Packager]:
-        """Rows of all features, packed as they come."""
+        """Trace all features, packing rows as they come."""
         selected = torch.arange(len(self.active))
         packager = self.packager(selected)
         for block in self.rows(selected):
@@ -68,14 +68,14 @@ class Tracing:
         return selected, packager
 
     def packager(self, selected: Tensor) -> Packager:
-        """Room for a graph of these features, the rows of the logit targets in it."""
+        """Return an empty graph of these features that contains the rows of the logit targets."""
         packager = Packager(self.engine.columns, selected, len(self.targets))
         for block in self.first_rows:
             packager.add(block)
         return packager
 
     def most_influential(self, count: int) -> list[RowBlock]:
-        """Rows of the features that matter most, ranked anew after every `step` of them (spec 2.6)."""
+        """Trace the most influential features, ranked again after every `step` of them (spec 2.6)."""
         columns = self.engine.columns
         influence = PartialInfluence(
             columns.feature_column, columns.width, self.targets.logit_probabilities, self.engine.n_layers
@@ -95,7 +95,7 @@ class Tracing:
         return kept
 
     def rows(self, chosen: Tensor) -> Iterator[RowBlock]:
-        """Rows of some features, reported to the progress display as they come."""
+        """Yield rows of some features, reporting them to the progress display."""
         for block in feature_rows(self.engine, self.transcoders, self.active, chosen, self.size):
             self.progress.advance(len(block.nodes))
             yield block
@@ -122,7 +122,7 @@ class Packager:
         self.builder = EdgesBuilder(self.n_nodes)
 
     def add(self, block: RowBlock) -> None:
-        """Take the rows of one block; columns of features that aren't nodes are dropped."""
+        """Add the rows of one block, without the columns of features that aren't nodes."""
         width = block.rows.shape[1]
         nodes = self.node_of_column[:width]
         kept = nodes >= 0
@@ -137,16 +137,16 @@ class Packager:
         self.builder.add_rows(rows, values)
 
     def edges(self) -> Edges:
-        """All edges, in order. The rows are gone afterwards."""
+        """Return all edges, in order. This releases the rows."""
         return self.builder.build()
 
     def edges_so_far(self) -> Edges:
-        """The edges of the rows that have come; more may follow."""
+        """Return the edges of the rows added so far."""
         return self.builder.copy().build()
 
 
 def packed(columns: Columns, blocks: Iterable[RowBlock], n_logits: int) -> tuple[Tensor, Edges]:
-    """The features among some rows, ascending, and the edges of a graph of these rows alone."""
+    """Return the features among some rows, ascending, and the edges of a graph of these rows alone."""
     known = list(blocks)
     nodes = torch.cat([block.nodes for block in known])
     selected = torch.sort(nodes[nodes < columns.n_features]).values

@@ -1,8 +1,8 @@
 """The vectors that rows are contracted with: decoder rows of the active features, error vectors, token vectors.
 
-Every position has its own vectors, so a contraction is one small product per position. On a CPU that is done position after
-position. On an accelerator starting a kernel costs more than such a product: positions with about as many vectors form a bucket,
-padded to the largest of them, and a bucket is one batched product.
+Every position has its own vectors, so a contraction is one small product per position. A CPU computes them one after the
+other. On an accelerator, starting a kernel costs more than such a product: positions with about as many vectors form a
+bucket, padded to the largest of them, and a bucket is one batched product.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from circuit_tracer_cli.transcoders.components import (
 )
 
 PADDING = 1.125
-"""How many times more vectors the fullest position of a bucket may have than its emptiest; the rest is padding."""
+"""Largest ratio between the numbers of vectors of two positions in a bucket; the rest is padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ class LayerDecoders:
     def empty(
         cls, columns: Columns, sources: tuple[int, int], rows_like: Tensor, bucketed: bool | None = None
     ) -> LayerDecoders:
-        """Room for the vectors of source layers `first … last`, errors and padding zero, features not yet set.
+        """Allocate the vectors of source layers `first … last`: errors and padding are zero, features not set yet.
 
         Args:
             columns: The order of sources.
             sources: First and last source layer.
-            rows_like: `(…, d_model)`, of whose dtype and device the rows are.
-            bucketed: Whether positions are contracted in batches; None for what suits the device.
+            rows_like: `(…, d_model)`, gives dtype and device of the rows.
+            bucketed: True to contract positions in batches; None to suit the device.
         """
         ranges = [columns.source_range(pos, *sources) for pos in range(columns.n_pos)]
         counts = tuple(end - start for start, end in ranges)
@@ -93,7 +93,7 @@ class LayerDecoders:
         return made
 
     def _not_features(self) -> Tensor:
-        """Rows of errors and padding, `(k)`."""
+        """Return the rows of errors and padding, `(k)`."""
         zero = torch.ones(len(self.rows), dtype=torch.bool)
         begins, counts = torch.tensor(self.begins), torch.tensor(self.counts)
         offsets = torch.arange(int(counts.sum())) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
@@ -103,7 +103,7 @@ class LayerDecoders:
         return zero.nonzero().squeeze(1)
 
     def shift(self) -> Tensor:
-        """`(pos)`: what the column of a source at a position is greater than its row."""
+        """Return `(pos)`: a source's column minus its row, at each position."""
         starts = [
             self.columns.source_range(pos, self.first_source, self.last_source)[0]
             for pos in range(self.columns.n_pos)
@@ -111,34 +111,34 @@ class LayerDecoders:
         return torch.tensor(starts) - torch.tensor(self.begins)
 
     def error_rows(self, layer: int) -> Tensor:
-        """`(pos)`: the row of a layer's error at each position."""
+        """Return Return Return `(pos)`: the row of a layer's error at each position."""
         at = [self.columns.error_column(pos, layer) for pos in range(self.columns.n_pos)]
         return torch.tensor(at) - self.shift()
 
     def written_by(self, columns: Tensor, layers: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the sources in `columns (n)`, at `layers (n)` and `positions (n)`, write here: their places `(k)` in the list,
-        and their vectors `(k, d_model)`."""
+        """Return which of the sources in `columns (n)`, at `layers (n)` and `positions (n)`, write here: their indices `(k)` in
+        the list, and their vectors `(k, d_model)`."""
         writing = ((layers >= self.first_source) & (layers <= self.last_source)).nonzero().squeeze(1)
         rows = columns[writing] - self.shift()[positions[writing]]
         return writing, self.rows[rows.to(self.rows.device)]
 
     def position_of_row(self) -> Tensor:
-        """`(n)`: the position of every row; 0 for padding."""
+        """Return Return Return `(n)`: the position of every row; 0 for padding."""
         positions = torch.zeros(len(self.rows), dtype=torch.int64)
         for pos, (begin, count) in enumerate(zip(self.begins, self.counts, strict=True)):
             positions[begin : begin + count] = pos
         return positions
 
     def at(self, pos: int) -> tuple[int, int, Tensor]:
-        """The columns `[start, end)` of the sources at a position, and their rows."""
+        """Return the columns `[start, end)` of the sources at a position, and their rows."""
         start, end = self.columns.source_range(pos, self.first_source, self.last_source)
         return start, end, self.rows[self.begins[pos] : self.begins[pos] + end - start]
 
     def contract(self, G: Tensor, out: Tensor) -> None:
         """Add the products of cotangents `G (row, pos, d_model)` with the rows at their positions to `out (column, row)`.
 
-        Columns come first: a product with few columns is a third faster as (column, row), and where the rows of a bucket go
-        whole rows of memory are written.
+        Columns come first: a product with few columns is a third faster as (column, row), and the rows of a bucket are then
+        written as contiguous memory.
         """
         if not self.buckets:
             for pos in range(G.shape[1]):
@@ -155,7 +155,7 @@ class LayerDecoders:
 
 
 def _groups(counts: tuple[int, ...]) -> list[list[int]]:
-    """Positions with about as many vectors, each group ascending."""
+    """Return groups of positions with similar numbers of vectors, each group ascending."""
     groups: list[list[int]] = []
     smallest = 0
     for pos in sorted(range(len(counts)), key=lambda pos: counts[pos]):
@@ -167,7 +167,7 @@ def _groups(counts: tuple[int, ...]) -> list[list[int]]:
 
 
 ELEMENTS_AT_ONCE = 2**22
-"""Numbers gathered at once while rows are placed: few enough to stay in fast memory and in pages that are used again."""
+"""Elements gathered at once while rows are placed: few enough to stay in cache and in reused pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +176,13 @@ class Sources:
     stand on that layer's device."""
 
     columns: Columns
-    decoders: tuple[LayerDecoders, ...]  # per write layer, error vectors among them
-    errors: tuple[Tensor, ...]  # per layer (pos, d_model), the same once more
+    decoders: tuple[LayerDecoders, ...]  # per write layer, including error vectors
+    errors: tuple[Tensor, ...]  # per layer (pos, d_model), the same error vectors
     tokens: Tensor  # (pos, d_model)
 
 
 def source_layers(transcoders: Transcoders, layer: int) -> tuple[int, int]:
-    """The first and the last layer whose features or error write to `layer`."""
+    """Return the first and the last layer whose features or error write to `layer`."""
     writing = [
         source
         for source in range(transcoders.n_layers)
@@ -198,7 +198,7 @@ def _place(
     shifts: Sequence[Tensor],
     dtype: torch.dtype,
 ) -> None:
-    """Put the rows of a block, times their activations, where their write layers want them."""
+    """Store the rows of a block, times their activations, in the order of their write layers."""
     entries = block.entries.cpu()
     positions = active.indices[block.entries, 1].cpu()
     for slot in range(block.rows.shape[1]):

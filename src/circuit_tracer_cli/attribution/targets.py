@@ -1,4 +1,4 @@
-"""What a graph explains: the likeliest tokens, given tokens, or directions in the output space (spec/attribution.md 2.5)."""
+"""What a graph explains: the most likely tokens, given tokens, or directions in the output space (spec/attribution.md 2.5)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from circuit_tracer_cli.types import LogitTarget
 DIFFERENCE = " - "
 SMALLEST_WEIGHT = 1e-6
 LIKELY, FAR_LIKELIER = 0.01, 10.0
-"""Another spelling of a target is named if it has this probability, and so many times that of the one given."""
+"""Another spelling of a target is suggested if its probability is at least this, and this many times that of the given one."""
 
 
 class CustomTarget(NamedTuple):
@@ -34,7 +34,7 @@ class CustomTarget(NamedTuple):
 
 
 class _BadTargetType(BadTarget, InvalidType):
-    """A target is of a kind that can't be used."""
+    """Raised for a target of the wrong type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class TokenReader:
         object.__setattr__(self, "texts", TokenTexts(self.tokenizer))
 
     def decode(self, token: int) -> str:
-        """Return the token as it stands in text; its number when there is no tokenizer."""
+        """Return the token as it appears in text, or its number without a tokenizer."""
         return self.texts[token]
 
     def single_token(self, text: str, note: Callable[[str], None]) -> int:
-        """Return the id of a target string: `id:N`, the token that stands so in text, else the one after a space.
+        """Return the id of a target string: `id:N`, the token with exactly this text, else the one with a leading space.
 
-        Where neither exists (a tokenizer that lowers case, say), the only token that the text is encoded to.
+        If neither exists (say, because the tokenizer lowers case), return the single token that the text is encoded to.
         """
         if text.startswith("id:"):
             return self._number(text)
@@ -70,7 +70,8 @@ class TokenReader:
             text.encode("utf-8")
         except UnicodeEncodeError:
             raise UnsuitableTarget(
-                f"target {text!r} holds half a character (a lone surrogate)", hint="give whole text, or id:N"
+                f"target {text!r} contains a lone surrogate, which isn't a character",
+                hint="give plain text, or id:N",
             ) from None
         tried: list[list[int]] = []
         for candidate in (text, " " + text):
@@ -83,32 +84,32 @@ class TokenReader:
             try:
                 ids = list(self.tokenizer.encode(candidate, add_special_tokens=False))
             except (ValueError, TypeError, KeyError) as error:
-                raise UnsuitableTarget(f"target {text!r} can't be tokenised: {error}") from error
+                raise UnsuitableTarget(f"target {text!r} can't be tokenized: {error}") from error
             tried.append(ids)
             if len(ids) == 1 and not self._unknown(ids[0], candidate):
                 note(f"target {text!r} is read as {self.decode(int(ids[0]))!r} (token {ids[0]})")
                 return self._in_vocabulary(int(ids[0]), text)
         if not tried[0]:
-            raise UnsuitableTarget(f"target {text!r} is no token at all")
+            raise UnsuitableTarget(f"target {text!r} is empty once tokenized")
         if any(len(ids) == 1 for ids in tried):
             raise UnsuitableTarget(
-                f"target {text!r} is no word that the tokenizer knows", hint="give another token, or id:N"
+                f"the tokenizer has no token for {text!r}", hint="use another target, or id:N"
             )
         raise UnsuitableTarget(
-            f"target {text!r} was encoded to {len(tried[0])} tokens {tried[0]}, but a target is one token",
-            hint="give a single token, or id:N",
+            f"target {text!r} is {len(tried[0])} tokens ({tried[0]}), but a target must be one token",
+            hint="use a single token, or id:N",
         )
 
     def _exactly(self, text: str) -> int | None:
-        """Return the token that stands as `text` in a text, None if there is none that the model knows."""
+        """Return the token that appears as `text` in text, or None if the model has none."""
         try:
             token = self.texts.id_of(text)
         except (ValueError, TypeError, KeyError) as error:
-            raise BadTarget(f"target {text!r} can't be tokenised: {error}") from error
+            raise BadTarget(f"target {text!r} can't be tokenized: {error}") from error
         return None if token is None or self._unknown(token, text) else token
 
     def _unknown(self, token: int, text: str) -> bool:
-        """Whether a token only says that the text isn't known."""
+        """True if a token only marks unknown text."""
         unknown = getattr(self.tokenizer, "unk_token_id", None)
         return (
             unknown is not None
@@ -117,7 +118,7 @@ class TokenReader:
         )
 
     def other_spelling(self, text: str) -> tuple[str, int] | None:
-        """The same word with a leading space, or without its own, and its id; None where that isn't one token of its own."""
+        """Return the word with a leading space added or removed, and its id; None if that isn't a different single token."""
         other = text[1:] if text.startswith(" ") else f" {text}"
         if text.startswith("id:") or not other.strip():
             return None
@@ -128,7 +129,7 @@ class TokenReader:
         return (other, token) if self.decode(token) == other else None
 
     def difference(self, text: str, note: Callable[[str], None]) -> tuple[int, int]:
-        """The two tokens of `A - B`. Raises BadTarget for one that can't be used, or twice the same."""
+        """Return the two tokens of `A - B`. Raises BadTarget if one can't be used, or both are the same."""
         first, second = (self.single_token(part, note) for part in text.split(DIFFERENCE, 1))
         if first == second:
             raise UnsuitableTarget(
@@ -137,7 +138,7 @@ class TokenReader:
         return first, second
 
     def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
-        """Raise BadTarget for a target string that can't be used, before any weight is read."""
+        """Raise BadTarget for a target string that can't be used, before weights are read."""
         for text in texts:
             if DIFFERENCE in text:
                 self.difference(text, note)
@@ -170,12 +171,12 @@ SMALLEST_MEAN = 256
 
 @dataclass(frozen=True, slots=True)
 class Unembedding:
-    """The unembedding in the orientation `(vocab, d_model)`."""
+    """Return the unembedding in the orientation `(vocab, d_model)`."""
 
     W_U: Tensor
 
     def vector(self, token: int) -> Tensor:
-        """`u_k` in at least float32."""
+        """Return `u_k` in at least float32."""
         row = self.W_U[token]
         return row if row.dtype == torch.float64 else row.float()
 
@@ -190,13 +191,13 @@ class AttributionTargets:
     """The targets of a graph.
 
     Attributes:
-        logit_targets: Token string and vocabulary index of each; custom ones are numbered from the vocabulary size on.
+        logit_targets: Token string and vocabulary index of each; custom ones are numbered from the vocabulary size up.
         logit_probabilities: `(K)` softmax probability, or the weight of a custom target.
         logit_vectors: `(K, d_model)`; for tokens `u_k` minus the mean unembedding vector.
         vocab_size: The tokenizer's vocabulary size, which may differ from the number of logits.
 
     Raises:
-        BadTarget: a target that can't be used (a ValueError), or of a wrong type (also a TypeError).
+        BadTarget: A target can't be used (a ValueError), or has the wrong type (also a TypeError).
     """
 
     logit_targets: list[LogitTarget]
@@ -233,7 +234,7 @@ class AttributionTargets:
             self._set_sequence(attribution_targets, probabilities, note)
 
     def _set_sequence(self, given: Any, probabilities: Tensor, note: Callable[[str], None]) -> None:
-        """Strings, or custom directions; a bare string is one target."""
+        """Take strings or custom directions; a bare string is one target."""
         if isinstance(given, str):
             given = [given]
         if not isinstance(given, Sequence):
@@ -242,7 +243,7 @@ class AttributionTargets:
             )
         if not given:
             raise BadTarget(
-                "the list of targets cannot be empty", hint="leave it out for the likeliest tokens"
+                "the list of targets cannot be empty", hint="omit it to explain the most likely tokens"
             )
         kinds = {
             str if isinstance(item, str) else tuple if isinstance(item, tuple) else type(item)
@@ -250,7 +251,7 @@ class AttributionTargets:
         }
         if len(kinds) > 1:
             raise _BadTargetType(
-                "token strings and custom directions can't be mixed", hint="trace them one after the other"
+                "token strings and custom directions can't be mixed", hint="trace them separately"
             )
         if kinds == {str}:
             self._set_strings(list(given), probabilities, note)
@@ -262,7 +263,7 @@ class AttributionTargets:
             )
 
     def _set_strings(self, texts: list[str], probabilities: Tensor, note: Callable[[str], None]) -> None:
-        """Tokens by name, or differences of two by name."""
+        """Take tokens, or differences of two tokens, by name."""
         differences = [DIFFERENCE in text for text in texts]
         if not any(differences):
             self.kind = "specified logit targets"
@@ -272,7 +273,7 @@ class AttributionTargets:
             self._set_tokens(torch.tensor(ids), probabilities)
             return
         if not all(differences):
-            raise BadTarget("tokens and differences can't be mixed", hint="trace them one after the other")
+            raise BadTarget("tokens and differences can't be mixed", hint="trace them separately")
         self._set_custom([self._difference(text, probabilities, note) for text in texts], len(probabilities))
 
     def _difference(self, text: str, probabilities: Tensor, note: Callable[[str], None]) -> CustomTarget:
@@ -286,7 +287,7 @@ class AttributionTargets:
     def _name_likelier_spelling(
         self, text: str, token: int, probabilities: Tensor, note: Callable[[str], None]
     ) -> None:
-        """Say so if the same word with or without a leading space is what the model expects."""
+        """Add a note if the model expects the same word with or without a leading space."""
         other = self.reader.other_spelling(text)
         if other is None or other[1] == token:
             return
@@ -294,11 +295,11 @@ class AttributionTargets:
         if there >= LIKELY and there > FAR_LIKELIER * here:
             note(
                 f"target {text!r} has probability {here:.2g}, but {other[0]!r} has {there:.2g}; "
-                f'if that is meant: --target "{other[0]}"'
+                f'if you mean that: --target "{other[0]}"'
             )
 
     def _set_tokens(self, ids: Tensor, probabilities: Tensor) -> None:
-        """Vocabulary tokens, demeaned."""
+        """Take vocabulary tokens, demeaned."""
         tokens = [int(token) for token in ids]
         mean = self.unembedding.mean()
         self.logit_targets = [LogitTarget(self.reader.decode(token), token) for token in tokens]
@@ -306,7 +307,7 @@ class AttributionTargets:
         self.logit_vectors = torch.stack([self.unembedding.vector(token) - mean for token in tokens])
 
     def _set_custom(self, targets: list[CustomTarget], n_logits: int) -> None:
-        """Directions as given; their vocabulary index is virtual."""
+        """Take directions as given; their vocabulary index is virtual."""
         self.kind = "custom attribution targets"
         d_model = self.unembedding.W_U.shape[1]
         for target in targets:
@@ -336,12 +337,12 @@ class AttributionTargets:
 
     @property
     def tokens(self) -> list[str]:
-        """The token strings or labels."""
+        """Return the token strings or labels."""
         return [target.token_str for target in self.logit_targets]
 
     @property
     def token_ids(self) -> Tensor:
-        """Vocabulary indices, virtual ones included, int64 `(K)`."""
+        """Return the vocabulary indices, including virtual ones, int64 `(K)`."""
         ids = [target.vocab_idx for target in self.logit_targets]
         return torch.tensor(ids, dtype=torch.int64, device=self.logit_probabilities.device)
 
@@ -353,13 +354,15 @@ class AttributionTargets:
 
 
 def salient_ids(probabilities: Tensor, max_n_logits: int, desired_logit_prob: float) -> Tensor:
-    """The likeliest tokens, up to `max_n_logits` or until their probabilities sum to `desired_logit_prob`."""
+    """Return the most likely tokens, up to `max_n_logits` or until their probabilities sum to `desired_logit_prob`."""
     if not 1 <= max_n_logits <= len(probabilities):
         raise InvalidValue(
-            f"max_n_logits is {max_n_logits}, but must lie between 1 and the vocabulary size {len(probabilities)}"
+            f"max_n_logits must be between 1 and the vocabulary size {len(probabilities)}, not {max_n_logits}"
         )
     if not 0 < desired_logit_prob <= 1:
-        raise InvalidValue(f"desired_logit_prob is {desired_logit_prob}, but must lie in (0, 1]")
+        raise InvalidValue(
+            f"desired_logit_prob must be greater than 0 and at most 1, not {desired_logit_prob}"
+        )
     top, ids = torch.topk(probabilities, max_n_logits)
     reached = torch.nonzero(top.cumsum(0) >= desired_logit_prob)
     return ids[: int(reached[0]) + 1] if len(reached) else ids
@@ -370,7 +373,9 @@ def _checked_ids(ids: Tensor, n_logits: int) -> Tensor:
         raise _BadTargetType("target ids must be a one-dimensional tensor of integers")
     ids = ids.reshape(-1).to(torch.int64)
     if not len(ids):
-        raise BadTarget("the list of targets cannot be empty", hint="leave it out for the likeliest tokens")
+        raise BadTarget(
+            "the list of targets cannot be empty", hint="omit it to explain the most likely tokens"
+        )
     invalid = ids[(ids < 0) | (ids >= n_logits)].tolist()
     if invalid:
         raise BadTarget(f"target ids {invalid} are outside the vocabulary of {n_logits}")

@@ -1,7 +1,7 @@
-"""Rows on their way to the host: from a CUDA device they are copied while the next block is computed.
+"""Rows on their way to the host: on CUDA they are copied while the next block is computed.
 
-That only helps if starting a block doesn't wait for the one before it: indices go to the device by `sent_to_device`, never by a
-plain copy, for which torch waits until the device has done everything else.
+That only helps if starting a block doesn't wait for the previous one: indices go to the device by `sent_to_device`, never by a
+plain copy, for which torch waits until the device has finished everything else.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class OnTheWay:
-    """Rows that are, or soon will be, on the host in float32.
+    """Rows that are, or will soon be, on the host in float32.
 
     Args:
-        wait: Returns them, once they are there. Called once.
-        ready: Whether there is nothing to wait for.
+        wait: Returns the rows once they have arrived. Called once.
+        ready: True if there is nothing to wait for.
     """
 
     wait: Callable[[], Tensor]
@@ -30,7 +30,7 @@ class OnTheWay:
 
 
 def sent_to_device(indices: Tensor, device: torch.device) -> Tensor:
-    """Indices of the host on a device, in turn with what it computes and without waiting for it."""
+    """Return host indices on a device, queued behind its computations without waiting for them."""
     if device.type != "cuda" or indices.device.type != "cpu":
         return indices.to(device)
     try:
@@ -41,7 +41,7 @@ def sent_to_device(indices: Tensor, device: torch.device) -> Tensor:
 
 
 def sent_to_host(rows: Tensor) -> OnTheWay:
-    """Begin to copy rows to the host. On a CUDA device that happens beside what is computed next; elsewhere it is done now."""
+    """Start copying rows to the host. On CUDA this overlaps with the next computation; elsewhere it is done at once."""
     if rows.device.type != "cuda":
         there = rows.to("cpu", torch.float32)
         return OnTheWay(lambda: there, True)
@@ -87,14 +87,14 @@ _streams: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def _copying(device: torch.device) -> torch.cuda.Stream:
-    """The stream on which a device's rows are copied."""
+    """Return the stream on which a device's rows are copied."""
     if device not in _streams:
         _streams[device] = torch.cuda.Stream(device)
     return _streams[device]
 
 
 def arrived(blocks: Iterator[tuple[T, OnTheWay]]) -> Iterator[tuple[T, Tensor]]:
-    """The blocks in order with their rows; one that is still on its way is waited for after the next has been begun."""
+    """Yield the blocks in order with their rows; a block is waited for only after the next one has started."""
     behind: tuple[T, OnTheWay] | None = None
     for block in blocks:
         if behind is not None:

@@ -1,6 +1,6 @@
-"""The generic engine: the same rows by vector-Jacobian products through the model itself, frozen at the same points.
+"""The generic engine: the same rows from vector-Jacobian products through the model itself, frozen at the same points.
 
-For families that can't be put in closed form, and as a check on those that can. One unbatched forward pass keeps its
+For families without a closed form, and as a check on those with one. One unbatched forward pass keeps its
 autograd graph; each block of rows is one batched backward pass over it.
 """
 
@@ -30,7 +30,7 @@ class VjpEngine:
         self.dtype, self.device = sources.tokens.dtype, sources.tokens.device
 
     def rows(self, targets: Targets) -> Tensor:
-        """Rows of a block of targets: `(row, columns up to the last position)`."""
+        """Return rows of a block of targets: `(row, columns up to the last position)`."""
         n_pos = int(targets.positions.max()) + 1
         out = torch.zeros(len(targets), self.columns.starts[n_pos], dtype=self.dtype, device=self.device)
         for layer in torch.unique(targets.layers).tolist():
@@ -42,7 +42,7 @@ class VjpEngine:
         """Nothing is kept between two blocks."""
 
     def _rows_of_layer(self, layer: int, targets: Targets, index: Tensor, out: Tensor, n_pos: int) -> None:
-        """Rows of targets that all begin at one layer."""
+        """Return rows of targets that all begin at one layer."""
         start = self.graph.final if layer == self.n_layers else self.graph.reads[layer]
         cotangent = torch.zeros(len(targets), *start.shape, dtype=start.dtype, device=start.device)
         rows = torch.arange(len(targets), device=start.device)

@@ -18,7 +18,7 @@ _FASTEST = "transformers"
 
 
 def backend_name(name: str) -> str:
-    """The backend that a name means: `auto` is the one that starts fastest."""
+    """Return the backend's full name: `auto` is the one that starts fastest."""
     return _FASTEST if name == "auto" else name
 
 

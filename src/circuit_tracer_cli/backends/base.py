@@ -1,4 +1,4 @@
-"""What a backend delivers: records of frozen quantities, and nothing about transcoders or graphs.
+"""What a backend provides: records of frozen quantities. Independent of transcoders and graphs.
 
 Axis names: `pos`/`query`/`key` prompt positions, `head` query heads, `kv_head` key-value heads, `d_head`, `d_model`, `vocab`.
 """
@@ -25,7 +25,7 @@ Side = Literal["query", "key"]
 class NormWeights:
     """An affine norm with its scale taken out: `out = gain * (x - mean if layer) / scale + bias`.
 
-    The kind `none` stands where a block has no norm: its scale and gain are one.
+    The kind `none` is for a block without this norm: its scale and gain are one.
     """
 
     kind: NormKind
@@ -43,7 +43,7 @@ class NormWeights:
         return (x.square().mean(-1) + self.eps).sqrt()
 
     def normalized(self, x: Tensor) -> Tensor:
-        """`x (..., d_model)` divided by its own scale, centred if the norm centres; neither gain nor bias."""
+        """`x (..., d_model)` divided by its own scale, centered if the norm centers; without gain and bias."""
         scale = self.scale(x)
         x = x.to(scale.dtype)
         return (x - x.mean(-1, keepdim=True) if self.kind == "layer" else x) / scale[..., None]
@@ -76,19 +76,19 @@ class Projection:
 
 @dataclass(frozen=True, slots=True)
 class ScoreWeights:
-    """What makes a block's scores out of the normed stream, before cap, mask, sink and softmax.
+    """How a block's attention scores are computed from the normed stream, before cap, mask, sink and softmax.
 
-    `score[q, k] = scaling · ⟨query vector, key vector⟩`. Rotations are given for positions from 0 on; without them `cos` is None.
+    `score[q, k] = scaling · ⟨query vector, key vector⟩`. Rotations are given from position 0; without them `cos` is None.
     """
 
     query: Projection
     key: Projection
     cos: Tensor | None  # (pos, rotary_dim)
     sin: Tensor | None  # (pos, rotary_dim)
-    in_pairs: bool  # neighbours turn together (GPT-J), otherwise the two halves of what is rotated
+    in_pairs: bool  # neighboring dimensions rotate together (GPT-J), otherwise the two halves
     scaling: float
     softcap: float | None
-    window: int | None  # a query sees keys less than so many positions before it
+    window: int | None  # a query sees keys less than this many positions before it
 
     def projection(self, side: Side) -> Projection:
         """One side."""
@@ -99,9 +99,9 @@ class ScoreWeights:
 
         Args:
             side: Query or key.
-            head: Number of the query or key-value head.
-            position: Where.
-            x: `(d_model)`, the norm's output there, which fixes the scale of a norm on query or key.
+            head: Index of the query or key-value head.
+            position: The position.
+            x: `(d_model)`, the norm's output there, which determines the scale of a norm on query or key.
         """
         projection = self.projection(side)
         W = projection.W[head].to(x)
@@ -124,7 +124,7 @@ class ScoreWeights:
         return projection.norm.scale(raw.flatten())
 
     def rotated(self, vectors: Tensor, position: int) -> Tensor:
-        """`vectors (…, d_head)` turned to a position; dimensions beyond the rotary ones stay."""
+        """`vectors (…, d_head)` rotated to a position; dimensions beyond the rotary ones stay."""
         if self.cos is None or self.sin is None:
             return vectors
         width = self.cos.shape[1]
@@ -137,13 +137,13 @@ class ScoreWeights:
         return torch.cat((out, kept), dim=-1)
 
     def capped(self, score: float) -> float:
-        """The score behind the soft cap."""
+        """The score after the soft cap."""
         if self.softcap is None:
             return score
         return self.softcap * float(torch.tanh(torch.tensor(score / self.softcap, dtype=torch.float64)))
 
     def sees(self, query: int, key: int) -> bool:
-        """Whether a query may look at a key."""
+        """True if a query can look at a key."""
         return key <= query and (self.window is None or query - key < self.window)
 
 
@@ -190,7 +190,7 @@ class MlpWeights:
 
 @dataclass(frozen=True, slots=True)
 class FrozenLayer:
-    """What one block's forward pass fixes for the linear engine."""
+    """The frozen quantities of one block's forward pass."""
 
     pattern: Tensor  # (head, query, key)
     ln1_scale: Tensor  # (pos)
@@ -199,7 +199,7 @@ class FrozenLayer:
     feature_output: Tensor  # (pos, d_model), at the transcoders' write point
     ln1_post_scale: Tensor | None = None  # (pos)
     ln2_post_scale: Tensor | None = None  # (pos)
-    residual: Tensor | None = None  # (pos, d_model), what the block begins with, if it was asked for
+    residual: Tensor | None = None  # (pos, d_model), the block's input, if requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ class FrozenPass:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes and facts of a model that others plan with."""
+    """Sizes and facts of a model, for planning."""
 
     n_layers: int
     d_model: int
@@ -258,20 +258,20 @@ Edit = Callable[[Tensor], Tensor | None]
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Functions that see and may replace named values `(1, pos, …)` during a run; names are canonical hook names."""
+    """Functions that see and can replace named values `(1, pos, …)` during a run; names are canonical hook names."""
 
     by_name: Mapping[str, Sequence[Edit]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRun:
-    """The part of a pass that is run.
+    """The part of a pass to run.
 
     Attributes:
-        first: The first block that is run.
-        residual: What it begins with `(pos, d_model)`; None runs everything.
-        outputs_of_block: How many outputs the family's blocks give, 0 for a bare tensor.
-        last_logits: The logits of the last position alone.
+        first: The first block to run.
+        residual: The input of that block `(pos, d_model)`; None runs everything.
+        outputs_of_block: Number of outputs of the family's blocks, 0 for a bare tensor.
+        last_logits: True for only the last position's logits.
     """
 
     first: int = 0
@@ -301,27 +301,27 @@ class Backend(Protocol):
 
     @property
     def weights(self) -> LinearWeights | None:
-        """The linear weights, or None where the family has no closed form."""
+        """The linear weights, or None if the family has no closed form."""
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether `weights` isn't None. Builds nothing."""
+        """True if `weights` isn't None. Builds nothing."""
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that the model holds, tied ones once."""
+        """Number of the model's parameters, counting tied ones once."""
 
     def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
-        """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
+        """How a block's attention scores are made. Raises UnsupportedArchitecture if the family doesn't declare it."""
 
     def mlp_weights(self, layer: int) -> MlpWeights:
         """A block's MLP. Raises UnsupportedArchitecture where its neurons can't be traced."""
 
     def forget_weights(self) -> None:
-        """Drop the record of linear weights; it is made anew when it is asked for."""
+        """Drop the record of linear weights; it is rebuilt when needed."""
 
     def parameters_of(self, part: WeightGroup) -> list[Tensor]:
-        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
+        """The parameters of all MLPs, or of embedding and unembedding; each once, including tied ones."""
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
         """What the two hook names mean in this family. Raises ModelMismatch naming the hooks that exist."""
@@ -332,17 +332,17 @@ class Backend(Protocol):
     def frozen_pass(
         self, tokens: Tensor, feature_input_hook: str, feature_output_hook: str, residuals: bool = False
     ) -> FrozenPass:
-        """One forward pass on `tokens (pos)`, without gradient; with what every block begins with if that's wanted."""
+        """Run one forward pass on `tokens (pos)`, without gradient; optionally keep the input of every block."""
 
     @property
     def outputs_of_block(self) -> int | None:
-        """What `PartialRun` wants to know; None where the backend can't run a part, or hasn't made a pass with residuals yet."""
+        """The number of block outputs for `PartialRun`; None if the backend can't run a part, or before a pass with residuals."""
 
     def run_part(self, tokens: Tensor, hooks: Hooks, part: PartialRun) -> Tensor:
         """Logits `(pos, vocab)`, or `(1, vocab)`, of a part of a pass."""
 
     def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
-        """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right."""
+        """For each layer, the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right."""
 
     def frozen_graph(
         self,
@@ -357,4 +357,4 @@ class Backend(Protocol):
         """Logits `(pos, vocab)` of one pass with hooks, and the key-value cache."""
 
     def zero_softcap(self) -> AbstractContextManager[None]:
-        """Switch the final logit softcap off for a while."""
+        """Switch the final logit softcap off within a `with` block."""

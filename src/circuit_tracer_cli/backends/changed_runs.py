@@ -1,6 +1,6 @@
 """Changes to a run that no hook at a module's boundary can make: blocks left out, and attention with another pattern.
 
-Both act on Hugging Face's own modules from outside, so that any library wrapped around them goes on working.
+Both act on Hugging Face's own modules from outside, so that libraries that wrap them keep working.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from circuit_tracer_cli.errors import UnsuitableIntervention
 
 @contextmanager
 def partial_run(modules: ModelModules, part: PartialRun) -> Iterator[None]:
-    """While this lasts, a run of the model leaves out the blocks before `part.first`, as if they had given `part.residual`.
+    """Within this block, runs of the model skip the blocks before `part.first`, as if they had returned `part.residual`.
 
-    Hugging Face's own modules are changed for so long; whatever wraps them goes on working.
+    Hugging Face's own modules are changed temporarily; libraries that wrap them keep working.
     """
     blocks = modules.blocks
     with ExitStack() as stack:
@@ -37,7 +37,7 @@ def partial_run(modules: ModelModules, part: PartialRun) -> Iterator[None]:
 
 
 def outputs_seen(block: Any, seen: list[int]) -> Callable[[], None]:
-    """Notes how many outputs a block gives when it runs, 0 for a bare tensor. Returns the function that ends it."""
+    """Record how many outputs a block returns, 0 for a bare tensor. Returns the function that stops it."""
 
     def note(_module: Any, _args: Any, out: Any) -> None:
         seen.append(len(out) if isinstance(out, tuple) else 0)
@@ -47,7 +47,7 @@ def outputs_seen(block: Any, seen: list[int]) -> Callable[[], None]:
 
 
 def _with_forward(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:
-    """Exchange a module's `forward`. Returns the function that brings the old one back."""
+    """Replace a module's `forward`. Returns the function that restores the old one."""
     own = vars(module).get("forward")
     vars(module)["forward"] = forward
 
@@ -77,7 +77,7 @@ def _begins_with(residual: Tensor) -> Callable[..., Any]:
 
 
 def mixed(pattern: Tensor, values: Tensor) -> Tensor:
-    """What heads read: `pattern (batch, head, query, key)` over `values (batch, key, kv_head, d_head)`, heads joined."""
+    """The heads' output: `pattern (batch, head, query, key)` over `values (batch, key, kv_head, d_head)`, heads joined."""
     group = pattern.shape[1] // values.shape[2]
     spread = torch.repeat_interleave(values, group, dim=2)
     return torch.einsum("bhqk,bkhd->bqhd", pattern.to(values.dtype), spread).flatten(2)
@@ -103,12 +103,12 @@ def edited_attention(
     Args:
         modules: The model's modules.
         layer: The block.
-        out: What the module returned: its output and the pattern `(batch, head, query, key)`, and perhaps more.
-        projected: The output of the projection that holds the values, for the tokens of this pass.
-        edits: The edits, one after the other.
-        earlier: Values of the tokens before, from `values_before` at the pass's beginning.
+        out: What the module returned: its output, the pattern `(batch, head, query, key)`, and perhaps more.
+        projected: The output of the projection that contains the values, for the tokens of this pass.
+        edits: The edits, in order.
+        earlier: Values of earlier tokens, from `values_before` at the beginning of the pass.
 
-    Raises UnsuitableIntervention where the cache doesn't hold a value for every key.
+    Raises UnsuitableIntervention if the cache lacks a value for some key.
     """
     attention, before, *rest = out
     pattern = before
@@ -123,9 +123,9 @@ def edited_attention(
         values = torch.cat([earlier.to(values), values], dim=1)
     if values.shape[1] != pattern.shape[-1]:
         raise UnsuitableIntervention(
-            f"layer {layer} looks at {pattern.shape[-1]} keys and its cache holds {values.shape[1]} values, so its pattern "
+            f"layer {layer} looks at {pattern.shape[-1]} keys but its cache has {values.shape[1]} values, so its pattern "
             "can't be edited there",
-            "let edits of heads end with the prompt, or generate nothing",
+            "limit edits of heads to the prompt, or generate nothing",
         )
     again = project(mixed(pattern, values)).to(attention.dtype)
     return again, pattern, *rest
@@ -135,7 +135,7 @@ def edited_attention(
 def patterns_edited(
     modules: ModelModules, edits: Mapping[int, Sequence[Edit]], past: Any = None
 ) -> Iterator[None]:
-    """Edit the patterns of some layers while the model runs after what is in a cache, through PyTorch's own hooks."""
+    """Edit the patterns of some layers while the model continues from a cache, through PyTorch's own hooks."""
     seen: dict[int, Tensor] = {}
     earlier = {layer: values_before(past, layer) for layer in edits}
 

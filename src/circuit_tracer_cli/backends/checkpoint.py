@@ -1,6 +1,6 @@
 """Checks that every weight of a model came from its checkpoint: nothing missing, left over or of another shape.
 
-Hugging Face's loader fills what a checkpoint lacks with random numbers and drops what it has no place for.
+Hugging Face's loader fills missing weights with random numbers and drops unexpected ones.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _EXPERT = re.compile(r"(.*\bexperts\.)(\d+)(\..+)")
 _ADAPTER = "adapter_config.json"
 _MERGE = (
     "merge it: PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(FOLDER), with the "
-    "tokenizer beside it, then pass --model FOLDER"
+    "tokenizer in the same folder, then pass --model FOLDER"
 )
 
 
 def refuse_adapter(model_name: str, **where: Any) -> None:
-    """Raise BadModel for a model with a PEFT adapter beside it, and for a folder that holds an adapter alone.
+    """Raise BadModel for a model with a PEFT adapter, and for a folder with only an adapter.
 
     Args:
-        model_name: Local folder or model of the hub.
-        where: `revision`, `token` and the like, as Hugging Face's loader takes them.
+        model_name: Local folder or model on the hub.
+        where: `revision`, `token` and so on, as for Hugging Face's loader.
     """
     folder = Path(model_name)
     if folder.is_dir():
@@ -57,7 +57,7 @@ def refuse_adapter(model_name: str, **where: Any) -> None:
             hint=_MERGE,
         )
     raise BadModel(
-        f"{model_name} has a PEFT adapter ({_ADAPTER}) beside its weights, and a trace would leave it out",
+        f"{model_name} has a PEFT adapter ({_ADAPTER}), which a trace would ignore",
         hint=f"{_MERGE}; or remove {_ADAPTER} to trace the base model",
     )
 
@@ -72,11 +72,11 @@ def _base_of(path: Path) -> str:
 
 
 def check_weights(model_name: str, model: Any, report: Mapping[str, Any], architecture: Architecture) -> None:
-    """Raise BadModel naming the first weight that the checkpoint lacks, has beside the model's, or has in another shape.
+    """Raise BadModel naming the first weight of the checkpoint that is missing, unexpected, or of another shape.
 
     Args:
         model_name: Where the model came from.
-        model: The model as it was loaded, before parts of it are let go.
+        model: The model as loaded, before parts of it are dropped.
         report: The loader's own report (`output_loading_info`).
         architecture: What the family lists as harmless.
     """
@@ -104,7 +104,7 @@ def check_weights(model_name: str, model: Any, report: Mapping[str, Any], archit
         refuse_missing_expert(model_name, [name for name, *_ in mismatched])
         name, found, wanted = mismatched[0]
         raise BadModel(
-            f"{name} is {tuple(found)} in the weights of {model_name}, and {tuple(wanted)} by its config.json",
+            f"{name} is {tuple(found)} in the weights of {model_name}, but {tuple(wanted)} according to its config.json",
             hint="config.json belongs to another model, or the weights are damaged; download both again",
         )
     if missing:
@@ -114,7 +114,7 @@ def check_weights(model_name: str, model: Any, report: Mapping[str, Any], archit
         )
     if unexpected:
         raise BadModel(
-            f"the weights of {model_name} hold {unexpected[0]}{_others(unexpected)}, which the model has no place for",
+            f"the weights of {model_name} contain {unexpected[0]}{_others(unexpected)}, which the model doesn't have",
             hint="config.json may belong to another model; if the forward pass doesn't need "
             f"{'it' if len(unexpected) == 1 else 'them'}, set {ALLOW_VARIABLE} to the beginning of the name",
         )
@@ -123,7 +123,7 @@ def check_weights(model_name: str, model: Any, report: Mapping[str, Any], archit
 
 
 def _as_stored(model: Any, name: str) -> str:
-    """A weight's name in the model, with that of its family's files where they call it otherwise."""
+    """A weight's name in the model, with its name in the family's files if that differs."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming, apply_renamings
 
@@ -147,14 +147,14 @@ def _others(names: Collection[str]) -> str:
 
 
 def _refuse_prefix(model_name: str, missing: list[str], unexpected: list[str]) -> None:
-    """Raise BadModel if the checkpoint's names are the model's with something before or without it."""
+    """Raise BadModel if the checkpoint's names differ from the model's by a prefix."""
     for name in missing[:3]:
         for found in unexpected:
             if found.endswith(f".{name}"):
                 prefix = found.removesuffix(name)
                 told = next((text for mark, text in _WRAPPERS.items() if prefix.startswith(mark)), "")
                 raise BadModel(
-                    f"the weights of {model_name} are named {found}, the model's {name}: {prefix!r} comes first",
+                    f"the weights of {model_name} have an extra prefix {prefix!r}: {found} instead of {name}",
                     hint=told or f"save the weights again without {prefix!r} in their names",
                 )
 
@@ -162,7 +162,7 @@ def _refuse_prefix(model_name: str, missing: list[str], unexpected: list[str]) -
 def _refuse_depth(
     model_name: str, missing: list[str], unexpected: list[str], model: Any, architecture: Architecture
 ) -> None:
-    """Raise BadModel if the checkpoint has more or fewer layers than the configuration says."""
+    """Raise BadModel if the checkpoint has more or fewer layers than the configuration."""
     layers = re.compile(rf"(?:^|\.){re.escape(architecture.layout.layers.split('.')[-1])}\.(\d+)\.")
 
     def by_layer(names: Iterable[str]) -> dict[int, set[str]]:
@@ -183,7 +183,7 @@ def _refuse_depth(
     else:
         return
     raise BadModel(
-        f"the weights of {model_name} have {has} layers, its config.json says {n_layers}: "
+        f"the weights of {model_name} have {has} layers, but its config.json says {n_layers}: "
         f"{first} is {'missing' if empty else 'left over'}",
         hint="correct num_hidden_layers in config.json, or download the weights again",
     )
@@ -192,11 +192,11 @@ def _refuse_depth(
 def refuse_missing_expert(model_name: str, names: Iterable[str] = ()) -> None:
     """Raise BadModel naming the first expert's weight that the checkpoint lacks, if there is a gap.
 
-    Hugging Face's loader stacks experts, so that one that is missing shows as a stack of another shape or an error.
+    Hugging Face's loader stacks experts, so a missing one shows up as a stack of another shape or an error.
 
     Args:
         model_name: Where the model came from.
-        names: The model's stacked weights that don't fit; unused where there are none.
+        names: The model's stacked weights that don't fit; may be empty.
     """
     stacks: dict[str, dict[int, set[str]]] = {}
     for name in checkpoint_names(model_name):
@@ -216,7 +216,7 @@ def refuse_missing_expert(model_name: str, names: Iterable[str] = ()) -> None:
 
 
 def checkpoint_names(model_name: str) -> list[str]:
-    """The names of a checkpoint's tensors, of files that are here; empty where they can't be told without reading weights."""
+    """The names of a local checkpoint's tensors; empty if they can't be found without reading weights."""
     from safetensors import SafetensorError, safe_open
     from transformers.utils.hub import cached_file
 
@@ -239,7 +239,7 @@ def checkpoint_names(model_name: str) -> list[str]:
 
 
 def in_one_line(error: Exception) -> str:
-    """Return what a library says is wrong; with the cause, where the first line only announces it."""
+    """Return a library's error message in one line, with the cause if the first line lacks it."""
     if isinstance(error, RecursionError):
         return "a file is nested too deeply"
     if isinstance(error, KeyError):
@@ -259,5 +259,5 @@ def refuse_loading(model_name: str, error: Exception) -> NoReturn:
         f"the model {model_name!r} can't be loaded: {first}",
         hint="check the folder's files, or download the model again"
         if local
-        else "name a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
+        else "use a local Hugging Face model folder, or log in with `hf auth login` for a gated model",
     ) from error

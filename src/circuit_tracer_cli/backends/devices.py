@@ -1,4 +1,4 @@
-"""Which device each layer lies on, from what a user writes. Knows no model and no transcoders."""
+"""The device of each layer, from the user's input. Independent of models and transcoders."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+))?\s*")
 _EXAMPLE = 'for example "0-11:cuda:0,12-25:cuda:1", "cuda:0,cuda:1", balanced, or JSON {"0-11": "cuda:0", "12-25": "cuda:1"}'
 
 HOME_SHARE = 0.8
-"""How much of its share the first device takes: it also holds the embedding and the rows."""
+"""The first device takes this part of its share of layers, since it also has the embedding and the rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The device of each layer. The embedding lies with the first, the final norm and an untied unembedding with the last."""
+    """The device of each layer. The embedding is with the first, the final norm and an untied unembedding with the last."""
 
     layers: tuple[torch.device, ...]
 
     @property
     def first(self) -> torch.device:
-        """Where prompts enter and rows are delivered."""
+        """The device of prompts and rows."""
         return self.layers[0]
 
     @property
@@ -44,7 +44,7 @@ class Placement:
 
 
 def in_words(layers: Sequence[torch.device]) -> str:
-    """`0-11:cuda:0,12-25:cuda:1`; the device alone where there is one."""
+    """`0-11:cuda:0,12-25:cuda:1`, or a single device's name."""
     if len(set(layers)) == 1:
         return str(layers[0])
     runs: list[tuple[int, int, torch.device]] = []
@@ -64,7 +64,7 @@ def default_device() -> torch.device:
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises InvalidValue for one that isn't there."""
+    """The torch device for `auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Raises InvalidValue for an unavailable one."""
     if name == "auto":
         return default_device()
     try:
@@ -74,8 +74,8 @@ def pick_device(name: str) -> torch.device:
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise InvalidValue(
-            f"the device {name} is not available here",
-            hint="--device auto; `circuit-tracer doctor` lists devices",
+            f"the device {name} is not available",
+            hint="use --device auto; `circuit-tracer doctor` lists devices",
         )
     return device
 
@@ -84,13 +84,13 @@ def place_layers(device_map: DeviceMap | Placement, n_layers: int) -> Placement:
     """The device of each of `n_layers` layers.
 
     Args:
-        device_map: `auto` or `balanced` spread the layers over all GPUs by their free memory (one device where there is no
-            second GPU). Devices without ranges share the layers evenly, in order. Ranges and mappings name each layer once.
-        n_layers: Layers of the model; a placement is given back as it is.
+        device_map: `auto` or `balanced` spread the layers over all GPUs by free memory (one device without a second
+            GPU). Devices without ranges share the layers evenly, in order. Ranges and mappings name each layer once.
+        n_layers: Number of layers of the model.
 
     Raises:
-        InvalidValue: a device that isn't here, a layer named twice or not at all, or one that the model hasn't.
-        InvalidType: neither text, mapping nor list.
+        InvalidValue: A device isn't available, or a layer is named twice, not named, or not in the model.
+        InvalidType: The map is neither text, a mapping nor a list.
     """
     if isinstance(device_map, Placement):
         return device_map
@@ -104,16 +104,16 @@ def place_layers(device_map: DeviceMap | Placement, n_layers: int) -> Placement:
     if isinstance(device_map, Sequence):
         if len(device_map) != n_layers:
             raise UnsuitableValue(
-                f"the device map names {len(device_map)} devices, the model has {n_layers} layers"
+                f"the device map names {len(device_map)} devices, but the model has {n_layers} layers"
             )
         return Placement(tuple(_device(device) for device in device_map))
     raise InvalidType(
-        f"a device map is text, a mapping or a list, not {type(device_map).__name__}", hint=_EXAMPLE
+        f"a device map must be text, a mapping or a list, not {type(device_map).__name__}", hint=_EXAMPLE
     )
 
 
 def check_device_map(text: str) -> None:
-    """Raise InvalidValue for a text that no model could follow, whatever its layers."""
+    """Raise InvalidValue for a text that is invalid for any number of layers."""
     if text.strip() in SPREADS:
         return
     ranges = []
@@ -125,7 +125,7 @@ def check_device_map(text: str) -> None:
         if named.start < covered:
             raise InvalidValue(f"the device map names layer {named.start} twice", hint=_EXAMPLE)
         if named.start > covered:
-            raise InvalidValue(f"the device map leaves out layer {covered}", hint=_EXAMPLE)
+            raise InvalidValue(f"the device map lacks layer {covered}", hint=_EXAMPLE)
         covered = named.stop
 
 
@@ -152,7 +152,7 @@ def _parsed_json(text: str) -> list[tuple[Any, Any]]:
 def _split(part: str) -> tuple[str, str]:
     layers, colon, device = part.partition(":")
     if not colon or not device.strip():
-        raise InvalidValue(f"{part.strip()!r} in the device map names no device", hint=_EXAMPLE)
+        raise InvalidValue(f"{part.strip()!r} in the device map doesn't name a device", hint=_EXAMPLE)
     return layers, device
 
 
@@ -161,12 +161,12 @@ def _device(named: Any) -> torch.device:
     if isinstance(named, torch.device):
         return named
     if isinstance(named, bool) or not isinstance(named, (int, str)) or str(named).strip() in ("", "auto"):
-        raise InvalidValue(f"{named!r} in the device map is no device", hint=_EXAMPLE)
+        raise InvalidValue(f"{named!r} in the device map is not a device", hint=_EXAMPLE)
     name = f"cuda:{named}" if isinstance(named, int) else named.strip()
     if name in ("disk", "meta"):
         raise InvalidValue(
-            f"layers can't be on {name!r}: the engine computes where a layer is",
-            hint="--offload disk, or a GPU or cpu",
+            f"layers can't be on {name!r}: the engine computes on a layer's device",
+            hint="use a GPU or cpu, perhaps with --offload disk",
         )
     device = pick_device(name)
     return torch.device("cuda", 0) if device == torch.device("cuda") else device
@@ -175,13 +175,13 @@ def _device(named: Any) -> torch.device:
 def _range(layers: Any) -> range:
     match = _RANGE.fullmatch(str(layers))
     if match is None or isinstance(layers, bool):
-        raise InvalidValue(f"{str(layers).strip()!r} in the device map is no range of layers", hint=_EXAMPLE)
+        raise InvalidValue(
+            f"{str(layers).strip()!r} in the device map is not a range of layers", hint=_EXAMPLE
+        )
     first = int(match[1])
     last = first if match[2] is None else int(match[2])
     if last < first:
-        raise InvalidValue(
-            f"the layers {first}-{last} in the device map run backwards", hint=f"{last}-{first}"
-        )
+        raise InvalidValue(f"the range {first}-{last} in the device map is reversed", hint=f"{last}-{first}")
     return range(first, last + 1)
 
 
@@ -200,7 +200,7 @@ def _of_ranges(pairs: Iterable[tuple[Any, Any]], n_layers: int) -> tuple[torch.d
     missing = next((layer for layer in range(n_layers) if layer not in found), None)
     if missing is not None:
         raise UnsuitableValue(
-            f"the device map leaves out layer {missing}; the model has layers 0 to {n_layers - 1}",
+            f"the device map lacks layer {missing}; the model has layers 0 to {n_layers - 1}",
             hint=_EXAMPLE,
         )
     return tuple(found[layer] for layer in range(n_layers))
@@ -219,7 +219,7 @@ def _by_memory(n_layers: int) -> tuple[torch.device, ...]:
 
 
 def by_shares(free: Sequence[float], n_layers: int) -> tuple[torch.device, ...]:
-    """Consecutive layers on `cuda:0`, `cuda:1` …, in proportion to `free`, the first one's share a little smaller."""
+    """Consecutive layers on `cuda:0`, `cuda:1` …, in proportion to `free`, with a slightly smaller share for the first."""
     weights = [free[0] * HOME_SHARE, *free[1:]]
     total, edges = sum(weights), [0.0]
     for weight in weights:

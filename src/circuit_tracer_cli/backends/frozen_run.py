@@ -14,7 +14,7 @@ from circuit_tracer_cli.backends.points import FeaturePoints
 def freeze_hooks(
     names: FreezeNames, points: FeaturePoints, skips: Sequence[Tensor | None], seen: dict[str, Tensor]
 ) -> Hooks:
-    """Hooks that freeze a run; what they see is put into `seen` under the hook's name, leaves under `leaf:`."""
+    """Hooks that freeze a run; values are stored in `seen` under the hook's name, leaves under `leaf:`."""
     hooks: dict[str, list[Edit]] = {}
 
     def leaf(name: str) -> Edit:

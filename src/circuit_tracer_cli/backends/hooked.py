@@ -1,7 +1,7 @@
-"""What every backend does alike: frozen quantities out of a model that runs with functions at named places.
+"""Shared by all backends: frozen quantities from a model that runs with functions at named hooks.
 
-The names are TransformerLens's: `blocks.0.ln1.hook_in`, `blocks.0.attn.hook_pattern`, `blocks.0.mlp.hook_out`. A backend says
-how to run the model with them; which exist follows from the parts that the family declares.
+The names are TransformerLens's: `blocks.0.ln1.hook_in`, `blocks.0.attn.hook_pattern`, `blocks.0.mlp.hook_out`. A backend defines
+how to run the model with them; the family's declared parts determine which exist.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class HookedBackend:
 
     Args:
         hf_model: The loaded causal language model, eager attention.
-        tokenizer: Its tokenizer, or None when prompts come as ids.
-        name: Where it came from; stored in graphs.
+        tokenizer: Its tokenizer, or None if prompts are given as ids.
+        name: Its folder or name on the hub; stored in graphs.
     """
 
     name = ""
     runs_parts = False
-    """Whether blocks may be left out of a run."""
+    """True if blocks can be left out of a run."""
 
     def __init__(self, hf_model: Any, tokenizer: Any, name: str) -> None:
         config = hf_model.config.to_dict()
@@ -90,8 +90,8 @@ class HookedBackend:
 
         if kwargs.pop("remote", False):
             raise InvalidValue(
-                "remote=True: models run here, not on a server",
-                hint="docs/models.md says what a server could give; --device-map spreads a large model over GPUs",
+                "remote=True isn't supported: models run on this machine",
+                hint="use --device-map to spread a large model over GPUs; see docs/models.md",
             )
         cls.require()
         loaded = load_model(model_name, device, dtype, **kwargs)
@@ -106,7 +106,7 @@ class HookedBackend:
 
     @classmethod
     def from_config(cls, config: Any, tokenizer: Any = None, **kwargs: Any) -> Any:
-        """A randomly initialised model of a Hugging Face configuration."""
+        """Return a randomly initialized model of a Hugging Face configuration."""
         from circuit_tracer_cli.backends.loading import random_model
 
         cls.require()
@@ -140,21 +140,21 @@ class HookedBackend:
 
     @functools.cached_property
     def weights(self) -> LinearWeights | None:
-        """The linear weights, or None where the family has no closed form."""
+        """The linear weights, or None if the family has no closed form."""
         return self.modules.linear_weights() if self.family.closed_form else None
 
     @property
     def has_closed_form(self) -> bool:
-        """Whether the family has linear weights."""
+        """True if the family has linear weights."""
         return self.family.closed_form
 
     @property
     def n_parameters(self) -> int:
-        """Numbers that the model holds, tied ones once."""
+        """Number of the model's parameters, counting tied ones once."""
         return sum(parameter.numel() for parameter in self.hf_model.parameters())
 
     def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
-        """What makes a block's attention scores. Raises UnsupportedArchitecture where the family doesn't declare it."""
+        """How a block's attention scores are made. Raises UnsupportedArchitecture if the family doesn't declare it."""
         return self.scores.weights(layer, n_pos)
 
     def mlp_weights(self, layer: int) -> MlpWeights:
@@ -166,12 +166,12 @@ class HookedBackend:
         self.__dict__.pop("weights", None)
 
     def parameters_of(self, part: WeightGroup) -> list[Tensor]:
-        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
+        """The parameters of all MLPs, or of embedding and unembedding; each once, including tied ones."""
         return self.modules.parameters_of(part)
 
     @property
     def start_hook(self) -> str:
-        """Where the token part of the residual stream can be read."""
+        """The hook at which the token part of the residual stream can be read."""
         return "embed.hook_out" if self.shape.layout.learned_positions else "blocks.0.hook_in"
 
     def write_hook(self, feature_output_hook: str) -> str:
@@ -184,7 +184,7 @@ class HookedBackend:
         return read_hook(feature_input_hook, self.shape.layout)
 
     def feature_points(self, feature_input_hook: str, feature_output_hook: str) -> FeaturePoints:
-        """What the two hook names mean here. Raises ModelMismatch naming the hooks that exist."""
+        """The meaning of the two hook names in this model. Raises ModelMismatch naming the hooks that exist."""
         shape = self.shape
         points = feature_points(
             feature_input_hook,
@@ -197,7 +197,7 @@ class HookedBackend:
 
     @property
     def outputs_of_block(self) -> int | None:
-        """How many outputs blocks give, 0 for a bare tensor; None if no pass with residuals has told it, or none can."""
+        """Number of outputs of a block, 0 for a bare tensor; None before a pass with residuals, or if parts can't be run."""
         return self._outputs_seen[0] if self._outputs_seen else None
 
     @torch.no_grad()
@@ -238,7 +238,7 @@ class HookedBackend:
         return FrozenPass(tokens, seen[self.start_hook], tuple(layers), final, logits[-1])
 
     def device_at(self, hook: str) -> torch.device:
-        """Where what belongs to a hook's place lies; what arrives there may still be where it came from."""
+        """The device of a hook's module; a value that arrives there may still be on another device."""
         if hook.startswith("blocks."):
             return self.layer_devices[int(hook.split(".")[1])]
         part = self.modules.final_norm if hook.startswith("ln_final.") else self.modules.embed
@@ -248,7 +248,7 @@ class HookedBackend:
     def _frozen_layer(
         self, layer: int, at: dict[str, Tensor], read: str, write: str, points: FeaturePoints
     ) -> FrozenLayer:
-        """The record of one block from what was seen in it."""
+        """The record of one block from its recorded values."""
         scales = {
             part: self.modules.norm(layer, part).scale(at[f"{part}.hook_in"])
             for part in NORM_PARTS
@@ -272,7 +272,7 @@ class HookedBackend:
 
     @torch.no_grad()
     def feature_inputs(self, tokens: Tensor, feature_input_hook: str) -> tuple[Tensor, ...]:
-        """Per layer the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right.
+        """For each layer, the values `(batch, pos, d_model)` at the read point, for `tokens (batch, pos)` padded on the right.
 
         No position sees a later one, so padding changes nothing before it.
         """
@@ -337,9 +337,9 @@ class HookedBackend:
 
 
 def _forget_longer_texts(model: Any) -> None:
-    """Let every new text begin with the model's own rotary frequencies.
+    """Reset the model's rotary frequencies before every new text.
 
-    Dynamic scaling keeps those of the longest text so far, so that a text's numbers would depend on what ran before it.
+    Dynamic scaling keeps those of the longest text so far, so a text's numbers would depend on what ran before it.
     """
     rotary = [
         module

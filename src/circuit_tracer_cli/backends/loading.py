@@ -21,7 +21,7 @@ from circuit_tracer_cli.backends.tokenizers import load_tokenizer
 from circuit_tracer_cli.errors import CircuitTracerError
 
 _WHERE = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
-"""What says where a model of the hub is, to Hugging Face's loader."""
+"""Arguments that tell Hugging Face's loader where a model on the hub is."""
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _IN_HOST_MEMORY = ("cpu", "meta")
 
@@ -55,20 +55,20 @@ def load_model(
     mapped: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, Any, str]:
-    """A model in evaluation mode, its tokenizer, and the name to keep with graphs.
+    """Return a model in evaluation mode, its tokenizer, and the name to store in graphs.
 
     Args:
-        model_name: Local folder or model of the hub.
-        device: Where to put it.
-        dtype: Of its weights.
-        placement: The device of each layer, where they lie on several; then `device` says nothing.
-        mapped: Leave weights that are stored in `dtype` in their file, as pages that processes share and the system can take
-            back. False gives each tensor memory of its own, which is free again as soon as that tensor waits elsewhere.
+        model_name: Local folder or model on the hub.
+        device: Device of the model.
+        dtype: Dtype of its weights.
+        placement: The device of each layer, if there are several; overrides `device`.
+        mapped: Map weights that are stored in `dtype` from their file, as pages that processes share and the system can
+            reclaim. False gives each tensor its own memory, which is freed when that tensor is offloaded.
         kwargs: Passed on to Hugging Face's loader, such as `quantization_config`, or the `revision` of a model of the hub.
 
     Raises:
-        BadModel: missing folder, missing or damaged files.
-        UnsupportedArchitecture: unknown class or setting; checked before weights are read.
+        BadModel: The folder is missing, or files are missing or damaged.
+        UnsupportedArchitecture: Unknown class or setting; checked before weights are read.
     """
     folder = Path(model_name).expanduser()
     config: dict[str, Any] = {}
@@ -93,7 +93,7 @@ def load_model(
         raise
     except MemoryError:
         raise
-    except Exception as error:  # whatever the libraries raise for files that aren't what they should be
+    except Exception as error:  # the libraries raise anything for invalid files
         refuse_loading(model_name, error)
     return model, tokenizer, model_name
 
@@ -106,14 +106,14 @@ def _loaded(
     placement: Placement | None,
     kwargs: dict[str, Any],
 ) -> Any:
-    """The language model with every weight from its checkpoint, where it belongs. Raises what the loader raises, and BadModel."""
+    """The language model with every weight from its checkpoint, on its device. Raises what the loader raises, and BadModel."""
     from transformers import AutoModelForCausalLM
 
     architecture = architecture_of(config)
     quantised = "quantization_config" in kwargs or bool(config.get("quantization_config"))
     where = None if placement is None else direct_map(model_name, config, placement, kwargs.get("revision"))
     if where is None and placement is None and (quantised or device.type not in _IN_HOST_MEMORY):
-        # Straight to the device: the host never holds the whole model, and quantised weights can't be moved afterwards.
+        # Straight to the device: the host never has the full model, and quantized weights can't be moved afterwards.
         where = {"": device}
     # Weights of another shape are reported with the others, by name.
     reporting = {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -131,14 +131,14 @@ def _loaded(
 
 @contextmanager
 def tensor_by_tensor(dtype: torch.dtype, *, mapped: bool) -> Iterator[None]:
-    """Let Hugging Face's loader read the tensors of a safetensors file one by one, where mapping the file would cost more.
+    """Make Hugging Face's loader read tensors of a safetensors file one by one, if mapping the file would cost more.
 
-    A mapped file stays resident until its last tensor is read, so that a model cast to 16 bits would need its float32 file
-    beside it. The loader reads by tensor on some platforms and has no setting that asks for it.
+    A mapped file stays resident until its last tensor is read, so a model cast to 16 bits would also need the memory of its
+    float32 file. The loader reads by tensor on some platforms but has no setting for it.
 
     Args:
-        dtype: What weights are cast to.
-        mapped: Whether files that hold this dtype are mapped all the same.
+        dtype: Dtype to cast weights to.
+        mapped: True to map files with this dtype anyway.
     """
     modeling_utils: Any = import_module("transformers.modeling_utils")
     original = modeling_utils.safe_open
@@ -157,7 +157,7 @@ def tensor_by_tensor(dtype: torch.dtype, *, mapped: bool) -> Iterator[None]:
 
 
 def _holds(file: Any, dtype: torch.dtype) -> bool:
-    """Whether nothing in an open safetensors file is cast to `dtype`: its floating-point tensors are of it already."""
+    """True if the floating-point tensors of an open safetensors file already have `dtype`."""
     stored = {_FLOATS.get(file.get_slice(name).get_dtype()) for name in file.keys()}  # noqa: SIM118
     return stored <= {dtype, None}
 
@@ -165,9 +165,9 @@ def _holds(file: Any, dtype: torch.dtype) -> bool:
 def direct_map(
     model_name: str, config: dict[str, Any], placement: Placement, revision: str | None = None
 ) -> dict[str, torch.device] | None:
-    """Where Hugging Face's loader shall put each module at once; None if the CPU is among the devices.
+    """The device of each module for Hugging Face's loader; None if the CPU is among the devices.
 
-    It would keep weights on the CPU only to copy them to a GPU whenever they are needed; layers on the CPU are computed there.
+    The loader would copy weights on the CPU to a GPU whenever they are needed; here, layers on the CPU are computed there.
     """
     if any(device.type == "cpu" for device in placement.devices):
         return None
@@ -181,14 +181,14 @@ def direct_map(
 
 
 def random_model(config: Any, **kwargs: Any) -> Any:
-    """A randomly initialised model of a Hugging Face configuration."""
+    """Return a randomly initialized model of a Hugging Face configuration."""
     from transformers import AutoModelForCausalLM
 
     return text_part(AutoModelForCausalLM.from_config(config, attn_implementation="eager", **kwargs))
 
 
 def text_part(model: Any) -> Any:
-    """The language model inside a multimodal one; any other model as it is. Towers for images are let go."""
+    """Return the language model inside a multimodal one, without image towers; any other model unchanged."""
     if type(model).__name__ != "Gemma3ForConditionalGeneration":
         return model
     from transformers import Gemma3ForCausalLM

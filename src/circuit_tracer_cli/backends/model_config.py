@@ -1,4 +1,4 @@
-"""Facts read from a model's `config.json`, before any weight. Imports neither torch nor transformers at the top."""
+"""Facts from a model's `config.json`, before weights are read. Imports neither torch nor transformers at the top."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class HasSizes(Protocol):
-    """What model and transcoders must agree in."""
+    """The sizes that model and transcoders must share."""
 
     @property
     def n_layers(self) -> int:
@@ -44,7 +44,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadModel(
-            f"{folder} has no config.json", hint="name a Hugging Face model folder or a model of the hub"
+            f"{folder} has no config.json", hint="use a Hugging Face model folder or a model on the hub"
         ) from None
     except RecursionError:
         raise BadModel(f"{path} is nested too deeply to be a configuration") from None
@@ -56,7 +56,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def fact(config: Mapping[str, Any], name: str) -> int:
-    """One size under its TransformerLens name. Raises UnsupportedArchitecture when no known field has it."""
+    """One size, by its TransformerLens name. Raises UnsupportedArchitecture if no known field has it."""
     config = flat(config)
     for alias in _ALIASES[name]:
         value = config.get(alias)
@@ -70,9 +70,9 @@ def fact(config: Mapping[str, Any], name: str) -> int:
 
 
 def _scaled_context(config: Mapping[str, Any], longest: int) -> int:
-    """Positions that the rotary scaling is made for, where it says so; `longest` is `max_position_embeddings`.
+    """Number of positions that the rotary scaling is made for, if stated; `longest` is `max_position_embeddings`.
 
-    YaRN and its kin state the length they were trained for and a factor; dynamic scaling stretches `max_position_embeddings`.
+    YaRN and similar scalings state the training length and a factor; dynamic scaling stretches `max_position_embeddings`.
     """
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     factor = rope.get("factor") if isinstance(rope, Mapping) else None
@@ -85,7 +85,7 @@ def _scaled_context(config: Mapping[str, Any], longest: int) -> int:
 
 
 def rope_switch(config: Mapping[str, Any]) -> int | None:
-    """The length beyond which a model turns all keys by other factors (longrope), None for any other model."""
+    """The length above which a model rotates all keys by other factors (longrope); None for other models."""
     config = flat(config)
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in ("longrope", "su"):
@@ -132,11 +132,11 @@ class SetSizes(HasSizes, Protocol):
 
     @property
     def kind(self) -> Literal["plt", "clt"]:
-        """Per-layer sets may leave layers of the model out; features of cross-layer ones write to all later layers."""
+        """Per-layer sets can leave out layers of the model; features of cross-layer sets write to all later layers."""
 
 
 def check_agreement(ours: HasSizes, theirs: SetSizes, model: str) -> None:
-    """Raise ModelMismatch if a model and a transcoder set can't belong together.
+    """Raise ModelMismatch if a model and a transcoder set don't match.
 
     Args:
         ours: Sizes of the model.
@@ -149,8 +149,8 @@ def check_agreement(ours: HasSizes, theirs: SetSizes, model: str) -> None:
             continue
         if has != needed:
             raise ModelMismatch(
-                f"the model has {what} {has}, the transcoders were made for {what} {needed}",
-                hint=f"the model is {model}; name the one that they belong to with --model",
+                f"the model has {what} {has}, but the transcoders were made for {what} {needed}",
+                hint=f"the model is {model}; name the transcoders' own with --model",
             )
 
 

@@ -1,4 +1,4 @@
-"""What a model name means: a folder here, or a model of the hub at one of its revisions. Imports no torch."""
+"""Resolves a model name: a local folder, or a model on the hub at a revision. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class ModelSource:
     """A model that isn't loaded.
 
     Attributes:
-        name: Its folder, or its name on the hub; what Hugging Face's loaders take.
+        name: Its folder, or its name on the hub, as for Hugging Face's loaders.
         revision: Branch, tag or commit on the hub; None for the main branch, and for folders.
-        folder: Where its files are, if it is a folder.
+        folder: The folder of its files, if it is local.
     """
 
     name: str
@@ -27,7 +27,7 @@ class ModelSource:
     folder: Path | None = None
 
     def config(self) -> dict[str, Any]:
-        """Its configuration, fetched if it is on the hub. Raises BadModel."""
+        """Return its configuration, fetched if it is on the hub. Raises BadModel."""
         return read_config(self.folder) if self.folder is not None else _fetched(self.name, self.revision)
 
     def __str__(self) -> str:
@@ -35,12 +35,12 @@ class ModelSource:
 
 
 def find_model(name: str) -> ModelSource:
-    """The model behind a name: `demo`, a folder, or `USER/NAME[@REVISION]` on the hub.
+    """Resolve a name: `demo`, a folder, or `USER/NAME[@REVISION]` on the hub.
 
-    A folder that exists comes before a model of the hub. Asks no network.
+    An existing folder takes precedence over a model on the hub. Never uses the network.
 
     Raises:
-        BadModel: It is written as a path, and there is no such folder; or it's no name at all.
+        BadModel: The name is a path without a folder, or invalid.
     """
     if name == "demo":
         from circuit_tracer_cli.demo import model_dir
@@ -54,7 +54,7 @@ def find_model(name: str) -> ModelSource:
         raise BadModel(f"there is no model folder {name}", "check the path given with --model")
     if not repo or (at and not revision):
         raise BadModel(
-            f"{name!r} is neither a folder nor a model of the hub", "for example user/name@revision"
+            f"{name!r} is neither a folder nor a model on the hub", "for example user/name@revision"
         )
     return ModelSource(repo, revision or None)
 
@@ -69,14 +69,14 @@ def _fetched(name: str, revision: str | None) -> dict[str, Any]:
         told = _by_the_hub(name, revision)
         raise BadModel(
             f"the configuration of {name} can't be read: {told.message if told else str(error).splitlines()[0]}",
-            f"{told.hint}; or give a local folder with --model"
+            f"{told.hint}; or use a local folder with --model"
             if told and told.hint
-            else "check the name, or give a local folder with --model",
+            else "check the name, or use a local folder with --model",
         ) from None
 
 
 def _by_the_hub(name: str, revision: str | None) -> CircuitTracerError | None:
-    """Return why a model of the hub can't be had, which Hugging Face's loaders say in a page of guesses; None if it can."""
+    """Return why a model can't be downloaded from the hub, in one line; None if it can."""
     try:
         commit_of(name, revision)
     except CircuitTracerError as error:
@@ -85,12 +85,10 @@ def _by_the_hub(name: str, revision: str | None) -> CircuitTracerError | None:
 
 
 def pinned(source: ModelSource) -> str | None:
-    """Return the commit that a model of the hub is at, for all its files to come from one; None where that can't be told."""
+    """Return the current commit of a model on the hub, so that all files come from one commit; None if unknown."""
     if source.folder is not None:
         return None
     try:
         return commit_of(source.name, source.revision)
-    except (
-        CircuitTracerError
-    ):  # the loader says it in its own order: an adapter without a model, files that aren't there
+    except CircuitTracerError:  # the loader reports these itself: an adapter without a model, missing files
         return None

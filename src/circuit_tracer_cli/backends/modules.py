@@ -16,11 +16,11 @@ from circuit_tracer_cli.errors import UnsupportedArchitecture
 NORM_PARTS = ("ln1", "ln1_post", "ln2", "ln2_post")
 
 HARMLESS = "circuit_tracer_moves_only"
-"""Marks hooks that move what comes in to another device and change no value."""
+"""Marks hooks that move inputs to another device without changing values."""
 
 
 def is_plain(module: Any) -> bool:
-    """True if a module does `x @ weight.T + bias` and nothing else: a stock class, no hooks, no forward of its own."""
+    """True if a module does `x @ weight.T + bias` and nothing else: a stock class without hooks or a replaced forward."""
     own_class = type(module) is nn.Linear or (
         type(module).__name__ == "Conv1D" and type(module).__module__ == "transformers.pytorch_utils"
     )
@@ -37,10 +37,10 @@ def is_plain(module: Any) -> bool:
 
 
 def dense_weight(module: Any, plain: bool | None = None) -> Tensor:
-    """The weight `(out, in)` of a linear module: a view where it's stored as numbers, else what it does to unit vectors.
+    """The weight `(out, in)` of a linear module: a view if it's stored as numbers, else the images of the unit vectors.
 
-    Quantised modules, and those that something else changes (adapters, hooks, parametrisations), are linear in their input, so
-    that the images of the unit vectors are their weights, whatever the storage.
+    Quantized modules, and those changed by adapters, hooks or parametrizations, are linear in their input, so the images of
+    the unit vectors are their weights, whatever the storage.
     """
     if is_plain(module) if plain is None else plain:
         weight: Tensor = module.weight.detach()
@@ -52,7 +52,7 @@ def dense_weight(module: Any, plain: bool | None = None) -> Tensor:
 
 
 def bias_of(module: Any, plain: bool) -> Tensor | None:
-    """The bias `(out)` of a linear module, None if it has none; of a changed module what it makes of zero."""
+    """The bias `(out)` of a linear module, or None; for a changed module, its output for zero."""
     bias = getattr(module, "bias", None)
     if plain:
         return None if bias is None else bias.detach()
@@ -86,7 +86,7 @@ def norm_record(module: Any, layout: Layout) -> NormWeights:
     """The record of a norm module."""
     eps = next((getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name)), None)
     if eps is None:
-        raise UnsupportedArchitecture(f"the norm {type(module).__name__} has no epsilon that is known")
+        raise UnsupportedArchitecture(f"the norm {type(module).__name__} has no known epsilon")
     gain = module.weight.detach()
     gain = layout.gain_offset + gain.float() if layout.gain_offset else gain
     bias = getattr(module, "bias", None)
@@ -116,13 +116,13 @@ class ModelModules:
         self.of_block = [{path: self.module(path, block) for path in paths} for block in self.blocks]
         self.embed, self.unembed = self.module(layout.embed), model.get_output_embeddings()
         self.final_norm = self.module(layout.ln_final)
-        # Judged now, for the libraries around the model put hooks of their own on its modules.
+        # Checked now, since libraries around the model add their own hooks to its modules.
         linear = [block[path] for block in self.of_block for path in (layout.v, layout.o)]
         self._plain = {id(module) for module in (*linear, self.unembed) if is_plain(module)}
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where the weights of each block are."""
+        """The device of each block's weights."""
         return tuple(next(block[self.layout.o].parameters()).device for block in self.of_block)
 
     def module(self, path: str, within: nn.Module | None = None) -> Any:
@@ -137,7 +137,7 @@ class ModelModules:
             ) from None
 
     def parameters_of(self, part: WeightGroup) -> list[Tensor]:
-        """The parameters of all MLPs, or of embedding and unembedding; each once, tied ones too."""
+        """The parameters of all MLPs, or of embedding and unembedding; each once, including tied ones."""
         mlps = [block[self.layout.mlp] for block in self.of_block]
         modules = mlps if part == "mlp" else [self.embed, self.unembed]
         found = {id(parameter): parameter for module in modules for parameter in module.parameters()}
@@ -145,7 +145,7 @@ class ModelModules:
 
     @contextmanager
     def only_last_logits(self) -> Iterator[None]:
-        """Let the model unembed the last position alone: over a long prompt all logits are larger than everything else."""
+        """Make the model unembed only the last position: for a long prompt, all logits would be larger than everything else."""
 
         def last(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
             return given[0][..., -1:, :], *given[1:]
@@ -157,11 +157,11 @@ class ModelModules:
             hook.remove()
 
     def has(self, part: str) -> bool:
-        """Whether blocks have a norm of that name of their own."""
+        """True if each block has its own norm with this name."""
         return getattr(self.layout, part) is not None and not (part == "ln2" and self.layout.one_norm)
 
     def norm(self, layer: int, part: str) -> NormWeights:
-        """A block's norm; one that does nothing where the family has none."""
+        """A block's norm, or one that does nothing if the family has none."""
         path = getattr(self.layout, part)
         if path is None:
             like = self.of_block[layer][self.layout.ln1_post or self.layout.o].weight
@@ -186,14 +186,14 @@ class ModelModules:
         return dense_weight(self.unembed, id(self.unembed) in self._plain)
 
     def values(self, projected: Tensor) -> Tensor:
-        """The values `(…, kv_head, d_head)` in the output `(…, out)` of the projection that holds them."""
+        """The values `(…, kv_head, d_head)` in the output `(…, out)` of the projection that contains them."""
         n_kv, d_head = self.shape.n_kv_heads, self.shape.d_head
         if self.layout.v_interleaved:
             return projected.reshape(*projected.shape[:-1], n_kv, 3, d_head)[..., 2, :]
         return projected[..., -n_kv * d_head :].reshape(*projected.shape[:-1], n_kv, d_head)
 
     def layer_weights(self, layer: int) -> LayerWeights:
-        """The linear weights of one block, as views where the storage allows."""
+        """The linear weights of one block, as views if the storage allows."""
         v, o = self.of_block[layer][self.layout.v], self.of_block[layer][self.layout.o]
         plain_v, plain_o = id(v) in self._plain, id(o) in self._plain
         W_O, b_V, b_O = dense_weight(o, plain_o), bias_of(v, plain_v), bias_of(o, plain_o)

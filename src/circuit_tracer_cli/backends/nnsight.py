@@ -1,7 +1,7 @@
 """Runs a model through nnsight, by module boundaries alone. The only file that imports nnsight.
 
-What a boundary can't change, the pattern inside attention, is changed by recomputation: the attention module's output is
-made again from the new pattern, the values and the output projection. Nothing inside a function of transformers is addressed.
+The pattern inside attention isn't at a module boundary, so it is changed by recomputation: the attention module's output is
+computed from the new pattern, the values and the output projection. Nothing inside a transformers function is touched.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from circuit_tracer_cli.backends.hooked import HookedBackend
 from circuit_tracer_cli.errors import MissingExtra
 
 _ORDER = ("ln1", "attn", "ln1_post", "ln2", "mlp", "ln2_post")
-"""The modules of a block as they run, post norms right behind what they norm."""
+"""The modules of a block in execution order, with post norms right after what they normalize."""
 
 
 class NnsightBackend(HookedBackend):
@@ -39,7 +39,7 @@ class NnsightBackend(HookedBackend):
         if find_spec("nnsight") is None:
             raise MissingExtra(
                 "the nnsight backend needs the package nnsight",
-                hint="pip install 'circuit-tracer-cli[nnsight]', or leave out --backend",
+                hint="pip install 'circuit-tracer-cli[nnsight]', or omit --backend",
             )
 
     def run_batch(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
@@ -54,7 +54,7 @@ class NnsightBackend(HookedBackend):
         return out.logits, out.past_key_values
 
     def _visits(self, hooks: Hooks, past: Any) -> Iterator[Callable[[], None]]:
-        """What to do at the modules that are hooked, in their order. Raises KeyError for a name that isn't there."""
+        """What to do at the hooked modules, in order. Raises KeyError for an unknown name."""
         left = dict(hooks.by_name)
         layout, root = self.shape.layout, self.traced
         yield from _boundary(root.get(layout.embed), left, "embed")
@@ -73,7 +73,7 @@ class NnsightBackend(HookedBackend):
                     yield from _boundary(block.get(path), left, f"{prefix}.{part}")
         yield from _boundary(root.get(layout.ln_final), left, "ln_final")
         if left:
-            raise KeyError(f"no hook is called {sorted(left)[0]}")
+            raise KeyError(f"there is no hook {sorted(left)[0]}")
 
     def _attention(
         self, layer: int, block: Any, edits: Sequence[Edit], earlier: Tensor | None
@@ -117,7 +117,7 @@ def _edit_input(module: Any, edits: Sequence[Edit]) -> None:
 
 
 def _edit_output(module: Any, edits: Sequence[Edit]) -> None:
-    """A module with several outputs (an MLP of experts may add its router's) is edited at the first."""
+    """A module with several outputs (an MLP of experts can add its router's) is edited at the first."""
     for edit in edits:
         out = module.output
         changed = edit(out[0] if isinstance(out, tuple) else out)

@@ -1,7 +1,7 @@
-"""A model whose layers lie on several devices: where its modules go, and hidden states that follow them.
+"""A model with layers on several devices: where its modules go, and how hidden states follow them.
 
-Whole blocks are placed, so one hook at a block's entrance moves all that comes in. The embedding and everything beside the blocks
-lie with the first layer, the final norm with the last, the unembedding with the last unless it is tied to the embedding.
+Blocks are placed as units, so one hook at a block's entrance moves all inputs. The embedding and everything outside the blocks
+are with the first layer, the final norm with the last, the unembedding with the last unless it is tied to the embedding.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from circuit_tracer_cli.errors import ModelMismatch
 
 
 def is_tied(model: Any, layout: Layout) -> bool:
-    """Whether the unembedding is the embedding."""
+    """True if the unembedding is tied to the embedding."""
     unembed = model.get_output_embeddings()
     return unembed is not None and unembed.weight is model.get_submodule(layout.embed).weight
 
 
 def homes(model: Any, layout: Layout, placement: Placement) -> dict[nn.Module, torch.device]:
-    """The device of every part that is placed as a whole; what isn't in it lies with the first layer.
+    """The device of every part that is placed as a unit; other parts are with the first layer.
 
     Raises ModelMismatch if the placement is for another number of layers.
     """
     blocks = list(model.get_submodule(layout.layers))
     if len(blocks) != len(placement.layers):
         raise ModelMismatch(
-            f"the device map is for {len(placement.layers)} layers, the model has {len(blocks)}"
+            f"the device map is for {len(placement.layers)} layers, but the model has {len(blocks)}"
         )
     last = placement.layers[-1]
     unembed = model.get_output_embeddings()
@@ -44,13 +44,13 @@ def homes(model: Any, layout: Layout, placement: Placement) -> dict[nn.Module, t
 
 
 def module_map(whole: nn.Module, text: Any, layout: Layout, placement: Placement) -> dict[str, torch.device]:
-    """Names of modules of `whole` that cover it, and their devices, as Hugging Face's loader takes them.
+    """Names of modules that cover `whole`, and their devices, as for Hugging Face's loader.
 
     Args:
-        whole: The class that is loaded; without weights is enough.
-        text: The language model in it, or itself.
-        layout: Where the parts of `text` are.
-        placement: Where layers shall be.
+        whole: The class that is loaded; may be without weights.
+        text: The language model in it, or the model itself.
+        layout: Paths of the parts of `text`.
+        placement: The device of each layer.
     """
     home = homes(text, layout, placement)
     found: dict[str, torch.device] = {}
@@ -69,7 +69,7 @@ def module_map(whole: nn.Module, text: Any, layout: Layout, placement: Placement
 
 
 def place(model: Any, layout: Layout, placement: Placement) -> None:
-    """Put a model's modules where they belong, one by one, and let what flows through it follow."""
+    """Move a model's modules to their devices, one by one, and make hidden states follow."""
     _forget_others_hooks(model)
     home = homes(model, layout, placement)
     for module, device in home.items():
@@ -82,12 +82,12 @@ def place(model: Any, layout: Layout, placement: Placement) -> None:
 
 
 def _place_own(module: nn.Module, device: torch.device) -> None:
-    """Move the tensors that a module holds itself."""
+    """Move the tensors that belong to a module itself."""
     module._apply(lambda tensor: tensor.to(device), recurse=False)
 
 
 def _forget_others_hooks(model: Any) -> None:
-    """Hugging Face's loader puts hooks of its own on every module of a model that it has spread; ours do it by block."""
+    """Remove the hooks that Hugging Face's loader puts on every module of a spread model; ours work by block."""
     if getattr(model, "hf_device_map", None):
         from accelerate.hooks import remove_hook_from_submodules
 
@@ -104,7 +104,7 @@ def _mover(device: torch.device) -> Any:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """Tensors on a device, also those in tuples, lists and dictionaries; anything else as it is, key-value caches too."""
+    """Move tensors to a device, also in tuples, lists and dictionaries; anything else, such as key-value caches, is unchanged."""
     if isinstance(value, Tensor):
         return value.to(device)
     if type(value) is dict:

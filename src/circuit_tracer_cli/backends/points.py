@@ -17,15 +17,15 @@ READ_HOOKS: dict[str, tuple[str, ReadKind]] = {
     "ln2.hook_out": ("mlp.hook_in", "normed"),
     "mlp.hook_in": ("mlp.hook_in", "normed"),
 }
-"""Feature input hook → the hook that carries its value, and where that stands relative to the pre-MLP norm."""
+"""Feature input hook → the hook with its value, and where that is relative to the pre-MLP norm."""
 
 WRITE_HOOKS: dict[str, WriteKind] = {"hook_mlp_out": "mlp_out", "mlp.hook_out": "mlp"}
-"""Feature output hook → whether it stands after or before a post-MLP norm."""
+"""Feature output hook → whether it is after or before a post-MLP norm."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeaturePoints:
-    """Where transcoders read and write, as the engine needs it.
+    """Where transcoders read and write, for the engine.
 
     `read`: `resid_mid` before the pre-MLP norm, `normalized` divided by its scale but before the gain, `normed` after the gain.
     `write`: `mlp_out` is what is added to the stream, `mlp` the MLP's output before a post norm.
@@ -36,14 +36,14 @@ class FeaturePoints:
 
 
 def read_hooks(layout: Layout, *, parallel: bool) -> list[str]:
-    """The feature input hooks that exist: no stream between attention and MLP in parallel blocks, no scale without a norm."""
+    """The existing feature input hooks: no stream between attention and MLP in parallel blocks, no scale without a norm."""
     missing = {"hook_resid_mid"} if parallel else set()
     missing |= {"ln2.hook_normalized", "ln2.hook_out"} if layout.ln2 is None else set()
     return [name for name in READ_HOOKS if name not in missing]
 
 
 def read_hook(feature_input_hook: str, layout: Layout) -> str:
-    """The hook of a block that carries a feature input hook's value."""
+    """The hook of a block with a feature input hook's value."""
     name = READ_HOOKS[feature_input_hook][0]
     if name == "ln2.hook_in":
         return "mlp.hook_in" if layout.ln2 is None else "ln1.hook_in" if layout.one_norm else name
@@ -58,13 +58,13 @@ def feature_points(
     model: str,
     layout: Layout | None = None,
 ) -> FeaturePoints:
-    """What two hook names mean in a model. Raises ModelMismatch naming the hooks that exist.
+    """The meaning of two hook names in a model. Raises ModelMismatch naming the hooks that exist.
 
     Args:
-        feature_input_hook: Where the transcoders read.
-        feature_output_hook: Where they write.
-        parallel: Whether attention and MLP run in parallel; then there is no `hook_resid_mid`.
-        model: What to call the model in an error.
+        feature_input_hook: The hook that transcoders read from.
+        feature_output_hook: The hook that they write to.
+        parallel: True if attention and MLP run in parallel; then there is no `hook_resid_mid`.
+        model: The model's name for errors.
         layout: The parts of its blocks.
     """
     layout = Layout() if layout is None else layout

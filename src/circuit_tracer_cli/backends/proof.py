@@ -1,6 +1,6 @@
-"""A loaded model against the linear weights that the engine will use, on a few tokens and before any trace.
+"""Checks a loaded model against the linear weights that the engine will use, on a few tokens, before any trace.
 
-Whatever changes what a module does (adapters, hooks, parametrisations, a storage that isn't understood) shows as a difference.
+Anything that changes what a module does (adapters, hooks, parametrizations, unknown storage) shows up as a difference.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _READ, _WRITE = "mlp.hook_in", "hook_mlp_out"
 
 
 def tolerance(dtype: torch.dtype, *, quantised: bool) -> float:
-    """How far a module may be from its weights, relative to its output's norm.
+    """Largest difference of a module from its weights, relative to its output's norm.
 
-    Sixteen bits round at 2⁻⁸ in a chain of a few steps; quantised projections (8 bits) round what goes in as well.
+    Sixteen bits round at 2⁻⁸ in a chain of a few steps; quantized projections (8 bits) also round their inputs.
     """
     if quantised:
         return 0.15
@@ -31,13 +31,13 @@ def tolerance(dtype: torch.dtype, *, quantised: bool) -> float:
 
 @torch.no_grad()
 def prove(model: TransformersBackend) -> None:
-    """Replay a short pass by the linear weights and compare with what the model computed.
+    """Replay a short pass with the linear weights, and compare it with the model.
 
-    Per layer: attention's output from the block's input, its own pattern and `W_V`, `W_O`; what the block adds to the stream;
-    at the end the logits from the final norm and `W_U`.
+    For each layer: attention's output from the block's input, its own pattern and `W_V`, `W_O`; what the block adds to the
+    stream; at the end the logits from the final norm and `W_U`.
 
     Raises:
-        UnsupportedArchitecture: naming the first module that does something else than its weights say.
+        UnsupportedArchitecture: A module doesn't do what its weights say; names the first one.
     """
     weights = model.weights
     if weights is None:
@@ -65,9 +65,9 @@ def prove(model: TransformersBackend) -> None:
 
 @torch.no_grad()
 def prove_same(model: HookedBackend, logits: Tensor) -> None:
-    """Compare a library's run with the `logits (pos, vocab)` that `short_logits` gave before it wrapped the model.
+    """Compare a library's run with the `logits (pos, vocab)` from `short_logits` before it wrapped the model.
 
-    Raises UnsupportedArchitecture if they differ: a library may read weights and pass by what changes them.
+    Raises UnsupportedArchitecture if they differ: a library could read weights and bypass what changes them.
     """
     limit = tolerance(model.dtype, quantised=bool(getattr(model.hf_model, "is_quantized", False)))
     theirs = _wide(short_logits(model).to(logits.device))
@@ -75,13 +75,13 @@ def prove_same(model: HookedBackend, logits: Tensor) -> None:
     if off > limit:
         raise UnsupportedArchitecture(
             f"the backend {model.name} doesn't compute what {model.config.model_name} does: logits are off by {off:.1%}",
-            hint="--backend transformers",
+            hint="use --backend transformers",
         )
 
 
 @torch.no_grad()
 def short_logits(model: HookedBackend) -> Tensor:
-    """Logits `(pos, vocab)` of the short pass that models are proved on."""
+    """Logits `(pos, vocab)` of the short pass that models are checked on."""
     return model.run(_tokens(model), Hooks())[0]
 
 
@@ -100,7 +100,7 @@ def _check_layer(
     after: Tensor,
     limit: float,
 ) -> None:
-    """Compare one block with its weights; `after (pos, d_model)` is what it gave."""
+    """Compare one block with its weights; `after (pos, d_model)` is its output."""
     layout = model.shape.layout
     block = f"{layout.layers}.{layer}"
     x = _wide(at["hook_in"])
@@ -156,9 +156,9 @@ def _compare(model: TransformersBackend, name: str, ours: Tensor, theirs: Tensor
     theirs = _wide(theirs)
     off = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-30))
     silent = float(theirs.norm()) == 0 and float(ours.norm()) < 1e-6
-    if off <= limit or silent or not bool(torch.isfinite(theirs).all()):  # NaN is named where it comes from
+    if off <= limit or silent or not bool(torch.isfinite(theirs).all()):  # NaN is reported at its origin
         return
     raise UnsupportedArchitecture(
-        f"{name} of {model.config.model_name} doesn't compute what its weights say: its output is off by {off:.1%}",
-        hint="something changes it (an adapter, a hook, a parametrisation): merge it into the weights, or remove it",
+        f"{name} of {model.config.model_name} doesn't match its weights: its output is off by {off:.1%}",
+        hint="something changes it (an adapter, a hook, a parametrization): merge that into the weights, or remove it",
     )

@@ -1,4 +1,4 @@
-"""Reads out of a model how a block's attention scores are made, by what its family declares."""
+"""Reads from a model how a block's attention scores are made, as declared by its family."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from circuit_tracer_cli.errors import UnsupportedArchitecture
 
 
 class ScoreModules:
-    """The modules of a model that make its attention scores, found before anything wraps the model.
+    """Find the modules of a model that make its attention scores, before anything wraps the model.
 
     Args:
         modules: The model's other modules.
         architecture: What its family declares.
 
     Raises:
-        UnsupportedArchitecture: A module that is declared isn't there.
+        UnsupportedArchitecture: A declared module is missing.
     """
 
     def __init__(self, modules: ModelModules, architecture: Architecture) -> None:
@@ -55,8 +55,8 @@ class ScoreModules:
     def _known(self) -> ScoreLayout:
         if self.layout is None:
             raise UnsupportedArchitecture(
-                f"how {self.architecture.models} makes its attention scores isn't declared, so they can't be explained",
-                hint="head loadings work all the same: `circuit-tracer heads`",
+                f"attention scores of {self.architecture.models} can't be explained yet: their computation isn't declared",
+                hint="`circuit-tracer heads` still shows which heads carry an edge",
             )
         return self.layout
 
@@ -83,7 +83,7 @@ class ScoreModules:
         )  # fmt: skip
 
     def _rotation(self, layer: int, n_pos: int) -> tuple[Tensor | None, Tensor | None]:
-        """Cosines and sines `(pos, rotary_dim)`, times what the rotation multiplies by (yarn); None without positions."""
+        """Cosines and sines `(pos, rotary_dim)`, times the rotation's factor (yarn); None without positions."""
         layout, attn = self._known(), self._attention(layer)
         if layout.rotary is None or not getattr(attn, "use_rope", True):
             return None, None
@@ -103,7 +103,7 @@ class ScoreModules:
 
 
 def _window(config: Any, layer: int) -> int | None:
-    """How many positions a query of a layer sees; None for all before it."""
+    """How many positions a query of a layer sees; None for all earlier ones."""
     window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     if window is None or (kinds and kinds[layer] != "sliding_attention"):
         return None

@@ -13,15 +13,15 @@ PROOFS: dict[str, str] = {
     "oracle": "rows equal an independent float64 replay to 1e-10",
     "autograd": "rows equal the model's own autograd to 1e-5 in float32",
     "backends": "all backends give the same graph to 1e-5 in float32",
-    "sums": "sources and constants add up to what the model has at a target",
+    "sums": "sources and constants add up to the model's value at a target",
     "interventions": "pinned interventions change targets by their edges",
 }
-"""What the tests show of every model here, on every backend, per layer and across layers. What fails one isn't listed."""
+"""What the tests show for every listed model, on every backend, per layer and across layers. Models that fail aren't listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """One row: a model class and what works with it."""
+    """One row: a model class and its properties."""
 
     family: str
     models: str
@@ -37,7 +37,7 @@ class Support:
 
 
 def norms_in_words(layout: Layout) -> str:
-    """Kind and places of a block's norms."""
+    """Kind and positions of a block's norms."""
     kind = "RMS" if layout.norm == "rms" else "layer"
     if layout.one_norm:
         return f"{kind}, one for both"
@@ -46,7 +46,7 @@ def norms_in_words(layout: Layout) -> str:
 
 
 def supported() -> list[Support]:
-    """Every model class of the families, in their order."""
+    """Every model class of the families, in order."""
     return [
         Support(
             family=family.name,

@@ -23,7 +23,7 @@ _VOCABULARIES = (
 
 @functools.lru_cache(maxsize=4)
 def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
-    """The tokenizer of a local folder or a model of the hub, there at `revision`. Raises BadModel."""
+    """The tokenizer of a local folder or of a model on the hub at `revision`. Raises BadModel."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoTokenizer
 
@@ -31,20 +31,18 @@ def load_tokenizer(model_name: str, revision: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(model_name, revision=revision)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # the library has no error of its own for files that aren't what they should be
+    except Exception as error:  # the library has no error of its own for invalid files
         local = Path(model_name).is_dir()
         raise BadModel(
             f"the tokenizer of {model_name!r} can't be loaded: {_broken_file(model_name) or in_one_line(error)}",
             hint="download its tokenizer.json and tokenizer_config.json again"
             if local
-            else "name the model's folder with --model, or log in with `hf auth login` for a gated model",
+            else "use the model's folder with --model, or log in with `hf auth login` for a gated model",
         ) from error
 
 
 def _broken_file(model_name: str) -> str | None:
-    """Name what is wrong with a local folder's files: no tokenizer among them, or one that isn't the JSON object it should be."""
+    """Return what is wrong with a local folder's files: no tokenizer, or one that isn't a JSON object."""
     if Path(model_name).is_dir() and not any((Path(model_name) / name).is_file() for name in _VOCABULARIES):
         return "the folder has no tokenizer.json"
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
@@ -58,5 +56,7 @@ def _broken_file(model_name: str) -> str | None:
         except (OSError, ValueError) as error:
             return f"{name} is not JSON ({error})" if path.stat().st_size else f"{name} is empty"
         if not isinstance(content, dict):
-            return f"{name} holds {'null' if content is None else type(content).__name__}, not a JSON object"
+            return (
+                f"{name} contains {'null' if content is None else type(content).__name__}, not a JSON object"
+            )
     return None

@@ -19,7 +19,7 @@ from circuit_tracer_cli.backends.loading import quiet_loading
 
 
 def _bridge_tokenizer() -> Any:
-    """A tokenizer for the bridge to keep: it insists on one, changes it, and may look for it on the hub. Ours stays untouched."""
+    """A tokenizer for the bridge, which requires one, changes it, and may look for it on the hub. Ours isn't touched."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -48,7 +48,7 @@ class TransformerLensBackend(HookedBackend):
                 dtype=self.dtype,
             )
         self.bridge.requires_grad_(False)
-        # The plain attention bridge shows the pattern afterwards, so that what a hook returns has no effect.
+        # The plain attention bridge exposes the pattern afterwards, so a hook's return value has no effect.
         self._shows_pattern_late = type(self.bridge.blocks[0].attn) is AttentionBridge
 
     def run_batch(self, tokens: Tensor, hooks: Hooks, past: Any = None) -> tuple[Tensor, Any]:
@@ -73,7 +73,7 @@ class TransformerLensBackend(HookedBackend):
 
 
 def _adapt(edit: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
-    """TransformerLens passes the hook point too; ours don't want it."""
+    """Drop the hook point that TransformerLens also passes."""
 
     def hook(value: Tensor, hook: Any) -> Tensor | None:
         return edit(value)

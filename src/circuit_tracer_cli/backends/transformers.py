@@ -1,6 +1,6 @@
-"""Runs a model by PyTorch's own hooks on the modules of transformers: no library between, so it starts soonest.
+"""Runs a model through PyTorch's own hooks on the modules of transformers: without another library, so it starts fastest.
 
-The family's layout says which module stands at which canonical name; `changed_runs.py` edits attention patterns from outside.
+The family's layout maps canonical names to modules; `changed_runs.py` edits attention patterns from outside.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class TransformersBackend(HookedBackend):
         return out.logits, out.past_key_values
 
     def _register(self, name: str, edits: Sequence[Edit]) -> Callable[[], None]:
-        """Put edits at a canonical hook name. Returns the function that takes them away; raises KeyError for an unknown name."""
+        """Add edits at a canonical hook name. Returns the function that removes them; raises KeyError for an unknown name."""
         place, _, side = name.rpartition(".")
         module = self._module_at(place)
         if module is None or side not in ("hook_in", "hook_out"):
-            raise KeyError(f"no hook is called {name}")
+            raise KeyError(f"there is no hook {name}")
         remove: Callable[[], None]
         if side == "hook_in":
             remove = module.register_forward_pre_hook(_at_input(edits), with_kwargs=True).remove

@@ -1,5 +1,5 @@
 """Many prompts traced on one machine or a cluster, each result stored once under a hash of its inputs.
 
-`prompts.py` reads the list, `plan.py` judges it, `store.py` owns the folder, `worker.py` turns a prompt into files, `engines.py`
-shares the work out.
+`prompts.py` reads the list, `plan.py` checks it, `store.py` owns the folder, `worker.py` turns a prompt into files, and
+`engines.py` distributes the work.
 """

@@ -1,4 +1,4 @@
-"""What a model or a transcoder set holds, as a short name: equal files, equal name. Reads headers and sizes, not gigabytes."""
+"""Short names for the content of a model or a transcoder set: equal files, equal name. Reads headers and sizes, not gigabytes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _SAMPLES, _SAMPLE = 16, 1 << 16
 
 
 def content_ids(setup: Setup, *, offline: bool = False) -> dict[str, str]:
-    """Return names of the content of a model and a set: `model` and `set`.
+    """Return names for the content of a model and a set: `model` and `set`.
 
-    Of files on the hub, repository and commit stand for the content.
+    For files on the hub, repository and commit stand for the content.
 
     Args:
         setup: The model and the set.
-        offline: Answer from what is on this machine, as the request asks, whatever the process itself may do.
+        offline: Use only local files, as the request asks, even if the process may use the network.
 
     Raises:
-        CircuitTracerError: The commit of a model on the hub can't be found out.
+        CircuitTracerError: The commit of a model on the hub can't be determined.
     """
     assert setup.described is not None
     described, source = setup.described, setup.model
@@ -39,12 +39,12 @@ def content_ids(setup: Setup, *, offline: bool = False) -> dict[str, str]:
 
 
 def _of_hub(source: ModelSource) -> str:
-    """The repository and its commit; asks the hub only for what isn't here."""
+    """The repository and its commit; uses the network only for missing files."""
     return f"{source.name} commit {commit_of(source.name, source.revision)}"
 
 
 def folder_id(folder: Path) -> str:
-    """Sixteen hexadecimal digits of the names, sizes and (of large files sampled) bytes of all files of a folder."""
+    """A hash (16 hexadecimal digits) of the names, sizes and bytes of all files of a folder; large files are sampled."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
@@ -59,7 +59,7 @@ def folder_id(folder: Path) -> str:
 
 
 def _parts(size: int) -> Iterable[tuple[int, int]]:
-    """Where to read: a small file whole, of a large one its beginning (a header is there) and samples over all of it."""
+    """Where to read: all of a small file; for a large one, its beginning (with the header) and samples throughout."""
     if size <= _WHOLE_UP_TO:
         return [(0, size)]
     step = (size - _SAMPLE) // (_SAMPLES - 1)

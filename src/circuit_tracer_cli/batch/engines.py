@@ -1,7 +1,7 @@
-"""Who works a batch off: processes here, a pool of Ray actors, or Slurm jobs through submitit.
+"""Engines that run a batch: local processes, a pool of Ray actors, or Slurm jobs through submitit.
 
-No queue and no leases of our own: results are idempotent, so whoever shares the work out may lose workers, repeat prompts or be
-started twice. The local engine is the standard library's process pool, one process per device.
+There is no queue or lease of our own: results are idempotent, so an engine can lose workers, repeat prompts or be started
+twice. The local engine is the standard library's process pool, one process per device.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from circuit_tracer_cli.errors import CircuitTracerError, InvalidValue, MissingE
 
 EngineName = Literal["local", "ray", "slurm"]
 Told = Callable[[Item, Outcome], None]
-"""Called after every prompt with what came of it."""
+"""Called after every prompt with its outcome."""
 
 
 class WorkerDied(CircuitTracerError):
-    """A worker process ended in the middle of a prompt."""
+    """Raised if a worker process ends in the middle of a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What workers get.
+    """The resources of workers.
 
     Attributes:
-        workers: How many; None for one per device.
-        devices: Devices to work on; empty for those of the batch's request, all GPUs where there are any.
-        gpus_per_worker: Ray and Slurm: GPUs of each worker; None for one where Ray has GPUs, none on Slurm.
-        cpus_per_worker: Ray and Slurm: processors of each worker.
+        workers: Number of workers; None for one per device.
+        devices: Devices to use; empty for those of the batch's request, which default to all GPUs.
+        gpus_per_worker: Ray and Slurm: GPUs per worker; None for one if Ray has GPUs, none on Slurm.
+        cpus_per_worker: Ray and Slurm: CPUs per worker.
     """
 
     workers: int | None = None
@@ -53,11 +53,11 @@ class Resources:
 
 
 def run_local(batch: PlannedBatch, told: Told, resources: Resources) -> None:
-    """Work off a batch with processes on this machine. A process that dies is replaced, its prompt tried again.
+    """Run a batch with processes on this machine. A process that dies is replaced, and its prompt tried again.
 
     Raises:
-        CircuitTracerError: What concerns all prompts, such as a model that can't be loaded.
-        KeyboardInterrupt: Its processes are ended first.
+        CircuitTracerError: An error that affects all prompts, such as a model that can't be loaded.
+        KeyboardInterrupt: After ending its processes.
     """
     work = WorkList(batch)
     if not work:
@@ -90,8 +90,8 @@ def run_local(batch: PlannedBatch, told: Told, resources: Resources) -> None:
                     told(item, outcome)
             if deaths >= 2 * ATTEMPTS and not lived:
                 raise WorkerDied(
-                    "worker processes die before they finish a prompt",
-                    "there may be too little memory; see circuit-tracer estimate",
+                    "worker processes die before finishing a prompt",
+                    "there may not be enough memory; see circuit-tracer estimate",
                 )
 
 
@@ -99,12 +99,12 @@ _MEMORY = "it may have run out of memory; see circuit-tracer estimate"
 
 
 def _after_a_death(batch: PlannedBatch, item: Item, attempts: int, message: str, hint: str) -> Outcome:
-    """A worker died, from a fault in C code or killed by the system, while it traced a prompt.
+    """Record that a worker died while tracing a prompt, from a fault in C code or killed by the system.
 
     Args:
-        batch, item: What it traced.
-        attempts: How often the prompt had failed before. If it has failed once more since, the worker itself said why before
-            it ended, as it does when its device is lost, and knows better.
+        batch, item: The batch and the prompt.
+        attempts: How often the prompt had failed before. If it has failed again since, the worker recorded a better reason
+            before it ended, as it does when its device is lost.
         message, hint: What to record otherwise.
     """
     (batch.store.root / "running" / item.key).unlink(missing_ok=True)
@@ -116,7 +116,7 @@ def _after_a_death(batch: PlannedBatch, item: Item, attempts: int, message: str,
 
 
 class _Process:
-    """One worker process with its device, started when it gets work; ended at once if the block is left by an exception."""
+    """One worker process with its device, started with its first prompt; ended at once if an exception leaves the block."""
 
     def __init__(self, root: Path, device: str | None, threads: int | None) -> None:
         self._start = (str(root), device, threads)
@@ -143,12 +143,12 @@ class _Process:
             self._pool = ProcessPoolExecutor(1, context, initializer=_start, initargs=self._start)
         try:
             return self._pool.submit(_run_one, key)
-        except BrokenProcessPool:  # it died with nothing to do
+        except BrokenProcessPool:  # it died while idle
             self.restart()
             return self.submit(key)
 
     def restart(self) -> None:
-        """Forget a process that died; the next prompt starts another."""
+        """Drop a process that died; the next prompt starts another."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
             self._pool = None
@@ -159,7 +159,7 @@ _items: dict[str, Item] = {}
 
 
 def _start(root: str, device: str | None, threads: int | None) -> None:
-    """In a new process: leave Ctrl-C to the parent, end with it, and keep libraries quiet."""
+    """Set up a new process: leave Ctrl-C to the parent, end with it, and silence libraries."""
     import signal
     import threading
 
@@ -174,7 +174,7 @@ def _start(root: str, device: str | None, threads: int | None) -> None:
 
 
 def _end_with_parent() -> None:
-    """Wait until the parent is gone, killed perhaps, and end this process then: nobody will read its results."""
+    """End this process once the parent is gone (killed, say): nothing will read its results."""
     from multiprocessing.connection import wait as wait_for
 
     parent = multiprocessing.parent_process()
@@ -184,7 +184,7 @@ def _end_with_parent() -> None:
 
 
 def _quiet() -> None:
-    """Keep libraries from talking: several processes share one terminal."""
+    """Silence libraries: several processes share one terminal."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -195,11 +195,11 @@ def _run_one(key: str) -> Outcome:
     try:
         return _worker.run(_items[key])
     except DeviceLost:
-        os._exit(1)  # a new process takes this one's place
+        os._exit(1)  # a new process replaces this one
 
 
 def _devices(batch: PlannedBatch, resources: Resources) -> list[str | None]:
-    """A device for each process: the ones asked for, else every GPU, else this machine's processors together."""
+    """A device for each process: the requested ones, else every GPU, else the CPU."""
     wanted: list[str | None] = list(resources.devices)
     if not wanted and batch.settings.request.device == "auto" and batch.settings.request.device_map is None:
         import torch
@@ -211,7 +211,7 @@ def _devices(batch: PlannedBatch, resources: Resources) -> list[str | None]:
 
 
 def _threads(batch: PlannedBatch, devices: Sequence[str | None]) -> int | None:
-    """Threads of each process where several share the processors; None to leave it to the libraries."""
+    """Threads per process if several share the CPUs; None for the libraries' default."""
     if len(devices) < 2:
         return None
     return max(
@@ -220,13 +220,13 @@ def _threads(batch: PlannedBatch, devices: Sequence[str | None]) -> int | None:
 
 
 def run_ray(batch: PlannedBatch, told: Told, resources: Resources) -> None:
-    """Work off a batch with a pool of Ray actors, on the cluster that RAY_ADDRESS names or on this machine.
+    """Run a batch with a pool of Ray actors, on the cluster in RAY_ADDRESS or on this machine.
 
-    Ray restarts actors that die, elsewhere if their node is gone, and tries their prompt again.
+    Ray restarts actors that die, on another node if necessary, and tries their prompt again.
 
     Raises:
         MissingExtra: Ray isn't installed.
-        CircuitTracerError: What concerns all prompts.
+        CircuitTracerError: An error that affects all prompts.
     """
     try:
         import ray
@@ -244,7 +244,7 @@ def run_ray(batch: PlannedBatch, told: Told, resources: Resources) -> None:
 
 
 def _share_by_ray(ray: Any, batch: PlannedBatch, told: Told, resources: Resources) -> None:
-    """Give prompts to actors as they become free. A prompt whose actor is silent for long is given to another one too."""
+    """Give prompts to actors as they become free. If an actor is silent for long, its prompt is also given to another one."""
     gpus = _ray_gpus(ray, batch, resources)
     actor: Any = ray.remote(
         num_cpus=resources.cpus_per_worker, num_gpus=gpus, max_restarts=-1, max_task_retries=ATTEMPTS - 1
@@ -284,7 +284,7 @@ def _share_by_ray(ray: Any, batch: PlannedBatch, told: Told, resources: Resource
 
 
 def _ray_gpus(ray: Any, batch: PlannedBatch, resources: Resources) -> float:
-    """GPUs of an actor: what was asked for, else one where the cluster has some and the batch isn't for processors."""
+    """GPUs per actor: as requested, else one if the cluster has GPUs and the batch isn't for the CPU."""
     if resources.gpus_per_worker is not None:
         return resources.gpus_per_worker
     has_gpus = ray.cluster_resources().get("GPU", 0) >= 1
@@ -292,7 +292,7 @@ def _ray_gpus(ray: Any, batch: PlannedBatch, resources: Resources) -> float:
 
 
 class _RayWorker:
-    """The same worker as an actor. `CUDA_VISIBLE_DEVICES` is Ray's, so the batch's own device is right."""
+    """The worker as an actor. Ray sets `CUDA_VISIBLE_DEVICES`, so the batch's own device is right."""
 
     def __init__(self, root: str) -> None:
         _quiet()
@@ -308,7 +308,7 @@ class _RayWorker:
 
 
 def _ray_workers(ray: Any, resources: Resources, gpus: float) -> int:
-    """As many workers as the cluster has room for now; more nodes may come while it runs."""
+    """As many workers as the cluster has room for now; more nodes can join while it runs."""
     there = ray.cluster_resources()
     by_cpu = int(there.get("CPU", 1) // max(1, resources.cpus_per_worker))
     if gpus:
@@ -317,7 +317,7 @@ def _ray_workers(ray: Any, resources: Resources, gpus: float) -> int:
 
 
 def _ray_outcome(ray: Any, reference: Any, batch: PlannedBatch, item: Item, attempts: int) -> Outcome:
-    """What came of a prompt; an actor that died more often than Ray tries again is a failure that may pass."""
+    """The outcome of a prompt; an actor that died more often than Ray retries is a temporary failure."""
     try:
         outcome: Outcome = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -335,14 +335,14 @@ def _ray_outcome(ray: Any, reference: Any, batch: PlannedBatch, item: Item, atte
 
 @dataclass(frozen=True, slots=True)
 class SlurmJob:
-    """How a Slurm array is asked for.
+    """The settings of a Slurm array.
 
     Attributes:
-        jobs: Jobs of the array; each works off its share.
-        at_once: Jobs that may run at the same time; None for all.
-        minutes: Time limit of each.
-        partition: Where; None for the cluster's default.
-        cluster: submitit's executor: `slurm`, `local` (processes here) or `debug` (in this process).
+        jobs: Number of jobs in the array; each runs its share.
+        at_once: Number of jobs that can run at the same time; None for all.
+        minutes: Time limit per job.
+        partition: Partition; None for the cluster's default.
+        cluster: submitit's executor: `slurm`, `local` (local processes) or `debug` (in this process).
         extra: Further `#SBATCH` options, `name=value`.
     """
 
@@ -358,18 +358,18 @@ class SlurmJob:
         pairs = [text.partition("=") for text in self.extra]
         for name, equals, _ in pairs:
             if not equals or not name.strip():
-                raise InvalidValue(f"--slurm-option {name!r} isn't name=value", "for example account=me")
+                raise InvalidValue(f"--slurm-option {name!r} is not name=value", "for example account=me")
         return {name.strip().replace("-", "_"): value for name, _, value in pairs}
 
 
 def submit_slurm(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> list[Any]:
-    """Submit an array of jobs, each of which works off its share of the batch; returns submitit's jobs.
+    """Submit an array of jobs, each of which runs its share of the batch; return submitit's jobs.
 
-    Jobs may be requeued or submitted again at will: what is done is passed over.
+    Jobs can be requeued or submitted again at any time: finished prompts are skipped.
 
     Raises:
         MissingExtra: submitit isn't installed.
-        CircuitTracerError: The scheduler refuses the jobs.
+        CircuitTracerError: The scheduler refused the jobs.
     """
     try:
         import submitit
@@ -402,7 +402,7 @@ def submit_slurm(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> li
 
 
 def sbatch_script(batch: PlannedBatch, job: SlurmJob, resources: Resources) -> str:
-    """A plain Slurm script that works the batch off, to be looked at, changed and submitted by hand."""
+    """Return a plain Slurm script that runs the batch, to inspect, change and submit by hand."""
     at_once = f"%{job.at_once}" if job.at_once else ""
     logs = batch.store.root.resolve() / "slurm"
     make_folder(logs)  # Slurm doesn't

@@ -1,4 +1,4 @@
-"""From a list of prompts to a batch: every prompt is tokenised, judged and given its result's name before weights are read."""
+"""Make a batch from a list of prompts: every prompt is tokenized, checked and given its result's name before weights are read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.types import Progress
 
 NUMBERS_VERSION = 1
-"""Raised when the same request gives other numbers than before; results made before are then made again."""
+"""Increased when the same request gives other numbers than before, so that earlier results are recomputed."""
 
 OF_REQUEST = (
     "transcoder_set", "model", "dtype", "precision", "device", "device_map", "backend", "max_n_logits", "desired_logit_prob",
@@ -34,11 +34,11 @@ NO_NUMBERS = (
     "transcoder_set", "model", "device", "device_map", "offload", "lazy_encoder", "lazy_decoder", "offline", "chat", "system",
     "prefill", "targets", "labels",
 )  # fmt: skip
-"""Those that say where and how, not what: the names of model and set are replaced by their content, texts by their tokens."""
+"""Fields on where and how, not what: names of model and set are replaced by their content, texts by their tokens."""
 
 
 _OWN = ("keep", "node_threshold", "edge_threshold", "compute_block", "content", "numbers_version")
-"""Settings of the batch itself, beside those of its request."""
+"""Settings of the batch itself, in addition to those of its request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class BatchSettings:
     Attributes:
         request: The request, without a prompt.
         keep: What is stored of each graph.
-        node_threshold, edge_threshold: Of the pruned graphs; None for the defaults.
+        node_threshold, edge_threshold: Pruning thresholds; None for the defaults.
         compute_block: Rows times positions in a block of the engine, fixed so that results don't depend on the machine's memory.
         content: Content names of model and set.
     """
@@ -61,7 +61,7 @@ class BatchSettings:
     content: Mapping[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it is written to `batch.json`."""
+        """Return the record for `batch.json`."""
         request = asdict(self.request)
         return {
             **{name: request[name] for name in OF_REQUEST},
@@ -77,7 +77,7 @@ class BatchSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BatchSettings:
-        """The record that `to_dict` wrote. Raises ValueError naming what is missing or isn't what it should be."""
+        """Read a record written by `to_dict`. Raises ValueError naming what is missing or invalid."""
         from pydantic import TypeAdapter, ValidationError
 
         if missing := sorted({*OF_REQUEST, *_OWN} - {*values}):
@@ -102,7 +102,7 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """A batch that can be worked on.
+    """A batch that is ready to run.
 
     Attributes:
         store: Its folder.
@@ -123,22 +123,22 @@ class PlannedBatch:
         object.__setattr__(self, "slugs", slugs)
 
     def distinct(self) -> list[Item]:
-        """Return one item per result, the prompts with the most tokens first; the same for every worker."""
+        """Return one item per result, prompts with the most tokens first; the same for every worker."""
         each = {item.key: item for item in reversed(self.items)}
         return sorted(each.values(), key=lambda item: (-int(item.record.get("n_tokens", 0)), item.key))
 
     def open_items(self) -> list[Item]:
-        """Return what is left to do, each result once, the prompts with the most tokens first."""
+        """Return the unfinished items, each result once, prompts with the most tokens first."""
         return [item for item in self.distinct() if not self.is_settled(item)]
 
     def is_settled(self, item: Item) -> bool:
-        """True if nothing is left to do: stored with a viewer's file under every slug, or failed for good."""
+        """True if an item is finished: stored with a viewer file under every slug, or failed for good."""
         if self.store.is_done(item.key):
             return not self.missing_slugs(item.key)
         return self.store.is_settled(item.key)
 
     def missing_slugs(self, key: str) -> list[str]:
-        """Return the slugs of a result whose file for the viewer isn't there."""
+        """Return the slugs of a result without a viewer file."""
         return [slug for slug in self.slugs.get(key, ()) if not (self.store.graphs / f"{slug}.json").exists()]
 
 
@@ -152,12 +152,12 @@ def plan_batch(
     edge_threshold: float | None,
     progress: Progress,
 ) -> PlannedBatch:
-    """Tokenise and judge every prompt, and write the batch's settings and list.
+    """Tokenize and check every prompt, and write the batch's settings and list.
 
-    Prompts that can't be traced are recorded as failures; they don't keep the others from being traced.
+    Prompts that can't be traced are recorded as failures; the others are traced anyway.
 
     Raises:
-        CircuitTracerError: What concerns all prompts: the set, the model, the folder, other settings than the folder's batch.
+        CircuitTracerError: An error of the set, the model or the folder, or settings that differ from the folder's batch.
     """
     request = replace(
         request,
@@ -167,7 +167,7 @@ def plan_batch(
     )
     setup = set_up(request, progress)
     content = content_ids(setup, offline=request.offline)
-    progress.phase("tokenising prompts", len(prompts))
+    progress.phase("tokenizing prompts", len(prompts))
     prepared: list[Prepared | CircuitTracerError] = []
     for one in prompts:
         prepared.append(_prepared(request, one, setup))
@@ -198,14 +198,14 @@ def _prepared(request: TraceRequest, prompt: BatchPrompt, setup: Setup) -> Prepa
 
 
 def _absolute(name: str) -> str:
-    """A local folder by its whole path, since workers may run in another folder; other names as they are."""
+    """A local folder by its absolute path, since workers can run in another folder; other names unchanged."""
     if not Path(name).expanduser().is_dir():
         return name
     return str(Path(name).expanduser().resolve())
 
 
 def _as_before(root: Path, settings: BatchSettings) -> BatchSettings:
-    """The settings with the block size of a batch that is there already: it only depends on memory that was free then."""
+    """The settings with the block size of an existing batch: it only depends on the memory that was free then."""
     if not (root / SETTINGS_NAME).exists():
         return settings
     return replace(
@@ -214,7 +214,7 @@ def _as_before(root: Path, settings: BatchSettings) -> BatchSettings:
 
 
 def _item(prompt: BatchPrompt, prepared: Prepared | CircuitTracerError, settings: BatchSettings) -> Item:
-    """The prompt's line of the list, under the name of its result."""
+    """The prompt's line in the list, with the name of its result."""
     facts: dict[str, Any] = {
         name: value
         for name, value in settings.to_dict().items()
@@ -233,7 +233,7 @@ def _item(prompt: BatchPrompt, prepared: Prepared | CircuitTracerError, settings
 
 
 def failure_of(item: Item, error: BaseException, *, final: bool) -> Failure:
-    """An error as the record that is kept of it."""
+    """The record of an error."""
     message = error.message if isinstance(error, CircuitTracerError) else f"{type(error).__name__}: {error}"
     explained = isinstance(error, CircuitTracerError)
     return Failure(

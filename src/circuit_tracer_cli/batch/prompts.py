@@ -1,4 +1,4 @@
-"""The prompts of a batch: a text, CSV or JSONL file, templates filled in, and which tokens stand for which part of a template."""
+"""The prompts of a batch: a text, CSV or JSONL file, filled templates, and the tokens of each part of a template."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class BatchPrompt:
     Attributes:
         prompt: The text to trace.
         slug: Name of its graph in the viewer.
-        targets: What to explain; empty for the most likely tokens, or what the command says.
-        group: Name of a group of prompts, if they are to be compared.
+        targets: What to explain; empty for the command's targets, by default the most likely tokens.
+        group: Name of a group of prompts to compare.
         template: The text with `{names}` that the prompt was made from.
-        columns: Everything else of the line; fills the template.
+        columns: All other columns of the line; they fill the template.
     """
 
     prompt: str
@@ -45,7 +45,7 @@ class BatchPrompt:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
-        """As plain values, without what is empty."""
+        """Return plain values, without empty ones."""
         values = {
             "prompt": self.prompt,
             "slug": self.slug,
@@ -58,7 +58,7 @@ class BatchPrompt:
 
 
 def read_prompts(path: Path) -> list[BatchPrompt]:
-    """The prompts of a file; its suffix says what it is: `.jsonl`, `.csv`, or text with a prompt per line.
+    """Read the prompts of a file, by suffix: `.jsonl`, `.csv`, or text with one prompt per line.
 
     Raises:
         MissingFile: It can't be read.
@@ -66,13 +66,13 @@ def read_prompts(path: Path) -> list[BatchPrompt]:
     """
     text = plain_text(read_file(path, LARGEST_FILE))
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadPromptFile(f"{path} isn't text in UTF-8", "convert it, for example with iconv -t utf-8")
+        raise BadPromptFile(f"{path} isn't UTF-8 text", "convert it, for example with iconv -t utf-8")
     rows = {".jsonl": _jsonl, ".csv": _csv}.get(path.suffix.lower(), _lines)(text, path)
     found, taken = [], set[str]()
     for number, row in rows:
         found.append(_prompt(row, f"line {number} of {path}", taken))
     if not found:
-        raise BadPromptFile(f"{path} holds no prompt", "write one prompt per line")
+        raise BadPromptFile(f"{path} has no prompts", "write one prompt per line")
     return found
 
 
@@ -101,7 +101,7 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in reader:
             if None in row or None in row.values():
                 raise BadPromptFile(
-                    f"line {reader.line_num} of {path} has another number of cells than the first line"
+                    f"line {reader.line_num} of {path} has a different number of cells than the first line"
                 )
             yield reader.line_num, {name: value for name, value in row.items() if value != ""}
     except csv.Error as error:
@@ -109,10 +109,10 @@ def _csv(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _prompt(row: dict[str, Any], where: str, taken: set[str]) -> BatchPrompt:
-    """A line's prompt, with a slug that no other line has. Raises BadPromptFile."""
+    """A line's prompt, with a unique slug. Raises BadPromptFile."""
     if taken_names := sorted({*row} & {*RESERVED}):
         raise BadPromptFile(
-            f"{where} has a column {taken_names[0]!r}, a name that the batch itself uses", "rename the column"
+            f"{where} has a column {taken_names[0]!r}, a name that batch itself uses", "rename the column"
         )
     template = row.get("template")
     if template is not None and not isinstance(template, str):
@@ -122,11 +122,11 @@ def _prompt(row: dict[str, Any], where: str, taken: set[str]) -> BatchPrompt:
         filled = "".join(text for text, _ in template_pieces(template, row, where))
         if prompt is not None and prompt != filled:
             raise BadPromptFile(
-                f"{where} has a prompt that its template doesn't make", "leave out one of them"
+                f"{where} has a prompt that differs from its filled template", "omit one of them"
             )
         prompt = filled
     if not isinstance(prompt, str) or not prompt.strip():
-        raise BadPromptFile(f"{where} has no prompt", "name the column prompt, or give a template")
+        raise BadPromptFile(f"{where} has no prompt", "name the column prompt, or add a template")
     for name in ("slug", "group"):
         if row.get(name) is not None and not isinstance(row[name], str | int):
             raise BadPromptFile(f"{where} has a {name} that isn't text")
@@ -151,7 +151,7 @@ def _prompt(row: dict[str, Any], where: str, taken: set[str]) -> BatchPrompt:
 
 
 def _targets(value: Any, where: str) -> tuple[str, ...]:
-    """A list of texts, one text, or (in CSV) a JSON list."""
+    """Read a list of texts, one text, or (in CSV) a JSON list."""
     if value is None:
         return ()
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -175,7 +175,9 @@ def template_pieces(template: str, row: Mapping[str, Any], where: str) -> list[t
             if name is None:
                 continue
             if not re.fullmatch(r"\w+", name) or spec or conversion:
-                raise BadPromptFile(f"{where} has a template with {{{name}}}", "write {name} of a column")
+                raise BadPromptFile(
+                    f"{where} has a template with {{{name}}}", "use {name} with a column's name"
+                )
             if not isinstance(row.get(name), str | int | float):
                 raise BadPromptFile(f"{where} has no column {name!r} for its template")
             pieces.append((str(row[name]), name))
@@ -185,14 +187,14 @@ def template_pieces(template: str, row: Mapping[str, Any], where: str) -> list[t
 
 
 def token_slots(prompt: BatchPrompt, tokens: Sequence[str]) -> list[str] | None:
-    """The template slot of each prompt token; None without a template, or where tokens don't spell the prompt.
+    """The template slot of each prompt token; None without a template, or if tokens don't spell the prompt.
 
-    A token that overlaps a filled-in part belongs to its slot. Fixed text between has a slot per token, counted from where the
-    last slot ended; tokens before the text (such as the first special one) count for themselves.
+    A token that overlaps a filled-in part belongs to its slot. Fixed text in between has a slot per token, counted from the end
+    of the last slot; tokens before the text (such as the first special one) have their own slots.
 
     Args:
-        prompt: With its template.
-        tokens: Texts of all tokens, special ones included.
+        prompt: The prompt with its template.
+        tokens: Texts of all tokens, including special ones.
     """
     if prompt.template is None:
         return None

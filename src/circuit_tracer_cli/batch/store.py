@@ -1,12 +1,12 @@
-"""The folder of a batch: what is to be done, what is done, what failed. Safe for any number of writers and for being killed.
+"""The folder of a batch: what is waiting, done and failed. Safe with any number of writers, and when killed.
 
 batch.json          settings, fixed when the batch is made
 batch.jsonl         one line per prompt
-objects/ab/KEY…     the graphs, each under a hash of everything that changes its numbers; existing means done
+objects/ab/KEY…     the graphs, each named by a hash of everything that changes its numbers; if it exists, it is done
 graphs/             graph files of the viewer, by slug
 tables/             Parquet tables
 errors/KEY.json     why a prompt failed
-running/KEY         touched by whoever works on it, for the display alone
+running/KEY         touched by whatever works on it, for display only
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Keep = Literal["raw", "pruned", "tables"]
 KEEPS: tuple[Keep, ...] = ("raw", "pruned", "tables")
 
 ATTEMPTS = 3
-"""Times that a prompt is tried before a failure that may pass counts as final."""
+"""Number of attempts after which a temporary failure counts as final."""
 ANOTHER_FOLDER = "make the batch again in another folder"
 FRESH = 60.0
-"""Seconds after its last sign of life for which a prompt counts as being worked on."""
+"""Seconds after its last sign of life for which a prompt counts as running."""
 WHERE = (
     "device",
     "device_map",
@@ -52,7 +52,7 @@ WHERE = (
     "model",
     "version",
 )
-"""Settings that say where and how, not what: they may change while a batch is worked on (model and set by content only)."""
+"""Settings on where and how, not what: they can change while a batch runs (model and set only if the content is the same)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Item:
 
     Attributes:
         key: Name of its result: a hash of everything that its numbers depend on.
-        record: Its line: prompt, slug, targets, group, the user's columns.
+        record: Its line: prompt, slug, targets, group, and further columns.
     """
 
     key: str
@@ -75,16 +75,16 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a prompt has no result.
+    """The failure of a prompt.
 
     Attributes:
-        key: Of the item.
-        prompt: Its text.
-        error, hint: As the command line would print them.
+        key: The item's key.
+        prompt: The prompt's text.
+        error, hint: As printed by the command line.
         kind: Class of the error.
         final: True if trying again can't help.
-        attempts: How often it was tried.
-        traceback: Where a fault of the program was raised; empty for an error that the message explains.
+        attempts: Number of attempts.
+        traceback: The traceback of a fault in the program; empty if the message explains the error.
     """
 
     key: str
@@ -99,12 +99,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a batch is, counted in prompts.
+    """The progress of a batch, in numbers of prompts.
 
     Attributes:
-        total: All of them.
+        total: All prompts.
         done, failed, running, waiting: Each prompt is one of these.
-        retried: Those of the failed that a run tries again before it gives them up.
+        retried: Failed prompts that a run will try again.
         failures: Why prompts failed.
     """
 
@@ -117,7 +117,7 @@ class Status:
     failures: tuple[Failure, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As `batch --status --json` prints it."""
+        """Return the record that `batch --status --json` prints."""
         return {
             "total": self.total,
             "done": self.done,
@@ -130,7 +130,7 @@ class Status:
 
 
 def result_key(facts: Mapping[str, Any]) -> str:
-    """The name of a result: sha256 of the facts as canonical JSON, the first 40 digits."""
+    """The name of a result: the first 40 digits of the SHA-256 of the facts as canonical JSON."""
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:40]
 
@@ -147,27 +147,27 @@ class Store:
         return self.root / "graphs"
 
     def list_graphs(self) -> None:
-        """Bring the viewer's list of its folder up to date. Raises OutputError."""
+        """Update the viewer's list of its folder. Raises OutputError."""
         from circuit_tracer_cli.export.graph_list import refresh_graph_list
 
         if self.graphs.is_dir():
             refresh_graph_list(self.graphs)
 
     def result(self, key: str) -> Path:
-        """Where the result of a key is or will be."""
+        """The path of a key's result."""
         if self.keep == "tables":
             return self.root / "tables" / "graphs" / f"{key}.parquet"
         return self.root / "objects" / key[:2] / f"{key}.safetensors"
 
     def is_done(self, key: str) -> bool:
-        """True if the result is there; a result appears as a whole or not at all."""
+        """True if the result exists; results appear atomically."""
         return self.result(key).exists()
 
     def _error_path(self, key: str) -> Path:
         return self.root / "errors" / f"{key}.json"
 
     def record_failure(self, failure: Failure) -> None:
-        """Keep why a prompt failed, counting how often. Raises OutputError."""
+        """Record why a prompt failed, and how often. Raises OutputError."""
         before = self.failure(failure.key)
         record = {
             "key": failure.key,
@@ -186,7 +186,7 @@ class Store:
         )
 
     def failure(self, key: str) -> Failure | None:
-        """Why a prompt failed, if it did. A record that can't be read counts as none."""
+        """The failure of a prompt, if any. An unreadable record counts as none."""
         try:
             failure = Failure(**json.loads(read_file(self._error_path(key))))
         except (CircuitTracerError, ValueError, TypeError, RecursionError):
@@ -198,7 +198,7 @@ class Store:
         self._error_path(key).unlink(missing_ok=True)
 
     def is_settled(self, key: str) -> bool:
-        """True if nothing is left to do: done, or failed for good."""
+        """True if an item is finished: done, or failed for good."""
         if self.is_done(key):
             return True
         failure = self.failure(key)
@@ -211,7 +211,7 @@ class Store:
 
     @contextlib.contextmanager
     def working_on(self, key: str) -> Any:
-        """Show that a prompt is being worked on; yields a function to call as a sign of life."""
+        """Mark a prompt as running; yield a function to call as a sign of life."""
         path = self.root / "running" / key
         last = 0.0
 
@@ -233,13 +233,13 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def is_running(self, key: str) -> bool:
-        """True if somebody has shown a sign of life on this prompt lately."""
+        """True if there was a recent sign of life on this prompt."""
         with contextlib.suppress(OSError):
             return time.time() - (self.root / "running" / key).stat().st_mtime < FRESH
         return False
 
     def status(self, items: Sequence[Item]) -> Status:
-        """How far the batch is."""
+        """The progress of the batch."""
         done = failed = running = retried = 0
         failures = []
         for item in items:
@@ -258,7 +258,7 @@ class Store:
         return Status(len(items), done, failed, running, waiting, retried, tuple(failures))
 
     def sweep(self) -> None:
-        """Remove signs of life whose process is long gone."""
+        """Remove signs of life of processes that are long gone."""
         with contextlib.suppress(OSError):
             for path in (self.root / "running").iterdir():
                 if time.time() - path.stat().st_mtime > FRESH:
@@ -270,7 +270,7 @@ def _given_up(failure: Failure) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises OutputError."""
+    """Make a folder and its parents. Raises OutputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -278,9 +278,9 @@ def make_folder(path: Path) -> None:
 
 
 def write_batch(root: Path, settings: Mapping[str, Any], items: Iterable[Item]) -> list[Item]:
-    """Record the settings of a batch, or check that they agree with those recorded, and add its prompts to the list.
+    """Record the settings of a batch, or check them against the recorded ones, and add its prompts to the list.
 
-    A prompt that is listed already isn't listed again; a new one whose slug is taken gets a slug with a number.
+    A prompt that is already listed isn't listed again; a new one whose slug is taken gets a slug with a number.
 
     Returns:
         All items of the batch, those from before first.
@@ -313,7 +313,7 @@ def _write_settings(root: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _not_listed(known: Sequence[Item], items: Iterable[Item]) -> list[Item]:
-    """Return the items that the list lacks, with slugs that no other item has."""
+    """Return the items that the list lacks, with unique slugs."""
     listed = Counter(_identity(item) for item in known)
     taken = {item.slug for item in known}
     fresh = []
@@ -330,7 +330,7 @@ def _not_listed(known: Sequence[Item], items: Iterable[Item]) -> list[Item]:
 
 
 def _identity(item: Item) -> str:
-    """What makes two lines the same prompt: everything but the slug, which may have got a number."""
+    """The identity of a line's prompt: everything but the slug, which may have been given a number."""
     rest = {name: value for name, value in item.record.items() if name != "slug"}
     return json.dumps([item.key, rest], sort_keys=True)
 
@@ -340,12 +340,12 @@ def _line(item: Item) -> str:
 
 
 def check_same_settings(root: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise UnsuitableValue naming the first setting in which two batches differ."""
+    """Raise UnsuitableValue naming the first setting that differs between two batches."""
     for name in sorted({*old, *new} - set(WHERE)):
         if old.get(name) != new.get(name):
             raise UnsuitableValue(
-                f"{root} holds a batch made with {name} {old.get(name)!r}, not {new.get(name)!r}",
-                "name another folder with -o, or use the same settings",
+                f"{root} contains a batch made with {name} {old.get(name)!r}, not {new.get(name)!r}",
+                "use another folder with -o, or the same settings",
             )
 
 
@@ -353,7 +353,9 @@ def read_settings(root: Path) -> dict[str, Any]:
     """The settings of a batch. Raises MissingFile for a folder without one, BadGraphFile for a damaged one."""
     path = root / SETTINGS_NAME
     if not path.exists():
-        raise MissingFile(f"{root} holds no batch", "make one with circuit-tracer batch PROMPTS -o DIR")
+        raise MissingFile(
+            f"{root} does not contain a batch", "make one with circuit-tracer batch PROMPTS -o DIR"
+        )
     try:
         values = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
@@ -364,7 +366,7 @@ def read_settings(root: Path) -> dict[str, Any]:
 
 
 def read_items(root: Path) -> list[Item]:
-    """Return the prompts of a batch; none for a folder that no batch made. Raises BadGraphFile."""
+    """Return the prompts of a batch; empty for a folder that isn't a batch's. Raises BadGraphFile."""
     return [Item(key, record) for key, record in read_lines(root)]
 
 
@@ -376,6 +378,4 @@ def check_writable(root: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(
-            f"{root} can't be written to: {error.strerror}", "name another folder with -o"
-        ) from error
+        raise OutputError(f"can't write to {root}: {error.strerror}", "use another folder with -o") from error

@@ -1,4 +1,4 @@
-"""One warm model that turns prompts of a batch into results. Knows nothing of who gives it prompts."""
+"""A worker: one loaded model that turns prompts of a batch into results. Independent of the engine."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 Outcome = Literal["done", "failed", "there"]
 FINAL = (UsageError, NoActiveFeatures)
-"""Errors that trying again can't mend."""
+"""Errors that a retry can't fix."""
 
 
 def open_batch(root: Path) -> PlannedBatch:
-    """The batch that a folder holds. Raises MissingFile, BadGraphFile, and UnsuitableValue for one of another version."""
+    """Return the batch in a folder. Raises MissingFile, BadGraphFile, and UnsuitableValue for one of another version."""
     values = read_settings(root)
     try:
         settings = BatchSettings.from_dict(values)
@@ -42,21 +42,22 @@ def open_batch(root: Path) -> PlannedBatch:
         raise BadGraphFile(f"{root}/batch.json is damaged: {error}", ANOTHER_FOLDER) from error
     if values["numbers_version"] != NUMBERS_VERSION:
         raise UnsuitableValue(
-            f"{root} holds a batch of another version of circuit-tracer, whose numbers differ", ANOTHER_FOLDER
+            f"{root} contains a batch of another version of circuit-tracer, with different numbers",
+            ANOTHER_FOLDER,
         )
     return PlannedBatch(Store(root, settings.keep), settings, read_items(root))
 
 
 class DeviceLost(CircuitTracerError):
-    """A GPU refuses to go on in this process; a new process may succeed."""
+    """Raised if a GPU no longer works in this process; a new process may succeed."""
 
 
 class Worker:
-    """Traces prompts of one batch, loading the model when the first comes.
+    """Traces prompts of one batch, loading the model with the first one.
 
     Args:
         root: The batch's folder.
-        device: Where to trace; None for what the batch says.
+        device: Device to trace on; None for the batch's own.
     """
 
     def __init__(self, root: Path, device: str | None = None) -> None:
@@ -66,11 +67,11 @@ class Worker:
         self._list_from = 0.0
 
     def run(self, item: Item) -> Outcome:
-        """Trace one prompt and store it, or record why that failed. Never raises for a fault of the prompt.
+        """Trace one prompt and store it, or record why that failed. Never raises for an error of the prompt.
 
         Raises:
             CircuitTracerError: The model or set can't be loaded, or the folder can't be written to.
-            DeviceLost: The device doesn't work any more in this process; the prompt's failure is recorded.
+            DeviceLost: The device no longer works in this process; the prompt's failure is recorded.
         """
         store = self.batch.store
         if store.is_done(item.key) and not self.batch.missing_slugs(item.key):
@@ -87,11 +88,11 @@ class Worker:
                 final = isinstance(error, FINAL) and not isinstance(error, OutOfMemory)
                 store.record_failure(failure_of(item, error, final=final))
                 return "failed"
-            except Exception as error:  # one prompt's fault never ends the batch
+            except Exception as error:  # one prompt's error never ends the batch
                 store.record_failure(failure_of(item, error, final=False))
                 if _lost(error):
                     raise DeviceLost(
-                        f"the device failed: {str(error).splitlines()[0]}", "run the batch again to go on"
+                        f"the device failed: {str(error).splitlines()[0]}", "run the batch again to continue"
                     ) from error
                 return "failed"
         store.forget_failure(item.key)
@@ -134,7 +135,7 @@ class Worker:
         return graph
 
     def _store(self, graph: Graph, item: Item) -> None:
-        """Write the viewer's file, then the object, whose being there says that all is done. Raises OutputError."""
+        """Write the viewer file, then the object, whose existence means that everything is done. Raises OutputError."""
         store = self.batch.store
         pruned = self._export(graph, item)
         target = store.result(item.key)
@@ -145,7 +146,7 @@ class Worker:
             (graph if store.keep == "raw" else pruned).save(target)
 
     def _export(self, graph: Graph, item: Item) -> Graph:
-        """Write the viewer's file under every slug of the prompt; returns the pruned graph."""
+        """Write the viewer file under every slug of the prompt; return the pruned graph."""
         from circuit_tracer_cli.export import Destination
         from circuit_tracer_cli.export.viewer import export
         from circuit_tracer_cli.graph.prune import pruned_graph
@@ -157,7 +158,7 @@ class Worker:
         return pruned
 
     def _list_graphs(self) -> None:
-        """Bring the viewer's list up to date, so rarely that the time for it doesn't grow faster than the batch."""
+        """Update the viewer's list, rarely enough that its cost stays proportional to the batch."""
         begun = time.monotonic()
         if begun >= self._list_from:
             self.batch.store.list_graphs()
@@ -165,14 +166,14 @@ class Worker:
             self._list_from = begun + max(_LIST_EVERY, took / _LIST_SHARE)
 
     def _export_stored(self, item: Item) -> bool:
-        """Write the viewer's file of a graph that is stored; False if the stored one is damaged and must be traced again."""
+        """Write the viewer file of a stored graph; return False if that is damaged and must be traced again."""
         from circuit_tracer_cli.graph.store import load_graph
 
         try:
             self._export(load_graph(self.batch.store.result(item.key)), item)
         except OutputError:
             raise
-        except (CircuitTracerError, OSError):  # damaged, or removed meanwhile
+        except (CircuitTracerError, OSError):  # damaged, or removed in the meantime
             return False
         return True
 
@@ -187,11 +188,11 @@ class Worker:
 
 _LIST_EVERY = 10.0
 _LIST_SHARE = 0.01
-"""Seconds between two updates of the viewer's list at least, and the share of the time that they may take."""
+"""Minimum seconds between two updates of the viewer's list, and the largest share of time that they take."""
 
 
 class _SignsOfLife(SilentProgress):
-    """Progress that only says that there is some."""
+    """Progress that only gives signs of life."""
 
     def __init__(self, alive: Callable[[], None]) -> None:
         self._alive = alive
@@ -206,7 +207,7 @@ class _SignsOfLife(SilentProgress):
 
 
 def _lost(error: Exception) -> bool:
-    """True for an error after which a device refuses everything else in this process."""
+    """True for an error after which a device no longer works in this process."""
     import torch
 
     lost = getattr(torch, "AcceleratorError", None)
@@ -214,14 +215,14 @@ def _lost(error: Exception) -> bool:
 
 
 class WorkList:
-    """What is left of a batch, in the order in which one driver or worker takes it.
+    """The unfinished items of a batch, in the order in which one driver or worker takes them.
 
-    A prompt that another process shows signs of life on comes last, so that two drivers of one folder rarely trace the same.
+    A prompt that another process is running comes last, so that two drivers of one folder rarely trace the same.
 
     Args:
         batch: The batch.
-        part: Where to start: the first of `parts` equal shares, the others follow.
-        parts: How many shares there are.
+        part: The share to start with, of `parts` equal shares; the others follow.
+        parts: Number of shares.
     """
 
     def __init__(self, batch: PlannedBatch, part: int = 0, parts: int = 1) -> None:
@@ -234,7 +235,7 @@ class WorkList:
         return len(self._waiting)
 
     def next(self, mine: Container[str] = ()) -> Item | None:
-        """Take the next prompt; None if there is none left.
+        """Return the next prompt; None if none is left.
 
         Args:
             mine: Keys that this process's own workers are busy with.
@@ -247,7 +248,7 @@ class WorkList:
         return self._waiting.popleft() if self._waiting else None
 
     def again(self, item: Item) -> bool:
-        """Put a prompt that failed at the end, if it may be tried again; False if it is settled."""
+        """Put a failed prompt at the end, if it can be tried again; False if it is finished."""
         if self._batch.is_settled(item):
             return False
         self._waiting.append(item)
@@ -258,9 +259,9 @@ _LOOK_AHEAD = 64
 
 
 def run_share(root: Path, part: int, parts: int, device: str | None = None) -> dict[Outcome, int]:
-    """Work off a batch, one of several equal shares first, then what others have left; twice does no harm.
+    """Run a batch, one of several equal shares first, then what others have left. Running it twice does no harm.
 
-    For schedulers that number their jobs. Jobs may start and end at any time, or never.
+    For schedulers that number their jobs. Jobs can start and end at any time, or never.
     """
     worker = Worker(root, device)
     counts: dict[Outcome, int] = {"done": 0, "failed": 0, "there": 0}
@@ -274,11 +275,11 @@ def run_share(root: Path, part: int, parts: int, device: str | None = None) -> d
 
 
 def forget_failures(batch: PlannedBatch, *, final: bool) -> int:
-    """Let failed prompts be tried again at the start of a run; returns how many.
+    """Clear failures so that prompts are tried again; return how many.
 
     Args:
         batch: The batch.
-        final: Those too that trying again can't mend, unless something else has changed.
+        final: Also clear final failures, which only succeed if something else has changed.
     """
     count = 0
     for key in {item.key for item in batch.items}:

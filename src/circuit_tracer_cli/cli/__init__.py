@@ -1,1 +1,1 @@
-"""The command line: flags, output and exit codes. It knows no mathematics, and imports the heavy parts inside each command."""
+"""The command line: flags, output and exit codes. No mathematics here; each command imports the heavy parts when it runs."""

@@ -1,4 +1,4 @@
-"""Assembles the program: the list of commands, the options of the program itself, and the run. Nothing else."""
+"""The program itself: its list of commands, its own options, and how a command line is run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROGRAM = "circuit-tracer"
 
 
 def _hyphens(name: str) -> str:
-    """Every long option may be typed with underscores; help shows hyphens."""
+    """Accept underscores in every long option; help shows hyphens."""
     return name.replace("_", "-")
 
 
@@ -73,12 +73,12 @@ def program(
 ) -> None:
     """Find, read and test circuits inside language models with transcoders.
 
-    Results go to stdout, everything else to stderr, so that commands can be joined by pipes.
+    Results go to stdout and everything else to stderr, so you can pipe commands together.
     """
 
 
 def _guarded(function: Callable[..., None]) -> Callable[..., None]:
-    """The command with every exception turned into a printed line and an exit code."""
+    """Return the command with every exception turned into a printed line and an exit code."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -107,33 +107,33 @@ _register("show", show.show, "Print a graph's strongest nodes and paths.")
 _register("report", report.report, "Write a report on a graph to hand on.")
 _register("serve", serve.serve, "Open the viewer on a folder of graphs.")
 _register("start-server", serve.serve, "The same as serve.", hidden=True)
-_register("intervene", intervene.intervene, "Set features to other values and see what changes.")
-_register("validate", validate.validate, "Measure how well a graph's predictions hold.")
+_register("intervene", intervene.intervene, "Change features and see how the output changes.")
+_register("validate", validate.validate, "Measure how well a graph's predictions hold up.")
 _register("why-not", why_not.why_not, "Say why the model says one token and not another.")
 _register("expand", expand.expand, "Add nodes to a graph.")
 _register("group", group.group, "Group features into supernodes.")
-_register("heads", attention.heads, "Say which attention heads carry an edge.")
+_register("heads", attention.heads, "Show which attention heads carry an edge.")
 _register("attend", attention.attend, "Explain why a head looks where it looks.")
 _register("diff", diff.diff, "Compare two graphs.")
 _register("merge", merge.merge, "Merge the graphs of many prompts into one.")
 _register("table", tables.table, "Write graphs as Parquet tables.")
-_register("query", tables.query, "Ask graphs a question in SQL.")
-_register("estimate", estimate.estimate, "Say what memory and time a trace needs, before loading anything.")
-_register("demo", demo.demo, "Trace an example that comes with the program.")
+_register("query", tables.query, "Query graphs with SQL.")
+_register("estimate", estimate.estimate, "Estimate the memory and time of a trace without loading the model.")
+_register("demo", demo.demo, "Trace an example that ships with the program.")
 _register("schema", schema.schema, "Describe what a command prints with --json.")
-_register("doctor", doctor.doctor, "Print versions, devices and what is missing.")
+_register("doctor", doctor.doctor, "Print versions and devices, and check what is missing.")
 
-app.add_typer(features.group, name="features", short_help="Make feature examples, or look at them.")
+app.add_typer(features.group, name="features", short_help="Make feature examples or inspect them.")
 _register("build", features.build, "Make feature examples from text.", group=features.group)
-_register("info", features.info, "Say what a folder of feature examples holds.", group=features.group)
+_register("info", features.info, "Summarize a folder of feature examples.", group=features.group)
 
-app.add_typer(cache.group, name="cache", short_help="Convert and keep transcoder sets.")
+app.add_typer(cache.group, name="cache", short_help="Manage converted transcoder sets.")
 _register("add", cache.add, "Download a set and convert it.", group=cache.group)
-_register("list", cache.list_sets, "List the sets here, or the known ones.", group=cache.group)
-_register("info", cache.info, "Say what a set was made from.", group=cache.group)
+_register("list", cache.list_sets, "List the sets in the cache, or published ones.", group=cache.group)
+_register("info", cache.info, "Show what a set was made from.", group=cache.group)
 _register("remove", cache.remove, "Remove sets.", group=cache.group)
-_register("clear", cache.clear, "Remove all sets that were converted here.", group=cache.group)
-_register("dir", cache.show_dir, "Print the cache's folder.", group=cache.group)
+_register("clear", cache.clear, "Remove all converted sets.", group=cache.group)
+_register("dir", cache.show_dir, "Print the cache folder.", group=cache.group)
 
 
 def run(arguments: Sequence[str]) -> int:

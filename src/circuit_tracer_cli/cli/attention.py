@@ -27,33 +27,39 @@ EdgeOpt = Annotated[
     list[str] | None,
     typer.Option(
         "--edge", metavar="SOURCE:TARGET",
-        help="An edge; name its ends as in the graph file or as layer/feature@position. Repeatable.",
+        help="An edge; write its nodes as in the graph file or as layer/feature@position. Repeatable.",
     ),
 ]  # fmt: skip
 AllOpt = Annotated[
     bool,
-    typer.Option("--all", help="All edges of the graph: -o writes their heads into it, --json prints them."),
+    typer.Option(
+        "--all", help="Use all edges of the graph: -o writes their heads into it, --json prints them."
+    ),
 ]
 ByOpt = Annotated[
     Literal["arrive", "leave", "through", "hops", "chains"],
     typer.Option(
-        help="Sort paths by the head that brings them to the target's position, the head that takes them from the source's, each "
-        "head on the way, the number of heads, or the chain of heads."
+        help="Group paths by the head that brings them to the target's position, the head that takes them from the source's, any "
+        "head along the way, the number of heads, or the chain of heads."
     ),
 ]
 WhyOpt = Annotated[
     bool,
-    typer.Option("--why", help="Also explain why the strongest head looks there; -o keeps it in the graph."),
+    typer.Option(
+        "--why",
+        help="Also explain why the strongest head looks there; -o stores the explanation in the graph.",
+    ),
 ]
 _LISTED = 10
 CountOpt = Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many to list; 0 for all.")]
 HeadOpt = Annotated[str, typer.Option("--head", metavar="L14H3", help="The head.")]
 QueryOpt = Annotated[
-    int, typer.Option("--query", metavar="POSITION", help="Where it looks from; -1 is the last token.")
+    int,
+    typer.Option("--query", metavar="POSITION", help="Position that it looks from; -1 is the last token."),
 ]
 KeyOpt = Annotated[
     int | None,
-    typer.Option("--key", metavar="POSITION", help="Where it looks; leave out to see all keys."),
+    typer.Option("--key", metavar="POSITION", help="Position that it looks at. Default: list all keys."),
 ]
 AgainstOpt = Annotated[
     str | None,
@@ -80,8 +86,8 @@ def heads(
 ) -> None:
     """Split edges by the attention heads that carry them, exactly.
 
-    Shares are of the edge's weight; they are signed, and heads may cancel each other. With --all the four strongest heads of
-    every edge are written into the graph.
+    Shares are relative to the edge's weight. They are signed, and heads may cancel each other. --all writes the four
+    strongest heads of every edge into the graph.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     listed = n if n != _LISTED else None
@@ -132,7 +138,7 @@ def attend(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Explain why a head looks where it looks: its score as a sum over pairs of what wrote query and key.
+    """Explain why a head looks where it looks: split its score over pairs of the nodes that wrote query and key.
 
     Scores are before soft cap, mask and softmax.
     """
@@ -154,7 +160,7 @@ def attend(
 
 
 def parse_head(text: str) -> tuple[int, int]:
-    """Layer and head of `L14H3`. Raises UsageError."""
+    """Return layer and head of `L14H3`. Raises UsageError."""
     from circuit_tracer_cli.attention.names import parse_head as parse
 
     return parse(text)
@@ -170,47 +176,49 @@ def _check_heads(
     prints: bool,
     listed: int | None,
 ) -> None:
-    """Raise UsageError where it isn't clear what is asked for."""
+    """Raise UsageError for options that are missing or contradict each other."""
     if all_ == bool(edge):
-        raise UsageError("name edges with --edge SOURCE:TARGET, or take --all with -o", "one of the two")
+        raise UsageError(
+            "either --edge or --all is needed", "name edges with --edge SOURCE:TARGET, or use --all with -o"
+        )
     if all_ and destination is None and not prints:
         raise UsageError(
-            "--all writes into a graph, and none is named",
-            "add -o graph.safetensors, which may be the input, or --json",
+            "--all needs a file to write the graph to",
+            "add -o graph.safetensors (it may be the input), or --json",
         )
     if destination == STREAM and prints:
         raise UsageError("--json and -o - both write to stdout", "name a file with -o")
     if all_ and (by != "arrive" or why):
-        raise UsageError(
-            "--all keeps the heads that each edge arrives by, nothing else", "omit --by and --why"
-        )
+        raise UsageError("--all stores only the heads by which each edge arrives", "omit --by and --why")
     if all_ and listed is not None:
-        raise UsageError(f"--all keeps the four strongest heads of each edge, not {listed}", "omit -n")
+        raise UsageError(f"--all stores the four strongest heads of each edge, not {listed}", "omit -n")
     if not all_ and not why and destination is not None:
-        raise UsageError("-o belongs to --all or --why", "--json prints what programs read")
+        raise UsageError("-o needs --all or --why", "to save the printed heads, use --json")
     if why and by in ("hops", "chains"):
-        raise UsageError(f"--why explains a head, and --by {by} names none alone", "use --by arrive")
+        raise UsageError(f"--why explains a single head, which --by {by} doesn't give", "use --by arrive")
     for text in edge or ():
         if text.count(":") != 1 or not all(part.strip() for part in text.split(":")):
             raise UsageError(f"the edge {text!r} is not SOURCE:TARGET", "for example --edge 3/120@4:7/88@9")
 
 
 def _against(text: str | None, key: int | None) -> int | Literal["rest"] | None:
-    """The other key. Raises UsageError."""
+    """Return the other key. Raises UsageError."""
     if text is None:
         return None
     if key is None:
-        raise UsageError("--against compares two keys, and the first isn't named", "add --key 4")
+        raise UsageError("--against needs a first key to compare with", "add --key 4")
     if text == "rest":
         return "rest"
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"--against is {text!r}", "give another key's position, or rest") from None
+        raise UsageError(
+            f"--against {text!r} is neither a position nor rest", "give another key's position, or rest"
+        ) from None
 
 
 def _edge(graph: Graph, text: str) -> tuple[int, int]:
-    """The edge as node numbers. Raises UnsuitableValue if the graph doesn't have it."""
+    """Return the edge as node numbers. Raises UnsuitableValue if the graph doesn't have it."""
     from circuit_tracer_cli.attention.prompt import edge_of
 
     source, target = text.split(":")
@@ -218,14 +226,14 @@ def _edge(graph: Graph, text: str) -> tuple[int, int]:
 
 
 def _frozen(graph: Graph, request: TraceRequest, output: Output) -> FrozenPrompt:
-    """The graph's prompt on its model."""
+    """Load the graph's model and run its prompt."""
     from circuit_tracer_cli.attention.prompt import freeze
 
     return freeze(graph, load_model_of(graph, request, output))
 
 
 def _every(prompt: FrozenPrompt, destination: str | None, output: Output) -> HeadLoadings:
-    """The heads of all edges, written into the graph if a file is named."""
+    """Compute the heads of all edges, and write them into the graph if a file is named."""
     from circuit_tracer_cli.attention.stored import add_heads
 
     with progress_on(output, bars=True) as progress:
@@ -255,27 +263,27 @@ def _keep_reasons(
 
 
 def _why(prompt: FrozenPrompt, edge: EdgeHeads) -> QKAttribution | None:
-    """Why the edge's strongest head looks where it looks; None where no head carries it."""
+    """Return why the edge's strongest head looks where it looks, or None if no head carries the edge."""
     from circuit_tracer_cli.attention.stored import why
 
     return why(prompt, edge)
 
 
 def _print_edge(edge: EdgeHeads, graph: Graph, output: Output) -> None:
-    """One edge: its heads (hops, chains) with values and shares, and what the numbers don't say."""
+    """Print one edge: its heads (hops, chains) with values and shares, and how to read them."""
     output.result(f"{edge.source} → {edge.target}")
     output.result(f"weight {number(edge.weight)}, by {edge.by}")
     if edge.same_position and edge.by in ("arrive", "leave"):
         output.result(
-            "Source and target stand at one position: no head has to move anything. See --by through."
+            "Source and target are at the same position, so no head has to move anything. See --by through."
         )
         return
     output.table("", *_table(edge, graph))
     if edge.by == "through":
-        output.note("a path counts once for each head on it, so these don't add up to the weight")
+        output.note("a path counts once for every head on it, so the values don't add up to the weight")
     if edge.cancellation is not None and edge.cancellation > 2:
         output.note(
-            f"heads cancel each other: their sizes add up to {edge.cancellation:.1f} times the weight"
+            f"heads cancel each other: their absolute values add up to {edge.cancellation:.1f} times the weight"
         )
 
 
@@ -303,13 +311,13 @@ def _place(one: HeadShare, graph: Graph) -> tuple[str, ...]:
 
 
 def token_at(graph: Graph, position: int) -> str:
-    """A position with its token."""
+    """Return a position with its token."""
     tokens = graph.prompt_tokens
     return f"{position} {quoted(tokens[position], 12)}" if tokens else str(position)
 
 
 def _print_score(found: QKAttribution, graph: Graph, output: Output) -> None:
-    """A score: what is asked, pairs, both marginals, constants; or the pattern."""
+    """Print a score with its pairs, both marginals and constants; or the pattern."""
     name = f"L{found.layer}H{found.head}"
     if found.key is None:
         assert isinstance(found.pattern, tuple)
@@ -329,8 +337,8 @@ def _print_score(found: QKAttribution, graph: Graph, output: Output) -> None:
     pairs = [(q, k, number(value)) for q, k, value in found.pairs]
     output.table("Pairs", ("query's", "key's", "value#"), [*pairs, ("other pairs", "", number(found.rest))])
     for title, listed, rest, constants in (
-        ("Query's side, with the whole key", found.q, found.q_rest, found.q_constants),
-        ("Key's side, with the whole query", found.k, found.k_rest, found.k_constants),
+        ("Query side, with the whole key", found.q, found.q_rest, found.q_constants),
+        ("Key side, with the whole query", found.k, found.k_rest, found.k_constants),
     ):
         tail = [("others", number(rest)), ("constants", number(constants))]
         output.table(title, ("node", "value#"), [*((node, number(value)) for node, value in listed), *tail])

@@ -1,4 +1,4 @@
-"""`attribute`: a prompt in, a graph out, and what to type next."""
+"""`attribute`: trace a prompt, write the graph, and suggest the next command."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def attribute(
     no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Trace one prompt: the features, tokens and errors behind what the model says next.
+    """Trace one prompt: find the features, tokens and errors behind the model's next token.
 
     Writes the raw graph (-o), pruned graph files for the viewer (--slug, --graph-file-dir), or both.
     """
@@ -110,7 +110,7 @@ def attribute(
 
 
 def _checked(viewer: Viewer, request: TraceRequest) -> Viewer:
-    """The viewer with the model behind it, what was typed about it checked. Raises InvalidValue."""
+    """Return the checked settings of a viewer that has the model behind it. Raises InvalidValue."""
     from circuit_tracer_cli.server.access import check_origins, check_root_path
     from circuit_tracer_cli.server.model import ModelRunner
 
@@ -122,7 +122,7 @@ def _checked(viewer: Viewer, request: TraceRequest) -> Viewer:
 def _run(
     request: TraceRequest, files: GraphFiles, viewer: Viewer | None, output: Output, *, bars: bool
 ) -> None:
-    """Trace, write the files, print what came out."""
+    """Trace, write the files, and print a summary."""
     from circuit_tracer_cli.pipeline import trace
     from circuit_tracer_cli.prepare import prepare
 
@@ -140,7 +140,7 @@ def _run(
 def _run_in_view(
     prepared: Prepared, files: GraphFiles, viewer: Viewer, output: Output, *, bars: bool
 ) -> None:
-    """The same with the page open from the start, which shows the graph as it grows; stays up until Ctrl-C."""
+    """Trace with the page open from the start, so that it shows the graph as it grows; stay up until Ctrl-C."""
     from circuit_tracer_cli.pipeline import trace
     from circuit_tracer_cli.server.live import Both, LiveTrace, PartialGraphs
 
@@ -160,11 +160,11 @@ def _run_in_view(
 
 @contextmanager
 def _end_shown_on(live: LiveTrace) -> Iterator[None]:
-    """Around the work: the page learns how it ended before the server goes too. An interruption ends the server at once."""
+    """Tell the page how the work ended before the server stops. An interruption stops the server at once."""
     from circuit_tracer_cli.server.live import ended
 
     try:
-        with ended(live, "the terminal that it runs in says more"):
+        with ended(live, "see the terminal that it runs in"):
             yield
     except Exception:
         live.farewell()

@@ -1,4 +1,4 @@
-"""`batch`: many prompts, on this machine or a cluster; stopped, killed or repeated at will."""
+"""`batch`: trace many prompts on this machine or a cluster, with resuming."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 BATCH, CLUSTER = "Batch", "Cluster"
 SOME_FAILED = 3
-"""Exit code where some prompts failed and the others' results are there."""
+"""Exit code when some prompts failed and the others' results were written."""
 
 PromptsArg = Annotated[
     str,
     typer.Argument(
         metavar="PROMPTS",
-        help="Prompts: .jsonl, .csv, or text with one per line. Or the folder of a batch, to go on with it.",
+        help="Prompts: .jsonl, .csv, or text with one per line. Or the folder of a batch, to continue it.",
     ),
 ]
 OutOpt = Annotated[
@@ -41,20 +41,26 @@ OutOpt = Annotated[
 ]
 KeepOpt = Annotated[
     Literal["raw", "pruned", "tables"],
-    typer.Option(help="What to keep of each graph, beside the viewer's file.", rich_help_panel=BATCH),
+    typer.Option(help="What to keep of each graph in addition to the viewer's file.", rich_help_panel=BATCH),
 ]
 StatusOpt = Annotated[
-    bool, typer.Option("--status", help="Print how far the batch is, and stop.", rich_help_panel=BATCH)
+    bool, typer.Option("--status", help="Print the batch's progress and exit.", rich_help_panel=BATCH)
 ]
 WatchOpt = Annotated[
-    bool, typer.Option("--watch", help="Follow the batch until nothing is left to do.", rich_help_panel=BATCH)
+    bool,
+    typer.Option("--watch", help="Print the batch's progress until it is finished.", rich_help_panel=BATCH),
 ]
 RetryOpt = Annotated[
-    bool, typer.Option("--retry", help="Try failed prompts again, final failures too.", rich_help_panel=BATCH)
+    bool,
+    typer.Option(
+        "--retry", help="Try failed prompts again, even those that failed for good.", rich_help_panel=BATCH
+    ),
 ]
 EngineOpt = Annotated[
     Literal["local", "ray", "slurm"],
-    typer.Option(help="Who shares out the work: processes here, Ray, or Slurm.", rich_help_panel=CLUSTER),
+    typer.Option(
+        help="What runs the workers: processes on this machine, Ray, or Slurm.", rich_help_panel=CLUSTER
+    ),
 ]
 WorkersOpt = Annotated[
     int | None,
@@ -62,7 +68,7 @@ WorkersOpt = Annotated[
         min=1,
         metavar="N",
         show_default="one per device",
-        help="Workers; of Slurm, jobs.",
+        help="Number of workers; with Slurm, of jobs.",
         rich_help_panel=CLUSTER,
     ),
 ]
@@ -71,33 +77,33 @@ DevicesOpt = Annotated[
     typer.Option(
         metavar="LIST",
         show_default="all GPUs",
-        help="Devices of the workers: cuda:0,cuda:2.",
+        help="The workers' devices, such as cuda:0,cuda:2.",
         rich_help_panel=CLUSTER,
     ),
 ]
 GpusOpt = Annotated[
     float | None,
-    typer.Option(min=0, metavar="N", help="Ray and Slurm: GPUs of a worker.", rich_help_panel=CLUSTER),
+    typer.Option(min=0, metavar="N", help="Ray and Slurm: GPUs per worker.", rich_help_panel=CLUSTER),
 ]
 CpusOpt = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="Ray and Slurm: processors of a worker.", rich_help_panel=CLUSTER),
+    typer.Option(min=1, metavar="N", help="Ray and Slurm: CPUs per worker.", rich_help_panel=CLUSTER),
 ]
 MinutesOpt = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="Slurm: time limit of a job in minutes.", rich_help_panel=CLUSTER),
+    typer.Option(min=1, metavar="N", help="Slurm: time limit per job, in minutes.", rich_help_panel=CLUSTER),
 ]
 PartitionOpt = Annotated[
     str | None, typer.Option(metavar="NAME", help="Slurm: partition.", rich_help_panel=CLUSTER)
 ]
 AtOnceOpt = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Slurm: jobs that run at once.", rich_help_panel=CLUSTER),
+    typer.Option(min=1, metavar="N", help="Slurm: number of jobs that run at once.", rich_help_panel=CLUSTER),
 ]
 SlurmOptionOpt = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="NAME=VALUE", help="Slurm: another option of sbatch. Repeatable.", rich_help_panel=CLUSTER
+        metavar="NAME=VALUE", help="Slurm: a further sbatch option. Repeatable.", rich_help_panel=CLUSTER
     ),
 ]
 ClusterOpt = Annotated[
@@ -105,10 +111,10 @@ ClusterOpt = Annotated[
     typer.Option(help="submitit's executor; local and debug need no Slurm.", rich_help_panel=CLUSTER),
 ]
 PrintSbatchOpt = Annotated[
-    bool, typer.Option("--print-sbatch", help="Print a plain Slurm script and stop.", rich_help_panel=CLUSTER)
+    bool, typer.Option("--print-sbatch", help="Print a plain Slurm script and exit.", rich_help_panel=CLUSTER)
 ]
 PartOpt = Annotated[
-    str | None, typer.Option(metavar="I/N", hidden=True, help="Work off one of N shares, for schedulers.")
+    str | None, typer.Option(metavar="I/N", hidden=True, help="Trace only one of N shares, for schedulers.")
 ]
 
 
@@ -159,17 +165,17 @@ def batch(
     no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Trace many prompts with one warm model per device. Run it again to go on: what is done is never done again.
+    """Trace many prompts, loading the model once per device. Run it again to continue: finished prompts are skipped.
 
-    Writes graphs under names that say all that their numbers depend on (objects/), files for the viewer (graphs/), and why
-    prompts failed (errors/). Exits 3 if some failed.
+    Writes graphs under names derived from everything that they depend on (objects/), files for the viewer (graphs/), and
+    the errors of prompts that failed (errors/). Exits with 3 if some failed.
     """
     output = Output(quiet=quiet, stdout_taken=json_)
     silence_libraries(output, verbose=False, offline=offline)
     source = Path(prompts)
     _check_devices(devices, engine, device, device_map)
     if (engine == "slurm" or print_sbatch) and (gpus_per_worker or 0) % 1:
-        raise InvalidValue("Slurm gives out whole GPUs", "use --gpus-per-worker 1")
+        raise InvalidValue("Slurm assigns whole GPUs", "use --gpus-per-worker 1")
     if source.is_dir():
         _check_going_on(ctx)
     root = source if source.is_dir() else _folder(output_path)
@@ -209,7 +215,7 @@ def _planned(source: Path, root: Path, parsed: Mapping[str, Any], output: Output
     if parsed["keep"] == "tables":
         from circuit_tracer_cli.many.tables import connect
 
-        connect().close()  # a missing package is named before anything is traced
+        connect().close()  # so a missing package is reported before anything is traced
     with progress_on(output, bars=not parsed["no_progress"]) as progress:
         if source.is_dir():
             from circuit_tracer_cli.batch.worker import open_batch
@@ -237,28 +243,30 @@ OF_A_RUN = {
     "prompts", "engine", "workers", "devices", "gpus_per_worker", "cpus_per_worker", "cluster", "minutes", "partition", "at_once",
     "slurm_option", "print_sbatch", "status", "watch", "retry", "part", "json_", "no_progress", "quiet",
 }  # fmt: skip
-"""Parameters that concern who works, not what is traced."""
+"""Parameters that concern how the work is run, not what is traced."""
 
 
 def _check_going_on(ctx: typer.Context) -> None:
-    """Raise InvalidValue for an option that a batch has settled when it was made."""
+    """Raise InvalidValue for an option that was fixed when the batch was made."""
     for parameter in ctx.command.params:
         source = ctx.get_parameter_source(parameter.name or "")
         if parameter.name not in OF_A_RUN and source is not None and source.name == "COMMANDLINE":
             raise InvalidValue(
                 f"{parameter.opts[0]} can't be given with a batch's folder: its settings are in batch.json",
-                "leave it out, or pass the prompt file to check and extend the batch",
+                "omit it, or pass the prompt file to check and extend the batch",
             )
 
 
 def _check_devices(devices: str | None, engine: str, device: str, device_map: str | None) -> None:
-    """Raise InvalidValue for options that contradict each other on where workers run."""
+    """Raise InvalidValue for contradictory options on where workers run."""
     if devices is None:
         return
     if device != "auto" or device_map is not None:
-        raise InvalidValue("--devices, --device and --device-map exclude each other", "leave the others out")
+        raise InvalidValue("--devices, --device and --device-map exclude each other", "use only one of them")
     if not all(name.strip() for name in devices.split(",")):
-        raise InvalidValue(f"--devices {devices!r} has an empty name", "for example --devices cuda:0,cuda:2")
+        raise InvalidValue(
+            f"--devices {devices!r} contains an empty name", "for example --devices cuda:0,cuda:2"
+        )
     if engine != "local":
         raise InvalidValue(
             f"--devices is for workers on this machine, not for --engine {engine}", "use --gpus-per-worker"
@@ -267,7 +275,7 @@ def _check_devices(devices: str | None, engine: str, device: str, device_map: st
 
 def _folder(output_path: str | None) -> Path:
     if output_path is None:
-        raise UsageError("the batch has no folder", "name one with -o DIR")
+        raise UsageError("no folder is named for the batch", "name one with -o DIR")
     return Path(output_path)
 
 
@@ -276,7 +284,7 @@ def _run_part(root: Path, part: str, output: Output) -> None:
 
     match = re.fullmatch(r"(\d+)/(\d+)", part)
     if match is None or int(match[1]) >= int(match[2]):
-        raise InvalidValue(f"--part {part!r} isn't I/N with I below N", "for example --part 0/4")
+        raise InvalidValue(f"--part {part!r} is not I/N with I less than N", "for example --part 0/4")
     counts = run_share(root, int(match[1]), int(match[2]))
     output.note(", ".join(f"{count} {name}" for name, count in counts.items()))
     if counts["failed"]:
@@ -286,7 +294,7 @@ def _run_part(root: Path, part: str, output: Output) -> None:
 def _run(
     planned: PlannedBatch, engine: str, job: SlurmJob, resources: Resources, output: Output, *, bars: bool
 ) -> None:
-    """Work the batch off, telling how far it is."""
+    """Trace what is left of the batch, showing progress."""
     from circuit_tracer_cli.batch import engines
 
     if engine == "slurm":
@@ -307,19 +315,19 @@ def _run(
     if not left:
         return
     run = engines.run_ray if engine == "ray" else engines.run_local
-    with _told(len(left), output, bars=bars) as told:
-        run(planned, told, resources)
+    with _progress_of(len(left), output, bars=bars) as report:
+        run(planned, report, resources)
 
 
 @contextmanager
-def _told(total: int, output: Output, *, bars: bool) -> Iterator[Any]:
-    """What is called after each prompt: moves a bar with rate and remaining time, or prints a line now and then."""
+def _progress_of(total: int, output: Output, *, bars: bool) -> Iterator[Any]:
+    """Yield the callback for finished prompts: it moves a bar with rate and remaining time, or prints a line now and then."""
     with progress_on(output, bars=bars) as progress:
         progress.phase("prompts", total)
         begun = last = time.monotonic()
         counts = {"done": 0, "failed": 0, "there": 0}
 
-        def told(item: Item, outcome: str) -> None:
+        def report(item: Item, outcome: str) -> None:
             nonlocal last
             counts[outcome] += 1
             progress.advance()
@@ -333,11 +341,11 @@ def _told(total: int, output: Output, *, bars: bool) -> Iterator[Any]:
                     f"{each:.2f} s each, {each * (total - number):.0f} s left"
                 )
 
-        yield told
+        yield report
 
 
 def _follow(root: Path, output: Output, *, watch: bool, json_: bool) -> None:
-    """Print how far a batch is, once or until nothing is left to do."""
+    """Print a batch's progress, once or until it is finished."""
     from circuit_tracer_cli.batch.worker import open_batch
 
     planned = open_batch(root)

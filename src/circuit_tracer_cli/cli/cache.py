@@ -1,4 +1,4 @@
-"""`cache`: transcoder sets converted to the standard layout and kept on this computer."""
+"""`cache`: transcoder sets that were converted to the standard layout and kept on this computer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CacheDirOpt = Annotated[
     typer.Option(
         metavar="DIR",
         show_default="CIRCUIT_TRACER_CACHE_DIR, or the system's cache folder",
-        help="The cache's folder; `circuit-tracer cache dir` prints it.",
+        help="Cache folder; `circuit-tracer cache dir` prints it.",
     ),
 ]
 
@@ -44,18 +44,18 @@ def add(
         typer.Option(metavar="TYPE", show_default="as stored", help="float32, bfloat16 or float16."),
     ] = None,
     keep_downloads: Annotated[
-        bool, typer.Option("--keep-downloads", help="Leave the downloaded files in the hub's cache.")
+        bool, typer.Option("--keep-downloads", help="Keep the downloaded files in the hub's cache.")
     ] = False,
     parallel: Annotated[
-        bool, typer.Option("--parallel", help="Download all files at once; takes more room on the disk.")
+        bool, typer.Option("--parallel", help="Download all files at once; needs more disk space.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Use only files that are here already.")] = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bars.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only local files.")] = False,
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="Hide progress bars.")] = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
     """Download a transcoder set and convert it to the layout that loads fastest, layer by layer.
 
-    Typed again after an interruption, it goes on where it was. Prints the set's folder.
+    Run it again after an interruption, and it continues where it stopped. Prints the set's folder.
     """
     output = Output(quiet=quiet)
     if dtype is not None and dtype not in DTYPES:
@@ -82,7 +82,7 @@ def list_sets(
     cache_dir: CacheDirOpt = None,
     json_: opt.JsonOpt = False,
 ) -> None:
-    """List the sets in the cache, or with --known the sets that are known to be on the hub."""
+    """List the sets in the cache, or with --known the sets published on the hub."""
     output = Output()
     if known:
         _list_known(output, as_json=json_)
@@ -93,7 +93,7 @@ def list_sets(
     if json_:
         output.data([_facts(one) for one in found])
     elif not found:
-        output.note(f"{get_cache_dir(cache_dir)} holds no sets; circuit-tracer cache add SET makes one")
+        output.note(f"{get_cache_dir(cache_dir)} contains no sets; circuit-tracer cache add SET adds one")
     else:
         rows = [(one.reference, _state(one), _made_as(one), size_in_words(one.size)) for one in found]
         output.table("Converted sets", ("set", "state", "layers, dtype", "size#"), rows)
@@ -102,12 +102,12 @@ def list_sets(
 def info(
     reference: ReferenceArg,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read all files and compare their checksums.")
+        bool, typer.Option("--verify", help="Read all files and check their checksums.")
     ] = False,
     cache_dir: CacheDirOpt = None,
     json_: opt.JsonOpt = False,
 ) -> None:
-    """Say what a converted set was made from, and with --verify whether its files are still the same."""
+    """Show what a converted set was made from; with --verify, check that its files are unchanged."""
     from circuit_tracer_cli.cache import find_cached
     from circuit_tracer_cli.transcoders.converted import damaged_files
 
@@ -124,17 +124,19 @@ def info(
         output.table(facts["reference"], ("", ""), rows)
     if damaged:
         raise BadTranscoders(
-            f"{facts['reference']}: {', '.join(damaged)} changed since it was written",
+            f"{facts['reference']}: {', '.join(damaged)} changed since the set was written",
             hint=f"circuit-tracer cache remove {reference}, then circuit-tracer cache add {reference}",
         )
 
 
 def remove(
-    references: Annotated[list[str], typer.Argument(metavar="SET...", help="The sets, as they were added.")],
+    references: Annotated[
+        list[str], typer.Argument(metavar="SET...", help="The sets, named as they were added.")
+    ],
     cache_dir: CacheDirOpt = None,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Remove converted sets from the cache. What the conversion didn't write stays."""
+    """Remove converted sets from the cache. Files that the conversion didn't write stay."""
     from circuit_tracer_cli.cache import empty_cache, find_cached
 
     output = Output(quiet=quiet)
@@ -149,13 +151,13 @@ def clear(
     cache_dir: CacheDirOpt = None,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Remove every set that was converted here. Other files in the cache's folder stay."""
+    """Remove every converted set. Other files in the cache folder stay."""
     from circuit_tracer_cli.cache import cached_sets, empty_cache, get_cache_dir
 
     output = Output(quiet=quiet)
     found = [one for one in cached_sets(cache_dir) if one.manifest is not None]
     if not found:
-        output.note(f"{get_cache_dir(cache_dir)} holds nothing to remove")
+        output.note(f"{get_cache_dir(cache_dir)} contains nothing to remove")
         return
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -166,7 +168,7 @@ def clear(
 
 
 def show_dir(cache_dir: CacheDirOpt = None) -> None:
-    """Print the cache's folder."""
+    """Print the cache folder."""
     from circuit_tracer_cli.cache import get_cache_dir
 
     Output().result(str(get_cache_dir(cache_dir)))
@@ -186,11 +188,11 @@ def _list_known(output: Output, *, as_json: bool) -> None:
                 output.result(_known_line(one))
 
 
-_KNOWN_WIDTH = 46  # so that a line with its details fits 80 columns
+_KNOWN_WIDTH = 46  # leaves room for details on an 80-column line
 
 
 def _known_line(one: KnownSet) -> str:
-    """The set's name whole, to be copied, and what is known of it beside or below."""
+    """Print the set's full name, ready to copy, with its details on the same or the next line."""
     name = f"  {one.reference}" + (f" ({one.alias})" if one.alias else "")
     features = "" if one.d_transcoder is None else f"{one.d_transcoder:,}"
     size = "" if one.parameters is None else f"~{size_in_words(2 * one.parameters)}"
@@ -230,7 +232,7 @@ def _facts(one: ConvertedSet) -> dict[str, Any]:
 
 def _state(one: ConvertedSet) -> str:
     if one.manifest is None:
-        return "of another program"
+        return "by another program"
     return "whole" if one.complete else "interrupted"
 
 

@@ -1,4 +1,4 @@
-"""`demo`: the embedded example, from its prompt to the viewer, without a network or a GPU."""
+"""`demo`: the embedded example, from prompt to viewer, without network or GPU."""
 
 from __future__ import annotations
 
@@ -33,15 +33,13 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 10
 
-ListOpt = Annotated[bool, typer.Option("--list", help="List the example prompts and stop.")]
-PromptIdOpt = Annotated[
-    str, typer.Option(metavar="ID", help="Which prompt: its id or its number in the list.")
-]
+ListOpt = Annotated[bool, typer.Option("--list", help="List the example prompts and exit.")]
+PromptIdOpt = Annotated[str, typer.Option(metavar="ID", help="Which prompt: an id or number from the list.")]
 CheckOpt = Annotated[
     bool,
     typer.Option(
         "--check",
-        help="Ask about every state and country, with the place's features off and with another's instead; count.",
+        help="Ask about every state and country with the place's features off, then swapped for another's, and count.",
     ),
 ]
 KindOpt = Annotated[
@@ -58,7 +56,7 @@ DemoTokenOpt = Annotated[
     bool,
     typer.Option(
         "--token/--no-token",
-        help="Only answer requests with the token in the link that the viewer prints.",
+        help="Answer only requests with the token from the link that the viewer prints.",
         show_default="no token",
         rich_help_panel=opt.VIEWER,
     ),
@@ -77,9 +75,9 @@ def demo(
     no_progress: opt.NoProgressOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Trace an example on the small model that comes with the program, and open the viewer on it.
+    """Trace an example with the small model that ships with the program, and open the viewer on it.
 
-    Needs no network and no GPU. On a terminal the viewer stays up until Ctrl-C; elsewhere it is checked once and closed.
+    Needs no network and no GPU. On a terminal the viewer runs until Ctrl-C; elsewhere it is checked once and closed.
     """
     output = Output(quiet=quiet)
     if list_:
@@ -113,7 +111,7 @@ def demo(
 
 
 def _check_port(port: int) -> None:
-    """Raise ServerError for a port that is taken, before the trace rather than after it."""
+    """Raise ServerError for a port in use, before the trace rather than after it."""
     from circuit_tracer_cli.server.serve import check_port
 
     check_port(opt.DEFAULT_HOST, port)
@@ -134,7 +132,7 @@ def _list(output: Output, *, as_json: bool) -> None:
 
 
 def _chosen(prompt_id: str) -> DemoPrompt:
-    """The prompt with this id or number. Raises InvalidValue."""
+    """Return the prompt with this id or number. Raises InvalidValue."""
     from circuit_tracer_cli.demo import prompts
 
     for number, entry in enumerate(prompts(), 1):
@@ -142,7 +140,7 @@ def _chosen(prompt_id: str) -> DemoPrompt:
             return entry
     near = difflib.get_close_matches(prompt_id, [entry["id"] for entry in prompts()], n=1)
     hint = (
-        f"did you mean {near[0]}? circuit-tracer demo --list has all"
+        f"did you mean {near[0]}? circuit-tracer demo --list shows all"
         if near
         else "circuit-tracer demo --list"
     )
@@ -152,7 +150,7 @@ def _chosen(prompt_id: str) -> DemoPrompt:
 def _trace(
     chosen: DemoPrompt, transcoders: str, output: Output, *, bars: bool
 ) -> tuple[ReplacementModel, Graph, ModelRunner]:
-    """The model, the graph, and the model again for edits from the viewer."""
+    """Return the model, the graph, and a runner for edits from the viewer."""
     from circuit_tracer_cli.pipeline import trace
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.server.model import ModelRunner
@@ -165,7 +163,7 @@ def _trace(
 
 
 def _view(viewer: Viewer, server: Server, output: Output) -> None:
-    """On a terminal, stay up. Elsewhere make sure that the viewer answers, and end. Raises ServerError if it doesn't."""
+    """On a terminal, keep the viewer up. Elsewhere check that it answers and return. Raises ServerError if it doesn't."""
     if sys.stdout.isatty() and not os.environ.get("CI"):
         viewer.announce(server, output)
         server.wait()

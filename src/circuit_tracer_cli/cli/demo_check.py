@@ -1,4 +1,4 @@
-"""`demo --check`: change the place in the middle of every two-hop question, and count how often the answer follows."""
+"""`demo --check`: change the intermediate place of every two-hop question, and count how often the answer follows."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _EXPLAINED = """\
 off      the state's or country's features are set to zero at the city's token
 swapped  another place's are set to their usual activation as well
 control  only the other place's are set to zero
-Shares are of the questions answered right. Cities and wording are those on
-which no feature was chosen; nothing is frozen, all that follows is computed."""
+Shares are of the questions answered correctly. No feature was chosen with these
+cities or this wording. Nothing is frozen: everything downstream is recomputed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a group of questions went; shares are of the questions that were answered right.
+    """Results for a group of questions; shares are of the questions answered correctly.
 
     Attributes:
-        kind, relation: What was asked: "state", "capital".
-        asked, right: Questions, and those answered right before any change.
-        off_changes: The place's features off: another answer than before.
-        swap_follows: The other place's features on as well: that place's answer.
-        control_keeps: The other place's features off instead of the place's own: still the right answer.
+        kind, relation: The kind of question, such as "state" and "capital".
+        asked, right: Number of questions, and of those answered correctly before any change.
+        off_changes: How often the answer changes with the place's features off.
+        swap_follows: How often the answer is the other place's, with that place's features on as well.
+        control_keeps: How often the answer stays correct with only the other place's features off.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Outcome:
 def check_story(
     transcoders: Literal["clt", "plt"], output: Output, *, bars: bool, as_json: bool
 ) -> list[Outcome]:
-    """Ask everything, print a table or JSON, and return the outcomes."""
+    """Ask all questions, print a table or JSON, and return the outcomes."""
     import torch
 
     from circuit_tracer_cli.demo import questions
@@ -56,7 +56,7 @@ def check_story(
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.request import TraceRequest
 
-    torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
+    torch.set_num_threads(1)  # the matrices are tiny: more threads would only wait for each other
     groups = questions()
     request = TraceRequest(transcoder_set=f"demo-{transcoders}", offline=True)
     with progress_on(output, bars=bars) as progress:
@@ -128,6 +128,6 @@ def _print(outcomes: list[Outcome], output: Output) -> None:
         )
         for one in outcomes
     ]
-    output.table("Does the answer follow the place in the middle?", columns, rows)
+    output.table("Does the answer follow the intermediate place?", columns, rows)
     output.result()
     output.result(_EXPLAINED)

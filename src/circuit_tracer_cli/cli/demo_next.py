@@ -1,6 +1,6 @@
-"""What `demo` leaves to go on with: the place's features as a group in the viewer, and experiments that change the answer.
+"""What to do after `demo`: the place's features as a group in the viewer, and experiments that change the answer.
 
-Every experiment that is suggested was run, and did change it.
+Every suggested experiment was run first, and did change it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.replacement import ReplacementModel
 
 MOST_FEATURES = 64
-"""So many features are turned off at most in the search for a few that matter."""
+"""Largest number of features turned off in the search for the few that matter."""
 
 
 def place_edits(off: Place | None, on: Place | None, position: int) -> list[Intervention]:
-    """Edits that turn one place's features off and another's on, at their mean activation; a shared feature stays on."""
+    """Return edits that turn one place's features off and another's on, at their mean activation; shared features stay on."""
     from circuit_tracer_cli.interventions.spec import Intervention
 
     values: dict[tuple[int, int], float] = {}
@@ -41,7 +41,7 @@ def place_edits(off: Place | None, on: Place | None, position: int) -> list[Inte
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """A command, and what it was seen to do."""
+    """A command and its observed effect."""
 
     command: str
     effect: str
@@ -49,12 +49,12 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Following:
-    """Everything that follows from one traced example.
+    """What to show and suggest after one traced example.
 
     Args:
-        chosen: The example.
-        transcoders: The set that it was traced with.
-        summary: The graph.
+        chosen: The traced example.
+        transcoders: The transcoder set that it was traced with.
+        summary: Summary of its graph.
     """
 
     chosen: DemoPrompt
@@ -62,7 +62,7 @@ class Following:
     summary: GraphSummary
 
     def annotations(self) -> QParams | None:
-        """The circuit as the viewer first shows it: the strongest paths, and the place's features as one group."""
+        """Return the circuit that the viewer shows first: the strongest paths, and the place's features as one group."""
         from circuit_tracer_cli.export.records import QParams
 
         if "place" not in self.chosen:
@@ -74,7 +74,7 @@ class Following:
         return QParams(pinnedIds=pinned, supernodes=[[self.chosen["place"], *group]])
 
     def place_nodes(self) -> list[NodeView]:
-        """The graph's features at the city's token that stand for its state or country."""
+        """Return the graph's features at the city's token that represent its state or country."""
         from circuit_tracer_cli.demo import places
 
         own = {(one.layer, one.feature) for one in places(self.transcoders)[self.chosen["place"]].features}
@@ -86,13 +86,13 @@ class Following:
         ]
 
     def city_position(self) -> int:
-        """Where the city's token is."""
+        """Return the position of the city's token."""
         tokens = self.summary.graph.prompt_tokens
         assert tokens is not None
         return tokens.index(f" {self.chosen['city']}")
 
     def experiments(self, model: ReplacementModel, files: GraphFiles) -> list[Suggestion]:
-        """Commands that change the answer, with their plans written beside the graph. Raises OutputError."""
+        """Return commands that change the answer, and write their plans next to the graph. Raises OutputError."""
         found = [self._off(model, files)]
         if "place" in self.chosen:
             found.append(self._swap(model, files))
@@ -107,7 +107,7 @@ class Following:
         return None
 
     def _sets_to_turn_off(self) -> Iterator[tuple[str, list[Intervention]]]:
-        """The place's features; in other examples the strongest ones, twice as many each time."""
+        """Yield the place's features; in other examples the strongest ones, doubling the number each time."""
         from circuit_tracer_cli.demo import places
 
         if "place" in self.chosen:
@@ -174,7 +174,7 @@ def _off_edits(nodes: Sequence[NodeView]) -> list[Intervention]:
 
 
 def _write_plan(plan: str, files: GraphFiles, what: str) -> str:
-    """Write a plan beside the graph and return the command that runs it."""
+    """Write a plan next to the graph and return the command that runs it."""
     from circuit_tracer_cli.files.atomic import write_bytes
 
     path = Path(str(files.directory)) / f"{files.slug}-{what}.plan"
@@ -185,19 +185,19 @@ def _write_plan(plan: str, files: GraphFiles, what: str) -> str:
 def print_next(
     following: Following, suggestions: Sequence[Suggestion], files: GraphFiles, output: Output
 ) -> None:
-    """What it is about, what was written, and what to type next."""
+    """Print what the example is about, which files were written, and what to type next."""
     chosen, raw = following.chosen, shlex.quote(str(files.graph_path))
     output.note("")
     output.note(chosen["title"] + ".")
     output.note(chosen["note"])
-    output.note(f"written      {raw}, {files.slug}.json beside it")
+    output.note(f"written      {raw} and {files.slug}.json next to it")
     output.note("next")
     output.note(f"  circuit-tracer show {raw}")
     for one in suggestions:
         output.note(f"  {one.command}")
         output.note(f"      {one.effect}")
     output.note("  circuit-tracer demo --check")
-    same = "the same" if "place" in chosen else "places off and swapped"
-    output.note(f"      {same} for every state and country, counted")
+    same = "the same" if "place" in chosen else "places turned off and swapped"
+    output.note(f"      counts {same} for every state and country")
     output.note("  circuit-tracer demo --list")
     output.note("")

@@ -1,4 +1,4 @@
-"""Where graphs come from and go to. Every destination is tried before the heavy work, and a pipe is safetensors."""
+"""Read graphs and check where they will be written. Destinations are tested before the heavy work; a pipe carries safetensors."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ _MAKE_ONE = "make one with `circuit-tracer attribute -o graph.safetensors`"
 
 
 def read_graph(argument: str) -> Graph:
-    """The graph in a file, or on stdin for `-`.
+    """Return the graph in a file, or on stdin for `-`.
 
     Raises:
-        UsageError: Nothing is named and stdin is a terminal.
-        MissingFile, BadGraphFile: There is no graph.
+        UsageError: No file is named and stdin is a terminal.
+        MissingFile, BadGraphFile: The file doesn't exist, or isn't a graph.
     """
     if argument == STREAM and sys.stdin.isatty():
-        raise UsageError(
-            "no graph: none is named and nothing is piped in", "name a graph file, or pipe one in"
-        )
+        raise UsageError("no graph is named or piped in", "name a graph file, or pipe one in")
     path = Path(argument)
     if argument != STREAM and path.is_dir():
         held = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
@@ -46,13 +44,13 @@ def read_graph(argument: str) -> Graph:
 
 
 def read_rooted(argument: str, root: str | None, output: Output) -> Graph:
-    """The graph in a file or on stdin, asked about the node that `--from` names. Raises as `read_graph` and `Graph.rooted`."""
+    """Return the graph, rooted at the node that `--from` names. Raises what `read_graph` and `Graph.rooted` raise."""
     graph = read_graph(argument)
     if root is None:
         return graph
     if graph.pruning is not None:
         output.note(
-            "the graph is pruned: shares and scores are of what is left of it; the raw graph gives the whole"
+            "the graph is pruned, so shares and scores cover only what is left; use the raw graph for full values"
         )
     return graph.rooted(root)
 
@@ -70,7 +68,7 @@ def write_graph(graph: Graph, destination: str) -> None:
 
 
 def check_graph_destination(destination: str | None) -> None:
-    """Refuse a graph destination that can't work: unknown suffix, terminal, folder missing or not writable."""
+    """Refuse a destination for a graph that can't work: unknown suffix, terminal, missing or read-only folder."""
     if destination is None:
         return
     if destination == STREAM:
@@ -78,13 +76,14 @@ def check_graph_destination(destination: str | None) -> None:
             raise OutputError("the graph can't be written: stdout is closed", "name a file with -o")
         if sys.stdout.isatty():
             raise UsageError(
-                "a graph is binary and stdout is a terminal", "pipe it on, or write -o graph.safetensors"
+                "a graph is binary, and stdout is a terminal",
+                "pipe it to a command, or use -o graph.safetensors",
             )
         return
     path = Path(destination)
     if path.suffix not in SUFFIXES:
         raise UsageError(
-            f"can't tell the format of {destination}: its suffix is neither .safetensors nor .pt",
+            f"unknown format of {destination}: its suffix is neither .safetensors nor .pt",
             f"-o {path.with_suffix('.safetensors')}",
         )
     if path.is_dir():
@@ -95,7 +94,7 @@ def check_graph_destination(destination: str | None) -> None:
 
 
 def check_directory(directory: str) -> Path:
-    """The folder for graph files, tried with an empty file. A missing one isn't made yet. Raises OutputError."""
+    """Return the folder for graph files, checked with an empty file. A missing folder isn't made yet. Raises OutputError."""
     path = Path(directory)
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not nearest.is_dir():

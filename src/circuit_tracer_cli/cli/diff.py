@@ -1,4 +1,4 @@
-"""`diff`: two graphs compared."""
+"""`diff`: compare two graphs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ TargetOpt = Annotated[
     typer.Option(
         metavar="NODE",
         show_default="the most likely token",
-        help="Node id of A or B whose change is explained.",
+        help="Id of the node in A or B whose change is explained.",
     ),
 ]
 NoiseOpt = Annotated[
     bool,
     typer.Option(
         "--noise",
-        help="Measure how far numbers move when only A's pruning or dtype changes, and grey what differs by less.",
+        help="Measure how much values change when only A's pruning or dtype changes, and gray out smaller differences.",
     ),
 ]
 OutOpt = Annotated[
@@ -68,9 +68,9 @@ def diff(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Compare two graphs: what both have, what one alone has, what only pruning cut, and why the target's value differs.
+    """Compare two graphs: shared nodes, nodes in only one, nodes that only pruning cut, and why the target's value differs.
 
-    A change is split exactly: by activation (the feature is more or less active) and by path (it reaches the target differently).
+    Each change is split exactly into activation (the feature is more or less active) and path (its effect on the target differs).
     Graphs of different transcoder sets are compared by layer and position.
     """
     output = Output(quiet=quiet)
@@ -99,7 +99,7 @@ def diff(
 
 
 def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
-    """Trace A's prompt and targets again in 16 bits (in 32 if it was in 16), if its model and set are on this machine."""
+    """Trace A's prompt and targets again in 16 bits (in 32 if A was in 16), if its model and set are on this machine."""
     from dataclasses import replace
 
     from circuit_tracer_cli.cli.graph_model import origin
@@ -115,7 +115,7 @@ def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
     ids = [index for _, index in graph.logit_targets]
     try:
         if named_set is None:
-            raise MissingFile("A doesn't say which transcoders it was made with")
+            raise MissingFile("A doesn't record which transcoders it was made with")
         if any(index >= graph.vocab_size for index in ids):
             raise UnsuitableValue("A's target isn't a token")
         settings = graph.metadata.get("settings")
@@ -133,7 +133,7 @@ def _in_another_dtype(first: Facts, output: Output) -> Facts | None:
             prepared = replace(prepared, tokens=model.tokenize(graph.input_tokens))
             return facts_of_graph(trace_with(model, prepared, progress), first.name)
     except CircuitTracerError as error:
-        output.note(f"noise        of pruning alone, since A can't be traced again: {error.message}")
+        output.note(f"noise        from pruning alone, since A can't be traced again: {error.message}")
         return None
 
 
@@ -149,7 +149,7 @@ def _print(found: GraphDiff, output: Output, n: int) -> None:
     )
     if unknown := len(found.of_class("unknown")):
         output.result(
-            f"             {unknown} in one file alone; a viewer file can't tell if the other has them"
+            f"             {unknown} in only one file; a viewer file doesn't show whether the other graph has them"
         )
     output.result(
         f"similarity   {number(scores['shared_influence'])} of the influence shared, "
@@ -196,7 +196,7 @@ def _mark(found: GraphDiff, i: int) -> str:
 def _print_alignment(found: GraphDiff, output: Output) -> None:
     alignment = found.alignment
     if alignment.match == "place":
-        output.result("sets         differ, so features are compared by layer and position, not one by one")
+        output.result("sets         differ, so features are compared by layer and position, not individually")
     if alignment.level == "exact":
         output.result(f"alignment    exact: both prompts are {quoted(''.join(found.a.tokens))}")
         return
@@ -225,7 +225,7 @@ def _print_changes(found: GraphDiff, output: Output, n: int) -> None:
     rest = total - sum(change.b - change.a for change in rows)
     output.result()
     output.table(
-        f"Why {found.target[0]} differs: what its sources add, B - A = {number(total)}",
+        f"Why {found.target[0]} differs: contributions of its sources, B - A = {number(total)}",
         ["source", "A#", "B#", "by activation#", "by path#"],
         [
             *((c.node, number(c.a), number(c.b), number(c.by_activation), number(c.by_path)) for c in rows),

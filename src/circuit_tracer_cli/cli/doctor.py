@@ -1,4 +1,4 @@
-"""`doctor`: what is installed, what this machine offers, and what is missing."""
+"""`doctor`: report versions, devices, and what is missing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _OPTIONAL = ("nnsight", "networkx", "pandas")
 _GIB = 1 << 30
 
 
-ModelsOpt = Annotated[bool, typer.Option("--models", help="Which models can be traced, and how.")]
+ModelsOpt = Annotated[bool, typer.Option("--models", help="List the models that can be traced, and how.")]
 
 
 def doctor(models: ModelsOpt = False, json_: opt.JsonOpt = False) -> None:
-    """Print versions, devices, memory and folders, and whether the embedded demo is whole.
+    """Print versions, devices, memory and folders, and whether the embedded demo is complete.
 
-    Paste it into a bug report. With --models, print which models can be traced instead.
+    Paste the output into bug reports. With --models, print which models can be traced instead.
     """
     output = Output()
     silence_libraries(output)
@@ -93,7 +93,7 @@ def _folders() -> dict[str, Any]:
 
 
 def _parts() -> dict[str, Any]:
-    """What must be in the package: the viewer and the demo."""
+    """Check the parts that the package must contain: the viewer and the demo."""
     from circuit_tracer_cli.errors import MissingFile
     from circuit_tracer_cli.viewer_files import static_folder
 

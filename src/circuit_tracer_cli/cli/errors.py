@@ -1,4 +1,4 @@
-"""From an exception to what the user reads and the exit code. Only here, and only at the outermost call, is everything caught."""
+"""Turn an exception into what the user reads and the exit code. Only the outermost call catches everything, and only here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP arrived. Like KeyboardInterrupt, it passes every `except Exception` on its way out."""
+    """Raised on SIGTERM or SIGHUP. Like KeyboardInterrupt, it isn't caught by `except Exception`."""
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -24,7 +24,7 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 
 def install_signal_handlers() -> None:
-    """SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files go. Under nohup, SIGHUP stays ignored."""
+    """Make SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that temporary files are removed. nohup keeps ignoring it."""
     signal.signal(signal.SIGTERM, _terminate)
     hangup = getattr(signal, "SIGHUP", None)
     if hangup is not None and signal.getsignal(hangup) == signal.SIG_DFL:
@@ -46,16 +46,14 @@ def report(error: BaseException) -> int:
         known = _folder_is_gone()
     if known is None:
         message = f"internal error: {type(error).__name__}: {_one_line(str(error))}"
-        _say(
-            message, "set CIRCUIT_TRACER_DEBUG=1 for the traceback, and report it with the command you typed"
-        )
+        _say(message, "set CIRCUIT_TRACER_DEBUG=1 for the traceback, and report it with your command line")
         return FAILED
     _say(known.message, known.hint)
     return known.exit_code
 
 
 def report_usage(message: str, command: str) -> int:
-    """Print a command line's fault as the parser words it, with the help to read."""
+    """Print what is wrong with a command line, in the parser's words, and which help to read."""
     text = (
         message.removesuffix(".")
         .replace(": Value error, ", ": ")
@@ -67,37 +65,35 @@ def report_usage(message: str, command: str) -> int:
 
 
 def _translated(error: BaseException) -> CircuitTracerError | None:
-    """The error tree's word for what Python and torch raise when the machine is at its limits."""
+    """Translate what Python and torch raise when the machine runs out of something."""
     names_memory = isinstance(error, RuntimeError) and "allocate memory" in str(error)
     if isinstance(error, MemoryError) or names_memory or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemory(
-            "there is not enough memory for this",
+            "not enough memory for this",
             "try a smaller --max-feature-nodes or --batch-size, --offload cpu, or --lazy-encoder --lazy-decoder",
         )
     if isinstance(error, OSError | ImportError) and "cannot allocate memory" in str(error).lower():
         return OutOfMemory(
-            "there is not enough memory to load the program's libraries",
-            "check `ulimit -v` and how much memory is free",
+            "not enough memory to load the program's libraries",
+            "check `ulimit -v` and the free memory",
         )
     if isinstance(error, ImportError) and "failed to map segment" in str(error):
         return OutOfMemory(
-            "a library can't be loaded into memory", "raise the limit on address space: ulimit -v unlimited"
+            "a library can't be loaded into memory", "raise the address-space limit: ulimit -v unlimited"
         )
     if isinstance(error, FileNotFoundError) and not _has_folder():
         return _folder_is_gone()
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        return OutputError("the disk is full", "free some space, or name another folder")
+        return OutputError("the disk is full", "free some space, or use another folder")
     if isinstance(error, PermissionError) and error.filename:
         return OutputError(
-            f"no permission for {error.filename}", "name another path, or change its permissions"
+            f"permission denied: {error.filename}", "use another path, or change its permissions"
         )
     return None
 
 
 def _folder_is_gone() -> MissingFile:
-    return MissingFile(
-        "the folder that you are in doesn't exist any more", "change to another one, for example cd ~"
-    )
+    return MissingFile("the current folder no longer exists", "change to another one, for example cd ~")
 
 
 def _has_folder() -> bool:
@@ -113,7 +109,7 @@ def _is_closed_pipe(error: BaseException) -> bool:
 
 
 def _say(message: str, hint: str | None, prefix: str = "error: ") -> None:
-    """Print to stderr, unless there is nobody left to read it."""
+    """Print to stderr, unless it is closed."""
     lines = [prefix + _one_line(message)]
     if hint:
         lines.append("hint: " + _one_line(hint))

@@ -1,4 +1,4 @@
-"""`estimate`: what a trace would need, before anything is loaded."""
+"""`estimate`: the memory and time that a trace would need, without loading anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PromptOpt = Annotated[
         "--prompt",
         "-p",
         metavar="TEXT",
-        help="The prompt, whose tokens are counted.",
+        help="The prompt; only its number of tokens matters.",
         rich_help_panel=ask.PROMPT,
     ),
 ]
@@ -37,7 +37,7 @@ TokensOpt = Annotated[
         min=2,
         metavar="N",
         show_default=str(DEFAULT_TOKENS),
-        help="Length of the prompt, instead of one.",
+        help="Length of the prompt in tokens, instead of --prompt.",
         rich_help_panel=ask.PROMPT,
     ),
 ]
@@ -74,12 +74,12 @@ def estimate(
     quiet: opt.QuietOpt = False,
     json_: opt.JsonOpt = False,
 ) -> None:
-    """Say how much memory and time a trace would take, from configurations and file headers alone.
+    """Estimate how much memory and time a trace takes, from configurations and file headers alone.
 
-    `attribute` decides by the same plan which weights stay in their files and how large its blocks are.
+    `attribute` uses the same plan to decide which weights stay on disk and how large its blocks are.
     """
     if prompt is not None and tokens is not None:
-        raise UsageError("--prompt and --tokens both say how long the prompt is", "name one of them")
+        raise UsageError("--prompt and --tokens both set the prompt's length", "use one of them")
     output = Output(quiet=quiet)
     silence_libraries(output, offline=offline)
     request = request_from(ctx.params)
@@ -92,18 +92,18 @@ def estimate(
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a trace would need, and what there is."""
+    """What a trace would need, and what is available."""
 
     sizes: TraceSizes
     plan: MemoryPlan
     budget: Budget
     seconds: dict[str, float]  # by phase
     device: str
-    active_said_by: str | None  # `--active`, or what of the set says it
+    active_said_by: str | None  # `--active`, or the part of the set that reports it
 
 
 def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None) -> Estimate:
-    """Memory and time of a request, from configurations and headers. Raises CircuitTracerError, as `prepare` does."""
+    """Return memory and time of a request, from configurations and headers. Raises CircuitTracerError, as `prepare` does."""
     from circuit_tracer_cli.planning import plan_time
     from circuit_tracer_cli.planning.rates import measure_rates
     from circuit_tracer_cli.prepare import prepare
@@ -116,7 +116,7 @@ def _estimated(request: TraceRequest, n_tokens: int | None, active: float | None
 
 
 def _record(found: Estimate) -> dict[str, Any]:
-    """The estimate as JSON: bytes and seconds."""
+    """Return the estimate for JSON, in bytes and seconds."""
     plan = found.plan
     return {
         "tokens": found.sizes.n_pos,
@@ -160,14 +160,14 @@ def _print(found: Estimate, output: Output) -> None:
         f"({sizes.active_per_position:g} per token and layer)"
     )
     if found.active_said_by is not None:
-        output.result(f"             said by {_whose(found.active_said_by)}")
+        output.result(f"according to {_whose(found.active_said_by)}")
     else:
         least, most = (round(count * sizes.n_layers * max(0, sizes.n_pos - 1)) for count in USUAL_RANGE)
         output.result(
-            f"             a guess, as the set doesn't say: {USUAL_SHARE:.0%} of its features, at most {DEFAULT_L0:g}"
+            f"             a guess, since the set doesn't say: {USUAL_SHARE:.0%} of its features, at most {DEFAULT_L0:g}"
         )
         output.result(
-            f"             most sets: {USUAL_RANGE[0]:g} to {USUAL_RANGE[1]:g}, here {least:,} to {most:,}; --active N says it"
+            f"             most sets: {USUAL_RANGE[0]:g} to {USUAL_RANGE[1]:g}, here {least:,} to {most:,}; see --active"
         )
     output.result(f"graph        {sizes.features:,} features, {sizes.nodes:,} nodes")
     where = "memory" if plan.device_peak is None else "host memory"
@@ -183,9 +183,11 @@ def _print(found: Estimate, output: Output) -> None:
             f"{found.device:<12} {size_in_words(plan.device_peak)} of {size_in_words(found.budget.device)} free"
         )
     if plan.scratch:
-        output.result(f"files        {size_in_words(plan.scratch)} in temporary files meanwhile ($TMPDIR)")
+        output.result(
+            f"files        {size_in_words(plan.scratch)} in temporary files during the trace ($TMPDIR)"
+        )
     output.result(
-        f"time         about {_time(sum(found.seconds.values()))}, and some seconds for the program to start"
+        f"time         about {_time(sum(found.seconds.values()))}, plus a few seconds to start the program"
     )
     lazy = [
         name
@@ -195,7 +197,7 @@ def _print(found: Estimate, output: Output) -> None:
     output.result(f"from disk    {' and '.join(lazy) if lazy else 'nothing'}, as needed")
     if plan.choices.offload != "none":
         where = "host memory" if plan.choices.offload == "cpu" else "a temporary file"
-        output.result(f"offload      what has done its work waits in {where}")
+        output.result(f"offload      weights move to {where} once they are no longer needed")
     output.result()
     rows = [
         (name, size_in_words(plan.phases[name]), _time(found.seconds[name]) if name in found.seconds else "")
@@ -203,9 +205,7 @@ def _print(found: Estimate, output: Output) -> None:
     ]
     output.table("Phases", ("phase", "peak memory", "time"), rows)
     if not plan.fits:
-        output.warn(
-            "it doesn't fit; a smaller --max-feature-nodes, a 16-bit --dtype or a shorter prompt needs less"
-        )
+        output.warn("it doesn't fit; use a smaller --max-feature-nodes, a 16-bit --dtype or a shorter prompt")
 
 
 def _whose(said_by: str) -> str:

@@ -8,9 +8,9 @@ from circuit_tracer_cli.features.packed import examples_folder
 
 
 def labels_of(scan: object, features_dir: str | None) -> dict[tuple[int, int], str]:
-    """Short labels by (layer, feature), from a named folder or from the set's own; empty where there are none.
+    """Return short labels by (layer, feature), from a named folder or the set's own; empty if there are none.
 
-    Raises MissingFile or BadFeatureFiles for a named folder that holds no examples.
+    Raises MissingFile or BadFeatureFiles for a named folder without examples.
     """
     folder = Path(features_dir) if features_dir is not None else examples_folder(scan)
     if folder is None:

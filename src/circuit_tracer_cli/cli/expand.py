@@ -1,4 +1,4 @@
-"""`expand`: more nodes in a graph that is there."""
+"""`expand`: add nodes to an existing graph."""
 
 from __future__ import annotations
 
@@ -49,16 +49,14 @@ def expand(
 ) -> None:
     """Add features to a raw graph, with their inputs and their effects on its nodes.
 
-    The result is what one larger trace would have found. --inputs-of shows what the limit on nodes hides from a node. -o may
+    The result is what a larger trace would have found. --inputs-of shows which inputs of a node the node limit left out. -o may
     name the graph itself.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     if not add and inputs_of is None:
         raise UsageError("nothing to add", "name features with --add, or a node with --inputs-of")
     if output_path is None and add:
-        raise UsageError(
-            "the expanded graph has no place to go", "name it with -o FILE; it may be GRAPH itself"
-        )
+        raise UsageError("no output is named for the expanded graph", "add -o FILE; it may be GRAPH itself")
     wanted = [parse_feature(text) for text in add or ()]
     check_graph_destination(output_path)
     silence_libraries(output, offline=ctx.params["offline"])
@@ -82,7 +80,7 @@ def expand(
 
 
 def parse_feature(text: str) -> Feature:
-    """Layer, position and number of a feature written `layer/feature@position`. Raises InvalidValue."""
+    """Return layer, position and number of a feature written `layer/feature@position`. Raises InvalidValue."""
     match = re.fullmatch(r"(\d{1,9})/(\d{1,18})@(-?\d{1,9})", text.strip())
     if match is None:
         raise InvalidValue(f"{text!r} isn't layer/feature@position", "for example 12/3456@9")
@@ -91,12 +89,12 @@ def parse_feature(text: str) -> Feature:
 
 
 def _within(features: list[Feature], graph: Graph) -> list[Feature]:
-    """Positions counted from the end as positions from the beginning."""
+    """Return positions counted from the end as positions from the beginning."""
     return [(layer, p + graph.n_pos if p < 0 else p, feature) for layer, p, feature in features]
 
 
 def _expander(graph: Graph, request: TraceRequest, output: Output) -> Expander:
-    """The graph with its model."""
+    """Return the graph with its model."""
     from circuit_tracer_cli.expansion import Expander
 
     return Expander(graph, load_model_of(graph, request, output))
@@ -123,7 +121,7 @@ def _print(
         return
     if hidden is not None:
         output.result(
-            f"{hidden.share:.1%} of what enters {node} comes from {hidden.count} features that aren't nodes"
+            f"{hidden.share:.1%} of the input to {node} comes from {hidden.count} features that aren't nodes"
         )
         if hidden.strongest:
             rows = [(one.node_id, number(one.weight), number(one.activation)) for one in hidden.strongest]

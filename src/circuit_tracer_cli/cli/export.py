@@ -1,4 +1,4 @@
-"""`export`: a graph for the viewer, as a page of its own, or for other programs."""
+"""`export`: write a graph for the viewer, as a standalone page, or for other programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ScanOpt = Annotated[
     str | None,
     typer.Option(
         metavar="ID",
-        show_default="as the graph says",
+        show_default="as in the graph",
         help="Name of the transcoder set.",
         rich_help_panel=opt.OUTPUT,
     ),
@@ -44,9 +44,9 @@ def export(
     features_dir: opt.FeaturesDirOpt = None,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Write a graph for the viewer (json), as one page to send or keep (html), for graph tools (graphml) or as tables (csv).
+    """Write a graph for the viewer (json), as a single page to share (html), for graph tools (graphml) or as tables (csv).
 
-    A raw graph is pruned first; a pruned one is taken as it is. Prints the paths of the files written.
+    A raw graph is pruned first; a pruned one is used as it is. Prints the paths of the files written.
     """
     from circuit_tracer_cli.export import FORMATS
     from circuit_tracer_cli.export.annotations import aside_note, is_aside
@@ -74,6 +74,6 @@ def export(
         else:
             output.result(str(path))
     if format_ == "html":
-        output.note("it opens in any browser, without a server and without a network")
+        output.note("it opens in any browser, without a server or network")
     if format_ == "json":
         output.note(f"next: circuit-tracer serve {directory}")

@@ -1,4 +1,4 @@
-"""`features build` and `features info`: examples of where features are active, made from text, for the viewer."""
+"""`features build` and `features info`: examples of text where features are active, for the viewer."""
 
 from __future__ import annotations
 
@@ -41,21 +41,19 @@ def _layer_range(value: str | None) -> str | None:
 
 TextOpt = Annotated[
     str,
-    typer.Option(
-        "--text", metavar="PATH", help="A file, a folder, or - for stdin. See below.", rich_help_panel=TEXT
-    ),
+    typer.Option("--text", metavar="PATH", help="A file, a folder, or - for stdin.", rich_help_panel=TEXT),
 ]
 SplitOpt = Annotated[
     Literal["auto", "lines", "paragraphs", "files", "jsonl"],
-    typer.Option(help="What one document is.", rich_help_panel=TEXT),
+    typer.Option(help="How text is split into documents.", rich_help_panel=TEXT),
 ]
 TextFieldOpt = Annotated[
-    str, typer.Option(metavar="KEY", help="The text's key in JSON lines.", rich_help_panel=TEXT)
+    str, typer.Option(metavar="KEY", help="Key of the text in JSON lines.", rich_help_panel=TEXT)
 ]
 MaxDocumentsOpt = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="N", show_default="all", help="Read no more than this.", rich_help_panel=TEXT
+        min=1, metavar="N", show_default="all", help="Read at most this many.", rich_help_panel=TEXT
     ),
 ]
 OutputDirOpt = Annotated[
@@ -63,7 +61,7 @@ OutputDirOpt = Annotated[
     typer.Option("--output-dir", "-o", metavar="DIR", help="Folder for the examples.", rich_help_panel=TEXT),
 ]
 ContextOpt = Annotated[
-    int, typer.Option(min=2, metavar="N", help="Tokens of an example.", rich_help_panel=EXAMPLES)
+    int, typer.Option(min=2, metavar="N", help="Tokens per example.", rich_help_panel=EXAMPLES)
 ]
 ExamplesOpt = Annotated[
     int, typer.Option(min=1, metavar="N", help="Top examples per feature.", rich_help_panel=EXAMPLES)
@@ -71,12 +69,17 @@ ExamplesOpt = Annotated[
 QuantilesOpt = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="Groups of examples over all activations.", rich_help_panel=EXAMPLES
+        min=0,
+        metavar="N",
+        help="Groups of examples that cover the range of activations.",
+        rich_help_panel=EXAMPLES,
     ),
 ]
 LogitsOpt = Annotated[
     int,
-    typer.Option(min=0, metavar="N", help="Promoted and suppressed tokens.", rich_help_panel=EXAMPLES),
+    typer.Option(
+        min=0, metavar="N", help="Number of promoted and of suppressed tokens.", rich_help_panel=EXAMPLES
+    ),
 ]
 LayersOpt = Annotated[
     str | None,
@@ -84,19 +87,21 @@ LayersOpt = Annotated[
         callback=_layer_range,
         metavar="A:B",
         show_default="all",
-        help="Layers A to B-1; others in the folder stay.",
+        help="Only layers A to B-1; others in the folder stay.",
         rich_help_panel=EXAMPLES,
     ),
 ]
 SequenceLengthOpt = Annotated[
     int,
     typer.Option(
-        min=2, metavar="N", help="Cut longer documents into so many tokens.", rich_help_panel=EXAMPLES
+        min=2, metavar="N", help="Cut longer documents into pieces of N tokens.", rich_help_panel=EXAMPLES
     ),
 ]
-SeedOpt = Annotated[int, typer.Option(min=0, metavar="N", help="Of the samples.", rich_help_panel=EXAMPLES)]
+SeedOpt = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Seed of the samples.", rich_help_panel=EXAMPLES)
+]
 ResumeOpt = Annotated[
-    bool, typer.Option("--resume/--no-resume", help="Go on with an interrupted build of the folder.")
+    bool, typer.Option("--resume/--no-resume", help="Continue an interrupted build of the folder.")
 ]
 DirectoryArg = Annotated[str, typer.Argument(metavar="DIR", help="Folder of feature examples.")]
 
@@ -133,7 +138,7 @@ def build(
     """Make feature examples from text: where each feature is active, what it promotes, and a short label.
 
     A document is a line of a text file or of stdin, a file of a folder, or a line of a .jsonl file (--split
-    says otherwise). An interrupted build goes on when the same command is run again.
+    says otherwise). Run the same command again to continue an interrupted build.
     """
     output = Output(quiet=quiet)
     silence_libraries(output, verbose=verbose, offline=offline)
@@ -166,7 +171,7 @@ def _bounds(layers: str | None) -> tuple[int, int] | None:
 def _prepared(
     request: TraceRequest, settings: BuildSettings, folder: Path, output: Output, progress: Progress
 ) -> Prepared:
-    """The request, judged before weights are read: the set, the model's configuration, the layers, room in memory."""
+    """Check the request before weights are read: the set, the model's configuration, the layers, and memory."""
     from circuit_tracer_cli.features.build import memory_needed
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.transcoders.references import neuron_reference
@@ -184,15 +189,15 @@ def _prepared(
     if needed > free:
         fewer = max(1, len(settings.layer_range(n_layers)) * free // (2 * needed))
         raise OutOfMemory(
-            f"the examples of these layers take {size_in_words(needed)} while they are collected, {size_in_words(free)} are free",
-            f"build a few layers at a time, such as --layers 0:{fewer}, or lower --examples, --quantiles, --context",
+            f"collecting examples of these layers takes {size_in_words(needed)} of memory, and {size_in_words(free)} is free",
+            f"build a few layers at a time, such as --layers 0:{fewer}, or lower --examples, --quantiles or --context",
         )
-    output.note(f"collecting takes {size_in_words(needed)} of memory besides model and transcoders")
+    output.note(f"collecting takes {size_in_words(needed)} of memory in addition to model and transcoders")
     return prepared
 
 
 def _first_read(documents: Iterable[str]) -> Iterable[str]:
-    """The same documents, the first one read now, so that a wrong path is found before a model is loaded."""
+    """Return the same documents with the first one read now, so that a wrong path is reported before a model is loaded."""
     rest = iter(documents)
     return chain([next(rest)], rest)
 
@@ -239,7 +244,7 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
         )
         return
     if summary.skipped:
-        output.warn(f"{summary.skipped} documents couldn't be tokenised and were passed over")
+        output.warn(f"{summary.skipped} documents couldn't be tokenized and were skipped")
     output.result(f"text       {summary.documents:,} documents, {summary.tokens:,} tokens")
     output.result(
         f"features   {summary.features:,} in {len(summary.layers)} layers, {summary.dead:,} never active"
@@ -250,7 +255,7 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
 
 
 def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:
-    """Say what a folder of feature examples holds, and show a few of its labels."""
+    """Summarize a folder of feature examples and show a few of its labels."""
     from circuit_tracer_cli.features.packed import FeatureFiles
 
     files, output = FeatureFiles(directory), Output()
@@ -269,4 +274,4 @@ def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:
     for layer, count in counts.items():
         mine = [visible(str(label["text"])) for key, label in surest if key.startswith(f"{layer}/")]
         rows.append((str(layer), f"{count:,}", f"{len(mine):,}", ";  ".join(mine[:3])))
-    output.table("", ("layer#", "features#", "labels#", "the surest labels"), rows)
+    output.table("", ("layer#", "features#", "labels#", "most certain labels"), rows)

@@ -1,4 +1,4 @@
-"""What `attribute` leaves behind: the raw graph, graph files for the viewer, or both. Settled before the work begins."""
+"""The files that `attribute` writes: the raw graph, graph files for the viewer, or both. Decided before the work begins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFiles:
-    """The files that a call leaves.
+    """The files that a call writes.
 
     Args:
         graph_path: The raw graph; "-" is stdout.
@@ -38,22 +38,20 @@ class GraphFiles:
     edge_threshold: float | None = None
 
     def completed(self, prompt: str, *, server: bool) -> GraphFiles:
-        """The same with what is missing filled in: a slug made from the prompt, the default folder.
+        """Return a copy with missing values filled in: a slug made from the prompt, the default folder.
 
-        Raises UsageError when no output is named at all.
+        Raises UsageError when no output is named.
         """
         if server or self.slug is not None or self.directory is not None:
             slug = invent_slug(prompt) if self.slug is None else self.slug
             directory = DEFAULT_DIRECTORY if self.directory is None else self.directory
             return replace(self, slug=slug, directory=directory)
         if self.graph_path is None:
-            raise UsageError(
-                "nothing to write: no output is named", "add -o graph.safetensors, --slug NAME or --server"
-            )
+            raise UsageError("no output is named", "add -o graph.safetensors, --slug NAME or --server")
         return self
 
     def check(self) -> None:
-        """Refuse what can't be written. Raises UsageError, OutputError."""
+        """Refuse outputs that can't be written. Raises UsageError, OutputError."""
         if self.slug is not None:
             check_slug(self.slug)
         check_graph_destination(self.graph_path)
@@ -61,14 +59,14 @@ class GraphFiles:
             check_directory(self.directory)
 
     def make_directory(self) -> None:
-        """Make the folder for the viewer's files, if they are wanted. Raises OutputError."""
+        """Make the folder for the viewer's files, if there are any. Raises OutputError."""
         if self.directory is not None:
             from circuit_tracer_cli.export.viewer import make_folder
 
             make_folder(Path(self.directory))
 
     def write(self, graph: Graph, annotations: QParams | None = None) -> list[Path]:
-        """Write them, the viewer's with `annotations` unless it has some. Returns the paths but stdout. Raises OutputError."""
+        """Write the files; the viewer's gets `annotations` unless it has some. Return paths but stdout. Raises OutputError."""
         self.make_directory()
         written = []
         if self.graph_path is not None:

@@ -1,4 +1,4 @@
-"""The model that a graph was made with: its options, the same for every command, and the request that they make."""
+"""The model that a graph was made with: the options shared by commands, and the request made from them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _options(
     backend: ask.BackendOpt = "auto",
     offline: ask.OfflineOpt = False,
 ) -> None:
-    """The options that `takes_graph_model` adds, in the order of help."""
+    """The options that `takes_graph_model` adds, in the order in which help shows them."""
 
 
 def takes_graph_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -97,10 +97,10 @@ def load_model_of(graph: Graph, request: TraceRequest, output: Output) -> Replac
 
 
 def request_of_graph(typed: TraceRequest, graph: Graph, parsed: Mapping[str, Any]) -> TraceRequest:
-    """Return the request for the graph's model: what the command line names, else what the graph was made with.
+    """Return the request for the graph's model: as named on the command line, else as recorded in the graph.
 
     Args:
-        typed: The request that the options make by themselves.
+        typed: The request made from the options alone.
         graph: The graph.
         parsed: The options by name, those of `takes_graph_model` among them.
 
@@ -114,7 +114,7 @@ def request_of_graph(typed: TraceRequest, graph: Graph, parsed: Mapping[str, Any
     chosen = transcoder_set or named_set
     if chosen is None:
         raise UnsuitableValue(
-            "the graph doesn't say which transcoders it was made with", "name them with --transcoder-set"
+            "the graph doesn't record which transcoders it was made with", "name them with --transcoder-set"
         )
     known = graph.cfg.dtype if graph.cfg.dtype in DTYPES else "float32"
     return replace(
@@ -126,7 +126,7 @@ def request_of_graph(typed: TraceRequest, graph: Graph, parsed: Mapping[str, Any
 
 
 def _model_of(graph: Graph, transcoder_set: str) -> str | None:
-    """The model that a graph names, for another set than the graph's; None for the set's own, where it is embedded or gone."""
+    """Return the model that a graph names, for use with another set; None if it is embedded in the graph's own set, or gone."""
     from circuit_tracer_cli.transcoders.references import EMBEDDED
 
     name = graph.metadata.get("model")
@@ -139,7 +139,7 @@ def _model_of(graph: Graph, transcoder_set: str) -> str | None:
 
 
 def origin(graph: Graph) -> tuple[str | None, str | None]:
-    """The references of transcoders and model that a graph was made with, as far as it says so itself."""
+    """Return the references of transcoders and model that a graph was made with, as far as the graph records them."""
     transcoders = graph.metadata.get("transcoders")
     reference = transcoders.get("reference") if isinstance(transcoders, dict) else None
     words = _words(graph.metadata.get("command"))
@@ -157,7 +157,7 @@ def _words(command: object) -> list[str]:
 
 
 def _option(words: list[str], short: str, long: str) -> str | None:
-    """The value that an option has on a command line."""
+    """Return the value of an option on a command line."""
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         if word == short or name.replace("_", "-") == long:

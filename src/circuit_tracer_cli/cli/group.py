@@ -1,4 +1,4 @@
-"""`group`: the features of a graph in supernodes, made automatically."""
+"""`group`: group the features of a graph into supernodes automatically."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ OutputOpt = Annotated[
 LevelOpt = Annotated[
     float,
     typer.Option(
-        min=0, max=1, metavar="LEVEL", help="Least similarity in a group: lower gives fewer, larger groups."
+        min=0,
+        max=1,
+        metavar="LEVEL",
+        help="Minimum similarity within a group; lower values give fewer, larger groups.",
     ),
 ]
 AcrossOpt = Annotated[
@@ -55,14 +58,16 @@ AcrossOpt = Annotated[
 ]
 KeepOpt = Annotated[
     bool,
-    typer.Option("--keep/--no-keep", help="Keep groups made by hand in the graph file; they only grow."),
+    typer.Option("--keep/--no-keep", help="Keep groups made by hand in the graph file; they can only grow."),
 ]
 MeasureOpt = Annotated[
     bool,
-    typer.Option("--measure", help="Load the model and turn each group off, to compare with the prediction."),
+    typer.Option(
+        "--measure", help="Load the model, turn each group off, and compare the effect with the prediction."
+    ),
 ]
 FeaturesDirOpt = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder with feature examples, for names.")
+    str | None, typer.Option(metavar="DIR", help="Folder with feature examples, used to name groups.")
 ]
 
 
@@ -79,9 +84,9 @@ def group(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Group features that have the same inputs and outputs into supernodes, without making a cycle.
+    """Group features with similar inputs and outputs into supernodes, without making a cycle.
 
-    The same graph gives the same groups. Every group is printed with its numbers. A raw graph is pruned first with the default
+    The same graph always gives the same groups. Prints each group with its numbers. A raw graph is pruned first with the default
     thresholds; in the viewer the groups are those of the exported graph.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
@@ -113,16 +118,14 @@ def group(
 
 
 def _check(graph: str, output_path: str | None, *, measure: bool, json_: bool) -> None:
-    """Refuse what can't work before anything is read. Raises UsageError, OutputError, MissingFile."""
+    """Refuse a command line that can't work, before anything is read. Raises UsageError, OutputError, MissingFile."""
     if output_path is None:
-        raise UsageError(
-            "the grouped graph has no place to go", "name it with -o FILE; it may be GRAPH itself"
-        )
+        raise UsageError("no output is named for the grouped graph", "add -o FILE; it may be GRAPH itself")
     if json_ and output_path == STREAM:
         raise UsageError("--json and -o - both write to stdout", "write the graph to a file with -o")
     is_file, into_file = graph.endswith(".json"), output_path.endswith(".json")
     if is_file and not into_file:
-        raise UsageError(f"{graph} is a graph file of the viewer, and {output_path} isn't", "-o FILE.json")
+        raise UsageError(f"{graph} is a viewer file (JSON), but {output_path} isn't", "use -o FILE.json")
     if is_file and measure:
         raise UsageError("--measure needs the raw graph", "name the .safetensors or .pt file")
     if is_file and not Path(graph).is_file():
@@ -140,7 +143,7 @@ def _check(graph: str, output_path: str | None, *, measure: bool, json_: bool) -
 def _group_file(
     path: str, destination: str, level: float, across: bool, keep: bool, features_dir: str | None
 ) -> Grouping:
-    """Group a graph file of the viewer. Raises BadGraphFile, OutputError."""
+    """Group a viewer file. Raises BadGraphFile, OutputError."""
     import dataclasses
 
     from circuit_tracer_cli.export.graph_json import read_graph_json
@@ -157,7 +160,7 @@ def _group_file(
 
 
 def _made_at(graph: Graph, destination: str) -> list[list[str]]:
-    """The groups that people made in the graph file that is about to be written."""
+    """Return the groups that people made in the graph file that is about to be written."""
     if not destination.endswith(".json"):
         return []
     from circuit_tracer_cli.export.groups import hand_made_at
@@ -168,7 +171,7 @@ def _made_at(graph: Graph, destination: str) -> list[list[str]]:
 
 
 def _measured(graph: Graph, request: TraceRequest, grouping: Grouping, output: Output) -> Grouping:
-    """The groups with what turning each off does to the model."""
+    """Return the groups with the effect of turning each one off."""
     from circuit_tracer_cli.pipeline import load_model
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.validation.groups import measure_groups
@@ -196,7 +199,7 @@ def _write(graph: Graph, grouping: Grouping, destination: str) -> None:
 
 
 def print_groups(grouping: Grouping, output: Output) -> None:
-    """One line a group, then what they cover."""
+    """Print one line per group, then what the groups cover."""
     found, numbers = grouping.groups, grouping.numbers
     measured = any("measured" in one.numbers for one in found)
     shown = ("predicted", "measured", "measured_open") if measured else ("coherence", "stability")
@@ -209,7 +212,7 @@ def print_groups(grouping: Grouping, output: Output) -> None:
     if rows:
         output.table("Groups", ("group", "nodes#", "influence#", *titles), rows)
     else:
-        output.result("no two features are similar enough to group; a lower --level groups more")
+        output.result("no two features are similar enough to group; lower --level to group more")
     output.result(
         f"{numbers['coverage'] or 0:.1%} of the features' influence is in groups; {numbers['edges']:,} edges become "
         f"{numbers['quotient_edges']:,}; stability {_shown(numbers['stability'])}"
@@ -219,7 +222,7 @@ def print_groups(grouping: Grouping, output: Output) -> None:
             "predicted and measured: change of the first target's logit when the whole group is turned off"
         )
     if not grouping.acyclic:
-        output.warn("a group made by hand lies on a cycle: some path leaves it and comes back")
+        output.warn("a group made by hand is part of a cycle: a path leaves it and comes back")
 
 
 def _shown(value: float | int | None) -> str:

@@ -1,4 +1,4 @@
-"""Help text in plain columns, options in named groups. It fits 80 columns without cutting a name."""
+"""Help text in plain columns, with options in named groups. It fits 80 columns without cutting a name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 
 class GroupedCommand(TyperCommand):
-    """A command whose options are listed under the `rich_help_panel` that each names, in order of appearance."""
+    """A command whose help lists options under their `rich_help_panel`, in order of appearance."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one definition list per group; options without a group come last, under "Options"."""
@@ -28,7 +28,7 @@ class GroupedCommand(TyperCommand):
 
 
 def _tidied(name: str, text: str) -> tuple[str, str]:
-    """The entry with its range and default in words: `0<=x<=1` becomes `0 to 1`, `(auto)` becomes `auto`."""
+    """Return the entry with its range and default in words: `0<=x<=1` becomes `0 to 1`, `(auto)` becomes `auto`."""
     text = re.sub(r"(\S+)<=x<=(\S+?)(?=[;\]])", r"\1 to \2", text)
     text = re.sub(r"x>=(\S+?)(?=[;\]])", r"at least \1", text)
     text = re.sub(r"default: \(([^()]*)\)", r"default: \1", text)

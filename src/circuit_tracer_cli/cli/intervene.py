@@ -1,4 +1,4 @@
-"""`intervene`: a prompt and feature edits in, what the model says before and after out."""
+"""`intervene`: run a prompt with feature edits, and print the model's output before and after."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.interventions.spec import AnyEdit
     from circuit_tracer_cli.prepare import Prepared
     from circuit_tracer_cli.types import Progress
-EDITS, PINS, SHOWN = "Edits", "What stays as it was", "What is shown"
+EDITS, PINS, SHOWN = "Edits", "What is frozen", "Output"
 
 EditOpt = Annotated[
     list[str] | None,
@@ -47,7 +47,7 @@ EditOpt = Annotated[
         "--edit",
         "-e",
         metavar="EDIT",
-        help="LAYER/FEATURE@POS=VALUE. POS: 3, -1, 2:5 or 6: (goes on). VALUE: 4.5, x2 or off. Repeatable.",
+        help="LAYER/FEATURE@POS=VALUE. POS: 3, -1, 2:5 or 6: (to the end and beyond). VALUE: 4.5, x2 or off. Repeatable.",
         rich_help_panel=EDITS,
     ),
 ]
@@ -56,15 +56,13 @@ HeadOpt = Annotated[
     typer.Option(
         "--head",
         metavar="EDIT",
-        help="L14H3@POS=VALUE: the head's look from POS (all without it). VALUE: off, x0.5, or @4 to look there. Repeatable.",
+        help="L14H3@POS=VALUE: change where a head looks from POS (default all). VALUE: off, x0.5, or @4 for there. Repeatable.",
         rich_help_panel=EDITS,
     ),
 ]
 PlanOpt = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE", help="Edits and settings saved before; - reads stdin.", rich_help_panel=EDITS
-    ),
+    typer.Option(metavar="FILE", help="Read saved edits and settings; - reads stdin.", rich_help_panel=EDITS),
 ]
 SavePlanOpt = Annotated[
     str | None, typer.Option(metavar="FILE", help="Save edits and settings as JSON.", rich_help_panel=EDITS)
@@ -73,7 +71,7 @@ GraphOpt = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="A graph file of the viewer, with named supernodes; - reads stdin.",
+        help="A viewer file (.json) with named supernodes; - reads stdin.",
         rich_help_panel=EDITS,
     ),
 ]
@@ -85,7 +83,7 @@ SupernodeOpt = Annotated[
 ]
 FactorOpt = Annotated[
     str,
-    typer.Option(metavar="FACTOR", help="What supernodes are multiplied by, or off.", rich_help_panel=EDITS),
+    typer.Option(metavar="FACTOR", help="Multiply supernodes by this, or off.", rich_help_panel=EDITS),
 ]
 FreezeOpt = Annotated[
     bool | None,
@@ -100,7 +98,7 @@ ConstrainedOpt = Annotated[
     str | None,
     typer.Option(
         metavar="FIRST:END",
-        help="Keep these layers' outputs but for the edits; : is all layers.",
+        help="Freeze these layers' outputs except for the edits; : is all layers.",
         rich_help_panel=PINS,
     ),
 ]
@@ -109,19 +107,21 @@ GenerateOpt = Annotated[
 ]
 TemperatureOpt = Annotated[
     float,
-    typer.Option(min=0, metavar="T", help="Draw tokens; 0 takes the likeliest.", rich_help_panel=SHOWN),
+    typer.Option(
+        min=0, metavar="T", help="Sampling temperature; 0 takes the most likely token.", rich_help_panel=SHOWN
+    ),
 ]
-SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of the draws.", rich_help_panel=SHOWN)]
+SeedOpt = Annotated[int, typer.Option(metavar="N", help="Sampling seed.", rich_help_panel=SHOWN)]
 TopKOpt = Annotated[
-    int, typer.Option(min=1, metavar="N", help="List so many of the likeliest tokens.", rich_help_panel=SHOWN)
+    int, typer.Option(min=1, metavar="N", help="List the N most likely tokens.", rich_help_panel=SHOWN)
 ]
 
 EMBEDDED = ("demo-clt", "demo-plt")
-"""What graphs of the embedded transcoders call these, and `-t` too."""
+"""The names of the embedded transcoders in graphs and for `-t`."""
 LARGEST_GRAPH_FILE = 2 << 30
-"""Bytes of a graph file of the viewer."""
+"""Largest viewer file that is read, in bytes."""
 MOST_FEATURES = 20
-"""Edited features that are listed; `--json` has them all."""
+"""Number of edited features that are listed; `--json` has all of them."""
 
 
 def intervene(
@@ -153,16 +153,16 @@ def intervene(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Set features to other values, or turn attention heads off, and see what the model says then.
+    """Change features, or turn attention heads off, and see what the model says then.
 
-    Features are written as in `show`: layer/feature@position; heads as in `heads`: L14H3. Without -t the embedded demo is used.
+    Features are written as in `show`: layer/feature@position; heads as in `heads`: L14H3. Without -t, the embedded demo is used.
     """
     output = Output(quiet=quiet)
     _check_combination(prompt, [*(edit or ()), *(head or ())], plan, graph, supernode)
     if chat and prompt is None:
         raise UsageError(
             "--chat needs --prompt: the prompt of a plan or graph is in its template already",
-            "leave --chat out",
+            "omit --chat",
         )
     layers = None if constrained_layers is None else _layer_ends(constrained_layers)
     silence_libraries(output, offline=offline)
@@ -198,16 +198,16 @@ def intervene(
 
 
 def _complete(plan: Plan, scan: str | None) -> Plan:
-    """The plan with the embedded set that a graph was made with. Raises for one without a prompt or without edits."""
+    """Return the plan with the embedded set that a graph was made with. Raises if it has no prompt or no edits."""
     if not plan.prompt:
         raise UnsuitablePrompt("the plan or graph has no prompt", 'add --prompt "The capital of Texas is"')
     if not plan.edits:
-        raise UnsuitableIntervention("nothing to change: the plan names no edit", "add --edit 3/120@-1=off")
+        raise UnsuitableIntervention("nothing to change: the plan has no edits", "add --edit 3/120@-1=off")
     return replace(plan, transcoder_set=scan) if plan.transcoder_set is None and scan in EMBEDDED else plan
 
 
 def _sampling(n_tokens: int, temperature: float, seed: int) -> Sampling | None:
-    """How continuations are drawn; None where none is wanted."""
+    """Return how continuations are sampled, or None if none are wanted."""
     from circuit_tracer_cli.interventions.generate import Sampling
 
     return Sampling(max_new_tokens=n_tokens, temperature=temperature, seed=seed) if n_tokens else None
@@ -220,17 +220,17 @@ def _check_combination(
     graph: str | None,
     supernode: Sequence[str] | None,
 ) -> None:
-    """Raise UsageError where nothing is to be changed, or a graph and a supernode don't come together."""
+    """Raise UsageError if there is nothing to change, or a graph is named without a supernode or the other way round."""
     if supernode and graph is None:
         raise UsageError("--supernode needs the graph file that names it", "add --graph FILE")
     if graph is not None and not supernode:
-        raise UsageError("--graph alone changes nothing", "add --supernode NAME")
+        raise UsageError("--graph needs a supernode to edit", "add --supernode NAME")
     if [prompt, plan, graph].count(STREAM) > 1:
         raise UsageError(
             "only one of prompt, plan and graph can come from stdin", "name files for the others"
         )
     if not (edit or plan or supernode):
-        raise UsageError("nothing to change: no edit is named", "for example --edit 3/120@-1=off")
+        raise UsageError("nothing to change: no edits are given", "for example --edit 3/120@-1=off")
     if plan is None and graph is None and not (prompt or "").strip():
         raise _no_prompt()
 
@@ -240,7 +240,7 @@ def _no_prompt() -> UsageError:
 
 
 def _layer_ends(text: str) -> tuple[int, int | None]:
-    """First layer and the one after the last. Raises BadIntervention."""
+    """Return the first layer and the one after the last. Raises BadIntervention."""
     parts = re.fullmatch(r"(\d{0,6}):(\d{0,6})", text.strip())
     if parts is None:
         raise BadIntervention(
@@ -262,9 +262,9 @@ def _gathered(
     factor: str,
     output: Output,
 ) -> tuple[Plan, str | None]:
-    """All edits: those of the plan, of the command line, of supernodes; and the `scan` of the graph whose features they are.
+    """Return all edits of the plan, the command line and the supernodes, and the `scan` of the graph that they come from.
 
-    The graph's prompt is taken if there's no other.
+    The graph's prompt is used if there is no other.
     """
     from circuit_tracer_cli.interventions.plan import Plan, plan_from_json
 
@@ -281,7 +281,7 @@ def _gathered(
             edits += found
             if others:
                 output.note(
-                    f"{len(others)} nodes of supernode {name!r} are no features and stay: {', '.join(others)}"
+                    f"{len(others)} nodes of supernode {name!r} aren't features and stay unchanged: {', '.join(others)}"
                 )
         prompt, scan = prompt or file.metadata.prompt, file.metadata.scan
     return replace(gathered, edits=tuple(edits), prompt=prompt), scan
@@ -303,7 +303,7 @@ def _content(path: str, what: str) -> bytes:
         made_by = {"plan": "`intervene --save-plan FILE`", "graph file": "`export GRAPH --slug NAME`"}[what]
         raise MissingFile(
             f"{what} {path} can't be read: {(error.strerror or str(error)).lower()}",
-            f"check the path; {made_by} writes one",
+            f"check the path; {made_by} makes one",
         ) from None
 
 
@@ -315,11 +315,11 @@ def _overridden(
     freeze_attention: bool | None,
     layers: tuple[int, int | None] | None,
 ) -> Plan:
-    """The plan with what the command line says instead. Features of another set mean something else, so sets must agree."""
+    """Return the plan, overridden by the command line. Features of another set mean something else, so the sets must agree."""
     if transcoder_set is not None and plan.transcoder_set not in (None, transcoder_set):
         raise UnsuitableIntervention(
             f"the plan edits features of {plan.transcoder_set}, but --transcoder-set says {transcoder_set}",
-            hint="leave --transcoder-set out",
+            hint="omit --transcoder-set",
         )
     ends = plan.constrained_layers
     return replace(
@@ -333,9 +333,9 @@ def _overridden(
 
 
 def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates: bool) -> None:
-    """Raise BadIntervention for an edit that doesn't fit set or prompt, before any weight is read.
+    """Raise BadIntervention for an edit that doesn't fit the set or the prompt, before weights are read.
 
-    `scan` names the transcoders of the graph that features were taken from; of others they mean something else.
+    `scan` names the transcoders of the graph that the features come from; in other sets they mean something else.
     """
     from circuit_tracer_cli.interventions.cells import resolve
     from circuit_tracer_cli.interventions.heads import resolve_heads
@@ -346,7 +346,7 @@ def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates:
     known = described.config.scan
     if scan is not None and isinstance(known, str) and known != scan:
         raise UnsuitableIntervention(
-            f"the graph names features of {scan}, and {prepared.request.transcoder_set} is {known}",
+            f"the graph's features are of {scan}, but {prepared.request.transcoder_set} is {known}",
             "name the graph's own with --transcoder-set",
         )
     shape = prepared.setup.shape
@@ -361,7 +361,7 @@ def _check_edits(prepared: Prepared, plan: Plan, scan: str | None, *, generates:
 def _run(
     prepared: Prepared, plan: Plan, progress: Progress, top_k: int, sampling: Sampling | None
 ) -> Experiment:
-    """Load the model and run it without and with the edits."""
+    """Load the model and run it with and without the edits."""
     from circuit_tracer_cli.interventions.experiment import run_experiment
     from circuit_tracer_cli.interventions.generate import stop_tokens
     from circuit_tracer_cli.pipeline import load_model
@@ -385,7 +385,7 @@ def _save(plan: Plan, path: str) -> None:
 
 
 def _print(experiment: Experiment, output: Output) -> None:
-    """Edited features, the next token before and after, and both continuations."""
+    """Print the edited features, the next token before and after, and both continuations."""
     if experiment.features:
         _print_features(experiment, output)
     if experiment.heads:
@@ -436,9 +436,9 @@ def _print_features(experiment: Experiment, output: Output) -> None:
     idle = [f for f in experiment.features if f.before == f.after]
     if idle:
         output.note(
-            f"{len(idle)} of {len(experiment.features)} features have the value already that they are given"
+            f"{len(idle)} of {len(experiment.features)} edited features already have the value that they are set to"
             + (
-                "; they aren't active here, and a factor of nothing is nothing"
+                ": they are inactive here, so a factor leaves them at 0"
                 if not any(f.after for f in idle)
                 else ""
             )
@@ -448,7 +448,7 @@ def _print_features(experiment: Experiment, output: Output) -> None:
 
 
 def _print_heads(experiment: Experiment, output: Output) -> None:
-    """What each changed head looked at, and what was done to that look."""
+    """Print where each changed head looked, and how that was changed."""
     shown = experiment.heads[:MOST_FEATURES]
     output.table(
         "Edited heads",

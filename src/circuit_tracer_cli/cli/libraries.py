@@ -1,4 +1,4 @@
-"""Manners for the libraries underneath: their log lines and progress bars don't belong into a pipe."""
+"""Settings that silence log lines and progress bars of the libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SILENT = {
 
 
 def silence_libraries(output: Output, *, verbose: bool = False, offline: bool = False) -> None:
-    """Before torch or transformers is imported: silence them, or with `verbose` let them speak; `offline` forbids downloads."""
+    """Silence torch and transformers unless `verbose`; call it before they are imported. `offline` forbids downloads."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if verbose:

@@ -1,4 +1,4 @@
-"""`merge`: many graphs made one."""
+"""`merge`: merge many graphs into one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FrequencyOpt = Annotated[
         min=0,
         max=1,
         metavar="SHARE",
-        help="Keep nodes and edges of at least this share of the graphs; 1 for what all have.",
+        help="Keep nodes and edges found in at least this share of the graphs; 1 keeps those found in all.",
     ),
 ]
 AlignOpt = Annotated[
@@ -37,7 +37,7 @@ AlignOpt = Annotated[
 ]
 ByOpt = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Compare the two groups that this column of the prompt file makes."),
+    typer.Option(metavar="COLUMN", help="Compare the two groups given by this column of the prompt file."),
 ]
 SeedOpt = Annotated[int, typer.Option(metavar="N", help="Seed of the resampling.")]
 
@@ -52,10 +52,10 @@ def merge(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Merge the graphs of many prompts: how often each node and edge is there, how strong it is, and how steady.
+    """Merge the graphs of many prompts: how often each node and edge occurs, how strong it is, and how stable.
 
-    The result opens in the viewer like any graph. An edge's weight is its mean over all graphs; frequencies, 95 % intervals over
-    prompts and stability stand beside it.
+    The result opens in the viewer like any graph. An edge's weight is its mean over all graphs, shown with its frequency, its
+    95 % interval over prompts, and its stability.
     """
     output = Output(quiet=quiet)
     target = destination_for_viewer(output_path)

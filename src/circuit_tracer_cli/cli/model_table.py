@@ -1,4 +1,4 @@
-"""`doctor --models`: which models can be traced, and what each has."""
+"""`doctor --models`: the models that can be traced, and their properties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from circuit_tracer_cli.cli.output import Output
 
 
 def show_models(output: Output, *, as_json: bool) -> None:
-    """Print the table, or the records that it's made from."""
+    """Print the table, or its records as JSON."""
     rows = supported()
     if as_json:
         output.data(model_records(rows))
@@ -34,7 +34,7 @@ def show_models(output: Output, *, as_json: bool) -> None:
 
 
 def model_records(rows: list[Support]) -> dict[str, Any]:
-    """The table for programs."""
+    """Return the table for JSON."""
     return {"models": [asdict(row) for row in rows], "proofs": PROOFS}
 
 
@@ -43,7 +43,7 @@ def _who_has(hook: str, rows: list[Support]) -> str:
 
 
 def _names(some: list[Support], rows: list[Support]) -> str:
-    """Models in few words."""
+    """Return a short description of a list of models."""
     if len(some) == len(rows):
         return "all"
     missing = [row.models for row in rows if row not in some]

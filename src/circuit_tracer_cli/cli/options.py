@@ -15,7 +15,7 @@ DEFAULT_HOST = "127.0.0.1"
 DEFAULT_DIRECTORY = "graph_files"
 
 GraphArg = Annotated[
-    str, typer.Argument(metavar="GRAPH", help="A raw graph; - or nothing reads stdin.", show_default=False)
+    str, typer.Argument(metavar="GRAPH", help="A raw graph; stdin if omitted or -.", show_default=False)
 ]
 GraphOutputOpt = Annotated[
     str | None,
@@ -39,9 +39,7 @@ RootOpt = Annotated[
 ]
 SlugOpt = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Name of the graph and its file in the viewer.", rich_help_panel=OUTPUT
-    ),
+    typer.Option(metavar="NAME", help="Name of the graph and of its viewer file.", rich_help_panel=OUTPUT),
 ]
 GraphFileDirOpt = Annotated[
     str | None,
@@ -91,7 +89,7 @@ TokenOpt = Annotated[
     bool | None,
     typer.Option(
         "--token/--no-token",
-        help="Only answer requests with the token in the link that the viewer prints.",
+        help="Answer only requests with the token from the link that the viewer prints.",
         show_default="only with a --host that other machines can reach",
         rich_help_panel=VIEWER,
     ),
@@ -104,7 +102,7 @@ AllowOriginOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ORIGIN",
-        help="Also answer pages from this origin, such as a notebook's proxy. Repeatable.",
+        help="Also answer requests from this origin, such as a notebook proxy. Repeatable.",
         rich_help_panel=VIEWER,
     ),
 ]
@@ -112,14 +110,12 @@ RootPathOpt = Annotated[
     str,
     typer.Option(
         metavar="PATH",
-        help="Path under which a proxy serves the page, if it doesn't strip it: /user/me/proxy/8041.",
+        help="Path prefix under which a proxy serves the page without stripping it, such as /user/me/proxy/8041.",
         show_default="none",
         rich_help_panel=VIEWER,
     ),
 ]
 QuietOpt = Annotated[bool, typer.Option("--quiet", "-q", help="Hide notes and progress bars.")]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-VerboseOpt = Annotated[
-    bool, typer.Option("--verbose", help="Also show messages of the libraries underneath.")
-]
+VerboseOpt = Annotated[bool, typer.Option("--verbose", help="Also show log messages of the libraries.")]
 NoProgressOpt = Annotated[bool, typer.Option("--no-progress", help="Hide progress bars but keep notes.")]

@@ -1,4 +1,4 @@
-"""The one place that prints. Results go to stdout, notes and warnings to stderr; a dead stderr never stops a computation."""
+"""The only module that prints. Results go to stdout, notes and warnings to stderr; a closed stderr never stops a computation."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ _MARKS = {"\n": "⏎", "\t": "→", "\r": "↵"}
 
 
 def visible(text: str, width: int | None = None) -> str:
-    """Text as it can be shown in a terminal: no control characters, cut to `width` with an ellipsis."""
+    """Return text that is safe to print: without control characters, cut to `width` with an ellipsis."""
     shown = "".join(_MARKS.get(c, c) if c.isprintable() or c in _MARKS else f"\\x{ord(c):02x}" for c in text)
     return shown if width is None or len(shown) <= width else shown[: width - 1] + "…"
 
 
 def quoted(token: str, width: int | None = None) -> str:
-    """A token between quotes, so that its leading space is seen."""
+    """Return a token in quotes, so that its leading space is visible."""
     return f'"{visible(token, width)}"'
 
 
 def number(value: float) -> str:
-    """A score, weight or probability in the few digits that a table needs."""
+    """Return a score, weight or probability with few digits, for tables."""
     return f"{value:.3f}" if value == 0 or 0.001 <= abs(value) < 1000 else f"{value:.2e}"
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a command's words go.
+    """Prints a command's results, notes and warnings.
 
     Args:
-        quiet: Drop notes. Warnings stay.
-        stdout_taken: stdout carries a graph, so results go to stderr.
+        quiet: Hide notes. Warnings stay.
+        stdout_taken: A graph is written to stdout, so results go to stderr.
     """
 
     quiet: bool = False
@@ -44,23 +44,23 @@ class Output:
         return sys.stderr if self.stdout_taken else sys.stdout
 
     def result(self, text: str = "") -> None:
-        """One line or paragraph of what was asked for."""
+        """Print a line or paragraph of the result."""
         if self.stdout_taken:
             _to_stderr(text)
         else:
             print(text)
 
     def data(self, record: Any) -> None:
-        """The same as JSON."""
+        """Print the result as JSON."""
         self.result(json.dumps(record, ensure_ascii=False, indent=2))
 
     def note(self, message: str) -> None:
-        """Something good to know, on stderr."""
+        """Print a note to stderr."""
         if not self.quiet:
             _to_stderr(message)
 
     def warn(self, message: str) -> None:
-        """Something that may make the result wrong, on stderr even when quiet."""
+        """Print a warning to stderr, even when quiet."""
         _to_stderr(f"warning: {message}")
 
     def table(
@@ -71,7 +71,7 @@ class Output:
         *,
         dim: Container[int] = (),
     ) -> None:
-        """Print a table of strings; columns whose name ends in `#` hold numbers. Rows whose numbers are in `dim` are grey."""
+        """Print a table of strings; columns whose name ends in `#` contain numbers. Rows whose index is in `dim` are gray."""
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text

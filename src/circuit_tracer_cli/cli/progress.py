@@ -1,4 +1,4 @@
-"""How far a long call is: bars on a terminal, one line per phase elsewhere, nothing when asked to be quiet."""
+"""Progress of a long call: bars on a terminal, one line per phase elsewhere, nothing with --quiet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STARTED = time.monotonic()
 
 @contextmanager
 def progress_on(output: Output, *, bars: bool) -> Iterator[Progress]:
-    """The progress that suits where stderr goes. Bars only when they're wanted and stderr is a terminal."""
+    """Return the progress display that suits stderr: bars only if they are wanted and stderr is a terminal."""
     if output.quiet:
         yield SilentProgress()
     elif not bars:
@@ -33,27 +33,27 @@ def progress_on(output: Output, *, bars: bool) -> Iterator[Progress]:
 
 
 class NotesOnly(SilentProgress):
-    """Only what the user should read."""
+    """Shows messages only."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
 
     def note(self, message: str) -> None:
-        """Print it."""
+        """Print the message."""
         self._output.note(message)
 
 
 class Lines(NotesOnly):
-    """A line when a phase begins, with the seconds since the program's start: for logs."""
+    """Prints a line when a phase begins, with the seconds since the program started; for logs."""
 
     def phase(self, name: str, total: int | None = None) -> None:
-        """Print the phase's name, and how many steps it will take."""
+        """Print the phase's name and its number of steps."""
         steps = f" ({total})" if total else ""
         self._output.note(f"{time.monotonic() - _STARTED:7.1f} s  {name}{steps}")
 
 
 class Bars:
-    """One bar per phase on the terminal; finished phases stay, with their time."""
+    """Shows one bar per phase; finished phases stay, with their time."""
 
     def __init__(self, display: RichProgress, output: Output) -> None:
         self._display = display
@@ -61,7 +61,7 @@ class Bars:
         self._task: TaskID | None = None
 
     def phase(self, name: str, total: int | None = None) -> None:
-        """Close the bar before, open the next."""
+        """Close the previous bar and open the next."""
         self._finish()
         self._task = self._display.add_task(name, total=total)
 
@@ -71,7 +71,7 @@ class Bars:
             self._display.advance(self._task, steps)
 
     def note(self, message: str) -> None:
-        """Print above the bars."""
+        """Print the message above the bars."""
         self._display.console.print(message, markup=False, highlight=False)
 
     def _finish(self) -> None:

@@ -1,4 +1,4 @@
-"""`prune`: keep the nodes and edges that carry most of the influence."""
+"""`prune`: keep the nodes and edges that account for most of the influence."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def prune(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Prune a graph to the nodes and edges that carry most of the influence on its targets.
+    """Prune a graph to the nodes and edges that account for most of the influence on its targets.
 
-    Prints what is kept and both scores of the whole graph. Without -o nothing is written.
+    Prints what is kept and both scores of the full graph. Without -o, nothing is written.
     """
     output = Output(quiet=quiet, stdout_taken=output_path == STREAM)
     check_graph_destination(output_path)

@@ -55,7 +55,7 @@ def report(
     Groups, heads and checks are those that `group`, `heads --all` and `validate` have left in the graph.
     """
     if json_ and output_path is not None:
-        raise UsageError("--json prints, and -o writes a document", "leave one of them out")
+        raise UsageError("--json prints, and -o writes a document", "omit one of them")
     path = None if output_path in (None, STREAM) else _checked(str(output_path))
     output = Output(quiet=quiet)
     silence_libraries(output)

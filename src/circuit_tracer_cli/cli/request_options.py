@@ -1,4 +1,4 @@
-"""The options that make up a request, in the groups that help shows, and the request that they make."""
+"""The options of a trace, in the groups that help shows, and the request made from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 
 def _above_zero(value: float) -> float:
     if not 0 < value <= 1:
-        raise typer.BadParameter("must be above 0 and at most 1")
+        raise typer.BadParameter("must be greater than 0 and at most 1")
     return value
 
 
@@ -37,15 +37,15 @@ def _known_device(value: str) -> str:
 
 
 LARGEST_PROMPT = 16 << 20
-"""Bytes of a prompt; a million tokens take some 4 MiB."""
+"""Largest prompt in bytes; a million tokens take about 4 MiB."""
 
 
 def request_from(parsed: Mapping[str, Any], **instead: Any) -> TraceRequest:
-    """The request that a command's parsed options make: those named like its fields, `target` being `targets`.
+    """Return the request made from a command's parsed options: those named like its fields, and `target` for `targets`.
 
     Args:
-        parsed: The options by name, as in `typer.Context.params`; others than a request's are passed over.
-        instead: Fields that the command decides itself.
+        parsed: The options by name, as in `typer.Context.params`; options that don't belong to a request are ignored.
+        instead: Fields that the command sets itself.
 
     Raises:
         UsageError: What `TraceRequest` raises.
@@ -61,22 +61,22 @@ def request_from(parsed: Mapping[str, Any], **instead: Any) -> TraceRequest:
 
 
 def given_prompt(prompt: str) -> str:
-    """The prompt itself, read from stdin for `-`, without a byte order mark and the line end that `echo` adds.
+    """Return the prompt, read from stdin for `-`, without a byte order mark or the line end that `echo` adds.
 
     Raises:
-        BadPrompt: It isn't UTF-8.
-        MissingFile: stdin has more to say than any prompt.
+        BadPrompt: The prompt isn't UTF-8.
+        MissingFile: stdin is longer than any prompt can be.
     """
     text = prompt
     if prompt == STREAM:
         text = plain_text(read_limited(sys.stdin.buffer, "the prompt on stdin", LARGEST_PROMPT))
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise BadPrompt("the prompt isn't text in UTF-8", "convert it, for example with iconv -t utf-8")
+        raise BadPrompt("the prompt isn't UTF-8 text", "convert it, for example with iconv -t utf-8")
     return text
 
 
 def typed_command() -> str:
-    """The command line, to be kept with the graph and typed again."""
+    """Return the command line, to be recorded in the graph and run again."""
     return shlex.join(["circuit-tracer", *sys.argv[1:]])
 
 
@@ -115,7 +115,7 @@ ModelOpt = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        show_default="as the transcoders say",
+        show_default="the transcoders' model",
         help="A model's folder or its name on the hub.",
         rich_help_panel=PROMPT,
     ),
@@ -129,7 +129,7 @@ SystemOpt = Annotated[
 ]
 PrefillOpt = Annotated[
     str | None,
-    typer.Option(metavar="TEXT", help="With --chat: how the answer begins.", rich_help_panel=PROMPT),
+    typer.Option(metavar="TEXT", help="With --chat: the beginning of the answer.", rich_help_panel=PROMPT),
 ]
 
 TargetOpt = Annotated[
@@ -157,7 +157,7 @@ MaxFeatureNodesOpt = Annotated[
     typer.Option(
         min=0,
         metavar="N",
-        help="Largest number of feature nodes, the most influential; 0 for all.",
+        help="Keep at most this many feature nodes, the most influential; 0 keeps all.",
         rich_help_panel=TRACE,
     ),
 ]
@@ -173,7 +173,7 @@ LabelsOpt = Annotated[
     bool,
     typer.Option(
         "--labels/--no-labels",
-        help="Propose labels for the most influential features, from the tokens that drive them and those that they promote.",
+        help="Propose labels for the most influential features, from tokens that drive them and tokens that they promote.",
         rich_help_panel=TRACE,
     ),
 ]
@@ -202,7 +202,7 @@ DeviceMapOpt = Annotated[
     str | None,
     typer.Option(
         metavar="MAP",
-        help="Layers on several devices: balanced, or 0-11:cuda:0,12-25:cuda:1.",
+        help="Spread layers over devices: balanced, or 0-11:cuda:0,12-25:cuda:1.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -217,7 +217,7 @@ LazyEncoderOpt = Annotated[
     typer.Option(
         "--lazy-encoder/--no-lazy-encoder",
         show_default="auto",
-        help="Read encoder rows from disk as they are needed.",
+        help="Read encoder rows from disk as needed.",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -226,14 +226,14 @@ LazyDecoderOpt = Annotated[
     typer.Option(
         "--lazy-decoder/--no-lazy-decoder",
         show_default="auto",
-        help="Read decoder rows from disk as they are needed.",
+        help="Read decoder rows from disk as needed.",
         rich_help_panel=MACHINE,
     ),
 ]
 BackendOpt = Annotated[
     Literal["auto", "transformers", "transformerlens", "nnsight"],
     typer.Option(
-        help="Library that runs the model. All give the same graph; auto is transformers, which starts fastest.",
+        help="Library that runs the model. All give the same graph; auto picks transformers, which starts fastest.",
         rich_help_panel=MACHINE,
     ),
 ]

@@ -1,4 +1,4 @@
-"""`serve`: the viewer on a folder of graph files."""
+"""`serve`: open the viewer on a folder of graph files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ServedSetOpt = Annotated[
         "--transcoder-set",
         "-t",
         metavar="SET",
-        help="Load these transcoders and their model, to trace new prompts and run edits from the page.",
+        help="Load these transcoders and their model, to trace new prompts and run interventions from the page.",
         rich_help_panel=TESTS,
     ),
 ]
@@ -55,15 +55,13 @@ ServedModelOpt = Annotated[
         "-m",
         metavar="MODEL",
         show_default="the set's",
-        help="The model, by folder or hub name.",
+        help="A model's folder or its name on the hub.",
         rich_help_panel=TESTS,
     ),
 ]
 SameDirectoryOpt = Annotated[
     str | None,
-    typer.Option(
-        "--graph-file-dir", metavar="DIR", help="The same, as an option.", rich_help_panel=opt.VIEWER
-    ),
+    typer.Option("--graph-file-dir", metavar="DIR", help="Same as DIR.", rich_help_panel=opt.VIEWER),
 ]
 
 
@@ -88,9 +86,9 @@ def serve(
     offline: ask.OfflineOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Open the viewer on a folder of graph files, until Ctrl-C. Graphs added later appear by themselves.
+    """Open the viewer on a folder of graph files, until Ctrl-C. Graphs added later appear automatically.
 
-    With -t the page can also trace new prompts and run edits. Also called start-server.
+    With -t, the page can also trace new prompts and run interventions. Also called start-server.
     """
     if directory is not None and graph_file_dir is not None:
         raise UsageError("the folder is named twice", "name it once: circuit-tracer serve DIR")
@@ -103,7 +101,7 @@ def serve(
         silence_libraries(output, offline=offline)
         runner = _runner(request_from(ctx.params))
     elif model is not None:
-        raise UsageError("--model alone can't be tested: edits are made to a set's features", "add -t SET")
+        raise UsageError("--model needs a transcoder set, whose features can be edited", "add -t SET")
     viewer = Viewer(folder, features_dir, host, port, tuple(allow_origin or ()), runner, root_path, token)
     with viewer.start() as server:
         viewer.announce(server, output, slug)
@@ -133,7 +131,7 @@ def slug_in(named: Path, folder: Path, name: str) -> str:
 
 
 def _runner(request: TraceRequest) -> ModelRunner:
-    """What loads the model in the background. Raises for a set or a model that isn't there, before the page is up."""
+    """Return the runner that loads the model in the background. Raises for a missing set or model before the page is up."""
     from circuit_tracer_cli.prepare import prepare
     from circuit_tracer_cli.server.model import ModelRunner
 

@@ -1,4 +1,4 @@
-"""`show`: a graph in the terminal."""
+"""`show`: print a graph in the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output
 from circuit_tracer_cli.cli.summary import GraphSummary, print_summary
 
-NodesOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of the strongest nodes.")]
+NodesOpt = Annotated[int, typer.Option(min=0, metavar="N", help="Number of strongest nodes to list.")]
 FeaturesDirOpt = Annotated[
-    str | None, typer.Option(metavar="DIR", help="Folder with feature examples, for their labels.")
+    str | None, typer.Option(metavar="DIR", help="Folder with feature examples, used for labels.")
 ]
 EdgesOpt = Annotated[
     int,
@@ -25,7 +25,7 @@ EdgesOpt = Annotated[
         help="List so many of the strongest edges, each with the share of twelve prunings that keep it.",
     ),
 ]
-PathsOpt = Annotated[int, typer.Option(min=0, metavar="N", help="List so many of the strongest paths.")]
+PathsOpt = Annotated[int, typer.Option(min=0, metavar="N", help="Number of strongest paths to list.")]
 
 
 def show(
@@ -40,7 +40,7 @@ def show(
 ) -> None:
     """Show a graph's prompt, targets, scores, strongest nodes and paths, and with --edges its strongest edges.
 
-    Features are written layer/feature@position; an arrow → raises what it points at, ⊣ lowers it.
+    Features are written layer/feature@position; → raises the node that it points at, ⊣ lowers it.
     """
     output = Output(quiet=quiet)
     silence_libraries(output)

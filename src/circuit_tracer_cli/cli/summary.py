@@ -1,4 +1,4 @@
-"""A graph in words and numbers: what `show` prints, and the lines that end `attribute`, `prune` and `demo`."""
+"""Summary of a graph: what `show` prints, and the last lines of `attribute`, `prune` and `demo`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.types import LogitTarget
 
 VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
-"""How the verdict of a check reads in a terminal."""
+"""How a check's verdict is printed."""
 
 
 @dataclass(frozen=True)
 class GraphSummary:
-    """Everything that is said about a graph, computed once.
+    """What is printed about a graph, computed once.
 
     Args:
         graph: Raw or pruned.
         n_nodes, n_paths, n_edges: How many of the strongest to list.
-        labels: What features mean, by (layer, feature).
+        labels: Labels of features, by (layer, feature).
     """
 
     graph: Graph
@@ -39,28 +39,28 @@ class GraphSummary:
 
     @cached_property
     def nodes(self) -> dict[int, NodeView]:
-        """The kept nodes by their number."""
+        """Return the kept nodes by number."""
         from circuit_tracer_cli.graph.nodes import iter_nodes
 
         return {node.index: node for node in iter_nodes(self.graph)}
 
     @cached_property
     def scores(self) -> tuple[float, float]:
-        """Replacement and completeness score of the unpruned graph."""
+        """Return replacement and completeness score of the unpruned graph."""
         from circuit_tracer_cli.graph.influence import compute_graph_scores
 
         return compute_graph_scores(self.graph)
 
     @cached_property
     def strongest_nodes(self) -> list[tuple[int, float]]:
-        """Features and errors by their share of all influence."""
+        """Return the strongest features and errors, by share of the influence."""
         from circuit_tracer_cli.graph.paths import strongest_nodes
 
         return strongest_nodes(self.graph, self.n_nodes) if self.n_nodes else []
 
     @cached_property
     def strongest_paths(self) -> list[GraphPath]:
-        """From a token to a target."""
+        """Return the strongest paths from a token to a target."""
         from circuit_tracer_cli.graph.paths import strongest_paths
 
         return strongest_paths(self.graph, self.n_paths) if self.n_paths else []
@@ -74,35 +74,35 @@ class GraphSummary:
 
     @cached_property
     def proposals(self) -> dict[str, dict[str, Any]]:
-        """The labels that the trace proposes, by node id."""
+        """Return the labels that the trace proposes, by node id."""
         from circuit_tracer_cli.graph.proposals import proposals_of
 
         return proposals_of(self.graph.metadata, self.graph.prompt_tokens)
 
     @property
     def predictions(self) -> list[dict[str, Any]]:
-        """The likeliest next tokens; none for a graph that doesn't say."""
+        """Return the most likely next tokens; empty for a graph that doesn't record them."""
         from circuit_tracer_cli.graph.predictions import predictions_of
 
         return predictions_of(self.graph.metadata)
 
     def counts(self) -> dict[str, int]:
-        """How many nodes of each kind are kept, and edges."""
+        """Return the number of kept nodes of each kind, and of kept edges."""
         kinds = [node.kind for node in self.nodes.values()]
         counted = {f"{kind}s": kinds.count(kind) for kind in ("feature", "error", "token", "logit")}
         return {**counted, "edges": self.graph.edges.nnz}
 
     def place(self, position: int) -> str:
-        """A prompt position as its token, or its number where the tokens aren't known."""
+        """Return a position's token, or its number if the tokens aren't known."""
         tokens = self.graph.prompt_tokens
         return quoted(tokens[position], 16) if tokens else str(position)
 
     def share(self, path: GraphPath) -> float:
-        """What a path carries of all that the targets stand for: its strength times its target's probability."""
+        """Return a path's share of the total: its strength times its target's probability."""
         return path.strength * float(self.graph.logit_weights[path.nodes[-1]])
 
     def name(self, index: int) -> str:
-        """A node in one word: a token in quotes, a feature as `layer/feature@position`, which `intervene` understands."""
+        """Return a node's short name: a token in quotes, a feature as `layer/feature@position`, which `intervene` accepts."""
         node = self.nodes[index]
         if node.kind == "feature":
             return f"{node.layer}/{node.feature}@{node.position}"
@@ -111,7 +111,7 @@ class GraphSummary:
         return quoted(node.token, 24) if node.token is not None else f"id:{node.vocab_idx}"
 
     def label(self, index: int) -> str:
-        """A feature's label, else the one that the trace proposes, or nothing."""
+        """Return a feature's label, else the one that the trace proposes, or an empty string."""
         node = self.nodes[index]
         if node.layer is None or node.feature is None:
             return ""
@@ -119,7 +119,7 @@ class GraphSummary:
         return visible(self.labels.get((node.layer, node.feature)) or proposed, 40)
 
     def path_in_words(self, path: GraphPath) -> str:
-        """A path with an arrow for each step, `⊣` where the step lowers its target."""
+        """Return a path with an arrow for each step, `⊣` if the step lowers its target."""
         words = self.named(path.nodes[0])
         for node, weight in zip(path.nodes[1:], path.weights, strict=True):
             words += f" {'→' if weight >= 0 else '⊣'} {self.named(node)}"
@@ -135,7 +135,7 @@ class GraphSummary:
         return f"{self.name(index)} [{label}]" if label else self.name(index)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for programs; node ids are those of the JSON graph file."""
+        """Return the summary for JSON; node ids are those of the JSON graph file."""
         graph, (replacement, completeness) = self.graph, self.scores
         targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
         pruning = graph.pruning
@@ -190,7 +190,7 @@ def _node_record(node: NodeView) -> dict[str, Any]:
 
 
 def headline(summary: GraphSummary) -> list[str]:
-    """The prompt, the size of the graph, its targets and scores: a few lines."""
+    """Return a few lines with the prompt, the graph's size, its targets and its scores."""
     graph, counts = summary.graph, summary.counts()
     pruning = graph.pruning
     state = f"pruned at {pruning.node_threshold:g} / {pruning.edge_threshold:g}" if pruning else "not pruned"
@@ -214,7 +214,7 @@ def headline(summary: GraphSummary) -> list[str]:
 
 
 def _target(target: LogitTarget, weight: float, d_vocab: int) -> str:
-    """A token with its probability, or a direction with its weight."""
+    """Return a token with its probability, or a direction with its weight."""
     name = quoted(target.token_str, 24) if target.token_str else f"id:{target.vocab_idx}"
     return f"{name} {number(weight)}" if target.vocab_idx < d_vocab else f"{name}, of weight {number(weight)}"
 
@@ -225,13 +225,13 @@ def _first(texts: list[str], count: int) -> str:
 
 
 def _predictions_line(predictions: list[dict[str, Any]]) -> list[str]:
-    """What the model says next, for a graph that knows."""
+    """Return the model's most likely next tokens, if the graph records them."""
     said = [f"{quoted(entry['token'], 24)} {number(entry['probability'])}" for entry in predictions]
     return [f"predictions  {_first(said, 4)}"] if said else []
 
 
 def _left_out_line(metadata: Mapping[str, Any]) -> list[str]:
-    """How many edges the file holds that have no finite weight, and that the graph is without."""
+    """Return how many edges were left out because their weight in the file isn't finite."""
     count = metadata.get(LEFT_OUT)
     return [f"left out     {count:,} edges whose weight is NaN or infinite"] if isinstance(count, int) else []
 
@@ -252,7 +252,7 @@ def _precision_line(graph: Graph) -> list[str]:
 
 
 def _validation_line(metadata: Mapping[str, Any]) -> list[str]:
-    """What `validate` found, for a graph that carries its report."""
+    """Return what `validate` found, if the graph contains its report."""
     from circuit_tracer_cli.export.report import report_of
 
     report = report_of(metadata)
@@ -265,14 +265,14 @@ def _validation_line(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def print_summary(summary: GraphSummary, output: Output) -> None:
-    """All of it as text."""
+    """Print the whole summary as text."""
     for line in headline(summary):
         output.result(line)
     print_strongest(summary, output)
 
 
 def print_strongest(summary: GraphSummary, output: Output) -> None:
-    """The strongest nodes as a table, the strongest paths in words."""
+    """Print the strongest nodes as a table, and the strongest paths."""
     if summary.strongest_nodes:
         output.result()
         rows = []

@@ -1,4 +1,4 @@
-"""`table` and `query`: graphs as Parquet, and SQL over them."""
+"""`table` and `query`: write graphs as Parquet, and query them with SQL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def table(
 ) -> None:
     """Write the graphs of a folder as Parquet tables: graphs, tokens, nodes, edges, heads and fingerprints.
 
-    DuckDB, polars, pandas and R read them. Run it again after more graphs have come: only new ones are added.
+    DuckDB, polars, pandas and R can read them. Run it again when there are more graphs: only new ones are added.
     """
     output = Output(quiet=quiet)
     silence_libraries(output)
@@ -54,9 +54,9 @@ def query(
     csv_: CsvOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Ask one SQL question about the graphs of a folder. Nothing can be changed by it.
+    """Run one read-only SQL query on the graphs of a folder.
 
-    Tables that are missing or older than their graphs are written first. Prints a table, JSON or CSV.
+    Writes tables first if they are missing or older than their graphs. Prints a table, JSON or CSV.
     """
     output = Output(quiet=quiet)
     silence_libraries(output)

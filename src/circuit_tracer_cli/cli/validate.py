@@ -1,4 +1,4 @@
-"""`validate`: a graph measured on the model that it was made from."""
+"""`validate`: test a graph on the model that it was made from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SamplesOpt = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="Number of features to measure, and as many errors and tokens."),
+    typer.Option(min=1, metavar="N", help="Number of features to measure, and of errors and tokens."),
 ]
 PerturbationsOpt = Annotated[int, typer.Option(min=1, metavar="N", help="Random perturbations per layer.")]
 BudgetOpt = Annotated[
@@ -43,7 +43,7 @@ SaveOpt = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="Put the report into this graph file of the viewer (.json); an open page picks it up.",
+        help="Write the report into this viewer file (.json); an open page picks it up.",
         rich_help_panel=opt.OUTPUT,
     ),
 ]
@@ -62,9 +62,9 @@ def validate(
     json_: opt.JsonOpt = False,
     quiet: opt.QuietOpt = False,
 ) -> None:
-    """Measure how well a graph's predictions hold, by interventions on its model.
+    """Measure how well a graph's predictions hold up, by interventions on its model.
 
-    A phase that uses up its share of --budget stops and says how much it measured. Ctrl-C prints what is finished.
+    A phase that uses up its share of --budget stops and reports how much it measured. Ctrl-C prints what is finished.
 
     With -o the graph is written with its
     report, which `prune` and `export` carry along to the viewer; --save puts it into an existing graph file of the viewer.
@@ -102,10 +102,10 @@ def validate(
 
 
 def _check_suffix(save: str | None) -> None:
-    """Raise UsageError for --save with anything but a file of the viewer."""
+    """Raise UsageError for --save with anything but a viewer file."""
     if save is not None and not save.endswith(".json"):
         raise UsageError(
-            f"--save needs a graph file of the viewer (.json), and {save} isn't one",
+            f"--save needs a viewer file (.json), not {save}",
             "to write the raw graph with its report, use -o FILE",
         )
 
@@ -113,7 +113,7 @@ def _check_suffix(save: str | None) -> None:
 def _write(
     graph: Graph, report: Validation, destination: str | None, save: str | None, output: Output
 ) -> None:
-    """Leave the report in the graph's files."""
+    """Write the report into the graph's files."""
     from circuit_tracer_cli.export.report import REPORT, save_report
     from circuit_tracer_cli.validation.checks import stored_report
 
@@ -135,9 +135,7 @@ def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output
 
     with progress_on(output, bars=True) as progress:
         if effort.budget is not None:
-            progress.note(
-                f"measuring for at most {effort.budget:g} s (--budget), in equal shares for each phase"
-            )
+            progress.note(f"measuring for at most {effort.budget:g} s (--budget), in equal shares per phase")
         n_tokens = len(graph.input_tokens)
         prepared = prepare(request, progress=progress, n_tokens=n_tokens)
         model = load_model(prepared, progress)
@@ -150,7 +148,7 @@ def _measure(graph: Graph, request: TraceRequest, effort: Effort, output: Output
 
 
 def print_validation(report: Validation, output: Output) -> None:
-    """Every check with its number and its verdict, then the layers."""
+    """Print each check with its value and verdict, then the layers."""
     from circuit_tracer_cli.validation.checks import checks
 
     found = checks(report)
@@ -162,7 +160,7 @@ def print_validation(report: Validation, output: Output) -> None:
     if not report.faithfulness:
         return
     output.result()
-    output.result("How the replacement model follows the model when a layer is perturbed:")
+    output.result("How closely the replacement model follows the model when a layer is perturbed:")
     output.table(
         "",
         ("layer#", "cosine#", "NMSE#"),

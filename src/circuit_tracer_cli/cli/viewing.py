@@ -1,4 +1,4 @@
-"""Starting the viewer, saying where it is, and staying up until somebody ends it."""
+"""Start the viewer, print its address, and keep it up until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The viewer on a folder of graph files.
+    """Settings of a viewer on a folder of graph files.
 
     Args:
         directory: The folder.
-        features_dir: Feature examples; those beside a graph's transcoders, or on the hub, are found without it.
+        features_dir: Feature examples; those next to a graph's transcoders, or on the hub, are found without it.
         host, port: Where to listen; port 0 takes a free one.
         allow_origin: Origins of notebook proxies that may show the page.
-        runner: The model that the page may run edits on.
-        root_path: Path that a proxy leaves in front of every request.
-        token: Whether clients need a token; None for those of a host that other machines can reach.
+        runner: The model that the page runs interventions on.
+        root_path: Path prefix that a proxy keeps in every request.
+        token: True if clients need a token; None requires one only if other machines can reach the host.
     """
 
     directory: Path
@@ -42,7 +42,7 @@ class Viewer:
     token: bool | None = None
 
     def start(self, live: LiveTrace | None = None) -> Server:
-        """Serve from now on, in a background thread. Raises MissingFile for a missing folder, ServerError for a taken port."""
+        """Start serving in a background thread. Raises MissingFile for a missing folder, ServerError for a port in use."""
         from circuit_tracer_cli.server.serve import serve
 
         return serve(

@@ -17,7 +17,7 @@ QUESTIONS = "questions.json"
 
 
 class DemoPrompt(TypedDict):
-    """One example prompt of `data/prompts.json`; a two-hop question names its city, the place between, and another place."""
+    """One example prompt of `data/prompts.json`; a two-hop question names its city, the intermediate place, and another place."""
 
     id: str
     title: str
@@ -31,7 +31,7 @@ class DemoPrompt(TypedDict):
 
 
 def model_label(name: str) -> str:
-    """Return the name to show for a model: for a folder only its last part, so that no path of this machine is written down."""
+    """Return the name to show for a model: for a folder only its last part, so that no local path is stored."""
     folder = Path(name).expanduser()
     if not (folder.is_dir() or folder.is_absolute() or name.startswith(".")):
         return name
@@ -56,7 +56,7 @@ def prompts() -> list[DemoPrompt]:
 
 @dataclass(frozen=True, slots=True)
 class PlaceFeature:
-    """One feature of a place: its layer, its number, its mean activation at the tokens of the place's cities."""
+    """One feature of a place: its layer, its index, its mean activation at the tokens of the place's cities."""
 
     layer: int
     feature: int
@@ -89,7 +89,7 @@ def places(transcoders: Literal["clt", "plt"]) -> dict[str, Place]:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A two-hop question about a city, the place in between, and another place to put there instead."""
+    """A two-hop question about a city, the intermediate place, and another place to swap in."""
 
     prompt: str
     city: str
@@ -100,9 +100,9 @@ class Question:
 
 
 def questions() -> list[tuple[str, str, list[Question]]]:
-    """Kind of place, relation asked for, and the questions, on cities and in a wording that no feature was chosen on.
+    """Kind of place, relation, and the questions, with cities and a wording that no feature was chosen on.
 
-    Region, language, currency and continent are shared by places and left out.
+    Region, language, currency and continent are left out, since places share them.
     """
     groups: dict[tuple[str, str], list[Question]] = {}
     for one in json.loads((DATA / QUESTIONS).read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""Writers of graphs for other programs. The table says which there are; each is one file with one function."""
+"""Writers of graphs for other programs. The table lists them; each is one file with one function."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMATS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a graph is written to.
+    """Where to write a graph.
 
     Args:
         slug: Name of the files.
-        directory: The folder, made if it's missing.
-        features_dir: Feature examples, for formats that carry them.
+        directory: The folder; made if missing.
+        features_dir: Feature examples, for formats that include them.
     """
 
     slug: str

@@ -16,13 +16,13 @@ from circuit_tracer_cli.files.atomic import atomic_writer, output_error
 
 
 def older_view(path: Path, prompt: str, scan: str) -> tuple[Metadata, QParams] | None:
-    """Metadata and annotations of a graph file; None if there is none, or one of another prompt or transcoders."""
+    """Metadata and annotations of a graph file; None if there is no file, or it has another prompt or transcoders."""
     found = _read(path)
     return found if found is not None and (found[0].prompt, found[0].scan) == (prompt, scan) else None
 
 
 def fitting(old: QParams, node_ids: set[str]) -> QParams:
-    """Annotations without the nodes that aren't there."""
+    """Annotations without missing nodes."""
     pinned = [name for name in old.pinnedIds if name in node_ids]
     supernodes = [[label, *(n for n in ids if n in node_ids)] for label, *ids in old.supernodes]
     unchanged = pinned == old.pinnedIds and supernodes == old.supernodes
@@ -37,10 +37,10 @@ def fitting(old: QParams, node_ids: set[str]) -> QParams:
 
 
 def keep_aside(path: Path, coming: QParams) -> Path | None:
-    """Copies a graph file beside itself if some of its annotations aren't among those that take their place.
+    """Keep a copy of a graph file if its replacement lacks some of its annotations.
 
     Returns:
-        The copy, `{name}.bak` or the first such name that is free; None where nothing would be lost.
+        The copy, `{name}.bak` or the first such name that is free; None if nothing would be lost.
 
     Raises:
         OutputError: The copy can't be written.
@@ -58,13 +58,13 @@ def keep_aside(path: Path, coming: QParams) -> Path | None:
 
 
 def is_aside(path: Path) -> bool:
-    """Whether a written path is such a copy."""
+    """True if a written path is such a copy."""
     return re.fullmatch(r"\.bak\d*", path.suffix) is not None
 
 
 def aside_note(path: Path) -> str:
-    """What to tell about a file that had annotations which the new one can't have."""
-    return f"the file in its place had annotations that don't fit this graph; it is kept as {path}"
+    """Return the note on a replaced file whose annotations don't fit the new one."""
+    return f"the previous file had annotations that don't fit this graph; it is kept as {path}"
 
 
 def _names(path: Path) -> Iterator[Path]:
@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[Metadata, QParams] | None:
 
 
 def _worth(annotations: QParams) -> set[str]:
-    """Each pin, each member of a group, each label and note, as something that can be compared."""
+    """Each pin, group member, label and note in a comparable form."""
     groups = {f"{label}\0{name}" for label, *names in annotations.supernodes for name in names}
     written = {key: annotations.extra.get(key) for key in ("clerps", "notes")}
     return {*annotations.pinnedIds, *groups, *_texts(written)}

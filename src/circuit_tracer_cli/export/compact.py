@@ -1,14 +1,14 @@
 """A graph file as typed arrays, strongest edges first: what the viewer reads instead of parsing a million links of JSON.
 
-It lies beside the graph file as `.compact/SLUG.ctgb`. The exporter writes it with the graph file; for a file from elsewhere it is
-derived once. Its modification time is the graph file's: where they differ, the graph file has changed since. Small graph files
-have no compact form, since a page parses those at once. The folder may be deleted at any time.
+It is stored next to the graph file as `.compact/SLUG.ctgb`. The exporter writes both; for a file from elsewhere it is derived
+once. Its modification time is that of the graph file: if they differ, the graph file has changed. Small graph files have no
+compact form, since a page parses those at once. The folder can be deleted at any time.
 
-Little endian: `CTGB`, three uint32 (version, bytes of the header, edges); the header, JSON padded with blanks to a multiple of
+Little endian: `CTGB`, three uint32 (version, bytes of the header, edges); the header, JSON padded with spaces to a multiple of
 eight; six float64 columns over the nodes (`feature`, `ctx_idx`, `token_prob`, `influence`, `activation`, sum of absolute inputs;
 NaN for null); then 12 bytes per edge: source and target as uint32, weight as float32. Edges are sorted by influence, so that any
-first part of the file is a picture of what matters most. The header carries the entity tag of the graph file, which saving needs,
-and a digest of everything in it but `metadata` and `qParams`, so that annotations only cost a new header. Imports no torch until
+prefix of the file shows what matters most. The header contains the entity tag of the graph file, which saving needs, and a
+digest of everything in it except `metadata` and `qParams`, so that annotations only cost a new header. Imports no torch until
 a graph has to be ranked.
 """
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FOLDER = ".compact"
 COMPACT_FROM = 1 << 20
-"""Bytes of the smallest graph file that has a compact form."""
+"""Smallest size in bytes of a graph file with a compact form."""
 MAGIC, VERSION = b"CTGB", 1
 _MOST_EDGES = 1 << 23
 _COLUMNS = ("feature", "ctx_idx", "token_prob", "influence", "activation")
@@ -51,11 +51,11 @@ _START = len(MAGIC) + 12
 _log = logging.getLogger(__name__)
 _deriving = threading.Lock()
 _without: dict[Path, int] = {}
-"""Graph files that only JSON can express, and their modification times."""
+"""Graph files without a compact form, and their modification times."""
 
 
 def compact_path(path: Path) -> Path:
-    """Return where the compact form of a graph file lies."""
+    """Return the path of a graph file's compact form."""
     return path.parent / FOLDER / f"{path.stem}.ctgb"
 
 
@@ -71,7 +71,7 @@ def write_form(
 
     Args:
         path: The graph file.
-        metadata, annotations, nodes: What it says.
+        metadata, annotations, nodes: Its content.
         pruned: Its edges.
     """
     import numpy as np
@@ -80,7 +80,7 @@ def write_form(
     from circuit_tracer_cli.graph.influence import compute_edge_influence
 
     status = path.stat()
-    if status.st_size < COMPACT_FROM or pruned.edges.nnz > _MOST_EDGES:  # it is put together in memory
+    if status.st_size < COMPACT_FROM or pruned.edges.nnz > _MOST_EDGES:  # it is built in memory
         return
     number = {node.node_id: index for index, node in enumerate(nodes)}
     shown = np.array([number.get(node_id, 0) for node_id in pruned.node_ids()], dtype=np.int64)
@@ -105,7 +105,7 @@ def current_form(path: Path, spare: Path) -> Path | None:
         spare: A folder for forms whose own folder is read-only.
 
     Returns:
-        None for a small graph file, and for one that holds something that this form has no place for.
+        None for a small graph file, and for one with content that this form can't express.
 
     Raises:
         OSError: The graph file can't be read.
@@ -141,7 +141,7 @@ def features_in(form: Path) -> set[int]:
 
 
 class _Facts:
-    """What a header says of its graph file: entity tag, digest of nodes and links (None if unknown), `metadata` and `qParams`."""
+    """What a header contains: entity tag, digest of nodes and links (None if unknown), `metadata` and `qParams`."""
 
     def __init__(self, tag: str, digest: str | None, view: Mapping[str, Any]) -> None:
         self.values = {
@@ -153,7 +153,7 @@ class _Facts:
 
 
 def _made(path: Path, places: Sequence[Path]) -> bytes | None:
-    """The form of a graph file: one of those in `places` with another header if only that has changed, else derived."""
+    """The compact form of a graph file: one from `places` with a new header if only that has changed, else derived."""
     view, tag, digest = _digests(path)
     if view is not None and digest is not None:
         facts = _Facts(tag, digest, view)
@@ -179,7 +179,7 @@ def _made(path: Path, places: Sequence[Path]) -> bytes | None:
 
 
 def _keep(form: Path, content: bytes, stamp: int) -> bool:
-    """Whether the form could be written; without it a graph is only slower to open."""
+    """True if the form could be written; without it, a graph only opens more slowly."""
     try:
         form.parent.mkdir(exist_ok=True)
         write_bytes(form, content)
@@ -198,7 +198,7 @@ def _stamp(form: Path) -> int | None:
 
 
 def _digests(path: Path) -> tuple[dict[str, Any] | None, str, str | None]:
-    """`metadata` and `qParams` of a file that begins with them, its entity tag, and a digest of what follows them."""
+    """`metadata` and `qParams` at the beginning of a file, its entity tag, and a digest of what follows."""
     whole, rest = hashlib.sha256(), hashlib.sha256()
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -242,7 +242,7 @@ Arrays = tuple["NDArray[np.int64]", "NDArray[np.int64]", "NDArray[np.float64]"]
 def _pack(
     nodes: list[dict[str, Any]], edges: Arrays, share: NDArray[np.floating[Any]], facts: _Facts
 ) -> bytes:
-    """The form. `edges` are source, target and weight; `share` is what each explains of the targets."""
+    """The compact form. `edges` are source, target and weight; `share` is each edge's influence on the targets."""
     import numpy as np
 
     source, target, weight = edges
@@ -312,7 +312,7 @@ def _number(value: object) -> float:
 
 
 def _edges(graph: dict[str, Any]) -> Arrays:
-    """Source, target and weight of the links whose ends both exist, by target and then by source."""
+    """Source, target and weight of links between existing nodes, by target and then by source."""
     import numpy as np
 
     links = graph["links"]
@@ -329,7 +329,7 @@ def _edges(graph: dict[str, Any]) -> Arrays:
 
 
 def _targets(nodes: list[dict[str, Any]]) -> NDArray[np.float64]:
-    """The weight of each node as something to explain."""
+    """The weight of each node as a target."""
     import numpy as np
 
     from circuit_tracer_cli.export.records import target_weight
@@ -344,7 +344,7 @@ def _edge_influence(
     weight: NDArray[np.float64],
     targets: NDArray[np.float64],
 ) -> NDArray[np.floating[Any]]:
-    """What each edge, sorted by target, explains of the targets. Raises RuntimeError on a cycle."""
+    """The influence of each edge, sorted by target, on the targets. Raises RuntimeError on a cycle."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Writes graph files and reads every form of them that is about: ours, the reference's, Neuronpedia's. Imports no torch."""
+"""Writes graph files, and reads them in every known form: ours, the reference's, Neuronpedia's. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def write_graph_json(
     links: Iterable[Link],
     beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a graph file without indentation, the links as they come. Raises OSError as the stream does.
+    """Write a graph file without indentation, streaming the links. Raises OSError as the stream does.
 
-    `beside` are optional keys that stand next to nodes and links.
+    `beside` has optional keys at the level of nodes and links.
     """
     stream.write(b'{"metadata":' + encode_json(to_values(metadata)))
     stream.write(b',"qParams":' + encode_json(to_values(q_params)))
@@ -46,20 +46,18 @@ def write_graph_json(
 
 
 def _link_values(link: Link) -> dict[str, Any]:
-    """`to_values` for the one record of which there are millions."""
+    """`to_values` for links, of which there can be millions."""
     return {"source": link.source, "target": link.target, "weight": link.weight, **link.extra}
 
 
 def encode_json(value: Any) -> bytes:
-    """Compact JSON in UTF-8. Raises ValueError for a number that JSON can't hold."""
+    """Compact JSON in UTF-8. Raises ValueError for a number that JSON doesn't allow."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode(
-        "utf-8", "backslashreplace"
-    )  # half a surrogate pair becomes \udxxx, which JSON reads as such
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udxxx, which JSON allows
 
 
 def read_graph_json(content: bytes | str, source: str = "the graph file") -> GraphFile:
-    """The file in the current form: lists where older files have strings, error ids that no feature can have.
+    """Return the file in the current form: lists where older files have strings, and error ids that no feature can have.
 
     Raises:
         BadGraphFile: Not JSON, or not a graph file.
@@ -69,10 +67,10 @@ def read_graph_json(content: bytes | str, source: str = "the graph file") -> Gra
     except (ValueError, RecursionError) as error:
         if isinstance(content, bytes) and (content[:4] == b"PK\x03\x04" or content[8:9] == b"{"):
             raise BadGraphFile(
-                f"{source} is a raw graph, not the JSON that the viewer reads",
-                f"make that with `circuit-tracer export {source}`",
+                f"{source} is a raw graph, not a viewer file (JSON)",
+                f"convert it with `circuit-tracer export {source}`",
             ) from error
-        raise BadGraphFile(f"{source} isn't valid JSON", "it may be truncated: export it again") from error
+        raise BadGraphFile(f"{source} isn't valid JSON", "it may be truncated; export it again") from error
     try:
         return graph_file_from(values)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -81,7 +79,7 @@ def read_graph_json(content: bytes | str, source: str = "the graph file") -> Gra
 
 
 def read_view(stream: BinaryIO, source: str = "the graph file") -> tuple[Metadata, QParams]:
-    """A file's metadata and view state. One of ours is read only as far as that, however many links follow.
+    """Return a file's metadata and view state. In our own files nothing after them is read.
 
     Raises BadGraphFile.
     """
@@ -92,13 +90,13 @@ def read_view(stream: BinaryIO, source: str = "the graph file") -> tuple[Metadat
         if metadata.info.get("generator", {}).get("name") == GENERATOR:
             return metadata, q_params_from(_object(found["qParams"]))
     except (KeyError, TypeError, ValueError, AttributeError):
-        pass  # another program's file, whose error ids may be of the older form: those take the nodes to translate
+        pass  # another program's file may have error ids of the older form, which only its nodes can translate
     file = read_graph_json(start + stream.read(), source)
     return file.metadata, file.qParams
 
 
 def _leading_members(text: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Members of a JSON object from its beginning on, until the wanted ones are found or the text ends."""
+    """Read members of a JSON object from its beginning until the wanted ones are found or the text ends."""
     decoder, found = json.JSONDecoder(), dict[str, Any]()
     place, expected = 0, "{"
     try:
@@ -113,10 +111,10 @@ def _leading_members(text: str, wanted: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _after(text: str, place: int, mark: str) -> int:
-    """Where the next value begins after a mark. Raises ValueError if the mark isn't next."""
+    """Return where the next value begins after a delimiter. Raises ValueError if the delimiter isn't next."""
     match = re.compile(rf"\s*{re.escape(mark)}\s*").match(text, place)
     if match is None:
-        raise ValueError("another mark was expected")
+        raise ValueError("another delimiter was expected")
     return match.end()
 
 
@@ -136,7 +134,7 @@ def graph_file_from(values: Mapping[str, Any]) -> GraphFile:
 
 
 def metadata_from(values: Mapping[str, Any]) -> Metadata:
-    """Metadata of a file of any age; what may be absent is filled in."""
+    """Metadata of a file of any age, with defaults for missing fields."""
     known, extra = _split(values, Metadata)
     for name in ("transcoder_list", "feature_details", "info", "generation_settings", "pruning_settings"):
         if known.get(name) is None:
@@ -148,7 +146,7 @@ def metadata_from(values: Mapping[str, Any]) -> Metadata:
 
 
 def q_params_from(values: Mapping[str, Any]) -> QParams:
-    """View state whose lists may be comma-joined strings or JSON text, and whose entries may be null."""
+    """View state whose lists can be comma-separated strings or JSON text, and whose entries can be null."""
     known, extra = _split({name: value for name, value in values.items() if value is not None}, QParams)
     pinned = _names(known.pop("pinnedIds", []))
     groups = [_list(group) for group in _parsed(known.pop("supernodes", []))]
@@ -162,7 +160,7 @@ def q_params_from(values: Mapping[str, Any]) -> QParams:
 
 
 def node_from(values: Mapping[str, Any]) -> Node:
-    """A node; keys that the viewer alone knows stay in `extra`."""
+    """A node; keys that only the viewer uses are kept in `extra`."""
     known, extra = _split({name: value for name, value in values.items() if not _is_odd(value)}, Node)
     known["node_id"] = str(known["node_id"])
     known["layer"] = str(known["layer"])
@@ -177,7 +175,7 @@ def node_from(values: Mapping[str, Any]) -> Node:
 
 
 def is_finite(weight: Any) -> bool:
-    """Whether a link's weight is one: NaN and infinity, and null as which JavaScript writes them, are not."""
+    """True if a link's weight is a finite number; JavaScript writes NaN and infinity as null."""
     return weight is not None and math.isfinite(float(weight))
 
 
@@ -186,10 +184,10 @@ def _is_odd(value: object) -> bool:
 
 
 def proper_json(content: bytes) -> tuple[bytes, int]:
-    """A graph file that strict readers take, and how many links it is without.
+    """Return a graph file for strict readers, and how many links were left out.
 
-    Python writes NaN and Infinity into JSON, and browsers refuse such a file as a whole. Links with such a weight are left out
-    and counted in the metadata (`LEFT_OUT`); elsewhere such numbers become null. Any other content comes back as it is.
+    Python writes NaN and Infinity into JSON, and browsers refuse such files. Links with such a weight are left out and counted in
+    the metadata (`LEFT_OUT`); elsewhere such numbers become null. All other content is unchanged.
     """
     if not any(word in content for word in (b"NaN", b"Infinity")):
         return content, 0
@@ -240,7 +238,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _parsed(value: Any) -> list[Any]:
-    """A list, given as such or as JSON text; an empty text is an empty list."""
+    """A list, given as a list or as JSON text; an empty text is an empty list."""
     if isinstance(value, str):
         value = json.loads(value) if value.strip() else []
     return _list(value)
@@ -280,9 +278,9 @@ def _with_safe_error_ids(file: GraphFile) -> GraphFile:
 
 
 def _relinked(links: list[Link], nodes: list[Node], renamed: dict[str, str]) -> list[Link]:
-    """The links under the new error ids.
+    """Return the links with the new error ids.
 
-    A source that names a feature and an error is the error if the feature's turn is over: the links into a node are written
+    A source that could be a feature or an error is the error once the features have passed: the links into a node are written
     in the order of their sources, features first.
     """
     place = {node.node_id: i for i, node in enumerate(nodes)}

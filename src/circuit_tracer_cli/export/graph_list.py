@@ -21,16 +21,16 @@ _HEAD = 1 << 20
 
 @contextlib.contextmanager
 def locked_folder(directory: Path) -> Iterator[None]:
-    """Waits until no other process changes the folder's list. Raises OutputError.
+    """Wait until no other process changes the folder's list. Raises OutputError.
 
-    The lock lies on a file of its own, which stays: removing it would let two processes hold different files of that name.
+    The lock is on a separate file, which stays: if it were removed, two processes could lock different files of that name.
     """
     with locked_file(directory / f".{LIST_NAME}.lock"):
         yield
 
 
 def read_graph_list(directory: Path) -> list[dict[str, Any]]:
-    """The entries of the folder's list; none where there is no list. Raises BadGraphFile for a damaged one."""
+    """The entries of the folder's list; empty if there is no list. Raises BadGraphFile for a damaged one."""
     path = directory / LIST_NAME
     try:
         entries = json.loads(path.read_bytes())["graphs"]
@@ -44,7 +44,7 @@ def read_graph_list(directory: Path) -> list[dict[str, Any]]:
 
 
 def add_to_graph_list(directory: Path, metadata: Metadata) -> Path:
-    """Puts a graph at the end of the list in place of an entry of the same slug; the caller holds the lock."""
+    """Append a graph to the list, replacing an entry with the same slug; the caller holds the lock."""
     entries = [entry for entry in read_graph_list(directory) if entry.get("slug") != metadata.slug]
     entries.append(to_values(metadata))
     write_bytes(directory / LIST_NAME, encode_json({"graphs": entries}))

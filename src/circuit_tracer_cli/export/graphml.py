@@ -1,4 +1,4 @@
-"""GraphML, which Gephi, Cytoscape, yEd and networkx read."""
+"""GraphML, for Gephi, Cytoscape, yEd and networkx."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _attribute(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """The text with what XML can't hold (control characters, halves of surrogate pairs) replaced."""
+    """The text with characters that XML doesn't allow (control characters, lone surrogates) replaced."""
     return _NOT_XML.sub("\ufffd", text)
 
 

@@ -20,7 +20,7 @@ GROUPING = "grouping"
 
 
 def circuit_of_file(file: GraphFile) -> Circuit:
-    """Return the nodes and edges of a graph file as it is pruned. Raises UnsuitableValue for too many nodes."""
+    """Return the nodes and edges of a graph file. Raises UnsuitableValue for too many nodes."""
     nodes = sorted(file.nodes, key=lambda node: node.node_id)
     check_size(len(nodes))
     place = {node.node_id: at for at, node in enumerate(nodes)}
@@ -60,10 +60,10 @@ def group_file(
     """Return a graph file with its features grouped, and the groups.
 
     Args:
-        file: A graph file; groups that people made in it are `keep`-ed, those of an earlier automatic grouping are made anew.
+        file: A graph file. Groups made by hand are subject to `keep`; those of an earlier automatic grouping are remade.
         level, across_positions: As for `group_nodes`.
-        keep: Whether groups made by hand stay, and only grow.
-        labels: What features are called, by (layer, feature), where nobody has named them in the file.
+        keep: True to keep groups made by hand, which then only grow.
+        labels: Labels of features by (layer, feature), for those without a label in the file.
     """
     ids = {node.node_id for node in file.nodes}
     grouping = group_circuit(
@@ -82,13 +82,13 @@ def group_file(
 
 
 def hand_made_at(path: Path, prompt: str, scan: str, node_ids: set[str]) -> list[list[str]]:
-    """Return the groups made by hand in a graph file of this prompt and these transcoders, without nodes that are gone."""
+    """Return the groups made by hand in a graph file of this prompt and these transcoders, without removed nodes."""
     found = older_view(path, prompt, scan)
     return [] if found is None else _within(hand_made(*found), node_ids)
 
 
 def hand_made(metadata: Metadata, annotations: QParams) -> list[list[str]]:
-    """Return a file's groups without those that an automatic grouping made and nobody has changed since."""
+    """Return a file's groups without unchanged automatic ones."""
     before = metadata.extra.get(GROUPING)
     listed = before.get("groups") if isinstance(before, dict) else None
     automatic = {
@@ -100,13 +100,13 @@ def hand_made(metadata: Metadata, annotations: QParams) -> list[list[str]]:
 
 
 def _within(groups: Sequence[Sequence[str]], node_ids: set[str]) -> list[list[str]]:
-    """Groups without the nodes that aren't there."""
+    """Groups without missing nodes."""
     found = [[label, *(node for node in nodes if node in node_ids)] for label, *nodes in groups]
     return [group for group in found if len(group) > 1]
 
 
 def _with_groups(before: QParams, supernodes: list[list[str]]) -> QParams:
-    """Annotations with these groups alone, their nodes pinned; positions of boxes that are no more are forgotten."""
+    """Annotations with only these groups, their nodes pinned; positions of removed boxes are dropped."""
     old = {node for _, *nodes in before.supernodes for node in nodes}
     pinned = [node for node in before.pinnedIds if node not in old]
     pinned += [node for _, *nodes in supernodes for node in nodes if node not in pinned]
@@ -132,12 +132,12 @@ def annotations_of(metadata: Mapping[str, Any]) -> QParams | None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Regrouped:
-    """What a grouped graph's file is annotated with when it takes the place of an older one.
+    """The annotations of a grouped graph's file that replaces an older one.
 
     Attributes:
         annotations: The older ones, with the graph's groups unless people have made other groups there.
-        grouping: The record of the automatic groups among them, by which they are told from those made by hand.
-        refused: Whether the graph's groups were left out, since they would break up groups made by hand.
+        grouping: The record of the automatic groups among them, which distinguishes them from those made by hand.
+        refused: True if the graph's groups were left out because they would break up groups made by hand.
     """
 
     annotations: QParams
@@ -151,10 +151,10 @@ def regrouped(
     """Put a graph's automatic groups into the annotations of the file that its own replaces.
 
     Args:
-        graph_metadata: The graph's.
+        graph_metadata: The graph's metadata.
         older: Metadata and annotations of the file.
         node_ids: Nodes of the new file.
-        insist: Replace groups that people made, and bring back groups of the same grouping that they took apart.
+        insist: Replace groups that people made, and restore groups of the same grouping that they took apart.
     """
     metadata, annotations = older
     kept, start = fitting(annotations, node_ids), annotations_of(graph_metadata)
@@ -173,12 +173,12 @@ def regrouped(
 
 
 def grouping_extra(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a graph file says about its groups, to be put among its metadata."""
+    """Return the record of a graph file's groups, for its metadata."""
     return {GROUPING: metadata[GROUPING]} if isinstance(metadata.get(GROUPING), dict) else {}
 
 
 def _labels(file: GraphFile, known: Mapping[tuple[int, int], str]) -> dict[str, str]:
-    """Labels by node id: those given in the file, of the feature files, proposed by the trace; of outputs their tokens."""
+    """Labels by node id: from the file, else from feature examples, else proposed by the trace; for outputs, their tokens."""
     given = {
         str(code): str(text)
         for code, text in (pair for pair in file.qParams.extra.get("clerps") or () if len(pair) == 2)

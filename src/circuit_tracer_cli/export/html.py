@@ -1,7 +1,7 @@
 """One page that opens from disk with everything in it: viewer, graph, and the examples of the features shown.
 
-Modules can't import each other from disk, so each becomes a `data:` address in the page's import map. The page's own policy
-forbids it to ask the network for anything. Importing this loads no torch.
+Modules can't import each other from disk, so each becomes a `data:` URL in the page's import map. The page's content policy
+forbids any network access. Importing this loads no torch.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _POLICY = (
 _IMPORT = re.compile(r"""(\bfrom\s*|\bimport\s*\(?\s*)(["'])(\.{1,2}/[^"']+)\2""")
 _STYLE_SHEET = re.compile(r'<link rel="stylesheet" href="([^"]+)"')
 _LEFT_OUT = frozenset(["vendor/pdf.js"])
-"""Too large to be in every page; such a page saves its figures as SVG and PNG."""
+"""Too large for every page; standalone pages save figures as SVG and PNG."""
 _EXAMPLES_BYTES = 12_000_000
-"""Most bytes of feature examples; the features that matter most come first."""
+"""Largest size of feature examples in bytes; the most influential features come first."""
 
 
 def export(pruned: Graph, to: Destination) -> list[Path]:
-    """Write `{slug}.html`, with the annotations of the `{slug}.json` beside it and the examples of `features_dir`.
+    """Write `{slug}.html`, with the annotations of `{slug}.json` in the same folder and the examples of `features_dir`.
 
     Raises:
         UsageError: As for the JSON file.
         OutputError: The folder can't be written to.
-        MissingFile: `features_dir` holds no examples, or the viewer isn't installed.
+        MissingFile: `features_dir` has no examples, or the viewer isn't installed.
     """
     from circuit_tracer_cli.export.viewer import graph_parts, make_folder
 
@@ -67,8 +67,8 @@ def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
 
     Args:
         folder: The viewer's static files.
-        title: Text of the window's title.
-        content: What `carried` gives.
+        title: The window's title.
+        content: The result of `carried`.
     """
     style = _style(folder)
     yield (
@@ -86,18 +86,18 @@ def page(folder: Path, title: str, content: bytes) -> Iterator[bytes]:
 
 
 def _style(folder: Path) -> str:
-    """The style sheets that the viewer's own page names, in its order."""
+    """The style sheets that the viewer's page links, in its order."""
     names = _STYLE_SHEET.findall((folder / "index.html").read_text(encoding="utf-8"))
     return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 def _inert(content: bytes) -> bytes:
-    """JSON that means the same and can't end the element that holds it."""
+    """The same JSON, escaped so that it can't end the element around it."""
     return content.replace(b"<", b"\\u003c")
 
 
 def _modules(folder: Path) -> dict[str, str]:
-    """Each module that the page reaches, by the name under which the others import it."""
+    """Each module that the page reaches, by the name that others import it under."""
     found: dict[str, str] = {}
     waiting = ["main.js"]
     while waiting:
@@ -124,7 +124,7 @@ def _address(path: Path, media_type: str) -> str:
 
 
 def carried(document: bytes, features: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bytes:
-    """Return what a page carries: the JSON of a graph file, and by Cantor code the records and labels of its features."""
+    """Return a page's data: the JSON of a graph file, and the records and labels of its features by Cantor code."""
     about = b'"features":%b,"labels":%b' % (encode_json(features), encode_json(labels))
     return b'{"graph":%b,%b}' % (document, about)
 
@@ -135,8 +135,8 @@ def most_records(
     """Return the records of features by Cantor code, up to a size.
 
     Args:
-        shown: Layer and feature by code, those that matter most first.
-        record: Reads one; a feature that it has nothing of, or that can't be read, is left out.
+        shown: Layer and feature by code, most influential first.
+        record: Reads a feature's record; features without a readable one are left out.
     """
     records, size = {}, 0
     for code, place in shown.items():
@@ -155,12 +155,12 @@ def most_records(
 def _examples(
     nodes: list[Node], features_dir: Path | None
 ) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """Records and proposed labels of the features among the nodes by Cantor code; None for no examples at all."""
+    """Records and proposed labels of the features among the nodes, by Cantor code; None without any examples."""
     if features_dir is None:
         return None, {}
     if not (features_dir / INDEX).is_file():
         raise MissingFile(
-            f"{features_dir} holds no feature examples (no {INDEX})",
+            f"{features_dir} has no feature examples: {INDEX} is missing",
             hint="make them with circuit-tracer features build, or omit --features-dir",
         )
     files = FeatureFiles(features_dir)

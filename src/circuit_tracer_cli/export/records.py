@@ -1,6 +1,6 @@
 """The JSON graph file as records. Imports no torch.
 
-The names of the fields are those of the file. Everything a file holds beyond them is kept in `extra`.
+Fields are named as in the file. All other content of a file is kept in `extra`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOGIT_TYPE = "logit"
 def cantor_code(layer: int, feature: int) -> int:
     """One number for a feature: the Cantor pairing of layer and feature. Raises InvalidValue for negative numbers."""
     if layer < 0 or feature < 0:
-        raise InvalidValue(f"layer {layer} and feature {feature} have no code: they must not be negative")
+        raise InvalidValue(f"layer {layer} and feature {feature} have no code: they must be 0 or more")
     diagonal = layer + feature
     return diagonal * (diagonal + 1) // 2 + feature
 
@@ -34,14 +34,14 @@ def cantor_code(layer: int, feature: int) -> int:
 def cantor_decode(code: int) -> tuple[int, int]:
     """Layer and feature of a code, exact for any size. Raises InvalidValue for a negative number."""
     if code < 0:
-        raise InvalidValue(f"{code} is no feature code: it must not be negative")
+        raise InvalidValue(f"{code} is not a feature code: it must be 0 or more")
     diagonal = (math.isqrt(8 * code + 1) - 1) // 2
     feature = code - diagonal * (diagonal + 1) // 2
     return diagonal - feature, feature
 
 
 def target_weight(feature_type: object, is_target: object, token_prob: object) -> float:
-    """What a node of a graph file counts for as something to explain: 0 unless it is a logit, or marked as the target."""
+    """Return the weight of a node of a graph file as a target: 0 unless it is a logit, or marked as the target."""
     if feature_type != LOGIT_TYPE and is_target is not True:
         return 0.0
     if (
@@ -55,7 +55,7 @@ def target_weight(feature_type: object, is_target: object, token_prob: object) -
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a graph file says about its graph, and its entry in the list of graphs."""
+    """A graph file's metadata, and its entry in the list of graphs."""
 
     slug: str
     scan: str
@@ -179,7 +179,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A direct effect, signed and not normalised; optional keys that other viewers ignore are in `extra`."""
+    """A direct effect, signed and not normalized; optional keys that other viewers ignore are in `extra`."""
 
     source: str
     target: str
@@ -189,7 +189,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """A whole graph file; `beside` are the keys that stand next to nodes and links."""
+    """A full graph file; `beside` has the other keys at the level of nodes and links."""
 
     metadata: Metadata
     qParams: QParams
@@ -199,12 +199,12 @@ class GraphFile:
 
     @property
     def left_out(self) -> int:
-        """How many links are missing because their weight wasn't a finite number, now or when the graph was first read."""
+        """How many links were left out because their weight wasn't finite, now or when the graph was first read."""
         return edges_left_out(self.metadata.extra)
 
 
 def to_values(record: Metadata | QParams | Node | Link) -> dict[str, Any]:
-    """A record as the object that stands in the file; what is in `extra` comes last."""
+    """Return a record as an object for the file; the content of `extra` comes last."""
     values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     extra = values.pop("extra", {})
     return {**values, **extra}

@@ -1,4 +1,4 @@
-"""A validation's report in a graph file of the viewer: put into its metadata, with every other byte left as it is."""
+"""Write a validation report into the metadata of a viewer file, leaving every other byte unchanged."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ REPORT = "validation"
 
 
 def report_of(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The report that a graph carries, if it is one."""
+    """The report in a graph's metadata, if it is valid."""
     report = metadata.get(REPORT)
     return report if isinstance(report, dict) and isinstance(report.get("checks"), list) else None
 
 
 def check_report_file(path: Path, graph: Graph) -> None:
-    """Try a file before the long work.
+    """Check a file before the long work.
 
     Raises:
-        MissingFile, BadGraphFile: It isn't there, or isn't a graph file, or shows another graph.
+        MissingFile, BadGraphFile: It doesn't exist, isn't a graph file, or is of another graph.
         OutputError: It is read-only.
     """
     values = _read(path)[1].values
@@ -40,17 +40,21 @@ def check_report_file(path: Path, graph: Graph) -> None:
     }
     strange = shown - set(graph.node_ids())
     if strange or values["metadata"].get("prompt") != graph.input_string:
-        what = f"{len(strange)} of its {len(shown)} features aren't in it" if strange else "another prompt"
+        what = (
+            f"{len(strange)} of {len(shown)} features that aren't in the graph"
+            if strange
+            else "another prompt"
+        )
         raise BadGraphFile(
-            f"{path} shows another graph than the one that is validated: {what}",
+            f"{path} isn't a file of the validated graph: it has {what}",
             "export this graph first: circuit-tracer export GRAPH --slug NAME",
         )
     if not os.access(path, os.W_OK):
-        raise OutputError(f"{path} is read-only", "give yourself write permission on the file")
+        raise OutputError(f"{path} is read-only", "make the file writable")
 
 
 def save_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Put a report into a graph file, in one step. What a viewer saves meanwhile isn't lost. Raises as `check_report_file`."""
+    """Put a report into a graph file atomically, without losing what a viewer saves meanwhile. Raises as `check_report_file`."""
     with locked_folder(path.parent):
         text, top = _read(path)
         start, stop = top.spans["metadata"]
@@ -61,7 +65,7 @@ def save_report(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def _read(path: Path) -> tuple[str, TopLevel]:
-    """The file's text, and its members as far as the nodes."""
+    """The file's text, and its members up to the nodes."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -76,5 +80,5 @@ def _read(path: Path) -> tuple[str, TopLevel]:
     except BadGraphFile as error:
         raise BadGraphFile(f"{path}: {error.message}", error.hint) from error
     if not isinstance(top.values.get("metadata"), dict) or not isinstance(top.values.get("nodes"), list):
-        raise BadGraphFile(f"{path} isn't a graph file of the viewer", "`circuit-tracer export` writes those")
+        raise BadGraphFile(f"{path} isn't a viewer file", "`circuit-tracer export` writes those")
     return text, top

@@ -1,4 +1,4 @@
-"""Which names a graph file may have, and which one a prompt gets by itself."""
+"""The names that a graph file can have, and the one made from a prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RESERVED = ("graph-metadata",)
 
 
 def check_slug(slug: str) -> str:
-    """The slug. Raises InvalidValue unless it can be a file's name: letters, digits, `.`, `_`, `-`, no dot in front."""
+    """Return the slug. Raises InvalidValue unless it can be a file name: letters, digits, `.`, `_`, `-`, no leading dot."""
     if slug and clean_slug(slug) == slug:
         return slug
     cleaned = clean_slug(slug)
@@ -38,7 +38,7 @@ def clean_slug(text: str) -> str:
 def invent_slug(prompt: str) -> str:
     """A file name made of the prompt's words, such as `the-capital-of-texas-is`; `graph-…` if it has none.
 
-    A prompt whose words don't all fit, or can't be spelt in ASCII, also gets four digits that tell it from its like.
+    A prompt whose words don't all fit, or can't be written in ASCII, also gets four digits to keep names apart.
     """
     plain = re.sub(r"<[^<>]*>", " ", prompt).lower()
     ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()

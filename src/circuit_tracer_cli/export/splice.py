@@ -1,4 +1,4 @@
-"""Reads the outermost level of a JSON object, and exchanges one value without touching another byte."""
+"""Reads the outermost level of a JSON object, and replaces one value without touching another byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SPACE = re.compile(r"[ \t\n\r]*")
 
 @dataclass(frozen=True, slots=True)
 class TopLevel:
-    """The values of a JSON object and where each one's text lies."""
+    """The values of a JSON object and the range of each one's text."""
 
     values: dict[str, Any]
     spans: dict[str, tuple[int, int]]
@@ -23,7 +23,7 @@ class TopLevel:
 
 
 def read_top_level(text: str, only: frozenset[str] | None = None, *, strict: bool = True) -> TopLevel:
-    """Walks through one JSON object.
+    """Parse one JSON object.
 
     Args:
         text: The whole document.
@@ -44,7 +44,7 @@ def read_top_level(text: str, only: frozenset[str] | None = None, *, strict: boo
 
 
 def replace_value(text: str, top: TopLevel, key: str, value: str) -> str:
-    """The document with the value of `key` exchanged for the JSON text `value`, or added at the end."""
+    """Return the document with the value of `key` replaced by the JSON text `value`, or added at the end."""
     if key in top.spans:
         start, stop = top.spans[key]
         return text[:start] + value + text[stop:]
@@ -76,7 +76,7 @@ def _walk(text: str, only: frozenset[str] | None, strict: bool) -> TopLevel:
 
 def _finish(text: str, values: dict[str, Any], spans: dict[str, tuple[int, int]], end: int) -> TopLevel:
     if _skip(text, end + 1) != len(text):
-        raise ValueError("something follows the closing brace")
+        raise ValueError("there is text after the closing brace")
     return TopLevel(values, spans, end)
 
 

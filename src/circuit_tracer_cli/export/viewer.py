@@ -67,11 +67,11 @@ def create_graph_files(
     """Prune a graph and write `{slug}.json` and the folder's `graph-metadata.json`.
 
     Args:
-        graph_or_path: A graph or the path of its file; the graph itself stays as it is.
+        graph_or_path: A graph or the path of its file; the graph isn't changed.
         slug: Name of the file: letters, digits, dots, hyphens, underscores.
-        output_path: The folder, made if it's missing.
+        output_path: The folder; made if missing.
         scan: Identifier of the transcoders; the graph's own by default.
-        node_threshold: For a graph that is pruned already the default means its own threshold.
+        node_threshold: By default, a pruned graph keeps its own threshold.
         edge_threshold: The same.
         stability: Also say in each link how steadily other thresholds keep it, as `circuit-tracer export` does.
 
@@ -79,7 +79,7 @@ def create_graph_files(
         The two files.
 
     Raises:
-        UsageError: Bad slug or threshold, no scan, or thresholds other than the graph was pruned with.
+        UsageError: Bad slug or threshold, no scan, or other thresholds than the graph was pruned with.
         OutputError: The folder can't be written to.
         BadGraphFile: The graph, or the folder's list, is damaged.
     """
@@ -97,7 +97,7 @@ def create_graph_files(
 
 
 def with_scan(graph: Graph, scan: str | list[str] | None) -> Graph:
-    """Return the graph under another name of its transcoders; the graph itself where `scan` is None."""
+    """Return the graph with another name for its transcoders; the graph itself if `scan` is None."""
     if scan is None:
         return graph
     renamed = copy.copy(graph)
@@ -116,16 +116,16 @@ def export(
 ) -> list[Path]:
     """Write `{slug}.json`, its compact form if it's large, and the folder's list.
 
-    A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain. Where some can't be kept, the
-    file as it was stays beside the new one, and its name is returned too (`keep_aside`). Automatic groups of the graph replace
-    those of an earlier grouping, but warn and stay out if they would break up groups made by hand.
+    A file of the same slug, prompt and scan keeps its annotations as far as their nodes remain. If some can't be kept, the old
+    file is kept under another name, which is returned too (`keep_aside`). Automatic groups of the graph replace those of an
+    earlier grouping, but are left out with a warning if they would break up groups made by hand.
 
     Args:
         pruned: The graph.
-        to: Where to.
-        annotations: What a file without annotations starts with.
-        command: A command line that would write the same, kept without the folders of this machine.
-        regroup: Whether the graph's automatic groups replace those made by hand too.
+        to: Where to write it.
+        annotations: Initial annotations of a file without any.
+        command: A command line that would write the same, stored without this machine's folders.
+        regroup: True if the graph's automatic groups also replace those made by hand.
         listed: Write the folder's list too. Whoever writes many graphs calls `refresh_graph_list` now and then instead.
     """
     parts = graph_parts(pruned, to.slug)
@@ -149,7 +149,7 @@ def export(
 
 
 def write_graph_file(target: Path, file: GraphFile) -> None:
-    """Write a graph file that comes from no single graph, and list it in its folder. Raises OutputError, BadGraphFile."""
+    """Write a graph file that isn't made from a single graph, and list it in its folder. Raises OutputError, BadGraphFile."""
     make_folder(target.parent)
     with locked_folder(target.parent):
         read_graph_list(target.parent)
@@ -166,7 +166,7 @@ def shareable(command: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class GraphParts:
-    """What a graph file says, links still to be read from the pruned graph."""
+    """The content of a graph file, except links, which are read from the pruned graph."""
 
     metadata: Metadata
     nodes: list[Node]
@@ -179,24 +179,24 @@ class GraphParts:
 
     @property
     def beside(self) -> dict[str, Any]:
-        """Optional keys of the file: nodes that only reasons name, where Neuronpedia's viewer looks for them."""
+        """Optional keys of the file: nodes named only in reasons, where Neuronpedia's viewer looks for them."""
         shown = self.node_ids
         missing = [name for name in sources_of_reasons(self.pruned.metadata) if name not in shown]
         return {"qk_only_nodes": {name: to_values(_source_node(name)) for name in missing}} if missing else {}
 
     def kept_annotations(self, path: Path) -> QParams:
-        """What an older file of this graph has been annotated with, as far as its nodes remain."""
+        """The annotations of an older file of this graph, as far as their nodes remain."""
         older = older_view(path, self.metadata.prompt, self.metadata.scan)
         return QParams() if older is None else fitting(older[1], self.node_ids)
 
     def annotated(
         self, path: Path, start: QParams | None = None, *, regroup: bool = False
     ) -> tuple[GraphParts, QParams]:
-        """The parts and their annotations when they take the place of the file at `path`, if there is one.
+        """The parts and annotations for replacing the file at `path`, if there is one.
 
         Args:
             path: The file.
-            start: What a file without annotations starts with; the graph's automatic groups by default.
+            start: Initial annotations of a file without any; by default the graph's automatic groups.
             regroup: As for `export`.
         """
         older = older_view(path, self.metadata.prompt, self.metadata.scan)
@@ -206,7 +206,7 @@ class GraphParts:
         found = regrouped(self.pruned.metadata, older, self.node_ids, insist=regroup)
         if found.refused:
             warnings.warn(
-                f"{path} keeps the groups that were made in it by hand, so the graph's automatic groups are left out;"
+                f"{path} keeps its groups that were made by hand, so the graph's automatic groups are left out;"
                 f" group the file itself: circuit-tracer group {path} -o {path}",
                 stacklevel=3,
             )
@@ -229,7 +229,7 @@ def graph_parts(pruned: Graph, slug: str) -> GraphParts:
 
 
 def make_folder(directory: Path) -> Path:
-    """The folder, made if it's missing. Raises OutputError."""
+    """Return the folder, made if missing. Raises OutputError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -240,16 +240,18 @@ def make_folder(directory: Path) -> Path:
 
 
 def scan_names(scan: str | list[str] | None) -> tuple[str, list[str]]:
-    """The scan as one string and the per-layer ids it stands for: a list gets a name made from its content, the same each time.
+    """The scan as one string, and the per-layer ids it stands for: a list gets a deterministic name made from its content.
 
-    Raises UnsuitableValue where there is none.
+    Raises UnsuitableValue if there is none.
     """
     if isinstance(scan, list) and scan:
         digest = hashlib.sha256(json.dumps(scan).encode("ascii")).hexdigest()
         return f"custom-{digest[:16]}", list(scan)
     if isinstance(scan, str) and scan:
         return scan, []
-    raise UnsuitableValue("the graph doesn't say which transcoders it was made with", "name them with --scan")
+    raise UnsuitableValue(
+        "the graph doesn't record which transcoders it was made with", "name them with --scan"
+    )
 
 
 def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_list: list[str]) -> Metadata:
@@ -291,13 +293,13 @@ def _metadata(graph: Graph, pruning: Pruning, slug: str, scan: str, transcoder_l
 
 
 def _feature_details(graph: Graph) -> dict[str, Any]:
-    """Where the features' own pages are: what the graph says, else beside the viewer."""
+    """URL of the features' pages: as recorded in the graph, else next to the viewer."""
     details = graph.metadata.get("feature_details")
     return details if isinstance(details, dict) else {"feature_json_base_url": "features"}
 
 
 def _nodes(graph: Graph) -> list[Node]:
-    """Kept nodes in node order, features and errors only where an edge ends or starts."""
+    """Kept nodes in node order, without features and errors that have no edges."""
     mask = np.zeros(graph.n_nodes, dtype=np.bool_)
     for block in graph.edges.blocks():
         mask[block.rows] = True
@@ -342,7 +344,7 @@ def _node(graph: Graph, view: NodeView, proposed: dict[str, Any] | None, *, is_r
 
 
 def _source_node(node_id: str) -> Node:
-    """A source that isn't in the file, by its id alone."""
+    """A source that isn't in the file, with only its id."""
     layer, number, position = node_id.split("_")
     if layer == "E":
         return Node.token_node(int(position), int(number))
@@ -378,7 +380,7 @@ def prompt_tokens_of(graph: Graph) -> list[str]:
     if decoded is not None:
         return decoded
     warnings.warn(
-        f"the graph doesn't hold its tokens as text and the tokenizer {graph.cfg.tokenizer_name!r} can't be loaded;"
+        f"the graph doesn't contain its tokens as text, and the tokenizer {graph.cfg.tokenizer_name!r} can't be loaded;"
         " tokens are shown by number",
         stacklevel=2,
     )

@@ -1,1 +1,1 @@
-"""Feature examples: built from text, packed for the viewer, read again. Importing this package or `read` loads no torch."""
+"""Feature examples: built from text, packed for the viewer, and read. Importing this package loads no torch."""

@@ -2,8 +2,8 @@
 
     documents → sequences → forward pass → activations → tallies (saved now and then) → records → files
 
-Memory is fixed by the settings; text is read once. The result depends on the text, the weights and the settings only:
-not on where a build was interrupted, nor on how often its state was saved.
+The settings determine memory; text is read once. The result depends only on the text, the weights and the settings, not on
+where a build was interrupted or how often its state was saved.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a build has done."""
+    """Summary of a build."""
 
     directory: Path
     documents: int
@@ -60,7 +60,7 @@ class BuildSummary:
 
 
 def memory_needed(settings: BuildSettings, n_layers: int, d_transcoder: int) -> int:
-    """Bytes that the tallies of a set take, whatever the text."""
+    """Bytes that the tallies of a set take, for any text."""
     return len(settings.layer_range(n_layers)) * d_transcoder * LayerTally.bytes_per_feature(settings)
 
 
@@ -79,13 +79,13 @@ def build_features(
 
     Args:
         model: The model with the set.
-        documents: Texts. After an interruption the same ones from the beginning: what was read is checked and passed over.
-        output_dir: Folder for `index.json.gz` and its files. Layers of the same set that are there already stay.
+        documents: Texts. After an interruption, the same ones from the beginning: those already read are checked and skipped.
+        output_dir: Folder for `index.json.gz` and its files. Its other layers of the same set stay.
         settings: What to collect.
-        name: What the set is called in the files; its scan by default.
-        max_documents: Read no more than this.
-        resume: Go on where a build of this folder was interrupted.
-        progress: Told how far it is.
+        name: The set's name in the files; by default its scan.
+        max_documents: Largest number of documents to read.
+        resume: Continue an interrupted build of this folder.
+        progress: Progress callback.
 
     Raises:
         UnsuitableValue: The features are the model's own neurons.
@@ -114,7 +114,7 @@ def scan_name(model: ReplacementModel) -> str:
 
 
 def weights_digest(model: ReplacementModel, layers: range) -> str:
-    """A hash of a few rows of every layer, by which a retrained set is told from the one a build began with."""
+    """A hash of a few rows of every layer, which detects that a set was retrained since a build began."""
     digest = hashlib.sha256()
     rows = torch.arange(min(4, model.transcoders.d_transcoder))
     for layer in layers:
@@ -126,14 +126,14 @@ def weights_digest(model: ReplacementModel, layers: range) -> str:
 
 
 class _SavingSchedule:
-    """When to save: after so many documents, unless saving has taken more than its share of the time."""
+    """When to save: after a number of documents, unless saving has taken more than its share of the time."""
 
     def __init__(self, documents: int, every: int) -> None:
         self._last, self._every = documents, every
         self._began, self._spent = time.monotonic(), 0.0
 
     def due(self, documents: int) -> bool:
-        """Whether it is time."""
+        """True if it is time to save."""
         affordable = self._spent <= _SAVING_SHARE * (time.monotonic() - self._began)
         if documents - self._last < self._every or not affordable:
             return False
@@ -142,14 +142,14 @@ class _SavingSchedule:
 
     @contextmanager
     def timed(self) -> Iterator[None]:
-        """Count what is done here as saving."""
+        """Count the time spent in this block as saving."""
         before = time.monotonic()
         yield
         self._spent += time.monotonic() - before
 
 
 class _Builder:
-    """One build: tallies in memory, the workspace on disk, and how far it has come."""
+    """One build: tallies in memory, the workspace on disk, and its progress."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class _Builder:
         self.workspace: Workspace
 
     def about(self) -> dict[str, Any]:
-        """What decides about the result besides the text."""
+        """Everything except the text that determines the result."""
         return {
             "format_version": _VERSION,
             "transcoders": self.name,
@@ -183,7 +183,7 @@ class _Builder:
 
     @contextmanager
     def open(self, *, resume: bool) -> Iterator[None]:
-        """Make or find the folder, and take over what was saved."""
+        """Open or make the folder, and load saved state."""
         with Workspace(self.output_dir, self.about(), resume=resume) as self.workspace:
             self.position = self.workspace.position
             if self.workspace.generation:
@@ -192,10 +192,10 @@ class _Builder:
             yield
 
     def read(self, documents: Iterable[str], max_documents: int | None) -> None:
-        """Take in the documents, saving the state now and then and at the end.
+        """Process the documents, saving the state now and then and at the end.
 
-        Batches end with a document, after so many tokens or documents: a state that is saved between two of them
-        leads to the same batches, and so to the same numbers, as no interruption.
+        Batches end with a document, after a number of tokens or documents: resuming from a state that was saved between two
+        batches gives the same batches, and so the same numbers, as an uninterrupted build.
         """
         remaining = self._after_those_read(iter(documents))
         self.progress.phase("reading text", max_documents)
@@ -212,11 +212,11 @@ class _Builder:
                     self._save()
         self._flush()
         if self.position.counted == 0:
-            raise BadCorpus("there is no text that the model's tokenizer can read")
+            raise BadCorpus("the model's tokenizer can't read any of the text")
         self._save()
 
     def _after_those_read(self, documents: Iterator[str]) -> Iterator[str]:
-        """The documents that are still to be read. Raises BadCorpus if the others aren't those that were."""
+        """Yield the documents that are still to be read. Raises BadCorpus if the earlier ones differ from those read before."""
         done = self.position.documents
         if not done:
             return documents
@@ -225,16 +225,16 @@ class _Builder:
             document = next(documents, None)
             if document is None:
                 raise BadCorpus(
-                    f"the interrupted build has read {done} documents, here are {number}",
-                    hint="give it the same text, or begin afresh with --no-resume",
+                    f"the interrupted build has read {done} documents, but there are only {number}",
+                    hint="use the same text, or start over with --no-resume",
                 )
             check = replace(check, digest=check.after(document))
         if check.digest != self.position.digest:
             raise BadCorpus(
-                "this isn't the text that the interrupted build has read",
-                hint="give it the same text, or begin afresh with --no-resume",
+                "the text differs from that of the interrupted build",
+                hint="use the same text, or start over with --no-resume",
             )
-        self.progress.note(f"going on after {done} documents of an interrupted build")
+        self.progress.note(f"continuing an interrupted build after {done} documents")
         return documents
 
     def _add_document(self, document: str) -> None:
@@ -253,7 +253,7 @@ class _Builder:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what has come together through the model."""
+        """Run the collected sequences through the model."""
         sequences, self.pending, self.pending_documents = self.pending, [], 0
         if not sequences:
             return
@@ -277,7 +277,7 @@ class _Builder:
         )
 
     def finish(self) -> BuildSummary:
-        """Write records, labels and index, and drop the workspace."""
+        """Write records, labels and index, and remove the workspace."""
         corpus = self._corpus()
         self.progress.phase("writing examples", len(self.layers))
         files, labels = _other_layers(self.output_dir, self.about(), self.layers)
@@ -316,9 +316,7 @@ class _Builder:
         for start in range(0, len(tokens), 2**22):
             counts += np.bincount(tokens[start : start + 2**22], minlength=len(counts))
         lead = max(1, len(self.sequencer.lead))
-        for offset in range(
-            lead
-        ):  # tokens that stand first because the model wants them say nothing about the text
+        for offset in range(lead):  # leading tokens that the model requires say nothing about the text
             counts -= np.bincount(tokens[np.minimum(starts + offset, len(tokens) - 1)], minlength=len(counts))
         texts = TokenTexts(self.model.tokenizer)
         words = CorpusWords((texts[int(token)], int(counts[token])) for token in np.flatnonzero(counts > 0))
@@ -328,7 +326,7 @@ class _Builder:
 def _labels_noted(
     layer: int, records: Iterable[FeatureRecord], labels: dict[str, dict[str, Any]]
 ) -> Iterator[FeatureRecord]:
-    """The records, their labels put aside on the way."""
+    """Yield the records, collecting their labels."""
     for record in records:
         if record.label is not None:
             labels[f"{layer}/{record.index}"] = record.label.to_dict()
@@ -338,7 +336,7 @@ def _labels_noted(
 def _other_layers(
     folder: Path, about: dict[str, Any], layers: range
 ) -> tuple[dict[int, LayerFile], dict[str, dict[str, Any]]]:
-    """Layers of the same set that an earlier build with `layers` has left in the folder, and their labels."""
+    """Layers of the same set from an earlier build with `layers`, and their labels."""
     try:
         earlier = FeatureFiles(folder)
         known = earlier.about()
@@ -353,5 +351,5 @@ def _other_layers(
 
 
 def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, as they come back from a file."""
+    """Tuples as lists, as they are read from a file."""
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

@@ -1,4 +1,4 @@
-"""Text from a file, a folder, JSON lines or stdin, one document at a time. Knows no tokens. Imports no torch."""
+"""Text from a file, a folder, JSON lines or stdin, one document at a time. Independent of tokens. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class TextSource:
     """Where text comes from and what counts as one document.
 
     Attributes:
-        path: A file, a folder (its text and JSON-lines files in the order of their names, subfolders included), or `-`.
-        split: `lines`, `paragraphs` (divided by empty lines), `files`, or `jsonl`. With `auto` the suffix decides about
-            JSON lines, a text file in a folder is one document, and in any other file or stdin each line is one.
+        path: A file, a folder (its text and JSON-lines files by name, including subfolders), or `-`.
+        split: `lines`, `paragraphs` (separated by empty lines), `files`, or `jsonl`. With `auto`, JSON lines are recognized
+            by suffix, a text file in a folder is one document, and in any other file or stdin each line is one.
         field: The key of the text in JSON lines.
     """
 
@@ -39,7 +39,7 @@ class TextSource:
 
         Raises:
             MissingFile: There is no such file, or it can't be read.
-            BadCorpus: It isn't UTF-8, not JSON lines, or has no text at all.
+            BadCorpus: It isn't UTF-8 or valid JSON lines, or has no text.
         """
         found = False
         for path in self.files():
@@ -113,7 +113,7 @@ class TextSource:
 
 
 def _opened(path: Path | None) -> IO[str]:
-    """The text of a file or of stdin; without a byte order mark, CR LF as LF; closing leaves stdin open."""
+    """Open the text of a file or stdin, without a byte order mark and with CR LF as LF; closing leaves stdin open."""
     if path is None:
         raw = getattr(sys.stdin, "buffer", None)
         return (

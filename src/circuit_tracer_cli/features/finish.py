@@ -1,8 +1,8 @@
-"""From a layer's tally to its records: examples with texts, statistics, labels, and the tokens that a feature raises and lowers.
+"""Turn a layer's tally into records: examples with texts, statistics, labels, and the tokens that features raise and lower.
 
-Logit effects go through the sum of the feature's decoder rows over all layers that it writes to (one for a per-layer set), each
-through the gain of the post-MLP norm where it is written before one, then through the final norm's gain (centred for a
-LayerNorm) and the unembedding. Norm scales depend on the text and are left out; so are attention and later MLPs.
+Logit effects are those of the sum of the feature's decoder rows over all layers that it writes to (one for a per-layer set):
+through the gain of a post-MLP norm, if there is one, then the final norm's gain (centered for a LayerNorm) and the
+unembedding. Norm scales depend on the text and are left out, as are attention and later MLPs.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def logit_effects(model: ReplacementModel, layer: int, k: int) -> Iterator[Logit
 
 
 def directions(model: ReplacementModel, layer: int, features: Tensor) -> Tensor:
-    """What features `(n)` add to the input of the unembedding, up to norm scales: `(n, d_model)` float32."""
+    """What features `(n)` add to the unembedding's input, up to norm scales: `(n, d_model)` float32."""
     transcoders, weights = model.transcoders, model.model.weights
     assert weights is not None
     rows = transcoders.decoder_rows(layer, features).float()
@@ -86,16 +86,16 @@ _PERCENTILES = np.arange(1, 101)
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """The text that was read: its tokens, where its sequences begin, and how common its words are."""
+    """The text that was read: its tokens, the starts of its sequences, and its word frequencies."""
 
     tokens: NDArray[np.int32]  # (token)
     starts: NDArray[np.int64]  # (sequence)
-    counted: int  # tokens at which features may be active
+    counted: int  # tokens at which features can be active
     texts: TokenTexts
     words: CorpusWords
 
     def example(self, at: int, window: NDArray[np.float32], left: int, *, repeated: bool) -> Example:
-        """The example whose peak is token `at`; `window` begins `left` tokens before it and may reach over the sequence."""
+        """The example whose peak is token `at`; `window` begins `left` tokens before it and can extend beyond the sequence."""
         sequence = int(np.searchsorted(self.starts, at, side="right"))
         begin = int(self.starts[sequence - 1])
         end = int(self.starts[sequence]) if sequence < len(self.starts) else len(self.tokens)
@@ -110,7 +110,7 @@ class Corpus:
 
 
 def rounded(value: float, digits: int = 4) -> float:
-    """A number to four significant digits, which the viewer can't tell from the exact one."""
+    """A number to four significant digits, enough for the viewer."""
     return float(f"{value:.{digits}g}")
 
 
@@ -124,7 +124,7 @@ class RecordMaker:
         self.settings: BuildSettings = tally.settings
 
     def records(self, effects: Iterator[LogitEffects]) -> Iterator[FeatureRecord]:
-        """All records in the order of the features; `effects` are those of all features, or nothing."""
+        """All records in the order of the features; `effects` has those of all features, or is empty."""
         feature = 0
         for block in effects:
             for row in range(len(block.top)):
@@ -134,7 +134,7 @@ class RecordMaker:
             yield self.record(rest, None, 0)
 
     def record(self, feature: int, effects: LogitEffects | None, row: int) -> FeatureRecord:
-        """One feature's record; if it was never active, without examples and statistics."""
+        """One feature's record, without examples and statistics if it was never active."""
         texts = self.corpus.texts
         top = [] if effects is None else texts.of(effects.top[row].tolist())
         bottom = [] if effects is None else texts.of(effects.bottom[row].tolist())
@@ -215,7 +215,7 @@ class RecordMaker:
 
 
 def _histogram(values: NDArray[np.float32], bounds: tuple[float, float], active: int) -> tuple[int, ...]:
-    """Counts of all activations in even steps, estimated from the sample where there are more."""
+    """Counts of all activations in even steps, estimated from the sample if there are more."""
     low, high = bounds
     counts, _ = np.histogram(values, _BINS, (low, high if high > low else low + 1.0))
     return tuple(round(int(count) * active / len(values)) for count in counts)

@@ -1,12 +1,12 @@
-"""Short labels from examples and logit effects: counted, not guessed, and the same every time. Imports no torch.
+"""Short labels from examples and logit effects: counted, not guessed, and deterministic. Imports no torch.
 
     Dallas · Houston · Galveston …   is active on these words ("…": and on others)
     is, after Dallas · Houston       is active on "is" where one of these words came before
     before Austin                    the next word is this one
     Dallas · Houston → Texas         raises this token
 
-Only activations of at least half the largest count: what a feature does weakly is often something else. A word is
-characteristic if it has a large share of these places and a much larger one than of the text.
+Only activations of at least half the largest count: weak activations often mean something else. A word is characteristic
+if it has a large share of these positions, much larger than its share of the text.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _SPACES = {" ": "space", "\n": "line end", "\t": "tab"}
 
 @functools.lru_cache(maxsize=2**16)
 def key_of(token: str) -> str:
-    """What makes two tokens the same word: the text without spaces around it and without case."""
+    """Return a token's word: its text in lower case, without surrounding spaces."""
     return token.strip().casefold() or token
 
 
 def shown(token: str) -> str:
-    """A token in a label: without spaces around it, white space by its name."""
+    """Return a token as written in labels: without surrounding spaces; whitespace by name."""
     return " ".join(token.split()) or _SPACES.get(token[:1], "space")
 
 
 class CorpusWords:
-    """How often each word occurs in the text that features were looked at on.
+    """How often each word occurs in the text of the build.
 
     Args:
         counts: Tokens with their number of occurrences, each token once.
@@ -53,7 +53,7 @@ class CorpusWords:
         return self._counts[key]
 
     def share(self, key: str) -> float:
-        """A word's share of all tokens, not below that of a word which occurs once."""
+        """A word's share of all tokens, at least that of a word that occurs once."""
         return max(self._counts[key], 1) / max(self.total, 1)
 
     def class_share(self, name: str) -> float:
@@ -62,7 +62,7 @@ class CorpusWords:
 
 
 def word_class(token: str) -> str:
-    """`numbers`, `punctuation`, `capitalised words`, or nothing."""
+    """`numbers`, `punctuation`, `capitalised words`, or an empty string."""
     word = token.strip()
     if not word:
         return ""
@@ -70,7 +70,7 @@ def word_class(token: str) -> str:
         return "numbers"
     if not any(character.isalnum() for character in word):
         return "punctuation"
-    return "capitalised words" if word[0].isupper() else ""
+    return "capitalized words" if word[0].isupper() else ""
 
 
 def whole_word(token: str, examples: Sequence[Example]) -> str:
@@ -92,7 +92,7 @@ def whole_word(token: str, examples: Sequence[Example]) -> str:
 
 
 def _up_to(tokens: Sequence[str], index: int) -> str:
-    """The part of a word up to and including a token: tokens are joined leftwards as long as no space parts them."""
+    """The part of a word up to and including a token: tokens are joined to the left until a space."""
     word = tokens[index]
     while index > 0 and word[:1].isalpha() and tokens[index - 1][-1:].isalpha():
         index -= 1
@@ -111,13 +111,13 @@ _FIRST_SEEN = 4
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a label is made from.
+    """The evidence for a label.
 
     Attributes:
-        peaks: A sample of the tokens at which the feature is active, with its activation there.
-        examples: Texts on which it is active, each once, centred on the token where it is most active.
-        promoted: The tokens that it raises most, with the effect in standard deviations over the vocabulary.
-        active: At how many tokens it is active.
+        peaks: A sample of the tokens at which the feature is active, with its activations.
+        examples: Distinct texts on which it is active, centered on the token where it is most active.
+        promoted: The tokens that it raises most, with effects in standard deviations over the vocabulary.
+        active: Number of tokens at which it is active.
     """
 
     peaks: Sequence[tuple[str, float]]
@@ -139,7 +139,7 @@ class Evidence:
         return [token for token, _ in self.peaks] + [e.tokens[e.train_token_ind] for e in self.examples]
 
     def highest(self) -> str | None:
-        """The word at which most of the strongest examples are centred, those that people see first; None if they differ."""
+        """The word that most of the strongest examples are centered on; None if they differ."""
         by_height = sorted(self.examples, key=lambda e: -e.tokens_acts_list[e.train_token_ind])
         centres = [key_of(e.tokens[e.train_token_ind]) for e in by_height[:_FIRST_SEEN]]
         word, count = Counter(centres).most_common(1)[0]
@@ -153,7 +153,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Words that say something, the most telling first, and the share of the evidence that has one of them."""
+    """Characteristic words, most telling first, and the share of the evidence that has one of them."""
 
     words: tuple[str, ...] = ()
     coverage: float = 0.0
@@ -162,7 +162,7 @@ class Finding:
 
 
 def propose(evidence: Evidence, corpus: CorpusWords) -> Label | None:
-    """A label of at most 40 characters with its provenance and confidence, or None if nothing can be said."""
+    """Return a label of at most 40 characters with its provenance and confidence, or None without enough evidence."""
     if not evidence.active or not evidence.examples:
         return None
     strong = evidence.strong()
@@ -225,7 +225,7 @@ def peak_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
 
 
 def led_by_what_is_seen(peaks: Finding, evidence: Evidence) -> Finding:
-    """The same with the word of the strongest examples in front, if it isn't among the first."""
+    """The same with the word of the strongest examples first, if it isn't among the first."""
     seen = evidence.highest()
     if seen is None:
         return peaks
@@ -236,7 +236,7 @@ def led_by_what_is_seen(peaks: Finding, evidence: Evidence) -> Finding:
 
 
 def context_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
-    """Words that often come somewhere before the peak."""
+    """Words that often occur before the peak."""
     befores = [e.tokens[: e.train_token_ind] for e in evidence.examples]
     surface = _surfaces(token for before in befores for token in before)
     present = [{key_of(token) for token in before} for before in befores]
@@ -251,7 +251,7 @@ def context_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
 
 
 def next_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
-    """Words that often come right after the peak."""
+    """Words that often occur right after the peak."""
     following = evidence.following()
     surface = _surfaces(following)
     counts = Counter(map(key_of, following))
@@ -265,7 +265,7 @@ def next_words(evidence: Evidence, corpus: CorpusWords) -> Finding:
 
 
 def promoted_tokens(evidence: Evidence, corpus: CorpusWords) -> Finding:
-    """Tokens that stand out among those that the feature raises and that its examples have to do with, or far out."""
+    """Tokens that stand out among those that the feature raises, and are related to its examples or stand out by far."""
     n = len(evidence.examples)
     near = [{key_of(token) for token in example.tokens} for example in evidence.examples]
     following = Counter(map(key_of, evidence.following()))
@@ -291,13 +291,13 @@ def common_class(evidence: Evidence, corpus: CorpusWords) -> Finding:
 
 
 def everywhere(evidence: Evidence, corpus: CorpusWords) -> Finding:
-    """That a feature is active on most tokens, if so."""
+    """The finding that a feature is active on most tokens, if it is."""
     frequency = evidence.active / max(1, corpus.total)
     return Finding((f"{frequency:.0%} of all tokens",), frequency) if frequency >= _MANY else Finding()
 
 
 def compose(peaks: Finding, context: Finding, following: Finding, promoted: Finding) -> str:
-    """One text of at most 40 characters; words are left out from the end of the longest list until it fits."""
+    """One text of at most 40 characters; words are dropped from the end of the longest list until it fits."""
     parts = [
         list(peaks.words[:3]),
         list(context.words[:2]),
@@ -330,5 +330,5 @@ def _joined(
 
 
 def _surfaces(tokens: Iterable[str]) -> dict[str, str]:
-    """The commonest way in which each word is written."""
+    """The most common spelling of each word."""
     return {key_of(token): token for token, _ in reversed(Counter(tokens).most_common())}

@@ -1,12 +1,12 @@
-"""Feature examples on disk: writing them, reading them, and where those of a set are. Imports no torch.
+"""Feature examples on disk: writing, reading and finding those of a set. Imports no torch.
 
     index.json.gz     per layer {"filename", "offsets"} or null; record f is at offsets[f] … offsets[f + 1]
     layer_L-HASH.bin  records: 4-byte little-endian length, then that many bytes of zlib data, which inflate to JSON
     labels.json.gz    {"layer/feature": {text, provenance, confidence}}
     features.json     what the examples were made from
 
-A layer's file is named by its content, so that a new build never changes a file which the old index points to: the
-index takes its place in one step, and until then the old examples can be read.
+A layer's file is named by its content, so that a new build never changes a file that the old index points to. The new index
+replaces the old one atomically, and until then the old examples can be read.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ _LAYER_FILE = re.compile(r"layer_\d+-[0-9a-f]{8}\.bin")
 
 @dataclass(frozen=True, slots=True)
 class LayerFile:
-    """A written layer file and where its records lie."""
+    """A written layer file and the offsets of its records."""
 
     filename: str
     offsets: tuple[int, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the index."""
+        """Return the entry for the index."""
         return {"filename": self.filename, "offsets": list(self.offsets)}
 
 
 def pack_record(record: FeatureRecord) -> bytes:
-    """The record with its length in front."""
+    """The record, preceded by its length."""
     text = json.dumps(record.to_dict(), ensure_ascii=False, separators=(",", ":"))
     body = zlib.compress(text.encode("utf-8", "replace"), 6)
     return struct.pack("<I", len(body)) + body
 
 
 def write_layer(folder: Path, layer: int, records: Iterable[FeatureRecord], scratch: Path) -> LayerFile:
-    """Write a layer's records, which come in the order of their features, by way of a scratch folder on the same disk.
+    """Write a layer's records, in the order of their features, via a scratch folder on the same disk.
 
     Raises OutputError.
     """
@@ -74,7 +74,7 @@ def write_layer(folder: Path, layer: int, records: Iterable[FeatureRecord], scra
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Compressed JSON, the same bytes for the same value. Raises OutputError."""
+    """Write compressed JSON, the same bytes for the same value. Raises OutputError."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     write_bytes(path, gzip.compress(text.encode("utf-8", "replace"), mtime=0))
 
@@ -86,9 +86,9 @@ def publish(
     about: Mapping[str, Any],
     scratch: Path,
 ) -> None:
-    """Let the index point at these layers, and drop layer files that it no longer names. Raises OutputError.
+    """Write an index of these layers, and remove layer files that it no longer names. Raises OutputError.
 
-    All is written into the scratch folder first, so that a full disk changes nothing.
+    Everything is written to the scratch folder first, so that a full disk changes nothing.
     """
     index = [layers[n].to_dict() if n in layers else None for n in range(max(layers, default=-1) + 1)]
     write_json(scratch / LABELS, dict(labels))
@@ -119,10 +119,10 @@ class LayerEntry:
 
 
 class FeatureFiles:
-    """A folder of feature examples in the layout of `pack`, or of other makers in the same layout.
+    """A folder of feature examples in the layout of `pack`, whatever program made it.
 
     Args:
-        directory: The folder that holds `index.json.gz`.
+        directory: The folder that contains `index.json.gz`.
 
     Raises:
         MissingFile: The folder has no index.
@@ -138,7 +138,7 @@ class FeatureFiles:
         """A feature's record with the keys of the format.
 
         Raises:
-            MissingFile: The set has no such feature, or its layer's file isn't there.
+            MissingFile: The set has no such feature, or its layer's file is missing.
             BadFeatureFiles: The record is damaged.
         """
         entry = self.layers.get(layer)
@@ -155,12 +155,12 @@ class FeatureFiles:
         return unpack_record(content)
 
     def n_features(self, layer: int) -> int:
-        """How many records a layer has; 0 for one that isn't there."""
+        """Number of records of a layer; 0 for a missing layer."""
         entry = self.layers.get(layer)
         return 0 if entry is None else len(entry.offsets) - 1
 
     def labels(self) -> dict[str, dict[str, Any]]:
-        """All labels by `layer/feature`; none in a folder of another maker. Raises BadFeatureFiles."""
+        """All labels by `layer/feature`; empty in a folder of another program. Raises BadFeatureFiles."""
         if self._labels is None:
             path = self.directory / LABELS
             self._labels = _read_gzipped(path) if path.exists() else {}
@@ -171,7 +171,7 @@ class FeatureFiles:
         return self.labels().get(f"{layer}/{index}")
 
     def about(self) -> dict[str, Any]:
-        """What the examples were made from; empty in a folder of another maker. Raises BadFeatureFiles."""
+        """What the examples were made from; empty in a folder of another program. Raises BadFeatureFiles."""
         path = self.directory / ABOUT
         if not path.exists():
             return {}
@@ -182,7 +182,7 @@ class FeatureFiles:
 
 
 def unpack_record(content: bytes) -> dict[str, Any]:
-    """The record at the beginning of some bytes; what follows it doesn't matter. Raises BadFeatureFiles."""
+    """The record at the beginning of some bytes, ignoring what follows. Raises BadFeatureFiles."""
     try:
         (length,) = struct.unpack_from("<I", content)
         engine = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # zlib or gzip
@@ -199,7 +199,7 @@ def unpack_record(content: bytes) -> dict[str, Any]:
 def _read_index(path: Path) -> dict[int, LayerEntry]:
     if not path.is_file():
         raise MissingFile(
-            f"{path.parent} holds no feature examples (no {INDEX})",
+            f"{path.parent} has no feature examples: {INDEX} is missing",
             hint="make them with circuit-tracer features build",
         )
     document = _read_gzipped(path)
@@ -222,10 +222,10 @@ def _read_gzipped(path: Path) -> Any:
 
 
 def examples_folder(scan: object) -> Path | None:
-    """The examples that come with a set, in the folder `features` inside its own, or None.
+    """The examples that come with a set, in its subfolder `features`, or None.
 
     Args:
-        scan: The set's identifier, as graphs carry it, or its reference: `demo`, `demo-clt`, `demo-plt`, a folder.
+        scan: The set's identifier, as in graphs, or its reference: `demo`, `demo-clt`, `demo-plt`, a folder.
     """
     return next((folder for folder in _candidates(scan) if (folder / INDEX).is_file()), None)
 

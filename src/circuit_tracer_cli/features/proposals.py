@@ -1,6 +1,6 @@
-"""Labels for the nodes of one graph, from the weights and the graph alone: so that any set reads without feature examples.
+"""Labels for the nodes of one graph, from the weights and the graph alone, for sets without feature examples.
 
-What a feature raises and lowers is `W_dec · W_U`, by the gains of the norms (`features/finish.py`). What drives a node is its
+What a feature raises and lowers is `W_dec · W_U`, with the gains of the norms (`features/finish.py`). What drives a node is its
 share of each token over all paths, `D = N_F D + N_E`, with `N` the absolute weights of each row divided by their sum (Ameisen
 et al. 2025, "Graph pruning"), among the most influential features.
 """
@@ -20,16 +20,16 @@ from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import TokenTexts
 
 MOST_NODES = 2000
-"""Features that get a label, the most influential first; those kept by pruning with the default threshold come first."""
+"""Largest number of features that get a label, most influential first, beyond those kept by the default pruning."""
 MOST_FLOPS = 2e12
-"""Spent on `W_dec · W_U` at most, beyond the features that the default pruning keeps."""
+"""Largest number of operations for `W_dec · W_U`, beyond the features that the default pruning keeps."""
 _TOKENS, _DRIVERS = 5, 5
 _BLOCK_ELEMENTS = 2**24
 
 
 @torch.no_grad()
 def proposals(graph: Graph, model: ReplacementModel) -> dict[str, Any]:
-    """Return what `graph.proposals.proposals_of` makes labels from, to be kept in the graph's metadata under `PROPOSALS`.
+    """Return what `graph.proposals.proposals_of` makes labels from, for the graph's metadata under `PROPOSALS`.
 
     Costs `2 · d_model · vocabulary` operations for each feature (1.2 GFLOP in Gemma 2 2B).
 
@@ -57,7 +57,7 @@ def flops_per_feature(model: ReplacementModel) -> int:
 
 
 def _labelled_nodes(graph: Graph, flops: int) -> Tensor:
-    """int64, ascending: features that carry the default share of influence, and as many more as the budget allows."""
+    """int64, ascending: features that account for the default share of influence, and as many more as the budget allows."""
     influence = compute_node_influence(graph.edges, graph.logit_weights.to(graph.edges.device)).cpu().double()
     order = torch.argsort(influence, descending=True, stable=True)
     shares = influence[order].cumsum(0) / influence.sum().clamp_min(1e-30)
@@ -68,7 +68,7 @@ def _labelled_nodes(graph: Graph, flops: int) -> Tensor:
 
 
 def _drivers(graph: Graph, nodes: Tensor) -> list[list[list[float]]]:
-    """`[[position, share], …]` of the strongest tokens behind each node, features outside `nodes` left out."""
+    """`[[position, share], …]` of the strongest tokens behind each node, leaving out features outside `nodes`."""
     layout, first = graph.layout, graph.layout.token_offset
     rows = torch.zeros(len(nodes), len(nodes) + graph.n_pos, dtype=torch.float64)
     scale = torch.zeros(len(nodes), 1, dtype=torch.float64)
@@ -97,7 +97,7 @@ def _drivers(graph: Graph, nodes: Tensor) -> list[list[list[float]]]:
 
 
 def _effects(model: ReplacementModel, wanted: list[tuple[int, int]]) -> dict[str, dict[str, Any]]:
-    """Tokens that features raise and lower, by `layer/feature`; none for a model without linear weights or without tokenizer."""
+    """Tokens that features raise and lower, by `layer/feature`; empty for a model without linear weights or tokenizer."""
     weights = model.model.weights
     if weights is None or model.tokenizer is None:
         return {}

@@ -1,6 +1,6 @@
-"""One feature's examples as the viewer reads them. Imports no torch.
+"""One feature's examples, as read by the viewer. Imports no torch.
 
-The keys are those of the format; `label` is ours: a proposal that says where it came from.
+The keys are those of the format; `label` is ours: a proposal with its provenance.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A short text for a feature, proposed until somebody edits it."""
+    """A short text for a feature, proposed until someone edits it."""
 
     text: str
     provenance: str  # "auto: …"
     confidence: float  # 0 to 1: the share of the evidence that the text accounts for
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """Return the value for a file."""
         return {"text": self.text, "provenance": self.provenance, "confidence": self.confidence}
 
 
@@ -32,7 +32,7 @@ class Example:
     is_repeated_datapoint: bool = False  # also among the top examples
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """Return the value for a file."""
         return {
             "tokens": list(self.tokens),
             "tokens_acts_list": list(self.tokens_acts_list),
@@ -43,13 +43,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ExampleGroup:
-    """Examples of one range of activations; the first group holds the highest."""
+    """Examples of one range of activations; the first group has the highest."""
 
     quantile_name: str
     examples: tuple[Example, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file."""
+        """Return the value for a file."""
         return {
             "quantile_name": self.quantile_name,
             "examples": [example.to_dict() for example in self.examples],
@@ -66,10 +66,10 @@ class FeatureRecord:
         examples_quantiles: Top examples first, then samples from high to low; none if the feature was never active.
         top_logits, bottom_logits: The tokens that it raises and lowers most, directly.
         act_min, act_max: Smallest and largest activation over all tokens, zero where it isn't active.
-        quantile_values: Its activations, where it is active, at the percentiles 1 to 100.
-        histogram: How often it has which activation where it is active, in even steps from `act_min` to `act_max`.
+        quantile_values: Its activations at the percentiles 1 to 100, over the tokens where it is active.
+        histogram: Counts of its activations where it is active, in even steps from `act_min` to `act_max`.
         activation_frequency: The share of tokens at which it is active.
-        label: A proposal, or None where nothing can be said.
+        label: A proposal, or None without enough evidence.
     """
 
     transcoder_id: str
@@ -85,7 +85,7 @@ class FeatureRecord:
     label: Label | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a file; without a label there is no such key."""
+        """Return the value for a file; the key `label` is absent without a label."""
         values: dict[str, Any] = {
             "transcoder_id": self.transcoder_id,
             "index": self.index,

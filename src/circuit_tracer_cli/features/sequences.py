@@ -20,8 +20,8 @@ class Sequencer:
     """Cuts documents into sequences.
 
     Args:
-        model: Its tokenizer and its rules about the first token are used.
-        length: Most tokens of a sequence, the special ones included.
+        model: The model, whose tokenizer and rules for the first token are used.
+        length: Largest number of tokens of a sequence, including special ones.
     """
 
     def __init__(self, model: ReplacementModel, length: int) -> None:
@@ -30,18 +30,18 @@ class Sequencer:
         self.size = max(1, min(length, model.model.shape.n_ctx) - max(1, len(self.lead)))
 
     def sequences(self, text: str) -> Iterator[Tokens]:
-        """The document's tokens in pieces, each with what the model wants first. Raises BadPrompt if it can't be tokenised."""
+        """The document's tokens in pieces, each with the tokens that the model requires first. Raises BadPrompt."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise BadPrompt("the document holds half a character (a lone surrogate)") from None
+            raise BadPrompt("the document contains a lone surrogate, which isn't a character") from None
         ids = self.model.tokenizer.encode(text, add_special_tokens=False)
         for start in range(0, len(ids), self.size):
             yield self.model.tokenize([*self.lead, *ids[start : start + self.size]])
 
 
 def _required_lead(model: ReplacementModel) -> list[int]:
-    """Tokens without which the model's prompts are refused (an instruction-tuned Gemma 3's), otherwise none."""
+    """Tokens that the model's prompts must begin with (for an instruction-tuned Gemma 3), otherwise none."""
     try:
         model.tokenize("a")
     except BadPrompt:
@@ -73,7 +73,7 @@ def make_batch(sequences: Sequence[Tokens], start: int, left: int) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Sequences that go through the model together: their numbers, and their ids padded on the right."""
+    """Sequences that go through the model together: their indices, and their ids padded on the right."""
 
     numbers: tuple[int, ...]
     lengths: tuple[int, ...]
@@ -81,7 +81,7 @@ class _Part:
 
 
 def feature_inputs(model: ReplacementModel, sequences: Sequence[Tokens], layers: range) -> dict[int, Tensor]:
-    """Per layer the values at the read point, `(token, d_model)`, of all sequences one after the other."""
+    """For each layer, the values at the read point, `(token, d_model)`, of all sequences one after the other."""
     lengths = [len(tokens) for tokens in sequences]
     ends = np.cumsum(lengths)
     found: dict[int, Tensor] = {}
@@ -97,7 +97,7 @@ def feature_inputs(model: ReplacementModel, sequences: Sequence[Tokens], layers:
 
 
 def _parts(sequences: Sequence[Tokens], most_tokens: int) -> Iterator[_Part]:
-    """Sequences of similar length together, at most so many tokens with padding, but at least one sequence."""
+    """Sequences of similar length together, up to a number of tokens with padding, but at least one sequence."""
     order = sorted(range(len(sequences)), key=lambda number: (len(sequences[number]), number))
     while order:
         n = 1
@@ -110,7 +110,7 @@ def _parts(sequences: Sequence[Tokens], most_tokens: int) -> Iterator[_Part]:
 
 
 def layer_events(model: ReplacementModel, layer: int, x: Tensor, batch: Batch) -> Events | None:
-    """The activations of a layer that aren't zero, for its inputs `x (token, d_model)`; None if there is none.
+    """The non-zero activations of a layer for its inputs `x (token, d_model)`; None if there are none.
 
     Raises BadTranscoders if one is NaN or infinite.
     """

@@ -16,14 +16,14 @@ class BuildSettings:
     """What to collect.
 
     Attributes:
-        context: Tokens of an example, about three quarters of them before the peak.
+        context: Tokens per example, about three quarters of them before the peak.
         examples: Top examples per feature.
         quantiles: Groups of examples sampled over the whole range of activations.
         values: Activations sampled per feature for the quantiles, the histogram and the label.
-        logits: Promoted and suppressed tokens to list; 0 for none.
-        sequence_length: Longer documents are cut into pieces of so many tokens.
+        logits: Number of promoted and suppressed tokens to list; 0 for none.
+        sequence_length: Longer documents are cut into pieces of this many tokens.
         layers: First and end of the layers to build; None for all.
-        seed: Of the samples.
+        seed: Seed of the samples.
         checkpoint_every: Documents between two saved states.
     """
 
@@ -38,7 +38,7 @@ class BuildSettings:
     checkpoint_every: int = 500
 
     def __post_init__(self) -> None:
-        """Raise InvalidValue for a number that makes no sense."""
+        """Raise InvalidValue for a number that is out of range."""
         least = {"context": 2, "examples": 1, "values": 1, "sequence_length": 2, "checkpoint_every": 1}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -71,5 +71,5 @@ class BuildSettings:
         return range(first, end)
 
     def that_decide(self) -> dict[str, Any]:
-        """The settings on which the result depends."""
+        """The settings that the result depends on."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "checkpoint_every"}

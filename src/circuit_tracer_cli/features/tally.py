@@ -1,6 +1,6 @@
-"""What is remembered of one layer's features while text streams by. The memory is fixed by the settings, not by the text.
+"""Running statistics of one layer's features over a stream of text. Memory depends on the settings, not on the text.
 
-For each feature a reservoir keeps the few best of all entries ever offered: the largest activations, or an even sample drawn by
+For each feature a reservoir keeps the best few of all entries offered: the largest activations, or an even sample drawn by
 hashes that are the same on every machine.
 """
 
@@ -28,13 +28,13 @@ def mix(x: Hashes) -> Hashes:
 
 
 def combine(first: Hashes, second: Hashes) -> Hashes:
-    """One hash of two numbers, order counting; the arguments broadcast."""
+    """One hash of two numbers, depending on their order; the arguments broadcast."""
     with np.errstate(over="ignore"):
         return mix(mix(first + _GOLDEN) + second * _GOLDEN + _GOLDEN)
 
 
 def context_hashes(tokens: NDArray[np.int32], left: int) -> Hashes:
-    """For each position `(pos)` a hash of its token and the `left` tokens before it, fewer at the beginning."""
+    """For each position `(pos)`, a hash of its token and the `left` tokens before it, fewer at the beginning."""
     wide = tokens.astype(np.uint64)
     hashes = combine(np.zeros(len(tokens), np.uint64), wide)
     for back in range(1, min(left, len(tokens) - 1) + 1):
@@ -57,15 +57,15 @@ class Reservoir:
     Args:
         n_features: Rows.
         size: Entries per row.
-        payload: What else an entry holds: name → (dtype, shape).
-        distinct: Entries have an identity, and of those with the same one only the best stays.
+        payload: Further content of an entry: name → (dtype, shape).
+        distinct: Entries have an identity, and only the best entry of each identity stays.
 
     Attributes:
-        key: `(feature, size)`, infinity where there is no entry.
-        at: `(feature, size)`, the token of the corpus that the entry stands for; among equal keys, earlier tokens stay.
+        key: `(feature, size)`, infinity for empty slots.
+        at: `(feature, size)`, the entry's token in the corpus; among equal keys, earlier tokens stay.
         identity: `(feature, size)`, if entries are distinct.
         payload: Name → `(feature, size, …)`.
-        worst: `(feature)`, what a key must be below to get in.
+        worst: `(feature)`, the bound that a key must be below to be stored.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Reservoir:
         self.worst: Floats = np.full(n_features, np.inf if size else -np.inf, np.float32)
 
     def welcome(self, features: Ints, keys: Floats) -> NDArray[np.intp]:
-        """Indices of the entries that may get in, so that nothing need be prepared for the others."""
+        """Indices of the entries that might be stored, so that the others need not be prepared."""
         return np.flatnonzero(keys < self.worst[features])
 
     def offer(
@@ -96,7 +96,7 @@ class Reservoir:
         payload: Mapping[str, NDArray[Any]],
         identity: NDArray[np.uint64] | None = None,
     ) -> None:
-        """Let in what belongs in. Each feature occurs once: `features (n)` are distinct; a token isn't offered twice."""
+        """Store the entries that are good enough. `features (n)` are distinct; a token is never offered twice."""
         chosen = self.welcome(features, keys)
         if not len(chosen):
             return
@@ -122,7 +122,7 @@ class Reservoir:
         return slots
 
     def _known(self, rows: Ints, identity: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-        """Whether the row has an entry of that identity, and in which slot."""
+        """True if the row has an entry of that identity, and its slot."""
         assert self.identity is not None
         same = (self.identity[rows] == identity[:, None]) & np.isfinite(self.key[rows])
         return same.any(axis=1), same.argmax(axis=1)
@@ -133,7 +133,7 @@ class Reservoir:
         return order[: int(np.isfinite(self.key[feature]).sum())]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that makes up the state, by name; the arrays themselves."""
+        """The arrays of the state, by name (not copies)."""
         found: dict[str, NDArray[Any]] = {"key": self.key, "at": self.at, "worst": self.worst}
         if self.identity is not None:
             found["identity"] = self.identity
@@ -142,13 +142,13 @@ class Reservoir:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sequences one after the other, and what all layers need to know about their tokens."""
+    """Some sequences one after the other, and facts about their tokens for all layers."""
 
     tokens: NDArray[np.int32]  # (token)
     sequence: Ints  # (token): which sequence it belongs to
     starts: Ints  # (sequence): where it begins in the corpus
     hashes: Hashes  # (token), of each token with the context to its left
-    zeroed: NDArray[np.bool_]  # (token): no feature is active there, by definition
+    zeroed: NDArray[np.bool_]  # (token): True where features count as inactive
 
     @property
     def start(self) -> int:
@@ -173,7 +173,7 @@ class Groups:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """The activations of one layer on a batch that aren't zero, by feature and then by position, never empty."""
+    """The non-zero activations of one layer on a batch, by feature and then by position; never empty."""
 
     feature: Ints  # (event)
     position: Ints  # (event): token of the batch
@@ -183,13 +183,13 @@ class Events:
 
     @classmethod
     def of(cls, position: Ints, feature: Ints, value: Floats, sequence: Ints) -> Events:
-        """From events ordered by position; `sequence (token)` as in the batch."""
+        """Make the record from events ordered by position; `sequence (token)` as in the batch."""
         order = np.argsort(feature, kind="stable")
         feature, position, value = feature[order], position[order], value[order]
         return cls(feature, position, value, Groups.of(feature), Groups.of(feature, sequence[position]))
 
     def peaks(self) -> NDArray[np.intp]:
-        """For each feature in each sequence the index of its largest event, the first one among equals."""
+        """For each feature in each sequence, the index of its largest event, the first among equals."""
         groups = self.by_sequence
         largest = np.repeat(np.maximum.reduceat(self.value, groups.begins), groups.counts)
         group = np.repeat(np.arange(len(groups.begins)), groups.counts)
@@ -198,7 +198,7 @@ class Events:
         return hits[first]
 
     def windows(self, rows: NDArray[np.intp], centres: Ints, left: int, width: int) -> Floats:
-        """Activations `(n, width)` around centres, of groups `rows (n)` of `by_sequence`, from `left` tokens before on."""
+        """Activations `(n, width)` around centers, of groups `rows (n)` of `by_sequence`, beginning `left` tokens before."""
         out = np.zeros((len(rows), width), np.float32)
         counts = self.by_sequence.counts[rows]
         row = np.repeat(np.arange(len(rows)), counts)
@@ -211,7 +211,7 @@ class Events:
 
 
 def rounds(feature: Ints, chosen: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """The chosen indices, ordered by feature, in rounds in each of which a feature occurs once, its first ones first."""
+    """Yield the chosen indices, ordered by feature, in rounds in which each feature occurs once."""
     groups = Groups.of(feature[chosen]) if len(chosen) else Groups(np.zeros(0, int), np.zeros(0, int))
     for turn in range(int(groups.counts.max(initial=0))):
         yield chosen[groups.begins[groups.counts > turn] + turn]
@@ -238,14 +238,14 @@ class LayerTally:
 
     @staticmethod
     def bytes_per_feature(settings: BuildSettings) -> int:
-        """The memory that one feature takes, known without taking it."""
+        """The bytes that one feature takes, without allocating them."""
         key, at, identity, value, token, shape = 4, 8, 8, 4, 4, 2 * settings.context
         examples = (settings.examples + settings.n_sample) * (key + at + identity + value + shape)
         statistics, worst = 8 + 4 + 4, 3 * key
         return statistics + worst + examples + settings.values * (key + at + value + token)
 
     def add(self, events: Events, batch: Batch) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         begins = events.by_feature.begins
         features = events.feature[begins]
         self.active[features] += events.by_feature.counts
@@ -279,7 +279,7 @@ class LayerTally:
         return uniform(combine(combine(self.salt, feature.astype(np.uint64)), what))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The whole state, by name; the arrays themselves, so that a saved state can be copied into them."""
+        """The arrays of the state, by name (not copies), so that a saved state can be copied into them."""
         found: dict[str, NDArray[Any]] = {"active": self.active, "low": self.low, "high": self.high}
         for name, reservoir in (("top", self.top), ("sample", self.sample), ("values", self.values)):
             found |= {f"{name}.{part}": array for part, array in reservoir.arrays().items()}

@@ -1,9 +1,9 @@
-"""The files of a build that isn't finished: the tokens read so far, and saved states to go on from after a kill.
+"""The files of an unfinished build: the tokens read so far, and saved states to resume from after a kill.
 
 .build/tokens.bin      int32, all sequences one after the other; only ever appended to
 .build/starts.bin      int64, where each sequence begins
 .build/state-N/        the arrays of every layer
-.build/progress.json   which state counts, and how far it reaches; written last
+.build/progress.json   which state is current, and how far it reaches; written last
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from circuit_tracer_cli.files.atomic import atomic_writer, output_error, write_b
 
 FOLDER = ".build"
 Arrays = Mapping[str, NDArray[Any]]
-_AFRESH = "begin afresh with --no-resume"
+_AFRESH = "start over with --no-resume"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a build has come."""
+    """The progress of a build."""
 
-    documents: int = 0  # read, skipped ones included
+    documents: int = 0  # read, including skipped ones
     skipped: int = 0
     sequences: int = 0
     tokens: int = 0  # in the token file
-    counted: int = 0  # tokens at which features may be active
+    counted: int = 0  # tokens at which features can be active
     digest: str = ""  # of all documents read, each folded into the one before
 
     def after(self, document: str) -> str:
@@ -48,12 +48,12 @@ class Position:
 
 
 class Workspace:
-    """The folder `.build` inside the output folder, open for appending tokens.
+    """The folder `.build` in the output folder, open for appending tokens.
 
     Args:
-        output_dir: Made if it isn't there.
-        settings: Everything that decides about the result; a saved state of other settings isn't used.
-        resume: Go on from a saved state if there is one.
+        output_dir: The output folder; made if missing.
+        settings: Everything that determines the result; a saved state with other settings isn't used.
+        resume: Continue from a saved state if there is one.
 
     Raises:
         OutputError: The folder can't be written.
@@ -85,7 +85,7 @@ class Workspace:
                 stream.close()
             except (
                 OSError
-            ) as close_error:  # its buffer doesn't fit the disk; a state that counts was flushed before
+            ) as close_error:  # its buffer doesn't fit on the disk; current states were flushed before
                 if error is None:
                     raise output_error(self.folder, close_error) from close_error
 
@@ -106,7 +106,7 @@ class Workspace:
             )
 
     def _opened(self, name: str, size: int) -> BinaryIO:
-        """A stream that appends behind the first `size` bytes; what a killed build wrote beyond them is cut off."""
+        """A stream that appends after the first `size` bytes; what a killed build wrote after them is cut off."""
         path = self.folder / name
         try:
             path.touch()
@@ -118,7 +118,7 @@ class Workspace:
             raise output_error(path, error) from error
 
     def append(self, tokens: NDArray[np.int32], starts: NDArray[np.int64]) -> None:
-        """More tokens, and where the sequences in them begin."""
+        """Append tokens and the starts of their sequences."""
         try:
             self._tokens.write(tokens.tobytes())
             self._starts.write(starts.astype(np.int64).tobytes())
@@ -126,7 +126,7 @@ class Workspace:
             raise output_error(self.folder, error) from error
 
     def flush(self) -> None:
-        """Make sure that what was appended is on the disk."""
+        """Make sure that appended data is on disk."""
         try:
             for stream in (self._tokens, self._starts):
                 stream.flush()
@@ -135,7 +135,7 @@ class Workspace:
             raise output_error(self.folder, error) from error
 
     def save(self, states: Iterable[tuple[str, Arrays]], position: Position) -> None:
-        """Save the arrays, then make them the state that counts, then drop the one before."""
+        """Save the arrays, make them the current state, and remove the previous one."""
         self.flush()
         target = self.folder / f"state-{self.generation + 1}"
         shutil.rmtree(target, ignore_errors=True)
@@ -176,5 +176,5 @@ class Workspace:
         return np.fromfile(self.folder / "starts.bin", np.int64)
 
     def remove(self) -> None:
-        """Drop the folder: the build is finished."""
+        """Remove the folder: the build is finished."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""Files on disk: safetensors, atomic writes, locks, pipes, scratch files, cache folders, sizes. Ignores what they are about."""
+"""Files on disk: safetensors, atomic writes, locks, pipes, scratch files, cache folders, sizes. Independent of their content."""

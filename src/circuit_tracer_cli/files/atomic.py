@@ -1,8 +1,8 @@
-"""Writes files so that a reader sees the old content or the new one, never a half. Knows nothing of what is written.
+"""Writes files so that readers see the old content or the new one, never a partial file.
 
-Where the system has files without a name (Linux), content gets its name only once it is whole, and a killed writer leaves
-nothing. Elsewhere it is written to `.NAME.HEX.tmp` beside the target; the next writer of the target removes those whose
-writer is gone, which it can tell by a lock that goes with the process.
+On systems with unnamed files (Linux), content gets its name only once it is complete, and a killed writer leaves nothing.
+Elsewhere it is written to `.NAME.HEX.tmp` next to the target; the next writer of the target removes those whose writer is
+gone, detected by a lock that ends with the process.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _NO_UNNAMED_FILES = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL,
 def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """The one-line error for a file that can't be written."""
     hints = {
-        errno.ENOSPC: "free some space or name a path on another disk",
-        errno.EDQUOT: "free some space or name a path on another disk",
-        errno.EFBIG: "free some space or name a path on another disk",
-        errno.EACCES: "name a path that you may write to",
-        errno.EPERM: "name a path that you may write to",
-        errno.EROFS: "name a path that you may write to",
+        errno.ENOSPC: "free some space, or use a path on another disk",
+        errno.EDQUOT: "free some space, or use a path on another disk",
+        errno.EFBIG: "free some space, or use a path on another disk",
+        errno.EACCES: "use a path that you can write to",
+        errno.EPERM: "use a path that you can write to",
+        errno.EROFS: "use a path that you can write to",
         errno.ENOENT: "create the folder first",
         errno.EISDIR: "name a file, not a folder",
     }
@@ -41,9 +41,9 @@ def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A binary file that takes the place of `path` when the block ends well, and vanishes otherwise.
+    """Yield a binary file that replaces `path` if the block succeeds, and is discarded otherwise.
 
-    The content is on the disk before it gets its name. A link stays a link, and permissions of a file that is replaced stay.
+    The content is on disk before it gets its name. A link stays a link, and a replaced file's permissions are kept.
 
     Raises:
         OutputError: The file can't be written (folder missing, no permission, disk full, `path` is a folder).
@@ -54,7 +54,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.exists() and not target.is_file():  # a device or a named pipe has no half-written state
+        if target.exists() and not target.is_file():  # a device or a named pipe has no partial state
             with target.open("wb") as stream:
                 yield stream
             return
@@ -88,7 +88,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _finish(stream: BinaryIO, target: Path) -> None:
-    """Bring the content to the disk, with the permissions that the target has, if it exists."""
+    """Flush the content to disk, with the target's permissions, if it exists."""
     stream.flush()
     with contextlib.suppress(OSError):
         os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
@@ -96,7 +96,7 @@ def _finish(stream: BinaryIO, target: Path) -> None:
 
 
 def _open_unnamed(target: Path) -> BinaryIO | None:
-    """A file without a name in the target's folder, or None where the system or the disk has no such files."""
+    """An unnamed file in the target's folder, or None if the system or the disk doesn't support that."""
     if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").is_dir():
         return None
     try:
@@ -108,7 +108,7 @@ def _open_unnamed(target: Path) -> BinaryIO | None:
 
 
 def _publish(stream: BinaryIO, target: Path) -> None:
-    """Put an unnamed file in the target's place, as a copy where the disk can't give it a name."""
+    """Replace the target by an unnamed file, or by a copy if the disk can't name it."""
     try:
         _name(stream, target)
     except OSError as error:
@@ -118,7 +118,7 @@ def _publish(stream: BinaryIO, target: Path) -> None:
 
 
 def _name(stream: BinaryIO, target: Path) -> None:
-    """Give an unnamed file the target's name. A name that is taken can only be replaced by way of another one."""
+    """Give an unnamed file the target's name. An existing name can only be replaced via another one."""
     with contextlib.suppress(FileExistsError):
         return _link(stream, target)
     _lock(stream)
@@ -131,7 +131,7 @@ def _name(stream: BinaryIO, target: Path) -> None:
 
 
 def _copy(stream: BinaryIO, target: Path) -> None:
-    """Write an unnamed file's content to one with a name, for disks that can't give it one."""
+    """Write an unnamed file's content to a named file, for disks that can't name it."""
     temporary, copy = _open_beside(target)
     try:
         with copy, open(stream.fileno(), "rb", closefd=False) as content:
@@ -145,7 +145,7 @@ def _copy(stream: BinaryIO, target: Path) -> None:
 
 def _link(stream: BinaryIO, path: Path) -> None:
     folder = os.open(path.parent, os.O_RDONLY)
-    try:  # with a folder given, Python asks the system to follow the link that /proc shows
+    try:  # with a folder given, Python makes the system follow the link in /proc
         os.link(f"/proc/self/fd/{stream.fileno()}", path, src_dir_fd=folder, follow_symlinks=True)
     finally:
         os.close(folder)
@@ -162,7 +162,7 @@ def _open_beside(target: Path) -> tuple[Path, BinaryIO]:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         stream = os.fdopen(descriptor, "wb")
         _lock(stream)
-        with contextlib.suppress(FileNotFoundError):  # another writer swept it before it was locked
+        with contextlib.suppress(FileNotFoundError):  # another writer removed it before it was locked
             if os.stat(temporary).st_ino == os.fstat(descriptor).st_ino:
                 return temporary, stream
         stream.close()
@@ -171,12 +171,12 @@ def _open_beside(target: Path) -> tuple[Path, BinaryIO]:
 def _lock(stream: BinaryIO) -> None:
     import fcntl
 
-    with contextlib.suppress(OSError):  # a network disk may have no locks
+    with contextlib.suppress(OSError):  # a network disk may not support locks
         fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed writers of this target left beside it."""
+    """Remove the temporary files of killed writers of this target."""
     import fcntl
 
     pattern = re.compile(re.escape(f".{target.name[:100]}.") + r"[0-9a-f]{16}\.tmp")
@@ -188,7 +188,7 @@ def _sweep(target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the file's name to the disk as well."""
+    """Flush the file's name to disk as well."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""How much there is and how it is said: free memory, free room on a disk, sizes in words. Imports no torch."""
+"""Free memory, free disk space, and sizes as text. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def size_in_words(n_bytes: float) -> str:
-    """A number of bytes as people read it, in powers of 1024 as PyTorch and GPUs count: `512 bytes`, `1.5 GiB`."""
+    """Return a number of bytes as text, in powers of 1024 as PyTorch and GPUs count: `512 bytes`, `1.5 GiB`."""
     size, unit = float(n_bytes), 0
     while abs(size) >= 1023.95 and unit < len(_UNITS) - 1:
         size, unit = size / 1024, unit + 1
@@ -50,6 +50,6 @@ def total_memory() -> int:
 
 
 def free_disk(folder: str | os.PathLike[str]) -> int:
-    """Free bytes on the disk of a folder, or of the nearest one above it that exists."""
+    """Free bytes on the disk of a folder, or of its nearest existing parent."""
     place = Path(folder).absolute()
     return shutil.disk_usage(next(above for above in (place, *place.parents) if above.exists())).free

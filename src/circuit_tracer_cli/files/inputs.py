@@ -1,4 +1,4 @@
-"""What is read from outside: only files where files are meant, and never more of them than can be right."""
+"""Reading external input: only files where files are expected, and never more than a sensible size."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from circuit_tracer_cli.files.atomic import output_error
 from circuit_tracer_cli.files.capacity import free_disk, size_in_words
 
 LARGEST_TEXT = 64 << 20
-"""Bytes of a text that a person or a program wrote: a prompt, a plan, a configuration."""
+"""Largest size in bytes of a text that a person or a program wrote: a prompt, a plan, a configuration."""
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> str:
-    """What lies at a path, in words: `file`, `folder`, `device`, `pipe`, `socket`. Raises OSError if nothing does."""
+    """The kind of thing at a path: `file`, `folder`, `device`, `pipe`, `socket`. Raises OSError if nothing does."""
     mode = os.stat(path).st_mode
     kinds = {"folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK, "file": stat.S_ISREG}
     return next((name for name, test in kinds.items() if test(mode)), "device")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file for reading, and nothing that isn't one: a pipe or a device could block or never end.
+    """Open a regular file for reading: a pipe or a device could block or never end.
 
     Raises:
-        MissingFile: It doesn't exist, may not be read, or is of another kind, which the message names.
+        MissingFile: It doesn't exist, isn't readable, or is of another kind, which the message names.
     """
     try:
         require_regular(path)
@@ -41,7 +41,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Raise MissingFile for a pipe, a device or whatever else there is that isn't a file. What doesn't exist passes."""
+    """Raise MissingFile for a pipe, a device or anything else that isn't a file. A missing path passes."""
     try:
         kind = kind_of_file(path)
     except OSError:
@@ -62,29 +62,29 @@ def read_file(path: str | os.PathLike[str], limit: int = LARGEST_TEXT) -> bytes:
 
 
 def read_limited(stream: BinaryIO, source: str, limit: int = LARGEST_TEXT) -> bytes:
-    """Everything that a stream has to say, if it is no more than `limit` bytes. Raises MissingFile if it is more."""
+    """Read a stream of up to `limit` bytes. Raises MissingFile if it is longer."""
     parts, size = [], 0
     while size <= limit and (part := stream.read(min(1 << 20, limit + 1 - size))):
         parts.append(part)
         size += len(part)
     if size > limit:
         raise MissingFile(
-            f"{source} is larger than {size_in_words(limit)}, which is more than can be meant here",
-            "check that it is the file or the pipe that you mean",
+            f"{source} is larger than the limit of {size_in_words(limit)}",
+            "check that it is the right file or pipe",
         )
     return b"".join(parts)
 
 
 def plain_text(content: bytes) -> str:
-    """Text as its writer meant it: UTF-8 without a byte order mark, CR LF as LF, and without one line end at the end.
+    """Decode text: UTF-8 without a byte order mark, CR LF as LF, and without one final line end.
 
-    What isn't UTF-8 comes back as surrogates, for the caller to refuse by name.
+    Invalid UTF-8 becomes surrogates, for the caller to refuse.
     """
     return without_marks(content.decode("utf-8", "surrogateescape"))
 
 
 def without_marks(text: str) -> str:
-    """Text without what editors and spreadsheets leave in it: a byte order mark, CR LF for LF, one line end at the end."""
+    """Text without what editors and spreadsheets add: a byte order mark, CR LF for LF, one final line end."""
     return text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n")
 
 
@@ -109,16 +109,16 @@ def _relative_hint(name: str | bytes) -> str | None:
 
 
 PATIENCE = 10.0
-"""Seconds to wait for a program to open the other end of a named pipe. One that has opened it may take its time."""
+"""Seconds to wait for a program to open the other end of a named pipe. Once it is open, there is no limit."""
 _BLOCK = 1 << 20
-_SPARE_ROOM = 64 << 20  # bytes that others may need on the disk of temporary files
+_SPARE_ROOM = 64 << 20  # bytes left free for others on the disk of temporary files
 
 
 def open_pipe(path: str | os.PathLike[str], patience: float = PATIENCE) -> tuple[BinaryIO, bytes]:
     """Open a named pipe for reading, and return it with the bytes that were read to find a writer.
 
     Raises:
-        MissingFile: No program opened it for writing within `patience` seconds, or it may not be read.
+        MissingFile: No program opened it for writing within `patience` seconds, or it isn't readable.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -128,7 +128,7 @@ def open_pipe(path: str | os.PathLike[str], patience: float = PATIENCE) -> tuple
     while True:
         try:
             start = os.read(descriptor, 1)
-        except BlockingIOError:  # a writer is there and has written nothing yet
+        except BlockingIOError:  # a writer is connected but hasn't written yet
             start = b""
             break
         if start:
@@ -136,7 +136,7 @@ def open_pipe(path: str | os.PathLike[str], patience: float = PATIENCE) -> tuple
         if time.monotonic() >= deadline:
             stream.close()
             raise MissingFile(
-                f"{os.fspath(path)} is a pipe that no program writes to (waited {patience:.0f} s)",
+                f"{os.fspath(path)} is a pipe that no program is writing to (waited {patience:.0f} s)",
                 "start the program that writes to it first, or name a file",
             )
         time.sleep(0.05)
@@ -145,14 +145,14 @@ def open_pipe(path: str | os.PathLike[str], patience: float = PATIENCE) -> tuple
 
 
 class Spool:
-    """A stream's content as a file without a name, taken in step by step: what it says at its beginning bounds the rest.
+    """A stream's content copied to an unnamed file step by step, so that its beginning can limit the rest.
 
     Nothing is left of the file however the process ends.
 
     Args:
-        stream: Where the bytes come from.
-        source: What to call it in messages.
-        first: Bytes that were read from it already.
+        stream: The source of the bytes.
+        source: The file's name in messages.
+        first: Bytes that were already read from it.
     """
 
     def __init__(self, stream: BinaryIO, source: str, first: bytes = b"") -> None:
@@ -164,7 +164,7 @@ class Spool:
             raise output_error(tempfile.gettempdir(), error) from error
 
     def read(self, count: int) -> bytes:
-        """The next `count` bytes, fewer only where the stream ends. They are in the file as well."""
+        """Return the next `count` bytes, fewer only at the end of the stream. They are also in the file."""
         parts, missing = [], count
         while missing and (part := self._next(min(missing, _BLOCK))):
             parts.append(part)
@@ -172,27 +172,27 @@ class Spool:
         return b"".join(parts)
 
     def readline(self) -> bytes:
-        """The bytes up to and including the next line feed."""
+        """Return the bytes up to and including the next line feed."""
         line = bytearray()
         while (byte := self._next(1)) and byte != b"\n":
             line += byte
         return bytes(line + byte)
 
     def fill(self, size: int) -> bool:
-        """Take bytes until the file has `size`. Returns False if the stream ends before. Raises OutputError if it can't fit."""
+        """Copy bytes until the file has `size`. Returns False if the stream ends earlier. Raises OutputError without room."""
         room = free_disk(tempfile.gettempdir()) - _SPARE_ROOM
         if size - self.size > room:
             raise OutputError(
-                f"{self._source} takes {size_in_words(size)} of temporary space, and "
-                f"{size_in_words(max(0, room))} are free in {tempfile.gettempdir()}",
-                "set TMPDIR to a folder on another disk, or name a file instead of a pipe",
+                f"{self._source} needs {size_in_words(size)} of temporary space, but "
+                f"only {size_in_words(max(0, room))} is free in {tempfile.gettempdir()}",
+                "set TMPDIR to a folder on another disk, or use a file instead of a pipe",
             )
         while self.size < size and self._next(min(size - self.size, _BLOCK)):
             pass
         return self.size == size
 
     def take_rest(self, largest: int) -> bool:
-        """Take all there is. Returns False, having stopped there, if that is more than `largest` bytes in all."""
+        """Copy the rest of the stream. Stops and returns False if that is more than `largest` bytes in all."""
         while self.size <= largest and self._next(min(largest + 1 - self.size, _BLOCK)):
             pass
         return self.size <= largest

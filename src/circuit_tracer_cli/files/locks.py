@@ -1,4 +1,4 @@
-"""Locks between processes, by a file beside what they guard."""
+"""Locks between processes, by a file next to what they guard."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from circuit_tracer_cli.files.atomic import output_error
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path` while the block runs; waits for any process that holds it. Raises OutputError.
+    """Hold the lock file at `path` while the block runs; waits for other holders. Raises OutputError.
 
-    The lock is the system's, so it goes with its process however that ends.
+    The system releases the lock with its process, however that ends.
     """
     from filelock import FileLock
 
-    if not path.parent.is_dir():  # filelock would make it
+    if not path.parent.is_dir():  # filelock would create it
         raise output_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
     lock = FileLock(path, mode=0o666)
     try:

@@ -1,7 +1,7 @@
-"""Arrays too large for memory: kept in unnamed temporary files, mapped, and let go again page by page.
+"""Arrays too large for memory: in unnamed temporary files, mapped, and released page by page.
 
 The files have no name, so nothing is left of them however the process ends. Their space is reserved when they are made:
-a disk that is full is found then (and the array kept in memory instead), never in the middle of a computation.
+a full disk is detected then (and the array kept in memory instead), never in the middle of a computation.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import numpy.typing as npt
 import torch
 
 LARGEST_IN_MEMORY = 1 << 26
-"""Bytes: a single array over all edges that is larger goes to a file."""
+"""Size in bytes above which a single array over all edges goes to a file."""
 
 Release = Callable[[], None]
 
 
 def nothing() -> None:
-    """Releases nothing: what lies in memory stays there."""
+    """Releases nothing, for arrays in memory."""
 
 
 def released(mapped: mmap.mmap) -> Release:
-    """Lets go of the pages of a mapping; they are read again from the file (or the system's cache) when next needed.
+    """Releases the pages of a mapping; they are read again from the file (or the system's cache) when next needed.
 
     Only for mappings that nobody has written to privately: such changes would be lost.
     """
@@ -42,7 +42,7 @@ def released(mapped: mmap.mmap) -> Release:
 def scratch_array(
     count: int, dtype: npt.DTypeLike, largest_in_memory: int | None = None
 ) -> tuple[npt.NDArray[Any], Release]:
-    """A new array of `count` zeros, in memory or (beyond the limit) in a file, and what lets go of its pages."""
+    """A new array of `count` zeros, in memory or (above the limit) in a file, and the function that releases its pages."""
     kind = np.dtype(dtype)
     size = count * kind.itemsize
     if size > (LARGEST_IN_MEMORY if largest_in_memory is None else largest_in_memory):
@@ -62,7 +62,7 @@ def scratch_tensor(
 
 
 def _mapped_scratch(size: int) -> mmap.mmap | None:
-    """A shared mapping of a new unnamed file with its space reserved, or None where there is no room for it."""
+    """A shared mapping of a new unnamed file with its space reserved, or None if there is no room for it."""
     try:
         with tempfile.TemporaryFile(prefix="circuit-tracer-") as stream:
             if hasattr(os, "posix_fallocate"):

@@ -1,7 +1,7 @@
 """The safetensors container: one parser of its header, a writer, and a file that is mapped into memory and read by rows.
 
-Knows the format and nothing about graphs or transcoders. Nothing in a header is believed before it is checked, and nothing
-is allocated by a number that a file states, so that a truncated or hostile file ends in one sentence.
+Independent of graphs and transcoders. Nothing in a header is trusted before it is checked, and no number from a file sizes an
+allocation, so that a truncated or hostile file ends in a one-line error.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _DTYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 LARGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+"""The format's own limit in bytes."""
 MAX_HEADER = 16 * 2**20
-"""Bytes of the header of a file of weights: they have some hundred, and parsing takes ten times as much memory."""
+"""Largest header of a file of weights in bytes: usual ones have some hundred bytes, and parsing takes ten times the memory."""
 _MAX_AXES = 8
-_SLICE = 1 << 24  # bytes written at once
+_SLICE = 1 << 24  # bytes per write
 _AGAIN = "copy, download or write the file again"
 
 Buffer = bytes | bytearray | mmap.mmap
@@ -65,7 +65,7 @@ class StoredTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
-    """A checked header: its tensors by name, its metadata, and `stop`, the number of bytes that the file must have."""
+    """A checked header: its tensors by name, its metadata, and `stop`, the size in bytes that the file must have."""
 
     tensors: dict[str, StoredTensor]
     metadata: dict[str, str]
@@ -80,12 +80,14 @@ def looks_like_tensors(start: bytes) -> bool:
 def read_header(
     data: Buffer, source: str, wrong: type[CircuitTracerError], largest: int = LARGEST_HEADER
 ) -> TensorHeader:
-    """Return the header of a whole file. Raises `wrong` for a file that isn't safetensors or contradicts itself."""
+    """Return the header of a complete file. Raises `wrong` if it isn't safetensors or is inconsistent."""
     length = int.from_bytes(data[:8], "little")
     if length > largest:
         raise wrong(f"{source} is not a safetensors file: its header claims {length} bytes")
     if len(data) < 9 or 8 + length > len(data):
-        raise wrong(f"{source} is truncated: its header takes {length} bytes, the file {len(data)}", _AGAIN)
+        raise wrong(
+            f"{source} is truncated: its header takes {length} bytes, but the file has {len(data)}", _AGAIN
+        )
     header = parse_header(bytes(data[8 : 8 + length]), source, wrong)
     for stored in header.tensors.values():
         if stored.stop > len(data):
@@ -140,7 +142,7 @@ def _entry(
         raise wrong(f"{what} has an impossible shape or offsets in the header")
     size = math.prod(shape) * _DTYPES[dtype].itemsize
     if offsets[1] - offsets[0] != size:
-        raise wrong(f"{what} should take {size} bytes, its offsets span {offsets[1] - offsets[0]}")
+        raise wrong(f"{what} should take {size} bytes, but its offsets span {offsets[1] - offsets[0]}")
     return StoredTensor(name, _DTYPES[dtype], tuple(shape), data_start + offsets[0], data_start + offsets[1])
 
 
@@ -152,7 +154,7 @@ def _whole_numbers(values: Any) -> bool:
 
 
 def shared_tensors(data: bytearray | mmap.mmap, header: TensorHeader) -> dict[str, Tensor]:
-    """The tensors of a whole file as views of its writable memory, by name; copies where data isn't aligned."""
+    """The tensors of a complete file as views of its writable memory, by name; copies if data isn't aligned."""
     tensors: dict[str, Tensor] = {}
     for name, stored in header.tensors.items():
         count = math.prod(stored.shape)
@@ -202,7 +204,7 @@ def write_tensors(
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file atomically, creating its folder. Raises OutputError, and then leaves no file behind."""
+    """Write a safetensors file atomically, creating its folder. Raises OutputError and then leaves no file behind."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -219,7 +221,7 @@ _HEADERS: dict[tuple[str, int, int, int], dict[str, StoredTensor]] = {}
 class TensorFile:
     """An open safetensors file of weights. Raises MissingFile, or BadTranscoders if its header is wrong.
 
-    Views of the map are read-only memory: they may be read, never written, and aren't handed to users.
+    Views of the map are read-only memory: they must never be written, and aren't handed to users.
     """
 
     def __init__(self, path: Path) -> None:
@@ -228,9 +230,9 @@ class TensorFile:
         self.tensors = self._read_header(self._map)
 
     def _read_header(self, data: mmap.mmap) -> dict[str, StoredTensor]:
-        """What the file holds, by name. Raises BadTranscoders for a file that contradicts itself.
+        """The file's tensors by name. Raises BadTranscoders for an inconsistent file.
 
-        A file that hasn't changed since is parsed once: a set is looked at several times before its weights are read.
+        An unchanged file is parsed once: a set is inspected several times before its weights are read.
         """
         try:
             found = self.path.stat()
@@ -251,15 +253,15 @@ class TensorFile:
         return raw.view(stored.dtype).view(stop - start, *stored.shape[1:])
 
     def view(self, name: str) -> Tensor:
-        """The whole tensor as a read-only view."""
+        """The full tensor as a read-only view."""
         stored = self.tensors[name]
         raw = _aligned_bytes(self._map, stored, stored.start, stored.nbytes)
         return raw.view(stored.dtype).view(stored.shape)
 
     def private(self, name: str) -> Tensor:
-        """The whole tensor as a view that may be written: what is written is copied then, and never reaches the file.
+        """The full tensor as a writable view: written pages are copied and never reach the file.
 
-        It has a map of its own, so that its memory is free as soon as it is.
+        It has its own map, so that its memory is released with it.
         """
         stored = self.tensors[name]
         before = stored.start % mmap.ALLOCATIONGRANULARITY
@@ -276,7 +278,7 @@ class TensorFile:
         return raw.index_select(0, index).view(stored.dtype).view(len(index), *stored.shape[1:])
 
     def release(self, name: str) -> None:
-        """Let the pages of a tensor go, so that what was read once doesn't count as resident."""
+        """Release the pages of a tensor, so that they don't count as resident."""
         if not hasattr(self._map, "madvise") or not hasattr(mmap, "MADV_DONTNEED"):
             return
         stored = self.tensors[name]
@@ -307,5 +309,5 @@ def _map_file(path: Path, access: int, offset: int = 0, length: int = 0) -> mmap
     with open_regular(path) as file:
         try:
             return mmap.mmap(file.fileno(), length, access=access, offset=offset)
-        except (OSError, ValueError):  # empty, or a file of the system that can't be mapped
+        except (OSError, ValueError):  # empty, or a system file that can't be mapped
             raise BadTranscoders(f"{path} is empty or can't be mapped into memory", _AGAIN) from None

@@ -1,4 +1,4 @@
-"""The attribution graph as a record: its files, influence, pruning, scores and paths. Knows no model, transcoder or prompt."""
+"""The attribution graph as a record: its files, influence, pruning, scores and paths. Independent of models and transcoders."""
 
 from __future__ import annotations
 

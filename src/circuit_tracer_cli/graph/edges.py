@@ -1,4 +1,4 @@
-"""Direct effects between nodes in compressed rows (row = target, column = source), and their builder. Knows no node kinds."""
+"""Direct effects between nodes in compressed rows (row = target, column = source), and their builder; no node kinds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from circuit_tracer_cli.files.scratch import Release, nothing, scratch_tensor
 Array = npt.NDArray[Any]
 
 EDGE_BLOCK = 1 << 16
-"""Edges looked at in one go: small, so that no pass over the edges needs memory worth mentioning."""
+"""Number of edges per block: small, so that passes over the edges need little memory."""
 
 BLOCKS_HELD = 64
-"""Blocks after which a pass lets go of the pages that it has read, where the edges lie in a file."""
+"""Number of blocks after which a pass releases the pages that it has read, if the edges are in a file."""
 
 _DENSE_BLOCK = 1 << 20
 
 CHUNKS_IN_MEMORY = 1 << 30
-"""Bytes of compressed rows that are held; what comes after goes to a temporary file as it is computed."""
+"""Bytes of compressed rows kept in memory; later rows go to a temporary file as they are computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class EdgeBlock:
     """A run of stored edges as arrays, for passes over all edges (on a CPU, numpy gathers several times faster than torch).
 
     Attributes:
-        start: Where the run begins in the storage.
+        start: Index of the run's first edge.
         first_row: Target node of the first edge.
-        counts: int64, how many of the edges each row from `first_row` on has.
+        counts: int64, number of edges of each row from `first_row` on.
         columns: int64, source node of each edge.
         values: float32, weight of each edge.
     """
@@ -60,11 +60,11 @@ class EdgeBlock:
         return np.repeat(np.arange(self.first_row, self.first_row + len(self.counts)), self.counts)
 
     def of_rows(self, per_node: Array) -> Array:
-        """For each edge the entry of its target node in an array over all nodes."""
+        """Return for each edge the entry of its target node in an array over all nodes."""
         return np.repeat(per_node[self.first_row : self.first_row + len(self.counts)], self.counts)
 
     def reduce_rows(self, operation: np.ufunc, per_edge: Array) -> tuple[Array, Array]:
-        """Target nodes that have edges here, and what `operation` makes of their edges' entries."""
+        """Return the target nodes that have edges here, and the entries of their edges reduced by `operation`."""
         filled = self.counts.nonzero()[0]
         starts = (np.cumsum(self.counts) - self.counts)[filled]
         return filled + self.first_row, operation.reduceat(per_edge, starts)
@@ -82,7 +82,7 @@ class Edges:
         indptr: int64 `(T + 1)`; row `t` is the slice `indptr[t]:indptr[t + 1]` of the other two.
         indices: int32 `(nnz)`, source nodes.
         values: float32 `(nnz)`.
-        release: Lets go of the pages of edges that lie in a file; called during and after every pass.
+        release: Releases the pages of edges that are in a file; called during and after every pass.
     """
 
     indptr: torch.Tensor
@@ -107,7 +107,7 @@ class Edges:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """The tensors' device."""
         return self.values.device
 
     def to(self, device: torch.device | str) -> Edges:
@@ -165,12 +165,12 @@ class Edges:
         return torch.from_numpy(dense).to(self.device)
 
     def to_dense(self) -> torch.Tensor:
-        """The whole matrix, float32 `(T, T)`. Raises OutOfMemory where that can't fit."""
+        """The full matrix, float32 `(T, T)`. Raises OutOfMemory if it can't fit."""
         require_memory(4 * self.n**2, self.device, f"the dense {self.n} x {self.n} adjacency matrix")
         return self.dense_rows(0, self.n)
 
     def select(self, keep: torch.Tensor) -> Edges:
-        """The edges where `keep` (bool `(nnz)`) holds. Where all are kept the tensors are shared, not copied."""
+        """The edges where `keep` (bool `(nnz)`) is True. If all are kept, tensors are shared, not copied."""
         chosen = keep.cpu().numpy()
         total = int(np.count_nonzero(chosen))
         if total == self.nnz:
@@ -192,7 +192,7 @@ class Edges:
         return Edges(offsets(torch.from_numpy(counts)), indices, values, release).to(self.device)
 
     def finite(self) -> tuple[Edges, int]:
-        """The edges whose weight is a number, and how many others were left out."""
+        """The edges whose weight is finite, and how many others were left out."""
         left_out = sum(int(np.count_nonzero(~np.isfinite(block.values))) for block in self.blocks())
         return (self.select(self.values.isfinite()) if left_out else self), left_out
 
@@ -200,7 +200,7 @@ class Edges:
     def from_dense(cls, matrix: torch.Tensor) -> Edges:
         """The non-zero entries of a square matrix, as float32. Raises InvalidValue for another shape."""
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise InvalidValue(f"an adjacency matrix is square, not of shape {tuple(matrix.shape)}")
+            raise InvalidValue(f"an adjacency matrix must be square, not {tuple(matrix.shape)}")
         builder = EdgesBuilder(matrix.shape[0], device=matrix.device)
         step = max(1, _DENSE_BLOCK // max(1, matrix.shape[1]))
         for start in range(0, matrix.shape[0], step):
@@ -211,7 +211,7 @@ class Edges:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """The edges of some rows, one row after the other; held, or `place` says where in the file they begin."""
+    """The edges of some rows, one row after the other; in memory, or in the file from `place` on."""
 
     rows: torch.Tensor
     columns: torch.Tensor | None
@@ -221,14 +221,14 @@ class _Chunk:
 
 
 class _Spill:
-    """An unnamed file that is written at its end and read anywhere; gone with its last user."""
+    """An unnamed file that is appended to and read anywhere; removed with its last user."""
 
     def __init__(self) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(prefix="circuit-tracer-", buffering=0)  # noqa: SIM115
         self._end = 0
 
     def append(self, *arrays: npt.NDArray[Any]) -> int:
-        """Where the arrays, one after the other, now begin. Raises OSError, and then nothing was appended."""
+        """Append the arrays and return where they begin. Raises OSError, and then nothing was appended."""
         start = place = self._end
         for array in arrays:
             content = array.data.cast("B")
@@ -239,7 +239,7 @@ class _Spill:
         return start
 
     def read(self, place: int, size: int) -> bytearray:
-        """So many bytes."""
+        """Read a number of bytes."""
         content, done = bytearray(size), 0
         while done < size:
             piece = os.pread(self._file.fileno(), size - done, place + done)
@@ -253,12 +253,12 @@ class _Spill:
 
 
 class EdgesBuilder:
-    """Collects blocks of dense rows, compressed as they come, and puts them in order at the end.
+    """Collects blocks of dense rows, compresses each one, and puts them in order at the end.
 
     Args:
         n: Number of nodes.
-        device: Where the edges end; blocks from elsewhere are copied there.
-        chunks_in_memory: Bytes of compressed rows to hold before writing them to a file.
+        device: Device of the edges; blocks from elsewhere are copied there.
+        chunks_in_memory: Bytes of compressed rows to keep in memory before writing to a file.
     """
 
     def __init__(
@@ -282,17 +282,17 @@ class EdgesBuilder:
         return int(self._counts.sum())
 
     def copy(self) -> EdgesBuilder:
-        """Another builder with the same rows, so that a matrix can be built from what is there while more rows come."""
+        """Return another builder with the same rows, so that a matrix can be built from them while more rows are added."""
         other = EdgesBuilder(self._n, self._device, self._limit)
         other._counts, other._seen = self._counts.clone(), self._seen.clone()
         other._chunks, other._spill, other._held = list(self._chunks), self._spill, self._held
         return other
 
     def add_rows(self, row_ids: torch.Tensor, values: torch.Tensor) -> None:
-        """Takes the rows `row_ids` (int64 `(r)`, in any order, each row once) with all their columns (`(r, n)`).
+        """Add the rows `row_ids` (int64 `(r)`, in any order, each row once) with all their columns (`(r, n)`).
 
         Raises:
-            InvalidValue: Wrong shape, row outside the matrix, or a row that was given before.
+            InvalidValue: Wrong shape, a row outside the matrix, or a row that was added before.
         """
         ids = row_ids.to("cpu", torch.int64)
         if values.ndim != 2 or values.shape != (len(ids), self._n):
@@ -300,7 +300,7 @@ class EdgesBuilder:
                 f"rows of shape {tuple(values.shape)} don't fit {len(ids)} row ids and {self._n} nodes"
             )
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self._n:
-            raise InvalidValue(f"row ids must lie in 0..{self._n - 1}")
+            raise InvalidValue(f"row ids must be in 0..{self._n - 1}")
         if bool(self._seen[ids].any()) or len(torch.unique(ids)) != len(ids):
             raise InvalidValue("a row of the adjacency matrix was given twice")
         self._seen[ids] = True
@@ -317,7 +317,7 @@ class EdgesBuilder:
             self._keep(ids, columns, weights)
 
     def _keep(self, ids: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor) -> None:
-        """Hold a chunk, or beyond the limit write it to the file; on a full disk it's held after all."""
+        """Keep a chunk in memory, or write it to the file beyond the limit; on a full disk it stays in memory after all."""
         size = 8 * len(columns)
         if self._held + size > self._limit:
             try:
@@ -342,14 +342,14 @@ class EdgesBuilder:
         return torch.from_numpy(columns), torch.from_numpy(weights)
 
     def _taken(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """The chunks, each freed as it's copied, so that edges are never all held twice."""
+        """Yield the chunks, freeing each as it's copied, so that edges are never all in memory twice."""
         self._chunks.reverse()
         while self._chunks:
             chunk = self._chunks.pop()
             yield chunk.rows, *self._read(chunk)
 
     def build(self) -> Edges:
-        """The matrix of all rows added; rows never added are empty. The builder is empty afterwards."""
+        """Return the matrix of all added rows; other rows are empty. The builder is empty afterwards."""
         indptr = offsets(self._counts)
         indices, values, release = room_for(int(indptr[-1]), self._limit)
         places, counts = indptr.tolist(), self._counts.tolist()
@@ -368,7 +368,7 @@ class EdgesBuilder:
 
 
 def room_for(total: int, largest_in_memory: int | None = None) -> tuple[torch.Tensor, torch.Tensor, Release]:
-    """Sources and weights of so many edges, in memory or in a file."""
+    """Return arrays for the sources and weights of edges, in memory or in a file."""
     indices, release_indices = scratch_tensor(total, torch.int32, largest_in_memory)
     values, release_values = scratch_tensor(total, torch.float32, largest_in_memory)
 
@@ -380,11 +380,11 @@ def room_for(total: int, largest_in_memory: int | None = None) -> tuple[torch.Te
 
 
 class NotFinite(InvalidValue):
-    """An edge's weight is NaN or infinite."""
+    """Raised for an edge weight that is NaN or infinite."""
 
 
 def check_edges(edges: Edges, *, finite: bool = True) -> None:
-    """Raises InvalidValue unless the tensors are a well-formed matrix with non-zero entries, NotFinite if one isn't finite."""
+    """Raise InvalidValue unless the tensors are a well-formed matrix of non-zero entries; NotFinite if one isn't finite."""
     indptr, indices, values = edges.indptr, edges.indices, edges.values
     if indptr.dtype != torch.int64 or indices.dtype != torch.int32 or values.dtype != torch.float32:
         raise InvalidValue("edges must be int64 row starts, int32 sources and float32 weights")
@@ -410,15 +410,15 @@ def check_edges(edges: Edges, *, finite: bool = True) -> None:
 
 
 def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
-    """Raises OutOfMemory if `n_bytes` are more than the device has free."""
+    """Raise OutOfMemory if `n_bytes` are more than the device has free."""
     free = free_memory(device)
     if n_bytes > free:
         raise OutOfMemory(
-            f"{what} needs {size_in_words(n_bytes)}, and {size_in_words(free)} are free",
+            f"{what} needs {size_in_words(n_bytes)}, but only {size_in_words(free)} is free",
             "use the edges (`graph.edges`, or export to csv), which are stored sparse",
         )
 
 
 def offsets(counts: torch.Tensor) -> torch.Tensor:
-    """int64 `(n + 1)`: where each of `n` runs of so many begins, and the end of the last."""
+    """int64 `(n + 1)`: the start of each of `n` runs of the given lengths, and the end of the last."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])

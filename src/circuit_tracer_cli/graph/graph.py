@@ -46,7 +46,7 @@ class Pruning:
     Attributes:
         node_mask: bool `(T)`, the nodes kept.
         cumulative_scores: float32 `(T)`, share of all influence at each node's rank in the unpruned graph.
-        node_threshold: Share of influence that the kept nodes were asked to hold.
+        node_threshold: Share of the influence that the kept nodes account for.
         edge_threshold: The same for edges.
         replacement_score: Of the unpruned graph.
         completeness_score: Of the unpruned graph.
@@ -77,15 +77,15 @@ class Graph:
         cfg: Facts about the model, as a record or a dict of the same keys.
         selected_features: int64 `(m)`, ascending row numbers of `active_features`.
         activation_values: float `(n)`.
-        logit_targets: `K` targets, or (as older files have it) an integer tensor of token ids.
+        logit_targets: `K` targets, or (in older files) an integer tensor of token ids.
         logit_probabilities: float `(K)`, the weight of each target.
         scan: Identifier of the transcoders, one or one per layer.
         vocab_size: Size of the tokenizer's vocabulary; the model's when not given.
-        metadata: What else is known: model, versions, settings, `prompt_tokens` (each prompt token decoded), timings.
+        metadata: Further facts: model, versions, settings, `prompt_tokens` (each prompt token decoded), timings.
         pruning: The masks, if the graph was pruned.
 
     Raises:
-        InvalidValue: The parts don't agree with each other.
+        InvalidValue: The parts don't fit together.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Graph:
 
     @property
     def adjacency_matrix(self) -> torch.Tensor:
-        """The direct effects as a new dense float32 `(T, T)` tensor. Raises OutOfMemory where that can't fit."""
+        """The direct effects as a new dense float32 `(T, T)` tensor. Raises OutOfMemory if it can't fit."""
         return self._edges.to_dense()
 
     @adjacency_matrix.setter
@@ -180,9 +180,9 @@ class Graph:
 
     @property
     def logit_weights(self) -> torch.Tensor:
-        """float32 `(T)`: what influence is measured on, on the edges' device.
+        """float32 `(T)`: the weights of the nodes that influence is measured on, on the edges' device.
 
-        Zero but for the target nodes, which have their probabilities; in a graph asked about another root, one at that node.
+        Zero except for the target nodes, which have their probabilities; in a graph with another root, one at that node.
         """
         weights = torch.zeros(self.n_nodes, device=self._edges.device)
         root = self.root
@@ -194,13 +194,13 @@ class Graph:
 
     @property
     def root(self) -> int | None:
-        """The node that the graph is asked about instead of its targets; None for the targets. See `rooted`."""
+        """The node that the graph explains instead of its targets; None for the targets. See `rooted`."""
         name = self.metadata.get(ROOT)
         return None if name is None else self.node_ids().index(name)
 
     @property
     def prompt_tokens(self) -> list[str] | None:
-        """Each prompt token decoded, if `metadata` holds them."""
+        """Each prompt token decoded, if `metadata` contains them."""
         tokens = self.metadata.get("prompt_tokens")
         if isinstance(tokens, list) and len(tokens) == self.n_pos and all(isinstance(t, str) for t in tokens):
             return tokens
@@ -211,7 +211,7 @@ class Graph:
         return self.layout.kind(node)
 
     def node_id(self, node: int) -> str:
-        """The id that a node has in the JSON graph file. Raises IndexError outside the graph."""
+        """Return a node's id in the JSON graph file. Raises IndexError outside the graph."""
         layout = self.layout
         kind = layout.kind(node)
         if kind == "feature":
@@ -237,7 +237,7 @@ class Graph:
         return logit_ids([t.vocab_idx for t in self.logit_targets], self.cfg.n_layers, self.n_pos)
 
     def to(self, device: torch.device | str) -> None:
-        """Moves edges, active features and probabilities to a device, in place."""
+        """Move edges, active features and probabilities to a device, in place."""
         self._edges = self._edges.to(device)
         self.active_features = self.active_features.to(device)
         self.logit_probabilities = self.logit_probabilities.to(device)
@@ -250,13 +250,13 @@ class Graph:
         return load_graph(path)
 
     def replace(self, **changes: Any) -> Graph:
-        """Return a graph with some fields changed, as `dataclasses.replace` does; the others are shared.
+        """Return a graph with some fields changed, as `dataclasses.replace` does; other fields are shared.
 
         Args:
             changes: Arguments of `Graph` by name, such as `metadata` or `scan`.
 
         Raises:
-            InvalidValue: The parts don't agree with each other.
+            InvalidValue: The parts don't fit together.
             TypeError: `Graph` has no such argument.
         """
         names = [name for name in inspect.signature(Graph).parameters if name != "adjacency_matrix"]
@@ -264,13 +264,13 @@ class Graph:
         return Graph(**({"adjacency_matrix": self._edges} | fields | changes))
 
     def rooted(self, node: int | str | None) -> Graph:
-        """Return the graph asked about another node, so that scores, influence and pruning explain that node.
+        """Return the graph with another root, so that scores, influence and pruning explain that node.
 
         Args:
             node: Its number, its id, or `layer/feature@position`; None for the targets again.
 
         Raises:
-            UnsuitableValue: No such node, one that nothing enters, or one that pruning has removed.
+            UnsuitableValue: There is no such node, it has no incoming edges, or pruning removed it.
         """
         from circuit_tracer_cli.graph.roots import rooted_graph
 
@@ -289,7 +289,7 @@ class Graph:
         return compute_graph_scores(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the graph to a `.safetensors` or `.pt` file, atomically. Raises UsageError, OutputError."""
+        """Write the graph to a `.safetensors` or `.pt` file, atomically. Raises UsageError, OutputError."""
         from circuit_tracer_cli.graph.store import save_graph
 
         save_graph(self, Path(path))
@@ -306,9 +306,9 @@ class Graph:
 
         Args:
             slug: Name of the files.
-            directory: The folder, made if it's missing.
+            directory: The folder; made if missing.
             format: `json` (the viewer's), `html`, `graphml` or `csv`.
-            features_dir: Feature examples, for formats that carry them.
+            features_dir: Feature examples, for formats that include them.
 
         Returns:
             The files written.
@@ -326,14 +326,14 @@ class Graph:
         return write(self.prune(), Destination(slug, Path(directory), examples))
 
     def to_pt(self, path: str | os.PathLike[str]) -> None:
-        """Writes the graph in the `.pt` format, whatever the file is called. Raises OutputError."""
+        """Write the graph in the `.pt` format, whatever the file's name. Raises OutputError."""
         from circuit_tracer_cli.graph.store import save_graph
 
         save_graph(self, Path(path), kind="pt")
 
     @staticmethod
     def from_pt(path: str | os.PathLike[str], map_location: torch.device | str = "cpu") -> Graph:
-        """Reads a graph file of any kind. Raises MissingFile, BadGraphFile."""
+        """Return the graph in a file of any kind. Raises MissingFile, BadGraphFile."""
         from circuit_tracer_cli.graph.store import load_graph
 
         graph = load_graph(path)
@@ -360,17 +360,19 @@ def _as_config(cfg: UnifiedConfig | Mapping[str, Any]) -> UnifiedConfig:
     try:
         config = UnifiedConfig.from_dict(dict(cfg))
     except TypeError as error:
-        raise InvalidValue(f"the model facts of the graph are incomplete: {error}") from error
+        raise InvalidValue(f"the graph's model configuration is incomplete: {error}") from error
     for name in ("n_layers", "d_model", "d_vocab"):
         value = getattr(config, name)
-        _require(type(value) is int and value >= 0, f"the graph's model facts have no usable {name}")
+        _require(type(value) is int and value >= 0, f"the graph's model configuration has no valid {name}")
     for name in ("tokenizer_name", "model_name", "original_architecture"):
-        _require(isinstance(getattr(config, name), str), f"the graph's model facts have no usable {name}")
+        _require(
+            isinstance(getattr(config, name), str), f"the graph's model configuration has no valid {name}"
+        )
     return config
 
 
 def _as_ids(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    _require(not tensor.is_floating_point() and not tensor.is_complex(), f"{name} must hold integers")
+    _require(not tensor.is_floating_point() and not tensor.is_complex(), f"{name} must contain integers")
     return tensor.to(torch.int64)
 
 
@@ -380,9 +382,9 @@ def _as_targets(targets: Sequence[LogitTarget] | torch.Tensor) -> list[LogitTarg
     try:
         pairs = [LogitTarget(*target) for target in targets]
     except TypeError as error:
-        raise InvalidValue("each logit target is a pair of token string and vocabulary index") from error
+        raise InvalidValue("each logit target must be a pair of token string and vocabulary index") from error
     if not all(isinstance(p.token_str, str) and isinstance(p.vocab_idx, int) for p in pairs):
-        raise InvalidValue("each logit target is a pair of token string and vocabulary index")
+        raise InvalidValue("each logit target must be a pair of token string and vocabulary index")
     return pairs
 
 
@@ -392,23 +394,23 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check(graph: Graph) -> None:
-    """Raises InvalidValue unless the parts of the graph fit together."""
+    """Raise InvalidValue unless the parts of the graph fit together."""
     active, selected, n_active = graph.active_features, graph.selected_features, len(graph.active_features)
-    _require(isinstance(graph.input_string, str), "the prompt of a graph is a string")
+    _require(isinstance(graph.input_string, str), "the prompt of a graph must be a string")
     _require(
         graph.input_tokens.ndim == 1 and graph.n_pos > 0,
-        "the prompt tokens of a graph are a row of at least one id",
+        "the prompt tokens of a graph must be a row of at least one id",
     )
     _require(active.ndim == 2 and active.shape[1:] == (3,), "active_features must have shape (n, 3)")
     values = graph.activation_values
     _require(
         values.is_floating_point() and values.shape == (n_active,),
-        f"activation_values must hold {n_active} floats",
+        f"activation_values must contain {n_active} floats",
     )
     probabilities, n_logits = graph.logit_probabilities, len(graph.logit_targets)
     _require(
         probabilities.is_floating_point() and probabilities.shape == (n_logits,),
-        f"logit_probabilities must hold {n_logits} floats, one per target",
+        f"logit_probabilities must contain {n_logits} floats, one per target",
     )
     _require(bool(torch.isfinite(probabilities).all()), "a logit probability is NaN or infinite")
     _require(selected.ndim == 1, "selected_features must have one axis")
@@ -416,16 +418,16 @@ def _check(graph: Graph) -> None:
         _require(bool((selected.diff() > 0).all()), "selected_features must ascend")
         _require(
             int(selected[0]) >= 0 and int(selected[-1]) < n_active,
-            f"selected_features must lie in 0..{n_active - 1}",
+            f"selected_features must be in 0..{n_active - 1}",
         )
     if n_active:
         bounds = torch.tensor([graph.cfg.n_layers, graph.n_pos], device=active.device)
         inside = bool((active >= 0).all()) and bool((active[:, :2] < bounds).all())
-        _require(inside, "an active feature lies outside the model's layers or the prompt's positions")
+        _require(inside, "an active feature is outside the model's layers or the prompt's positions")
     expected = graph.layout.n_nodes
     _require(
         graph.n_nodes == expected,
-        f"the adjacency matrix has {graph.n_nodes} nodes, the rest of the graph {expected}",
+        f"the adjacency matrix has {graph.n_nodes} nodes, but the rest of the graph has {expected}",
     )
     check_edges(graph.edges)
     root = graph.metadata.get(ROOT)
@@ -436,10 +438,12 @@ def _check(graph: Graph) -> None:
 
 def _check_pruning(pruning: Pruning, n_nodes: int, n_edges: int) -> None:
     mask, scores = pruning.node_mask, pruning.cumulative_scores
-    _require(mask.dtype == torch.bool and mask.shape == (n_nodes,), f"node_mask must hold {n_nodes} booleans")
+    _require(
+        mask.dtype == torch.bool and mask.shape == (n_nodes,), f"node_mask must contain {n_nodes} booleans"
+    )
     _require(
         scores.is_floating_point() and scores.shape == (n_nodes,),
-        f"cumulative_scores must hold {n_nodes} floats",
+        f"cumulative_scores must contain {n_nodes} floats",
     )
     steady = pruning.stability
     if steady is not None:
@@ -452,5 +456,5 @@ def _check_pruning(pruning: Pruning, n_nodes: int, n_edges: int) -> None:
     thresholds = (pruning.node_threshold, pruning.edge_threshold)
     _require(
         all(0 <= value <= 1 for value in thresholds),
-        "the thresholds of a pruned graph must lie between 0 and 1",
+        "the thresholds of a pruned graph must be between 0 and 1",
     )

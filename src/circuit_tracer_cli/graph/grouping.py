@@ -1,12 +1,12 @@
-"""Supernodes made automatically: features of one role merged step by step, so that the graph of groups has no cycle. numpy only.
+"""Automatic supernodes: features with the same role are merged step by step, keeping the graph of groups acyclic. numpy only.
 
-Two features play one role if the same nodes drive them and they drive the same nodes. With `N` the weights of each row divided by
+Two features have one role if the same nodes drive them and they drive the same nodes. With `N` the weights of each row divided by
 the sum of their sizes, `τ` the influence and `w` the targets' weights, feature `i` has the profiles `in_i = N[i, :]` and
 `out_i[k] = (τ_k + w_k) N[k, i]`, and two are as similar as `S = ½ cos(in) + ½ cos(out)`, signs included. Groups merge by average
-linkage: the pair of the highest mean `S` first, of equal ones the first by node id.
+linkage: the pair with the highest mean `S` first, ties by node id.
 
-Contracting two groups of a graph without cycles leaves it without cycles exactly if no path from one to the other visits a third
-group: a cycle through the merged group would be such a path, and such a path would become a cycle.
+Merging two groups of an acyclic graph keeps it acyclic exactly if no path from one to the other visits a third group: a cycle
+through the merged group would be such a path, and such a path would become a cycle.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Flags = npt.NDArray[np.bool_]
 Members = tuple[int, ...]
 
 LEVEL = 0.35
-"""Least mean similarity at which groups at one position merge."""
+"""Smallest mean similarity at which groups at the same position merge."""
 ACROSS = 0.6
-"""Least mean similarity at which groups at different positions merge, if they share no feature."""
+"""Smallest mean similarity at which groups at different positions merge, if they share no feature."""
 OPPOSED = -0.5
-"""Cosine of `out` at and below which two features never come into one group: one undoes what the other does."""
+"""At or below this cosine of `out`, two features are never grouped: one undoes what the other does."""
 MOST_NODES = 4000
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """The nodes and edges of a pruned graph in the order of their ids, so that the order in a file never matters.
+    """The nodes and edges of a pruned graph in the order of node ids, so that the order in a file never matters.
 
     Args:
         ids: Node ids, ascending.
-        kinds: Of each node.
-        layers: Of features and errors; -1 where there is none.
-        positions: Of each node.
+        kinds: Kind of each node.
+        layers: Layer of features and errors; -1 for other nodes.
+        positions: Position of each node.
         features: Number of a feature in its layer; -1 for other nodes.
         A: float64 `(N, N)`, direct effects, row = target.
         w: float64 `(N)`, weights of the targets.
@@ -97,7 +97,7 @@ class Circuit:
         return (of_in + of_out) / 2
 
     def with_edges(self, keep: Flags) -> Circuit:
-        """The same nodes with the edges of a mask `(N, N)`."""
+        """Return the same nodes with only the edges of a mask `(N, N)`."""
         return Circuit(
             self.ids,
             self.kinds,
@@ -135,17 +135,17 @@ def circuit_of(graph: Graph) -> Circuit:
 
 
 def check_size(n_nodes: int) -> None:
-    """Raise UnsuitableValue for more nodes than are grouped."""
+    """Raise UnsuitableValue for more nodes than can be grouped."""
     if n_nodes > MOST_NODES:
         raise UnsuitableValue(
-            f"{n_nodes:,} nodes are more than can be grouped ({MOST_NODES:,})",
+            f"{n_nodes:,} nodes are too many to group; the limit is {MOST_NODES:,}",
             "prune the graph first: circuit-tracer prune --node-threshold 0.6",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """One step: two groups, named by their first members, and the mean similarity of their features."""
+    """One step: two groups, identified by their first members, and the mean similarity of their features."""
 
     first: int
     second: int
@@ -158,8 +158,8 @@ class Partition:
 
     Attributes:
         groups: Nodes of each group, ascending; seeds first, then by first member.
-        n_seeds: How many of them were there before.
-        acyclic: Whether no cycle leads through the groups. Only seeds can have made one.
+        n_seeds: How many of them were given.
+        acyclic: True if no cycle leads through the groups. Only given groups can cause one.
     """
 
     groups: list[Members]
@@ -178,9 +178,9 @@ def partition(
 
     Args:
         circuit: Nodes and edges.
-        level: Least mean similarity at which two groups merge, 0 to 1. Lower gives fewer, larger groups.
-        across_positions: Then also merge groups at different positions that share a feature, or are as similar as `ACROSS`.
-        seeds: Groups that are there: nodes of each. They only grow, and never merge with each other.
+        level: Smallest mean similarity at which two groups merge, 0 to 1. Lower values give fewer, larger groups.
+        across_positions: Afterwards also merge groups at different positions that share a feature, or are as similar as `ACROSS`.
+        seeds: Nodes of existing groups, which only grow and never merge with each other.
 
     Raises:
         InvalidValue: The level isn't between 0 and 1, or a node is in two seeds.
@@ -198,7 +198,7 @@ def partition(
 
 
 def dendrogram(circuit: Circuit, seeds: Sequence[Sequence[int]] = ()) -> list[Merge]:
-    """Return all steps at one position down to a mean similarity of 0, in their order.
+    """Return all steps at one position down to a mean similarity of 0, in order.
 
     The groups at a level are those before the first step below it.
     """
@@ -207,7 +207,7 @@ def dendrogram(circuit: Circuit, seeds: Sequence[Sequence[int]] = ()) -> list[Me
 
 
 class _State:
-    """Groups under way, each at the place of its first part; those with features come first, and only they have similarities."""
+    """Current groups, each at the index of its first part; those with features come first, and only they have similarities."""
 
     def __init__(self, circuit: Circuit, seeds: list[Members]) -> None:
         self.circuit = circuit
@@ -224,7 +224,7 @@ class _State:
         self._reach()
 
     def _similarities(self, n: int) -> None:
-        """Sums and minima over pairs of features, positions and shared features: what a merge adds up."""
+        """What a merge updates: sums and minima over pairs of features, positions and shared features."""
         circuit, parts = self.circuit, self.members[:n]
         place = np.array([self.place_of[node] for node in circuit.members], dtype=np.int64)
         belongs = np.zeros((n, len(place)))
@@ -243,7 +243,7 @@ class _State:
         self.alive: Flags = np.ones(n, dtype=np.bool_)
 
     def _reach(self) -> None:
-        """Which groups lead to which over any path; `cyclic` are seeds that lead to themselves."""
+        """Which groups reach which others over any path; `cyclic` are seeds that reach themselves."""
         count = len(self.members)
         place = np.array([self.place_of[node] for node in range(len(self.circuit.ids))], dtype=np.int64)
         targets, sources = self.circuit.A.nonzero()
@@ -258,20 +258,20 @@ class _State:
         self.reach, self.cyclic = reach, reach.diagonal().copy()
 
     def at_one_position(self, place: int) -> Flags:
-        """The groups at the position of a group; a seed that spans several takes from each of them."""
+        """The groups at the position of a group; for a seed that spans several positions, those at each of them."""
         common = (self.at & self.at[place]).sum(1)
         return np.asarray((common == self.at.sum(1)) | (common == self.at[place].sum()))
 
     def of_one_concept(self, place: int) -> Flags:
-        """The groups that share a feature with a group, or are very similar."""
+        """The groups that share a feature with a group, or are very similar to it."""
         return np.asarray((self.holds @ self.holds[place] > 0) | (self.mean(place) >= ACROSS))
 
     def mean(self, place: int) -> Floats:
-        """Mean similarity of a group and each group, rounded so that equal ones are equal whatever was summed first."""
+        """Mean similarity of a group to every group, rounded so that the order of summation doesn't matter."""
         return np.asarray(np.round(self.total[place] / (self.size * self.size[place]), 9))
 
     def merge(self, allowed: Callable[[int], Flags], least: float) -> list[Merge]:
-        """Merge what is allowed and leaves no cycle, the most similar pair first, down to a mean similarity of `least`."""
+        """Merge allowed pairs that make no cycle, the most similar first, down to a mean similarity of `least`."""
         n, merges, blocked = len(self.size), list[Merge](), list[tuple[int, int, float]]()
         scores = np.full((n, n), -np.inf)
         for place in range(n):
@@ -282,7 +282,7 @@ class _State:
                 blocked.append((first, second, height))
                 scores[first, second] = -np.inf
                 continue
-            for one, other, score in blocked:  # what stood in their way may be inside a group now
+            for one, other, score in blocked:  # what blocked them may be inside a group now
                 scores[one, other] = score
             blocked.clear()
             merges.append(Merge(self.members[first][0], self.members[second][0], height))
@@ -293,7 +293,7 @@ class _State:
         return merges
 
     def _scores(self, place: int, allowed: Callable[[int], Flags], least: float) -> Floats:
-        """Mean similarity of a group and each that it may merge with; -inf for the others."""
+        """Mean similarity of a group to each group that it can merge with; -inf for the others."""
         if not self.alive[place]:
             return np.full(len(self.size), -np.inf)
         mean, seed = self.mean(place), self.is_seed[: len(self.size)]
@@ -301,7 +301,7 @@ class _State:
         return np.where(may & ~(seed & seed[place]), mean, -np.inf)
 
     def _leaves_no_cycle(self, first: int, second: int) -> bool:
-        """Whether no path between two groups visits a third."""
+        """True if no path between two groups visits a third."""
         for start, end in ((first, second), (second, first)):
             between = self.reach[start] & self.reach[:, end]
             between[[first, second]] = False

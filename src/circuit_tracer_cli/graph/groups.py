@@ -1,4 +1,4 @@
-"""Groups of a graph with their numbers and names: what `group_nodes` returns. numpy only, but for graphs themselves."""
+"""Groups of a graph with their numbers and names: what `group_nodes` returns. numpy only, except for the graphs themselves."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
 
 VERSION = 1
-"""Of the algorithm: the same version gives the same groups for the same graph."""
+"""Version of the algorithm: the same version gives the same groups for the same graph."""
 STABLE_AT = (0.9, 0.95, 0.98, 0.99)
-"""Shares of the edges' influence at which a graph is grouped again, to see what stays."""
+"""Shares of the edges' influence at which a graph is grouped again, to measure stability."""
 _SAYS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Quotient:
-    """The graph of the groups: every group is one node, every other node stays.
+    """The graph of the groups: every group is one node, other nodes stay.
 
     Attributes:
         parts: Nodes of each part, groups first.
-        weights: float64 `(G, G)`, row = target: sums of the direct effects of one part's members on another's, inner ones on the
-            diagonal.
-        positive, negative: The parts of that sum with each sign.
+        weights: float64 `(G, G)`, row = target: sums of the direct effects of one part's members on another's; the diagonal has
+            those within a part.
+        positive, negative: The positive and the negative part of that sum.
         shares: float64 `(G, G)`: share of the absolute input of a part, its members weighted by `τ + w`.
         influence: float64 `(G)`: sum of the members' influence; `(w + influence) @ shares` gives the same.
         w: float64 `(G)`: weights of the targets.
@@ -82,12 +82,12 @@ class Group:
     """One supernode.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         nodes: Ids of its nodes.
-        kept: Whether somebody had made it, or a part of it, by hand.
+        kept: True if it, or a part of it, was made by hand.
         numbers: `influence` (share of all influence), `coherence` (mean similarity inside minus that to the nearest other group,
             -2..2; None for a single feature or a single group), `stability` (mean overlap with the most similar group at four
-            edge thresholds, 0..1); `measured` and `predicted` where a model was there (`validation/groups.py`).
+            edge thresholds, 0..1); `measured` and `predicted` if a model was available (`validation/groups.py`).
     """
 
     name: str
@@ -107,16 +107,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """What came out.
+    """The result of grouping.
 
     Attributes:
-        groups: The supernodes, those with the most influence first.
+        groups: The supernodes, most influential first.
         level, across_positions: How they were made.
-        acyclic: Whether no cycle leads through the groups; False only where a group made by hand lies on one.
+        acyclic: True if no cycle leads through the groups; False only if a group made by hand is on one.
         numbers: `coverage` (share of the features' influence in groups), `edges` and `quotient_edges`, `inner` (share of the
             absolute weights inside groups), `stability` (mean adjusted Rand index at four edge thresholds).
         quotient: The graph of the groups; its parts are in the order of `groups`, then the other nodes by id.
-        merges: The whole dendrogram at one position, by node ids.
+        merges: The full dendrogram at one position, by node ids.
     """
 
     groups: list[Group]
@@ -149,14 +149,14 @@ def group_nodes(
     keep: Sequence[Sequence[str]] = (),
     labels: Mapping[tuple[int, int], str] | None = None,
 ) -> Grouping:
-    """Group the features of a graph into supernodes. The same graph gives the same groups, in whatever order its nodes are.
+    """Group the features of a graph into supernodes. The same graph gives the same groups, whatever the order of its nodes.
 
     Args:
-        graph: Pruned, or raw: then it is pruned with the default thresholds.
-        level: Least mean similarity at which two groups merge, 0 to 1: lower gives fewer, larger groups.
-        across_positions: Then also merge groups at different positions that share a feature or are very similar.
+        graph: A pruned or raw graph; a raw one is pruned with the default thresholds.
+        level: Smallest mean similarity at which two groups merge, 0 to 1. Lower values give fewer, larger groups.
+        across_positions: Afterwards also merge groups at different positions that share a feature or are very similar.
         keep: Groups to start with, `[name, node id, …]` as in a graph file. They only grow.
-        labels: What features are called, by (layer, feature); where missing, the labels that the trace proposes.
+        labels: Labels of features by (layer, feature); the default is those that the trace proposes.
 
     Returns:
         Groups, their numbers and the graph between them, which has no cycle.
@@ -197,7 +197,7 @@ def group_circuit(
     labels: Mapping[str, str],
     tokens: Sequence[str],
 ) -> Grouping:
-    """The same for nodes and edges from anywhere; `labels` are by node id."""
+    """Group nodes and edges of any origin; `labels` are by node id."""
     place = {node: at for at, node in enumerate(circuit.ids)}
     if unknown := [node for _, *nodes in keep for node in nodes if node not in place]:
         raise InvalidValue(f"{unknown[0]} isn't a node of the graph")
@@ -252,7 +252,7 @@ def _seed_of(nodes: Members, seeds: Sequence[Members]) -> int | None:
 
 
 def _thinned(circuit: Circuit, share: float) -> Circuit:
-    """The circuit with the strongest edges that hold a share of the edges' influence."""
+    """The circuit with the fewest edges that account for a share of the edges' influence."""
     strength = np.abs(circuit.N) * (circuit.influence + circuit.w)[:, None]
     order = np.argsort(-strength, axis=None, kind="stable")
     sums = np.cumsum(strength.ravel()[order])
@@ -262,7 +262,7 @@ def _thinned(circuit: Circuit, share: float) -> Circuit:
 
 
 def _overlap(nodes: Members, others: Sequence[Members]) -> float:
-    """Shared over all nodes, of a group and the most similar one of another grouping."""
+    """Shared nodes divided by all nodes, for a group and the most similar one of another grouping."""
     mine = set(nodes)
     return max((len(mine & set(other)) / len(mine | set(other)) for other in others), default=0.0)
 
@@ -311,7 +311,7 @@ def _overall(
 
 
 def _labels(circuit: Circuit, groups: Sequence[Members]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """A number for each node: its group's, or one of its own."""
+    """A number for each node: that of its group, or its own."""
     of = np.arange(len(circuit.ids), dtype=np.int64) + len(groups)
     for at, nodes in enumerate(groups):
         of[list(nodes)] = at
@@ -333,7 +333,7 @@ def adjusted_rand(a: np.ndarray[Any, np.dtype[np.int64]], b: np.ndarray[Any, np.
 
 
 def name_of(circuit: Circuit, nodes: Members, labels: Mapping[str, str], tokens: Sequence[str]) -> str:
-    """The word with most influence in the labels of a group; "say …" for one that acts on the outputs at its own position."""
+    """The most influential word in the labels of a group; "say …" if the group acts on the outputs at its own position."""
     says = _says(circuit, nodes)
     counts = dict[str, float]()
     for node in nodes:
@@ -361,7 +361,7 @@ def _raised(circuit: Circuit, nodes: Members, labels: Mapping[str, str]) -> str:
 
 
 def _says(circuit: Circuit, nodes: Members) -> bool:
-    """Whether most of what a group does goes to targets at its own position."""
+    """True if most of a group's effect is on targets at its own position."""
     reach = circuit.influence + circuit.w
     out = np.abs(circuit.N[:, list(nodes)]).sum(1) * reach
     out[list(nodes)] = 0
@@ -375,13 +375,13 @@ def _says(circuit: Circuit, nodes: Members) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """The parts of a label that say what it is about: not the tokens that only drive it here."""
+    """The parts of a label that tell what it is about, without the tokens that drive it only on this prompt."""
     parts = [part.strip() for part in re.split(r"[,·→⊣…]", re.sub(r"^from [^→⊣]*", "", text))]
     return [word for part in parts if (word := re.sub(r"^(after|before)\s+", "", part))]
 
 
 def _outputs(text: str) -> list[str]:
-    """The parts of a label that say what comes next: behind an arrow or "before"."""
+    """The parts of a label that tell what comes next: after an arrow or "before"."""
     before, _, after = text.partition("→")
     following = re.search(r"\bbefore ([^→]*)", before)
     return [*_words(after), *(_words(following[1]) if following else [])]
@@ -396,7 +396,7 @@ def _shown(tokens: Sequence[str], position: int) -> str:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Names with a number behind those that repeat."""
+    """Names, with a number after those that repeat."""
     seen: Counter[str] = Counter()
     found = []
     for name in names:
@@ -406,7 +406,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def with_numbers(grouping: Grouping, numbers: Sequence[Mapping[str, float | None]]) -> Grouping:
-    """The same with more numbers for each group."""
+    """Return the result with more numbers for each group."""
     groups = [
         replace(group, numbers={**group.numbers, **more})
         for group, more in zip(grouping.groups, numbers, strict=True)

@@ -1,4 +1,4 @@
-"""What a graph's metadata keep of attention: heads of edges (`heads --all`), and why one looks there (`heads --why -o`).
+"""Attention in a graph's metadata: heads of edges (`heads --all`), and why one looks there (`heads --why -o`).
 
 Imports no torch.
 """
@@ -54,7 +54,7 @@ def node_extras(metadata: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def sources_of_reasons(metadata: Mapping[str, Any]) -> list[str]:
-    """Ids of all nodes that reasons name, each once."""
+    """Ids of all nodes named in reasons, each once."""
     found: dict[str, None] = {}
     for extra in node_extras(metadata).values():
         told = extra["qk_tracing_results"]

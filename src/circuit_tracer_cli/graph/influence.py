@@ -2,8 +2,8 @@
 and how much of that features and tokens explain rather than errors (the two scores).
 
 A graph's influence is `w·Â + w·Â² + …`, with `Â` the absolute weights divided by their row sums and `w` the targets' weights.
-Over compressed rows one pass suffices when nodes are numbered so that no node reads a later one that has edges itself;
-other matrices are iterated until nothing moves any more.
+Over compressed rows one pass is enough if nodes are numbered so that no node reads a later one that has edges itself;
+other matrices are iterated until nothing changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.graph import Graph
 
 ROW_SUM_FLOOR = 1e-10
-"""Least value that a row is divided by."""
+"""Smallest value that a row is divided by."""
 
 
 @overload
@@ -38,12 +38,12 @@ def normalize_matrix(matrix: torch.Tensor | Edges) -> torch.Tensor | Edges:
 def compute_influence(
     A: torch.Tensor | Edges, logit_weights: torch.Tensor, max_iter: int = 1000
 ) -> torch.Tensor:
-    """Influence `(T)` of every node through the matrix as it is (`A` is normalised already).
+    """Influence `(T)` of every node through a matrix that is already normalized.
 
     Args:
         A: `(T, T)`, row = target.
-        logit_weights: `(T)`, zero but for the targets; not part of the result.
-        max_iter: Products after the first before giving up.
+        logit_weights: `(T)`, zero except for the targets; not part of the result.
+        max_iter: Largest number of products after the first.
 
     Raises:
         RuntimeError: The matrix has a cycle.
@@ -63,7 +63,7 @@ def compute_influence(
 
 
 def compute_node_influence(adjacency: torch.Tensor | Edges, logit_weights: torch.Tensor) -> torch.Tensor:
-    """Influence `(T)` of every node on the targets, over the normalised matrix. Raises RuntimeError on a cycle."""
+    """Influence `(T)` of every node on the targets, over the normalized matrix. Raises RuntimeError on a cycle."""
     if isinstance(adjacency, Edges):
         influence = node_influence(adjacency, row_scale(adjacency), as_array(logit_weights))
         return torch.from_numpy(influence).to(logit_weights)
@@ -75,7 +75,7 @@ def compute_edge_influence(pruned: torch.Tensor, logit_weights: torch.Tensor) ->
 @overload
 def compute_edge_influence(pruned: Edges, logit_weights: torch.Tensor) -> torch.Tensor: ...
 def compute_edge_influence(pruned: torch.Tensor | Edges, logit_weights: torch.Tensor) -> torch.Tensor:
-    """Share of each edge: its normalised weight times its target's influence, the target's own weight included.
+    """Score of each edge: its normalized weight times its target's influence, including the target's own weight.
 
     Returns:
         `(T, T)` for a dense matrix, float32 `(nnz)` in stored order for `Edges`. Raises RuntimeError on a cycle.
@@ -92,7 +92,7 @@ def compute_graph_scores(graph: Graph) -> tuple[float, float]:
     """Replacement and completeness score, both in 0..1.
 
     Replacement is the share of influence that starts at tokens rather than errors. Completeness is the influence-weighted share
-    of each node's incoming weight that doesn't come from errors. For a pruned graph both are those of the graph before.
+    of each node's incoming weight that doesn't come from errors. For a pruned graph both are those of the unpruned graph.
     """
     if graph.pruning is not None:
         return graph.pruning.replacement_score, graph.pruning.completeness_score
@@ -121,7 +121,7 @@ def as_array(weights: torch.Tensor) -> Array:
 
 
 def masked_magnitudes(block: EdgeBlock, node_mask: Array | None = None) -> Array:
-    """Absolute weights float64 of a block, zero where either end is masked out."""
+    """Absolute weights float64 of a block, zero if either end is masked out."""
     magnitudes = np.abs(block.values, dtype=np.float64)
     if node_mask is not None:
         magnitudes *= node_mask.take(block.columns)
@@ -130,7 +130,7 @@ def masked_magnitudes(block: EdgeBlock, node_mask: Array | None = None) -> Array
 
 
 def row_scale(edges: Edges, node_mask: Array | None = None) -> Array:
-    """float64 `(T)`: what the weights of each row are multiplied by so that their absolute values sum to one."""
+    """float64 `(T)`: the factor that makes the absolute weights of each row sum to one."""
     sums = np.zeros(edges.n)
     for block in edges.blocks():
         rows, partial = block.reduce_rows(np.add, masked_magnitudes(block, node_mask))
@@ -139,7 +139,7 @@ def row_scale(edges: Edges, node_mask: Array | None = None) -> Array:
 
 
 def node_influence(edges: Edges, scale: Array, weights: Array, node_mask: Array | None = None) -> Array:
-    """float64 `(T)`: influence over the rows scaled by `scale`, without the nodes that are masked out.
+    """float64 `(T)`: influence over the rows scaled by `scale`, without masked nodes.
 
     Raises RuntimeError on a cycle.
     """

@@ -9,20 +9,20 @@ from typing import Any, Literal
 
 NodeKind = Literal["feature", "error", "token", "logit"]
 LEFT_OUT = "edges_left_out"
-"""Key of a graph's metadata: how many edges its file holds whose weight is NaN or infinite, and that the graph is without."""
+"""Key of a graph's metadata: number of edges left out because their weight in the file is NaN or infinite."""
 
 
 def edges_left_out(metadata: Mapping[str, Any]) -> int:
-    """Return how many edges a graph is without, by its metadata."""
+    """Return how many edges were left out of a graph, according to its metadata."""
     count = metadata.get(LEFT_OUT, 0)
     return count if isinstance(count, int) else 0
 
 
 def warn_of_edges_left_out(metadata: Mapping[str, Any], source: str) -> None:
-    """Warn if a graph is without edges of its file; `source` names the file."""
+    """Warn if edges of a graph's file were left out; `source` names the file."""
     if count := edges_left_out(metadata):
         edges = "an edge" if count == 1 else f"{count:,} edges"
-        warnings.warn(f"{source}: left out {edges} with a weight of NaN or infinity", stacklevel=2)
+        warnings.warn(f"{source}: left out {edges} whose weight is NaN or infinite", stacklevel=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class NodeLayout:
         return self.logit_offset + self.n_logits
 
     def kind(self, node: int) -> NodeKind:
-        """What node `node` is. Raises IndexError outside the graph."""
+        """Return the kind of a node. Raises IndexError outside the graph."""
         if not 0 <= node < self.n_nodes:
             raise IndexError(f"node {node} is outside the graph's {self.n_nodes} nodes")
         if node < self.error_offset:
@@ -89,7 +89,7 @@ def token_id(vocab_idx: int, position: int) -> str:
 
 
 def logit_ids(vocab_indices: list[int], n_layers: int, n_pos: int) -> list[str]:
-    """Ids of the logit nodes in target order; a token that is a target again gets `_2`, `_3`, … at its end."""
+    """Ids of the logit nodes in target order; repeated tokens get the suffix `_2`, `_3`, …."""
     seen: dict[int, int] = {}
     names = []
     for index in vocab_indices:

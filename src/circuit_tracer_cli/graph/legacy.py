@@ -1,6 +1,6 @@
-"""Reads `.pt` graph files, ours and every generation of the reference's, without running what they contain.
+"""Reads `.pt` graph files, ours and every generation of the reference's, without running code from them.
 
-A `.pt` file is a zip archive with a pickle in it. The pickle's names are held against a short list before anything is unpickled,
+A `.pt` file is a zip archive with a pickle in it. The pickle's names are checked against a list before unpickling,
 and the reference's classes are replaced by the stand-ins below.
 """
 
@@ -76,10 +76,10 @@ def read_pt(path: Path, source: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        source: What to call it in messages.
+        source: The file's name in messages.
 
     Raises:
-        BadGraphFile: Truncated, of another kind, or holding anything but plain values and tensors.
+        BadGraphFile: The file is truncated, of another kind, or contains anything but plain values and tensors.
     """
     try:
         _check_archive(path, source)
@@ -90,14 +90,14 @@ def read_pt(path: Path, source: str) -> dict[str, Any]:
             raise
         raise BadGraphFile(f"{source} is truncated or not a graph file", "write or copy it again") from error
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise BadGraphFile(f"{source} isn't a graph file: it holds no dictionary of named values")
+        raise BadGraphFile(f"{source} isn't a graph file: it doesn't contain a dictionary of named values")
     for value in values.values():
         _check_tensor(value, path.stat().st_size, source)
     return _current_names(values)
 
 
 class _Pickle(Protocol):
-    """Where a pickle is read from, byte by byte."""
+    """The stream of a pickle, read byte by byte."""
 
     size: int
 
@@ -107,15 +107,15 @@ class _Pickle(Protocol):
 
 
 def largest_archive(stream: _Pickle, start: bytes, source: str) -> int:
-    """Read an archive up to the end of its pickle, and return the most bytes that the whole can have by what that says.
+    """Read an archive up to the end of its pickle, and return the largest size in bytes that the archive can have.
 
     Args:
-        stream: Behind `start`; `size` is the number of bytes read from it in all.
-        start: The archive's first bytes, fewer than a record's header has.
-        source: What to call it in messages.
+        stream: Positioned after `start`; `size` counts all bytes read from it.
+        start: The archive's first bytes, fewer than a record's header.
+        source: The file's name in messages.
 
     Raises:
-        BadGraphFile: torch.save doesn't write such archives, or the pickle could do more than name values.
+        BadGraphFile: torch.save doesn't write such archives, or the pickle could run code.
     """
     wrong = BadGraphFile(f"{source} isn't a file written by torch.save", "write or copy it again")
     head = start + stream.read(_LOCAL_HEADER - len(start))
@@ -132,7 +132,7 @@ def largest_archive(stream: _Pickle, start: bytes, source: str) -> int:
         for opcode, argument, _ in pickletools.genops(content):  # type: ignore[arg-type]
             _check_opcode(opcode.name, argument, source)
             if isinstance(argument, int) and opcode.name.startswith(("BININT", "LONG")):
-                number = argument  # before a storage is named, the last number is its length
+                number = argument  # the last number before a storage is its length
             elif opcode.name == "BINPERSID":
                 records += 8 * max(0, number) + _PER_RECORD
     except (ValueError, OverflowError) as error:
@@ -157,19 +157,17 @@ class _Bounded:
 
 def _check_opcode(name: str, argument: object, source: str) -> None:
     if name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
-        raise BadGraphFile(f"{source} could run code when it's loaded, so it's refused")
+        raise BadGraphFile(f"{source} was refused: it could run code when loaded")
     if name == "GLOBAL" and argument not in _ALLOWED:
         named = str(argument).replace(" ", ".")
-        raise BadGraphFile(
-            f"{source} names {named[:80]!r}, which a graph file has no use for, so it's refused"
-        )
+        raise BadGraphFile(f"{source} was refused: it names {named[:80]!r}, which graph files don't use")
 
 
 def _check_archive(path: Path, source: str) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise BadGraphFile(f"{source} holds compressed data, which torch never writes")
+            raise BadGraphFile(f"{source} contains compressed data, which torch never writes")
         pickles = [member for member in members if member.filename.endswith("data.pkl")]
         if len(pickles) != 1 or pickles[0].file_size > min(_MAX_PICKLE, path.stat().st_size):
             raise BadGraphFile(f"{source} isn't a file written by torch.save")
@@ -179,13 +177,13 @@ def _check_archive(path: Path, source: str) -> None:
 
 
 def _check_tensor(value: Any, file_size: int, source: str) -> None:
-    """A tensor that repeats its storage can claim any size; one that torch saved for a graph never does."""
+    """Refuse a tensor that repeats its storage: it can claim any size, and saved graphs never have one."""
     if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > file_size:
-        raise BadGraphFile(f"{source} holds a tensor larger than the file")
+        raise BadGraphFile(f"{source} contains a tensor larger than the file")
 
 
 def _current_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of an older generation under the current names."""
+    """Return the values of an older generation under the current names."""
     values = dict(values)
     if "scan" not in values and "scan_name" in values:
         values["scan"] = values.pop("scan_name")
@@ -200,7 +198,7 @@ def _current_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _config_values(facts: dict[str, Any]) -> dict[str, Any]:
-    """A pickled configuration as the dict that `UnifiedConfig.from_dict` takes; an old one has some names fewer."""
+    """Return a pickled configuration as the dict that `UnifiedConfig.from_dict` takes; old ones lack some names."""
     values = {name: facts[name] for name in facts if not name.startswith("_")}
     values["tokenizer_name"] = values.get("tokenizer_name") or values.get("model_name") or ""
     values["model_name"] = values.get("model_name") or ""

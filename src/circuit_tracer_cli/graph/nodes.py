@@ -1,4 +1,4 @@
-"""A graph's nodes in plain values; the graph as a networkx graph, a pandas table or a few lines of HTML for a notebook."""
+"""A graph's nodes as plain values, and the graph as a networkx graph, a pandas table, or HTML for a notebook."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 MOST_EDGES = 20_000_000
-"""Beyond so many edges nothing is computed for the sake of display."""
+"""Above this number of edges, nothing is computed for display."""
 _N_NODES, _N_TARGETS, _LONGEST = 8, 5, 300
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One node in plain values; what doesn't apply to its kind is None.
+    """One node as plain values; fields that don't apply to its kind are None.
 
     Attributes:
-        index: Place in the graph's node order.
+        index: Index in the graph's node order.
         node_id: As in the JSON graph file.
         kind: feature, error, token or logit.
-        layer: Of a feature or error.
-        position: In the prompt; a logit's is the last.
+        layer: Layer of a feature or error.
+        position: Position in the prompt; the last for a logit.
         feature: Number of a feature within its layer.
-        activation: Of a feature.
+        activation: Activation of a feature.
         token: The prompt token of a token node, the target of a logit node, as text.
-        vocab_idx: Of a token or logit.
-        probability: Of a logit.
+        vocab_idx: Vocabulary index of a token or logit.
+        probability: Probability of a logit.
         influence: Cumulative influence score, if the graph is pruned; targets and roots have none.
     """
 
@@ -151,7 +151,7 @@ def _optional(name: str) -> Any:
 
 
 def graph_card(graph: Graph) -> str:
-    """Return what a graph is, its scores and its strongest nodes as HTML for notebooks; all text is escaped."""
+    """Return a graph's summary, scores and strongest nodes as HTML for notebooks; all text is escaped."""
     layout = graph.layout
     counts = (
         f"{layout.n_features:,} features, {layout.n_layers * layout.n_pos:,} errors, {layout.n_pos:,} tokens, "
@@ -183,7 +183,7 @@ def _scores(graph: Graph) -> tuple[float, float]:
 
 
 def _strongest(graph: Graph) -> str:
-    """Nodes with the largest influence, but for the targets themselves."""
+    """Nodes with the largest influence, without the targets."""
     influence = compute_node_influence(graph.edges, graph.logit_weights)[: graph.layout.logit_offset]
     best = influence.topk(min(_N_NODES, len(influence)))
     total = float(influence.sum()) or 1.0

@@ -41,12 +41,12 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class _Best:
-    """The `k` strongest paths into each node, each as the last step and the place of the path that it prolongs.
+    """The `k` strongest paths into each node, each as its last step and the rank of the path that it extends.
 
     Attributes:
         strength: float64 `(T, k)`, descending; zero where there are fewer paths.
         source: int64 `(T, k)`, node before the last, -1 where the path begins.
-        rank: int64 `(T, k)`, place of the prolonged path among those of `source`.
+        rank: int64 `(T, k)`, rank of the extended path among those of `source`.
         weight: float32 `(T, k)`, of the last edge.
     """
 
@@ -64,12 +64,12 @@ def strongest_paths(
     Args:
         graph: Pruned or not; only stored edges are followed.
         k: How many.
-        source: Node that the paths start from; any token when left out.
-        target: Node that they end at; any target when left out (or the graph's root), and then a path counts with its target's
-            weight as well.
+        source: Node that the paths start from; by default any token.
+        target: Node that they end at; by default any target (or the graph's root), and then a path is also weighted by its
+            target's weight.
 
     Raises:
-        InvalidValue: `k` isn't positive, a node lies outside the graph, or its features aren't in the order of their layers.
+        InvalidValue: `k` isn't positive, a node is outside the graph, or features aren't in layer order.
     """
     _check_arguments(graph, k, source, target)
     layout = graph.layout
@@ -177,7 +177,7 @@ def _best_into_each(graph: Graph, k: int, sources: list[int]) -> _Best:
 
 
 def _fill(best: _Best, node: int, columns: Array, weights: Array, scale: float) -> None:
-    """The best paths into one node. Only the `k` edges with the best first choice can carry one of the `k` best paths."""
+    """The best paths into one node. Only the `k` edges with the best first choice can be on one of the `k` best paths."""
     k = best.strength.shape[1]
     shares = np.abs(weights, dtype=np.float64) * scale
     edge = _largest(best.strength[:, 0].take(columns) * shares, k)
@@ -191,7 +191,7 @@ def _fill(best: _Best, node: int, columns: Array, weights: Array, scale: float) 
 
 
 def _largest(values: Array, k: int) -> Array:
-    """Places of the `k` largest values above zero, largest first, the earlier one of equals first."""
+    """Indices of the `k` largest values above zero, largest first, ties in index order."""
     least = np.partition(values, -k)[-k] if len(values) > k else 0.0
     places = ((values >= least) & (values > 0)).nonzero()[0]
     return places[np.argsort(-values[places], kind="stable")][:k]

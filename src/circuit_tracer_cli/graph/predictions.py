@@ -1,4 +1,4 @@
-"""What a model says next: its likeliest tokens, as a graph carries them in its metadata."""
+"""The model's most likely next tokens, as stored in a graph's metadata."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ COUNT = 10
 def top_predictions(
     logits: torch.Tensor, decode: Callable[[int], str], count: int = COUNT
 ) -> list[dict[str, Any]]:
-    """The likeliest next tokens, the likeliest first, as `{"token", "id", "probability"}`.
+    """The most likely next tokens, most likely first, as `{"token", "id", "probability"}`.
 
     Args:
         logits: `(vocab)`, of the last position.
-        decode: A token as text.
+        decode: Returns a token's text.
         count: How many, or all if there are fewer.
     """
     probabilities = torch.softmax(logits.detach().cpu().double(), dim=-1)
@@ -31,7 +31,7 @@ def top_predictions(
 
 
 def predictions_of(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The predictions that a graph carries; none for one that was made without, or where they aren't what they should be."""
+    """The predictions that a graph contains; empty if it has none or they are malformed."""
     found = metadata.get(TOP_PREDICTIONS)
     return found if isinstance(found, list) and all(map(_is_prediction, found)) else []
 

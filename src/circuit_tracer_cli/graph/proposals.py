@@ -1,4 +1,4 @@
-"""Labels that a trace proposes for features, as a graph carries them in its metadata. Imports no torch.
+"""Labels that a trace proposes for features, as stored in a graph's metadata. Imports no torch.
 
     from Dallas, state → Texas, Austin      driven by these tokens of the prompt, raises those outputs
     from Dallas ⊣ France                    lowers that output
@@ -17,22 +17,22 @@ PROPOSALS = "proposed_labels"
 Where an activation is negative, as neurons' often are, a node lowers what its decoder raises.
 """
 WIDTH = 40
-"""Most characters of a label."""
+"""Largest number of characters of a label."""
 _STANDS_OUT = 3.5
 _DRIVES, _MOST_TOKENS = 0.15, 2
 _SPACES = {"\n": "line end", "\t": "tab"}
 
 
 def proposals_of(metadata: Mapping[str, Any], tokens: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """Return the proposed label of each node that has one, by node id, as graph files hold it.
+    """Return the proposed label of each node that has one, by node id, as in graph files.
 
     Args:
-        metadata: Of the graph.
+        metadata: The graph's metadata.
         tokens: The prompt's tokens as text.
 
     Returns:
         `{"text", "provenance", "promotes", "suppresses", "driven_by"}`: tokens with their effect in standard deviations over the
-        vocabulary, and `[token, position, share]` of the tokens behind the node. Keys without content are left out.
+        vocabulary, and `[token, position, share]` of the tokens that drive the node. Empty keys are left out.
     """
     stored = metadata.get(PROPOSALS)
     if not isinstance(stored, Mapping):
@@ -51,7 +51,7 @@ def proposals_of(metadata: Mapping[str, Any], tokens: Sequence[str] | None) -> d
             driven = [[tokens[p] if tokens else f"token {p}", p, share] for p, share in places]
             proposal = _proposal(_turned(known) if node_id in turned else known, driven, silent)
         except (TypeError, ValueError, IndexError, AttributeError):
-            continue  # a file that somebody has edited
+            continue  # an edited file
         if proposal is not None:
             found[str(node_id)] = proposal
     return found
@@ -86,14 +86,14 @@ def _proposal(known: Mapping[str, Any], driven: list[list[Any]], silent: set[int
 
 
 def _words(tokens: Sequence[str]) -> list[str]:
-    """Tokens as they stand in a label, each once, without those that are nothing but marks."""
+    """Tokens as written in a label, each once, without punctuation-only ones."""
     shown = [" ".join(str(token).split()) or _SPACES.get(str(token)[:1], "space") for token in tokens]
     telling = [word for word in shown if any(map(str.isalnum, word))] or shown
     return list(dict.fromkeys(telling))[:_MOST_TOKENS]
 
 
 def _composed(drivers: list[str], arrow: str, outputs: list[str]) -> str:
-    """The text, words left out from the end of the longer list until it fits."""
+    """The text, dropping words from the end of the longer list until it fits."""
     while True:
         text = f"from {', '.join(drivers)}" if drivers else ""
         text = (text + arrow + ", ".join(outputs)).strip() if outputs else text

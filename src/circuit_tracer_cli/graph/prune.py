@@ -1,6 +1,6 @@
-"""Cuts a graph down to the nodes and edges that carry most of the influence (Ameisen et al. 2025, "Graph pruning").
+"""Prunes a graph to the nodes and edges that account for most of the influence (Ameisen et al. 2025, "Graph pruning").
 
-Edge scores are computed block by block and never held: besides the edges there is one bit mask and what grows with the nodes.
+Edge scores are computed block by block and never stored: memory holds the edges, one bit mask, and arrays over the nodes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from circuit_tracer_cli.graph.influence import (
 from circuit_tracer_cli.graph.layout import NodeLayout
 
 ScoreStream = Callable[[], Iterable[Array]]
-"""Gives the same blocks of float32 scores each time it's called."""
+"""Returns the same blocks of float32 scores on each call."""
 
 MOST_STEADY_EDGES = 1 << 22
 """Edges among the nodes of the widest pruning of `STABILITY_GRID` beyond which nothing is measured: they are held in memory."""
@@ -40,14 +40,14 @@ _LOW_BINS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What stays of a graph. Unpacks as `node_mask, edge_mask, cumulative_scores`.
+    """The kept part of a graph. Unpacks as `node_mask, edge_mask, cumulative_scores`.
 
     Attributes:
         node_mask: bool `(T)`.
         edge_keep: bool `(nnz)`, over the stored edges.
-        cumulative_scores: float32 `(T)`: share of all influence held by the nodes up to and including this one, the most
+        cumulative_scores: float32 `(T)`: share of the influence of the nodes up to and including this one, most
             influential first.
-        edges: The edges that `edge_keep` is about.
+        edges: The edges that `edge_keep` refers to.
     """
 
     node_mask: torch.Tensor
@@ -57,7 +57,7 @@ class PruneResult:
 
     @property
     def edge_mask(self) -> torch.Tensor:
-        """bool `(T, T)`, row = target. Made on each access; `edge_keep` says the same in less memory."""
+        """bool `(T, T)`, row = target. Made on each access; `edge_keep` has the same information in less memory."""
         n = self.edges.n
         require_memory(n**2, self.edges.device, f"the dense {n} x {n} edge mask")
         keep, mask = self.edge_keep.cpu().numpy(), np.zeros((n, n), dtype=np.bool_)
@@ -78,10 +78,10 @@ class PruneResult:
 def prune_graph(
     graph: Graph, node_threshold: float = NODE_THRESHOLD, edge_threshold: float = EDGE_THRESHOLD
 ) -> PruneResult:
-    """The nodes that hold the share `node_threshold` of the influence and the edges among them that hold `edge_threshold`.
+    """Keep the fewest nodes that account for `node_threshold` of the influence, and then the fewest edges for `edge_threshold`.
 
-    Tokens and targets always stay. A feature stays only with a kept edge on both sides, an error node with a kept edge out. Where
-    the graph is asked about another root, that node takes the targets' place.
+    Tokens and targets always stay. A feature stays only with kept edges in and out, an error node with a kept edge out. In a
+    graph with another root, that node takes the place of the targets.
 
     Raises:
         InvalidValue: A threshold outside 0..1.
@@ -186,7 +186,7 @@ def pruned_graph(
     *,
     stability: bool = True,
 ) -> Graph:
-    """The graph with only the kept edges, same nodes in the same order, and the record of the pruning.
+    """Return the graph with only the kept edges, the same nodes in the same order, and the record of the pruning.
 
     The record says how steadily other thresholds keep nodes and edges (`stability_of`), unless `stability` is False. Thresholds
     left out are those that the graph was pruned with already, else 0.8 and 0.98. A graph pruned with the same thresholds is
@@ -229,7 +229,7 @@ def _require_same_thresholds(done: Pruning, node_threshold: float, edge_threshol
     if (done.node_threshold, done.edge_threshold) != (node_threshold, edge_threshold):
         raise UnsuitableValue(
             f"the graph was already pruned with thresholds {done.node_threshold:g} and {done.edge_threshold:g}",
-            "leave the thresholds out, or start from the raw graph",
+            "omit the thresholds, or start from the raw graph",
         )
 
 
@@ -260,7 +260,7 @@ def _strongest_edges(edges: Edges, scores: ScoreStream, threshold: float) -> Arr
 def _without_dead_ends(
     edges: Edges, edge_keep: Array, node_mask: Array, layout: NodeLayout, always: Array
 ) -> Array:
-    """The mask without features and errors that lead nowhere or come from nowhere; their edges are taken out of `edge_keep`.
+    """Return the mask without features and errors that lack edges in or out; their edges are removed from `edge_keep`.
 
     Nodes of `always` stay.
     """
@@ -295,18 +295,18 @@ def cumulative_scores(influence: torch.Tensor) -> torch.Tensor:
 
 
 def check_threshold(value: float, name: str) -> float:
-    """The value as a float. Raises InvalidValue unless it lies in 0..1."""
+    """Return the value as a float. Raises InvalidValue unless it is in 0..1."""
     if not 0 <= value <= 1:
         raise InvalidValue(
-            f"{name} must lie between 0 and 1, not {value}", "1 keeps everything, 0 only the strongest"
+            f"{name} must be between 0 and 1, not {value}", "1 keeps everything, 0 only the strongest"
         )
     return float(value)
 
 
 def find_threshold(scores: torch.Tensor, threshold: float) -> torch.Tensor:
-    """The smallest score to keep so that all scores at least as large hold the share `threshold` of the total.
+    """Return the smallest score to keep so that all scores at least as large sum to the share `threshold` of the total.
 
-    0 gives the largest score, 1 the smallest above zero. Scores that aren't above zero hold no share and are never chosen.
+    0 gives the largest score, 1 the smallest above zero. Scores that aren't above zero are never chosen.
 
     Returns:
         A scalar tensor like `scores`; infinity if no score is above zero.
@@ -325,10 +325,10 @@ def find_threshold(scores: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def select_threshold(stream: ScoreStream, threshold: float) -> float:
-    """`find_threshold` over scores that are computed block by block, twice, and never held.
+    """`find_threshold` over scores that are computed block by block, twice, and never stored.
 
     For floats above zero the order of their bits is the order of their values: a first histogram over the upper sixteen bits
-    finds the bin, a second over the lower sixteen the very value.
+    finds the bin, a second over the lower sixteen the exact value.
     """
     sums = np.zeros(_HIGH_BINS)
     for block in stream():

@@ -1,4 +1,4 @@
-"""A graph asked about one of its own nodes instead of its targets: the same edges, another place where influence ends."""
+"""A graph with one of its own nodes as root instead of its targets: the same edges, but influence on that node."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def node_of(graph: Graph, name: str) -> int:
     except ValueError:
         raise UnsuitableValue(
             f"the graph has no node {name}",
-            hint="`circuit-tracer show` lists the strongest; layer/feature@position",
+            hint="`circuit-tracer show` lists the strongest nodes; features are written layer/feature@position",
         ) from None
 
 
 def rooted_graph(graph: Graph, node: int | str | None) -> Graph:
-    """Return the graph asked about another node: see `Graph.rooted`.
+    """Return the graph with another root: see `Graph.rooted`.
 
-    A raw graph keeps all its edges, so its scores and pruning are exact for the new root. Of a pruned graph only the nodes that
-    reach the root are kept, and scores and shares are those of the edges that pruning had left.
+    A raw graph keeps all its edges, so its scores and pruning are exact for the new root. A pruned graph keeps only the nodes
+    that reach the root, and scores and shares are those of its remaining edges.
     """
     metadata = {key: value for key, value in graph.metadata.items() if key != ROOT}
     if node is None:
         if graph.pruning is not None and ROOT in graph.metadata:
             raise UnsuitableValue(
-                f"the graph was pruned for {graph.metadata[ROOT]}, so its targets can't be asked about any more",
+                f"the graph was pruned for {graph.metadata[ROOT]}, so it can no longer explain its targets",
                 "start from the raw graph",
             )
         return graph.replace(metadata=metadata)
@@ -59,11 +59,11 @@ def _check_root(graph: Graph, node: int) -> None:
     name = graph.node_id(node)
     if graph.node_kind(node) in ("error", "token"):
         raise UnsuitableValue(
-            f"{name} is an error or a token: nothing enters it, so there is nothing to explain",
+            f"{name} is an error or a token, which has no inputs to explain",
             "name a feature or a target",
         )
     if graph.pruning is not None and not bool(graph.pruning.node_mask[node]):
-        raise UnsuitableValue(f"{name} has been pruned away", "start from the raw graph")
+        raise UnsuitableValue(f"{name} was removed by pruning", "start from the raw graph")
 
 
 def _within_pruned(graph: Graph, rooted: Graph, root: int) -> Graph:

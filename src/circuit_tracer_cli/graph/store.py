@@ -1,4 +1,4 @@
-"""Graph files: `.safetensors` (dense or sparse, memory-mapped) and `.pt`, recognised by content, written atomically."""
+"""Graph files: `.safetensors` (dense or sparse, memory-mapped) and `.pt`, recognized by content, written atomically."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ _SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completenes
 
 
 def graph_kind(path: str | os.PathLike[str]) -> Kind:
-    """The kind of graph file that a name asks for. Raises UsageError for any suffix but `.safetensors` and `.pt`."""
+    """Return the kind of graph file that a name stands for. Raises UsageError for any suffix but `.safetensors` and `.pt`."""
     suffix = Path(path).suffix.lower()
     if suffix == ".safetensors":
         return "safetensors"
     if suffix == ".pt":
         return "pt"
     raise UsageError(
-        f"can't tell the kind of graph file from {str(path)!r}",
+        f"unknown kind of graph file {str(path)!r}",
         f"name it {Path(path).stem or 'graph'}.safetensors or {Path(path).stem or 'graph'}.pt",
     )
 
@@ -72,16 +72,16 @@ def graph_kind(path: str | os.PathLike[str]) -> Kind:
 def save_graph(
     graph: Graph, path_or_file: str | os.PathLike[str] | BinaryIO, *, kind: Kind | None = None
 ) -> None:
-    """Writes a graph to a file, atomically, or to a binary stream.
+    """Write a graph to a file, atomically, or to a binary stream.
 
     Args:
         graph: Raw or pruned.
         path_or_file: The suffix decides the kind; a stream gets safetensors.
-        kind: Decides instead.
+        kind: Overrides the suffix.
 
     Raises:
         UsageError: Unknown suffix.
-        OutputError: The file can't be written; nothing is left of it.
+        OutputError: The file can't be written; no partial file is left.
     """
     if not isinstance(path_or_file, (str, os.PathLike)):
         _write(graph, path_or_file, kind or "safetensors")
@@ -92,11 +92,11 @@ def save_graph(
 
 
 def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO, *, streaming: bool = False) -> Graph:
-    """Reads a graph file of any kind, or a binary stream. Code in a file is never run.
+    """Read a graph file of any kind, or a binary stream. Code in a file is never run.
 
     Args:
         path_or_file: The suffix doesn't matter.
-        streaming: Let passes over the edges drop what they have read from memory. The tensors must not be written to then.
+        streaming: Passes over the edges release the memory that they have read. The tensors are then read-only.
 
     Raises:
         MissingFile: No such file, or no permission.
@@ -128,7 +128,7 @@ def load_graph(path_or_file: str | os.PathLike[str] | BinaryIO, *, streaming: bo
 
 
 def _load_stream(stream: BinaryIO, source: str, streaming: bool, first: bytes = b"") -> Graph:
-    """Load from a pipe: what it says at its beginning is judged first, and bounds what is copied."""
+    """Load from a pipe: its beginning is checked first, and limits how much is copied."""
     if not first and _is_whole_file(stream):
         return _load(stream, source, streaming)
     spool = Spool(stream, source, first)
@@ -144,7 +144,7 @@ def _load_stream(stream: BinaryIO, source: str, streaming: bool, first: bytes = 
 
 
 def _is_whole_file(stream: BinaryIO) -> bool:
-    """True for a file that is led into the program (`< graph.safetensors`): it needs no copy."""
+    """True for a redirected file (`< graph.safetensors`): it needs no copy."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and stream.tell() == 0
     except (OSError, AttributeError, ValueError):
@@ -165,12 +165,12 @@ def _take_safetensors(spool: Spool, start: bytes, source: str) -> None:
 
 def _take_pt(spool: Spool, start: bytes, source: str) -> None:
     if not spool.take_rest(largest_archive(spool, start, source)):
-        raise BadGraphFile(f"{source} goes on beyond what it says it holds", _AGAIN)
+        raise BadGraphFile(f"{source} is longer than its header says", _AGAIN)
 
 
 def _require_end(spool: Spool, source: str) -> None:
     if not spool.ends():
-        raise BadGraphFile(f"{source} goes on beyond what it says it holds", _AGAIN)
+        raise BadGraphFile(f"{source} is longer than its header says", _AGAIN)
 
 
 def _load(stream: BinaryIO, source: str, streaming: bool) -> Graph:
@@ -195,7 +195,7 @@ def _load(stream: BinaryIO, source: str, streaming: bool) -> Graph:
 
 
 def _read_pt(stream: BinaryIO, source: str) -> dict[str, Any]:
-    """Read the archive by the name of its descriptor: it may have no other, and torch judges by the suffix of a name."""
+    """Read the archive by the name of its descriptor: it may have no other, and torch looks at a name's suffix."""
     path = Path(f"/proc/self/fd/{stream.fileno()}")
     if path.exists():
         return read_pt(path, source)
@@ -321,7 +321,7 @@ def _write(graph: Graph, stream: BinaryIO, kind: Kind) -> None:
         content = {**header, **tensors, "adjacency_matrix": graph.edges.to("cpu").to_dense()}
         try:
             torch.save(content, stream)
-        except RuntimeError as error:  # torch reports what a stream raised in its own words
+        except RuntimeError as error:  # torch rewords what a stream raised
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
         return
     edges = graph.edges.to("cpu")
@@ -345,7 +345,7 @@ def _tensors_of(graph: Graph) -> dict[str, torch.Tensor]:
 
 
 def _header_of(graph: Graph) -> dict[str, Any]:
-    """Everything that isn't a tensor, in plain values."""
+    """Everything that isn't a tensor, as plain values."""
     header: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

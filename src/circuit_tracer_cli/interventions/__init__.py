@@ -1,1 +1,1 @@
-"""Feature edits on the running model: what they are, one pass with them, generation with them, and what they changed."""
+"""Interventions on the running model: edits, passes and generation with edits, and what they changed."""

@@ -1,4 +1,4 @@
-"""Edits resolved against a prompt and a set: single cells (position, feature) with their values, layer by layer."""
+"""Edits resolved for a prompt and a set: single cells (position, feature) with their values, by layer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Edits = Mapping[int, Cells]
 
 
 class Sizes(Protocol):
-    """What has features: a set of transcoders, or what is known of one before it's loaded."""
+    """Anything with features: a transcoder set, or its description before it's loaded."""
 
     @property
     def n_layers(self) -> int:
@@ -45,9 +45,9 @@ class Sizes(Protocol):
 
 
 def resolve(edits: Sequence[AnyEdit], n_pos: int, sizes: Sizes) -> dict[int, Cells]:
-    """The cells of a prompt of `n_pos` tokens by layer; where edits overlap, the later one counts.
+    """The cells of a prompt of `n_pos` tokens by layer; if edits overlap, the later one counts.
 
-    Edits of heads are passed over.
+    Edits of heads are ignored.
 
     Raises BadIntervention naming the edit and the layer, position, feature or value that doesn't fit.
     """
@@ -59,7 +59,7 @@ def resolve(edits: Sequence[AnyEdit], n_pos: int, sizes: Sizes) -> dict[int, Cel
 
 
 def at_generated(edits: Sequence[AnyEdit], position: int, n_prompt: int) -> list[Intervention]:
-    """The open-ended edits that hold for a generated token at `position` of the whole text, as edits of its own pass."""
+    """The open-ended edits that apply to a generated token at `position` of the full text, as edits of its own pass."""
     found = []
     for edit in _of_features(edits):
         if edit.open_ended and isinstance(edit.position, slice):
@@ -94,7 +94,7 @@ def _of_features(edits: Sequence[AnyEdit]) -> list[Intervention]:
 def _layer(edit: Intervention, n_layers: int) -> int:
     if not 0 <= edit.layer < n_layers:
         raise UnsuitableIntervention(
-            f"edit {edit}: layer {edit.layer} doesn't exist, the model has layers 0 to {n_layers - 1}",
+            f"edit {edit}: layer {edit.layer} doesn't exist; the model has layers 0 to {n_layers - 1}",
             hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )
     return edit.layer
@@ -104,14 +104,14 @@ def _cells(edit: Intervention, n_pos: int, d_transcoder: int) -> Cells:
     """The cells of one edit, paired and broadcast as indexing `activations[position, feature] = value` does."""
     positions, features = _positions(edit, n_pos), _features(edit, d_transcoder)
     if isinstance(positions, range):
-        # A slice makes an axis of its own, whatever the features are.
+        # A slice makes its own axis, whatever the features are.
         rows = torch.tensor(positions, dtype=torch.int64).reshape(-1, *([1] * features.ndim))
     else:
         rows = torch.as_tensor(positions)
     try:
         region = np.broadcast_shapes(rows.shape, features.shape)
     except ValueError:
-        raise UnsuitableIntervention(f"edit {edit}: there are not as many positions as features") from None
+        raise UnsuitableIntervention(f"edit {edit}: the numbers of positions and features differ") from None
     value = edit.value.factor if isinstance(edit.value, Scaled) else edit.value
     try:
         values = torch.as_tensor(value).cpu().to(torch.float64).expand(region)
@@ -131,15 +131,15 @@ def _positions(edit: Intervention, n_pos: int) -> int | range | Tensor:
         found = range(*position.indices(n_pos))
         if not found and not edit.open_ended:
             raise UnsuitableIntervention(
-                f"edit {edit}: no position of the {n_pos} tokens lies in the slice",
-                hint=f"positions are 0 to {n_pos - 1}, and the end of a slice isn't in it",
+                f"edit {edit}: the slice contains none of the {n_pos} positions",
+                hint=f"positions are 0 to {n_pos - 1}, and a slice excludes its end",
             )
         return found
     index = torch.as_tensor(position)
     outside = index[(index < -n_pos) | (index >= n_pos)]
     if outside.numel():
         raise UnsuitableIntervention(
-            f"edit {edit}: position {int(outside.flatten()[0])} lies outside the {n_pos} tokens",
+            f"edit {edit}: position {int(outside.flatten()[0])} is outside the {n_pos} tokens",
             hint=f"positions are 0 to {n_pos - 1}, or -1 to {-n_pos} from the end",
         )
     index = torch.where(index < 0, index + n_pos, index)
@@ -151,14 +151,14 @@ def _features(edit: Intervention, d_transcoder: int) -> Tensor:
     outside = index[(index < 0) | (index >= d_transcoder)]
     if outside.numel():
         raise UnsuitableIntervention(
-            f"edit {edit}: feature {int(outside.flatten()[0])} doesn't exist, layers have features 0 to {d_transcoder - 1}",
+            f"edit {edit}: feature {int(outside.flatten()[0])} doesn't exist; layers have features 0 to {d_transcoder - 1}",
             hint="`circuit-tracer show GRAPH` lists features as LAYER/FEATURE@POSITION",
         )
     return index
 
 
 def _last_wins(parts: Sequence[Cells], d_transcoder: int) -> Cells:
-    """All cells in one record, of equal ones only the last."""
+    """All cells in one record, keeping only the last of equal ones."""
     positions, features, values, relative = (
         torch.cat([getattr(cells, name) for cells in parts])
         for name in ("positions", "features", "values", "relative")

@@ -1,4 +1,4 @@
-"""What attribution and freezing stand on, as plain tensors for whoever computes on from there.
+"""The basis of attribution and freezing as plain tensors, for further computations.
 
 The engine doesn't need these dense copies; they exist for scripts, notebooks and comparisons.
 """
@@ -28,8 +28,8 @@ from circuit_tracer_cli.transcoders.components import (
 class AttributionContext:
     """The parts of the local replacement model on one prompt (Ameisen et al. 2025, "local replacement model").
 
-    A decoder entry is one vector that an active feature writes: one per feature of a per-layer set; of a cross-layer set one for
-    every layer from the feature's own to the last, in that order.
+    A decoder entry is one vector written by an active feature: one per feature in a per-layer set; in a cross-layer set one per
+    layer from the feature's own to the last, in that order.
     """
 
     tokens: Tensor  # (pos) int64
@@ -40,7 +40,7 @@ class AttributionContext:
     encoder_vecs: Tensor  # (active, d_model), unscaled
     decoder_vecs: Tensor  # (entry, d_model), times the activation
     encoder_to_decoder_map: Tensor  # (entry) int64: the active feature of an entry
-    decoder_locations: Tensor  # (2, entry) int64: layer that is written to, position
+    decoder_locations: Tensor  # (2, entry) int64: written layer, position
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def attribution_context(model: Interventions, tokens: Tokens) -> AttributionCont
 
 
 class _Entries:
-    """Room for all decoder entries, by active feature and then by layer that is written to."""
+    """Allocate all decoder entries, by active feature and then by written layer."""
 
     def __init__(self, transcoders: Transcoders, active: ActiveFeatures) -> None:
         self.active, device = active, active.values.device
@@ -96,7 +96,7 @@ class _Entries:
         )
 
     def place(self, layer: int, entries: Tensor, vectors: Tensor) -> None:
-        """Put the vectors `(n, written, d_model)` of active features `entries (n)` where they belong, scaled."""
+        """Store the scaled vectors `(n, written, d_model)` of active features `entries (n)`."""
         vectors = vectors.to(entries.device)
         scaled = vectors * self.active.values[entries][:, None, None].to(vectors)
         slots = torch.arange(vectors.shape[1], device=entries.device)
@@ -119,7 +119,7 @@ def freezing(
 ) -> tuple[Tensor, list[tuple[str, Edit]]]:
     """The activations `(layer, pos, feature)` of the unmodified run, and hooks that pin another run to it.
 
-    Each hook is a name and a function of the value there, in the order in which they have to act. Attention patterns are
+    Each hook is a name and a function of the value there, in the order in which they must run. Attention patterns are
     always pinned; feature outputs in `constrained_layers`; every norm scale if those are all layers.
     """
     _, activations = model.activations(tokens)

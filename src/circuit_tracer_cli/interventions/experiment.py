@@ -1,4 +1,4 @@
-"""One plan run on one prompt, with and without its edits: what changed in the features, the next token and the continuation."""
+"""Run a plan on a prompt with and without its edits: changes in features, next token and continuation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenChange:
         text: Decoded alone.
         before, after: Its probability.
         logit_before, logit_after: Its logit.
-        rank_before, rank_after: Its place among all tokens, from 1.
+        rank_before, rank_after: Its rank among all tokens, from 1.
     """
 
     token: int
@@ -49,7 +49,7 @@ class Comparison:
     """The next token's distribution before and after.
 
     Attributes:
-        tokens: The likeliest of either, and tokens asked for, by probability afterwards.
+        tokens: The most likely tokens of both, and requested ones, by probability afterwards.
         kl: KL(before ‖ after) in nats.
     """
 
@@ -57,14 +57,14 @@ class Comparison:
     kl: float
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def compare(
     before: Tensor, after: Tensor, tokenizer: Any, top_k: int = 5, also: Sequence[int] = ()
 ) -> Comparison:
-    """Compare two rows of logits `(vocab)`: the `top_k` likeliest tokens of each, and the ids `also`."""
+    """Compare two rows of logits `(vocab)`: the `top_k` most likely tokens of each, and the ids `also`."""
     logits = torch.stack([before, after]).double().cpu()
     log_probabilities = logits.log_softmax(-1)
     probabilities = log_probabilities.exp()
@@ -92,7 +92,7 @@ def compare(
 
 @dataclass(frozen=True, slots=True)
 class FeatureChange:
-    """A feature at a position, with the activation that it had and the one that it was given or has with the edits."""
+    """A feature at a position, with its activation without the edits and the one set by or resulting from them."""
 
     layer: int
     position: int
@@ -103,14 +103,14 @@ class FeatureChange:
 
 @dataclass(frozen=True, slots=True)
 class HeadChange:
-    """A head's look from one position that was changed.
+    """A changed look of a head from one position.
 
     Attributes:
         layer, head: The head.
-        position: Where it looks from.
-        edit: What was done to it.
+        position: The position that it looks from.
+        edit: How it was changed.
         key: The position that it looked at most.
-        attention: The share of attention that it paid to that.
+        attention: The attention that it paid to that position.
     """
 
     layer: int
@@ -129,9 +129,9 @@ class Experiment:
         tokens: The prompt's tokens as text.
         features: Every edited cell of the prompt.
         next_token: The distribution after the prompt, without and with the edits.
-        watched: The features that were to be watched.
-        continuation_before, continuation_after: Generated text, if asked for.
-        heads: Every pattern row of the prompt that was changed.
+        watched: The watched features.
+        continuation_before, continuation_after: Generated text, if requested.
+        heads: Every changed pattern row of the prompt.
     """
 
     tokens: tuple[str, ...]
@@ -143,7 +143,7 @@ class Experiment:
     heads: tuple[HeadChange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
@@ -158,17 +158,17 @@ def run_experiment(
     also: Sequence[int] = (),
     progress: Progress | None = None,
 ) -> Experiment:
-    """Run a plan on a prompt. The unmodified run and continuation are those of an earlier experiment on the same prompt, if kept.
+    """Run a plan on a prompt. The unmodified run and continuation of an earlier experiment on the same prompt are reused if kept.
 
     Args:
         model: Model and transcoders.
-        tokens: The prompt; the plan's own text isn't read.
-        plan: Edits and what stays pinned.
-        top_k: So many of the likeliest tokens, before and after.
+        tokens: The prompt; the plan's own text is ignored.
+        plan: The edits, and what stays pinned.
+        top_k: Number of most likely tokens to list, before and after.
         sampling: Also continue the prompt, without and with the edits.
-        watch: Other features whose change is wanted, named like edits, whose values don't matter.
-        also: Ids of other tokens whose change is wanted.
-        progress: Somebody to tell; an exception from there ends the experiment, with nothing left behind.
+        watch: Other features to report, given as edits whose values don't matter.
+        also: Ids of other tokens to report.
+        progress: Progress callback; an exception from it ends the experiment, with nothing left behind.
 
     Raises:
         BadIntervention: An edit doesn't fit model or prompt, or two edits give one cell different values.
@@ -181,7 +181,7 @@ def run_experiment(
         what = "look" if isinstance(clash[0], HeadEdit) else "feature"
         raise UnsuitableIntervention(
             f"the edits {clash[0]} and {clash[1]} give the same {what} different values",
-            hint="leave one of them out",
+            hint="omit one of them",
         )
     constraints = Constraints(
         constrained_layers=_layers(plan, model.site.n_layers), freeze_attention=plan.freeze_attention
@@ -224,7 +224,7 @@ def _edited_features(unmodified: Unmodified, edits: Edits) -> tuple[FeatureChang
 
 
 def _edited_heads(unmodified: Unmodified, edits: Sequence[AnyEdit], n_pos: int) -> tuple[HeadChange, ...]:
-    """Every changed pattern row with what the head looked at before; of two edits of a row the one that counts."""
+    """Every changed pattern row with where the head looked before; for two edits of a row, the one that counts."""
     found: dict[tuple[int, int, int], HeadChange] = {}
     for edit in edits:
         if isinstance(edit, HeadEdit):
@@ -239,7 +239,7 @@ def _edited_heads(unmodified: Unmodified, edits: Sequence[AnyEdit], n_pos: int) 
 def _watched_features(
     unmodified: Unmodified, watched: Edits, after: dict[int, Tensor], edited: Sequence[FeatureChange]
 ) -> tuple[FeatureChange, ...]:
-    """Every watched cell with its activation before and after; one that was edited has what it was given."""
+    """Every watched cell with its activation before and after; an edited one has the value that it was set to."""
     given = {(change.layer, change.position, change.feature): change for change in edited}
     found: list[FeatureChange] = []
     for layer, cells in watched.items():
@@ -261,7 +261,7 @@ def _continuation(
     sampling: Sampling,
     progress: Progress,
 ) -> str:
-    """The generated text alone. Without edits, and where the draws repeat, it's generated once per prompt."""
+    """Only the generated text. Without edits, repeatable text is generated once per prompt."""
     kept = model.unmodified(tokens).continuations
     repeats = not edits and (sampling.seed is not None or sampling.temperature == 0 or not sampling.do_sample)
     if repeats and sampling in kept:
@@ -270,7 +270,7 @@ def _continuation(
         "continuing with the edits" if edits else "continuing without edits", sampling.max_new_tokens
     )
     ids = []
-    # Closed at once when somebody interrupts, so that the cache isn't kept by a traceback.
+    # Closed at once on an interruption, so that a traceback doesn't keep the cache alive.
     with closing(generate_steps(model, tokens, edits, constraints, sampling)) as steps:
         for step in steps:
             ids.append(step.token)

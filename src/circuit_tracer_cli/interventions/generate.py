@@ -20,17 +20,17 @@ from circuit_tracer_cli.tokens import Tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen.
+    """How tokens are sampled.
 
     Args:
-        max_new_tokens: Most tokens to generate.
-        do_sample: Draw from the probabilities; otherwise the likeliest token is taken.
-        temperature: Logits are divided by it before drawing; 0 takes the likeliest token.
-        top_k: Draw among so many of the likeliest tokens.
-        top_p: Draw among the likeliest tokens that hold this probability.
-        freq_penalty: Taken off a token's logit for every time it stands in the text already.
-        stop_at: Tokens after which nothing more is generated.
-        seed: For the same draws again; without it torch's own generator draws.
+        max_new_tokens: Largest number of tokens to generate.
+        do_sample: Sample from the probabilities; otherwise take the most likely token.
+        temperature: Divides logits before sampling; 0 takes the most likely token.
+        top_k: Sample from this many of the most likely tokens.
+        top_p: Sample from the most likely tokens that together have this probability.
+        freq_penalty: Subtracted from a token's logit for each of its occurrences in the text so far.
+        stop_at: Tokens that end the generation.
+        seed: Sampling seed; None uses torch's own generator.
     """
 
     max_new_tokens: int = 10
@@ -43,15 +43,15 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop_at", tuple(self.stop_at))  # so that the record can be hashed
+        object.__setattr__(self, "stop_at", tuple(self.stop_at))  # makes the record hashable
         for name in ("max_new_tokens", "top_k"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InvalidValue(f"{name} is {value}, but must be at least 1")
+                raise InvalidValue(f"{name} must be at least 1, not {value}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise InvalidValue(f"top_p is {self.top_p}, but must lie in (0, 1]")
+            raise InvalidValue(f"top_p must be greater than 0 and at most 1, not {self.top_p}")
         if not self.temperature >= 0:
-            raise InvalidValue(f"temperature is {self.temperature}, but must not be negative")
+            raise InvalidValue(f"temperature must be 0 or more, not {self.temperature}")
 
     def generator(self, device: torch.device) -> torch.Generator | None:
         """The source of randomness."""
@@ -62,7 +62,7 @@ class Sampling:
 class Generation:
     """A text with its continuation."""
 
-    ids: Tensor  # (pos + step) int64, the last generated token included
+    ids: Tensor  # (pos + step) int64, including the last generated token
     logits: Tensor  # (step, vocab), each from which a token was chosen
     activations: Tensor | None  # (layer, pos + step - 1, feature)
 
@@ -77,7 +77,7 @@ class Step:
 
 
 def stop_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a text, by the tokenizer; none if there is no tokenizer or it has no such token."""
+    """The tokenizer's end tokens; empty without a tokenizer or end tokens."""
     end = getattr(tokenizer, "eos_token_id", None)
     return () if end is None else (int(end),)
 
@@ -95,7 +95,7 @@ def choose(logits: Tensor, seen: Tensor, sampling: Sampling, generator: torch.Ge
     if sampling.top_p is not None:
         ordered, order = scores.sort(descending=True)
         probabilities = ordered.softmax(0)
-        # A token stays if those before it don't hold the probability yet, so the likeliest always does.
+        # A token stays if those before it don't reach the probability yet, so the most likely one always stays.
         dropped = probabilities.cumsum(0) - probabilities >= sampling.top_p
         scores = scores.index_fill(0, order[dropped], -torch.inf)
     return int(torch.multinomial(scores.softmax(0), 1, generator=generator))
@@ -109,24 +109,24 @@ def generate_steps(
     sampling: Sampling,
     recording: Recording | None = None,
 ) -> Generator[Step, None, None]:
-    """The tokens one by one; whoever stops listening ends the generation and frees its cache.
+    """Yield the tokens one by one; closing the generator ends the generation and frees its cache.
 
-    The prompt's pass has all edits and constraints; each later pass has the open-ended edits alone, free of constraints.
+    The prompt's pass has all edits and constraints; each later pass has only the open-ended edits, without constraints.
 
     Raises:
         BadIntervention: An edit doesn't fit the prompt, or an open-ended one doesn't fit a single token.
-        BadPrompt: Prompt and continuation are longer than the model takes.
+        BadPrompt: Prompt and continuation are too long for the model.
     """
     n_prompt, n_ctx = len(tokens), model.backend.shape.n_ctx
     if n_prompt + sampling.max_new_tokens - 1 > n_ctx:
         raise UnsuitablePrompt(
-            f"{n_prompt} tokens and {sampling.max_new_tokens} new ones are more than the {n_ctx} that the model takes",
+            f"{n_prompt} tokens and {sampling.max_new_tokens} new ones exceed the model's limit of {n_ctx}",
             hint=f"generate at most {n_ctx - n_prompt + 1}",
         )
     switch = model.backend.shape.rope_switch
     if switch is not None and n_prompt <= switch < n_prompt + sampling.max_new_tokens - 1:
         raise UnsuitablePrompt(
-            f"beyond {switch} tokens this model turns all keys by other factors (longrope), so a text of {n_prompt} "
+            f"above {switch} tokens this model rotates all keys by other factors (longrope), so a text of {n_prompt} "
             f"tokens can't be continued by {sampling.max_new_tokens}",
             hint=f"generate at most {switch - n_prompt + 1}",
         )
@@ -155,7 +155,7 @@ def generate(
     sampling: Sampling,
     recording: Recording | None = None,
 ) -> Generation:
-    """The whole continuation; see `generate_steps`."""
+    """The full continuation; see `generate_steps`."""
     steps = list(generate_steps(model, tokens, edits, constraints, sampling, recording))
     activations = [step.activations for step in steps if step.activations is not None]
     joined = torch.cat(activations, dim=1) if activations else None
@@ -167,7 +167,7 @@ def generate(
 
 
 IGNORED = ("verbose", "padding_side", "prepend_bos")
-"""Arguments of the reference's generation that mean nothing here: one prompt, tokenised by one rule, without a progress bar."""
+"""Arguments of the reference's generation that have no effect here: one prompt, tokenized by one rule, without a progress bar."""
 
 RETURN_TYPES = ("input", "str", "tokens", "tensor")
 
@@ -199,11 +199,11 @@ def generate_call(
 
 
 def sampling_from(options: dict[str, Any], tokenizer: Any) -> Sampling:
-    """The sampling that keyword arguments mean. Raises InvalidType for an unknown one, InvalidValue without a cache."""
+    """The sampling settings in keyword arguments. Raises InvalidType for an unknown one, InvalidValue without a cache."""
     options = {name: value for name, value in options.items() if name not in IGNORED}
     if not options.pop("use_past_kv_cache", True) or not options.pop("use_cache", True):
         raise InvalidValue(
-            "generation with edits always uses the key-value cache", hint="leave use_past_kv_cache out"
+            "generation with edits always uses the key-value cache", hint="omit use_past_kv_cache"
         )
     ends = options.pop("eos_token_id", None)
     if ends is None:

@@ -1,7 +1,7 @@
-"""Edits of heads resolved against a prompt: which pattern rows of which layer, and what they become.
+"""Edits of heads resolved for a prompt: the changed pattern rows of each layer.
 
-A head's look from one position is a row of its pattern, the shares of attention that it pays to the keys. Scaling a row
-scales what the head writes there; scaling by zero ablates it.
+A head's look from one position is a row of its pattern, the attention that it pays to each key. Scaling a row scales what
+the head writes there; scaling by zero ablates it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from circuit_tracer_cli.interventions.spec import AnyEdit, HeadEdit, LooksAt, Sc
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """Pattern rows of one head, and what they become: a multiple, a look at one key, or rows `(query, key)`."""
+    """Pattern rows of one head and their new value: a multiple, a look at one key, or rows `(query, key)`."""
 
     head: int
     queries: tuple[int, ...]
     value: Scaled | LooksAt | Tensor
-    n_keys: int | None = None  # keys that there should be, where a window may have cut some off
+    n_keys: int | None = None  # expected number of keys, if a window may have cut some off
 
     def apply(self, pattern: Tensor, out: Tensor) -> None:
         """Write the rows into `out (1, head, query, key)`, made from those of `pattern`."""
@@ -33,8 +33,8 @@ class HeadRows:
         elif isinstance(self.value, LooksAt):
             if self.n_keys not in (None, out.shape[-1]):
                 raise UnsuitableIntervention(
-                    f"head {self.head} can't be turned to key {self.value.key} at a generated token: its window has moved on",
-                    "name an end of the queries, for example @4:9",
+                    f"head {self.head} can't look at key {self.value.key} from a generated token: its window has moved on",
+                    "limit the queries, for example @4:9",
                 )
             out[0, self.head, rows] = 0
             out[0, self.head, rows, self.value.key] = 1
@@ -43,7 +43,7 @@ class HeadRows:
 
 
 HeadEdits = dict[int, list[HeadRows]]
-"""Rows by layer, in the order of the edits; of two that change one row the later counts."""
+"""Rows by layer, in the order of the edits; the later of two edits of a row counts."""
 
 
 def changed_pattern(pattern: Tensor, rows: Sequence[HeadRows]) -> Tensor:
@@ -55,7 +55,7 @@ def changed_pattern(pattern: Tensor, rows: Sequence[HeadRows]) -> Tensor:
 
 
 def resolve_heads(edits: Sequence[AnyEdit], n_pos: int, n_layers: int, n_heads: int) -> HeadEdits:
-    """The rows of a prompt of `n_pos` tokens that the edits of heads change, by layer. Edits of features are passed over.
+    """The rows of a prompt of `n_pos` tokens that edits of heads change, by layer. Edits of features are ignored.
 
     Raises BadIntervention naming the edit and the layer, head, position or value that doesn't fit.
     """
@@ -71,7 +71,7 @@ def resolve_heads(edits: Sequence[AnyEdit], n_pos: int, n_layers: int, n_heads: 
 
 
 def heads_at_generated(edits: Sequence[AnyEdit], position: int, n_prompt: int) -> HeadEdits:
-    """The rows of a pass over one generated token at `position` of the whole text, by layer."""
+    """The rows of a pass over one generated token at `position` of the full text, by layer."""
     found: HeadEdits = {}
     for edit in edits:
         if not isinstance(edit, HeadEdit) or not edit.open_ended or isinstance(edit.value, Tensor):
@@ -103,45 +103,45 @@ def _check_head(edit: HeadEdit, n_layers: int, n_heads: int) -> None:
     hint = "`circuit-tracer heads GRAPH --edge SOURCE:TARGET` names the heads that carry an edge"
     if not 0 <= edit.layer < n_layers:
         raise UnsuitableIntervention(
-            f"edit {edit}: layer {edit.layer} doesn't exist, the model has layers 0 to {n_layers - 1}", hint
+            f"edit {edit}: layer {edit.layer} doesn't exist; the model has layers 0 to {n_layers - 1}", hint
         )
     if not 0 <= edit.head < n_heads:
         raise UnsuitableIntervention(
-            f"edit {edit}: head {edit.head} doesn't exist, a layer has heads 0 to {n_heads - 1}", hint
+            f"edit {edit}: head {edit.head} doesn't exist; a layer has heads 0 to {n_heads - 1}", hint
         )
 
 
 def queries_of(edit: HeadEdit, n_pos: int) -> tuple[int, ...]:
-    """The positions of a prompt that an edit changes the look from, counted from 0. Raises BadIntervention without any."""
+    """The positions of a prompt whose look an edit changes, counted from 0. Raises BadIntervention without any."""
     if isinstance(edit.position, slice):
         found = tuple(range(*edit.position.indices(n_pos)))
         if not found and not edit.open_ended:
             raise UnsuitableIntervention(
-                f"edit {edit}: no position of the {n_pos} tokens lies in the slice",
-                hint=f"positions are 0 to {n_pos - 1}, and the end of a slice isn't in it",
+                f"edit {edit}: the slice contains none of the {n_pos} positions",
+                hint=f"positions are 0 to {n_pos - 1}, and a slice excludes its end",
             )
         return found
     if not -n_pos <= edit.position < n_pos:
         raise UnsuitableIntervention(
-            f"edit {edit}: position {edit.position} lies outside the {n_pos} tokens",
+            f"edit {edit}: position {edit.position} is outside the {n_pos} tokens",
             hint=f"positions are 0 to {n_pos - 1}, or -1 to {-n_pos} from the end",
         )
     return (edit.position % n_pos,)
 
 
 def _value(edit: HeadEdit, queries: tuple[int, ...], n_pos: int) -> Scaled | LooksAt | Tensor:
-    """What the rows become, checked against the prompt."""
+    """The new rows, checked against the prompt."""
     value = edit.value
     if isinstance(value, LooksAt):
         if not -n_pos <= value.key < n_pos:
             raise UnsuitableIntervention(
-                f"edit {edit}: key {value.key} lies outside the {n_pos} tokens", f"keys are 0 to {n_pos - 1}"
+                f"edit {edit}: key {value.key} is outside the {n_pos} tokens", f"keys are 0 to {n_pos - 1}"
             )
         key = value.key % n_pos
         if key > queries[0]:
             raise UnsuitableIntervention(
                 f"edit {edit}: query {queries[0]} can't look ahead to key {key}",
-                f"name the queries, for example L{edit.layer}H{edit.head}@{key}:=@{key}",
+                f"limit the queries, for example L{edit.layer}H{edit.head}@{key}:=@{key}",
             )
         return LooksAt(key)
     if isinstance(value, Tensor):
@@ -159,7 +159,7 @@ def _value(edit: HeadEdit, queries: tuple[int, ...], n_pos: int) -> Scaled | Loo
         ahead = torch.arange(n_pos) > torch.tensor(queries)[:, None]
         if bool(rows.cpu()[ahead].any()):
             raise UnsuitableIntervention(
-                f"edit {edit}: the pattern looks ahead of its query", "let keys after the query be 0"
+                f"edit {edit}: the pattern looks ahead of its query", "set keys after the query to 0"
             )
         return rows
     return value

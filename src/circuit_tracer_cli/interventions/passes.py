@@ -1,4 +1,4 @@
-"""One forward pass with edits: what hooks read, pin and add. Knows no tokens and no cache."""
+"""One forward pass with edits: what hooks read, pin and add. Independent of tokens and caches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from circuit_tracer_cli.transcoders.base import Transcoders
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a model can be read and changed for a transcoder set."""
+    """The hooks of a model that a transcoder set reads and writes."""
 
     names: FreezeNames
     points: FeaturePoints
@@ -44,12 +44,12 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What to keep of the features during a pass: nothing (None as the recording), activations or pre-activations.
+    """What to record of the features during a pass: activations or pre-activations (None records nothing).
 
     Args:
-        apply_activation_function: Activations; otherwise pre-activations.
+        apply_activation_function: True for activations, False for pre-activations.
         sparse: Keep them sparse.
-        cells: Keep these alone, by layer; layers without any aren't encoded.
+        cells: Record only these, by layer; layers without any aren't encoded.
     """
 
     apply_activation_function: bool = True
@@ -57,11 +57,11 @@ class Recording:
     cells: Edits | None = None
 
     def of_layer(self, layer: int) -> bool:
-        """Whether anything of a layer is kept."""
+        """True if anything of a layer is recorded."""
         return self.cells is None or layer in self.cells
 
     def kept(self, layer: int, activations: Tensor) -> Tensor:
-        """What stays of a layer's activations `(pos, feature)`: those, or `(n)` at the cells."""
+        """The recorded part of a layer's activations: `(pos, feature)`, or `(n)` at the cells."""
         if self.cells is None:
             return activations.to_sparse() if self.sparse else activations
         cells = self.cells[layer]
@@ -70,12 +70,12 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """What a pass takes from the unmodified run.
+    """What a pass pins to the unmodified run.
 
     Args:
         frozen: The unmodified run.
         patterns: Pin the attention patterns.
-        layers: The layers whose feature outputs are pinned; empty if edits propagate freely.
+        layers: The layers with pinned feature outputs; empty if edits propagate freely.
         scales: Pin the scale of every norm.
     """
 
@@ -87,7 +87,7 @@ class Pins:
 
 @dataclass(slots=True)
 class PassState:
-    """What one pass has seen and still has to write."""
+    """The state of one pass: recorded values and pending writes."""
 
     norm_inputs: dict[str, Tensor] = field(default_factory=dict)
     inputs: dict[int, Tensor] = field(default_factory=dict)  # layer → (pos, d_model) at the read point
@@ -103,14 +103,14 @@ class EditedPass:
     """The hooks of one pass and what they collect.
 
     Args:
-        site: Where to hook.
+        site: The hooks to use.
         edits: Cells by layer.
-        pins: What is taken from the unmodified run; None for a free pass.
-        original: The unmodified activations; None if the pass's own count as such (a generated token).
+        pins: What is pinned to the unmodified run; None for a free pass.
+        original: The unmodified activations; None to use the pass's own (for a generated token).
         zeroed: Positions at which activations count as zero.
-        recording: What to keep; None for nothing.
-        pushes: Vectors to add beside the edits.
-        heads: Pattern rows to change by layer, of the pinned patterns where those are pinned.
+        recording: What to record; None for nothing.
+        pushes: Vectors to add in addition to the edits.
+        heads: Pattern rows to change, by layer; applied to the pinned patterns if those are pinned.
     """
 
     def __init__(
@@ -133,12 +133,12 @@ class EditedPass:
 
     @property
     def first_changed(self) -> int:
-        """The first layer in which anything differs from the unmodified run; the number of layers if nothing does."""
+        """The first layer that differs from the unmodified run; the number of layers if none does."""
         pushed = [0 if push.layer is None else push.layer for push in self.pushes]
         return min([*self.edits, *pushed, *self.heads], default=self.site.n_layers)
 
     def begin_at(self, first: int, frozen: FrozenPass) -> None:
-        """Leave out the layers before `first`, in which all is as in the unmodified run, recorded activations too."""
+        """Skip the layers before `first`, where everything is as in the unmodified run, including recorded activations."""
         self.first = first
         for layer in range(first):
             if self.recording is not None and self.recording.of_layer(layer):
@@ -147,7 +147,7 @@ class EditedPass:
                 self.state.recorded[layer] = self.recording.kept(layer, acts)
 
     def hooks(self) -> Hooks:
-        """The hooks of the pass; where two stand at one point, a pin comes before what reads or writes there."""
+        """The hooks of the pass; at the same point, a pin comes before reads and writes."""
         hooks: dict[str, list[Edit]] = {}
         names = self.site.names
         self._hook_start(hooks)
@@ -174,7 +174,7 @@ class EditedPass:
         return self.site.transcoders.skip_matrix(layer) is not None
 
     def _reads(self, layer: int) -> bool:
-        """Whether anything needs the value at a layer's read point."""
+        """True if anything needs the value at a layer's read point."""
         if self._records(layer) or (self._pinned(layer) and self._has_skip(layer)):
             return True
         return layer in self.edits and not self.constrained
@@ -183,7 +183,7 @@ class EditedPass:
         return self.recording is not None and self.recording.of_layer(layer)
 
     def _writes(self, layer: int) -> bool:
-        """Whether anything happens at a layer's write point."""
+        """True if anything happens at a layer's write point."""
         sources = [source for source in self.edits if layer in self.site.transcoders.written_layers(source)]
         return bool(sources) or self._pinned(layer) or any(push.layer == layer for push in self.pushes)
 
@@ -214,7 +214,7 @@ class EditedPass:
         return scale
 
     def _read(self, layer: int) -> Edit:
-        """Takes the value at the read point, and the activations if they're wanted."""
+        """Record the value at the read point, and the activations if requested."""
 
         def edit(value: Tensor) -> None:
             x = self._feature_input(layer, value[0].detach().to(self._device(layer)))
@@ -226,11 +226,11 @@ class EditedPass:
         return edit
 
     def _device(self, layer: int) -> torch.device:
-        """Where a layer's transcoder is, and the layer."""
+        """The device of a layer's transcoder, and the layer."""
         return self.site.transcoders.bias(layer).device
 
     def _feature_input(self, layer: int, x: Tensor) -> Tensor:
-        """What the transcoders of a layer see of a value at its read hook."""
+        """The input of a layer's transcoders, from a value at its read hook."""
         if self.site.points.read != "normalized":
             return x
         prefix = self.site.names.read_norms[layer]
@@ -249,7 +249,7 @@ class EditedPass:
         return acts
 
     def _write(self, layer: int) -> Edit:
-        """The feature output with everything that is due at this layer."""
+        """The feature output with all pending writes at this layer."""
 
         def edit(value: Tensor) -> Tensor:
             self._spread(layer)
@@ -274,7 +274,7 @@ class EditedPass:
         return at.feature_output + (change @ skip).to(at.feature_output)
 
     def _spread(self, layer: int) -> None:
-        """Add what the edits of a layer change to every layer that its features write to."""
+        """Add the effects of a layer's edits to every layer that its features write to."""
         if layer not in self.edits:
             return
         cells = self.edits[layer]
@@ -287,7 +287,7 @@ class EditedPass:
         self.decode_change(layer, changes, features)
 
     def decode_change(self, layer: int, changes: Tensor, features: Tensor) -> None:
-        """Let `changes (pos, n)` in the activations of `features (n)` arrive wherever these write."""
+        """Add the effects of `changes (pos, n)` in the activations of `features (n)` to all layers that they write to."""
         transcoders = self.site.transcoders
         rows = transcoders.decoder_rows(layer, features).to(changes)
         written = (changes @ rows.flatten(1)).view(len(changes), rows.shape[1], rows.shape[2])

@@ -1,4 +1,4 @@
-"""Plans: a prompt, its edits and what stays pinned, as JSON that a person can read, change and run again."""
+"""Plans: a prompt, its edits and what stays pinned, as JSON that people can read, change and rerun."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Plan:
     """What to run.
 
     Args:
-        prompt: Text; None if it's given elsewhere.
+        prompt: The text; None if it's given elsewhere.
         transcoder_set: Reference of the set that the features belong to.
-        model: Reference of the model; None for the one that the set names.
+        model: Reference of the model; None for the set's own.
         edits: In order.
-        constrained_layers: First layer and the one after the last, None for up to the last; None for no layers.
-        freeze_attention: Whether attention patterns are pinned.
+        constrained_layers: First layer, and the one after the last (None for up to the last); None for no layers.
+        freeze_attention: Pin the attention patterns.
     """
 
     prompt: str | None = None
@@ -37,7 +37,7 @@ class Plan:
     freeze_attention: bool = True
 
     def to_json(self) -> str:
-        """As indented JSON; edits in their text form where that can hold them."""
+        """Return indented JSON; edits in their text form if possible."""
         values = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def plan_from_json(content: str | bytes) -> Plan:
-    """The plan that a JSON text holds. Raises BadPlan naming the part that can't be used."""
+    """Read a plan from JSON text. Raises BadPlan naming the invalid part."""
     try:
         return _plan(content)
     except BadIntervention as error:
@@ -95,18 +95,18 @@ def _plan(content: str | bytes) -> Plan:
         ) from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise BadIntervention(
-            "the plan is some other JSON", hint=f'it is a JSON object with "format": "{FORMAT}"'
+            "the file is not a plan", hint=f'a plan is a JSON object with "format": "{FORMAT}"'
         )
     if values.get("format_version") != FORMAT_VERSION:
         raise BadIntervention(
-            f"the plan has format_version {values.get('format_version')!r}, known is {FORMAT_VERSION}",
+            f"the plan has format_version {values.get('format_version')!r}, but this version reads {FORMAT_VERSION}",
             hint="upgrade circuit-tracer-cli to read it",
         )
     known = {"format", "format_version", *Plan.__dataclass_fields__}
     unknown = sorted(set(values) - known)
     if unknown:
         raise BadIntervention(
-            f"the plan has an unknown part {unknown[0]!r}", hint=f"known are {', '.join(sorted(known))}"
+            f"the plan has an unknown key {unknown[0]!r}", hint=f"known keys are {', '.join(sorted(known))}"
         )
     return Plan(
         prompt=_text(values, "prompt"),
@@ -121,13 +121,13 @@ def _plan(content: str | bytes) -> Plan:
 def _text(values: Mapping[str, Any], name: str) -> str | None:
     value = values.get(name)
     if value is not None and not isinstance(value, str):
-        raise BadIntervention(f"in the plan {name} is no text")
+        raise BadIntervention(f"the plan's {name} must be text")
     return value
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise BadIntervention("in the plan freeze_attention is neither true nor false")
+        raise BadIntervention("the plan's freeze_attention must be true or false")
     return value
 
 
@@ -140,13 +140,13 @@ def _layers(value: Any) -> tuple[int, int | None] | None:
         or type(value[0]) is not int
         or type(value[1]) not in (int, type(None))
     ):
-        raise BadIntervention("in the plan constrained_layers is not [first, end]", hint="for example [0, 4]")
+        raise BadIntervention("the plan's constrained_layers must be [first, end]", hint="for example [0, 4]")
     return value[0], value[1]
 
 
 def _edits(values: Any) -> tuple[AnyEdit, ...]:
     if not isinstance(values, list):
-        raise BadIntervention("in the plan edits is no list")
+        raise BadIntervention("the plan's edits must be a list")
     return tuple(_edit(value, number) for number, value in enumerate(values))
 
 
@@ -158,7 +158,7 @@ def _edit(value: Any, number: int) -> AnyEdit:
         not isinstance(value, dict) or set(value) != {"layer", "position", "feature", "value"}
     ):
         raise BadIntervention(
-            f"in the plan edit #{number} is neither a text, nor an object of layer, position, feature, value, nor one of "
+            f"the plan's edit #{number} is neither text, nor an object of layer, position, feature, value, nor one of "
             "layer, head, position, pattern"
         )
     position = value["position"]
@@ -166,7 +166,7 @@ def _edit(value: Any, number: int) -> AnyEdit:
         ends = position.get("slice")
         if not isinstance(ends, list) or len(ends) not in (2, 3):
             raise BadIntervention(
-                f'in the plan the position of edit #{number} is not {{"slice": [first, end]}}'
+                f'the position of edit #{number} in the plan in the plan is not {{"slice": [first, end]}}'
             )
         position = slice(*ends)
     given: Any = (value["layer"], position, value.get("feature"), value.get("value"))

@@ -24,17 +24,17 @@ from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.base import Transcoders
 
 PROMPTS_KEPT = 2
-"""Unmodified runs that are kept at the same time."""
+"""Number of unmodified runs kept at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraints:
-    """What stays as in the unmodified run while edits act (Ameisen et al. 2025, "constrained patching").
+    """What is pinned to the unmodified run during edits (Ameisen et al. 2025, "constrained patching").
 
     Args:
-        constrained_layers: Feature outputs are pinned in these layers, and edits write to them alone; None lets edits
+        constrained_layers: Layers whose feature outputs are pinned, the only ones that edits write to; None lets edits
             propagate. If it covers every layer, norm scales are pinned too, and only direct effects remain.
-        freeze_attention: Attention patterns pinned; always so with `constrained_layers`.
+        freeze_attention: Pin attention patterns; always so with `constrained_layers`.
     """
 
     constrained_layers: Iterable[int] | None = None
@@ -43,21 +43,21 @@ class Constraints:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """What a pass gave."""
+    """The result of a pass."""
 
-    logits: Tensor  # (pos, vocab), or (1, vocab) where only the last position's were wanted
+    logits: Tensor  # (pos, vocab), or (1, vocab) if only the last position's were requested
     activations: Tensor | None  # (layer, pos, feature)
     cache: Any  # the backend's key-value cache, or None
-    cells: dict[int, Tensor] = field(default_factory=dict)  # layer → (n), where single cells were recorded
+    cells: dict[int, Tensor] = field(default_factory=dict)  # layer → (n), if single cells were recorded
 
 
 class Unmodified:
-    """The unmodified run of one prompt, and the activations of layers as they're asked for."""
+    """The unmodified run of one prompt, with the activations of layers computed on demand."""
 
     def __init__(self, frozen: FrozenPass, transcoders: Transcoders, zeroed: Sequence[int]) -> None:
         self.frozen, self.transcoders, self.zeroed = frozen, transcoders, list(zeroed)
         self._active: dict[int, tuple[Tensor, Tensor]] = {}
-        self.continuations: dict[Hashable, str] = {}  # by how they were drawn
+        self.continuations: dict[Hashable, str] = {}  # by sampling settings
 
     def at(self, layer: int, cells: Cells) -> Tensor:
         """Activations `(n)` at the cells of a layer."""
@@ -105,18 +105,18 @@ class Interventions:
         return self._kept[key]
 
     def _begin_late(self, edited: EditedPass, tokens: Tokens, last_logits: bool) -> PartialRun | None:
-        """The part of a pass that edits can change, if the unmodified run is there to give what comes before."""
+        """The part of a pass that edits can change, if the unmodified run has the earlier part."""
         kept, outputs = self._kept.get(_key(tokens)), self.backend.outputs_of_block
         if kept is None or outputs is None:
             return None
         first = min(edited.first_changed, self.site.n_layers - 1)
         edited.begin_at(first, kept.frozen)
-        # What is pushed at the embedding comes before the first block.
+        # Vectors added at the embedding come before the first block.
         residual = kept.frozen.layers[first].residual if first else None
         return PartialRun(first, residual, outputs, last_logits)
 
     def forget(self) -> None:
-        """Let go of the unmodified runs, after the model or its transcoders were changed."""
+        """Drop the unmodified runs after the model or its transcoders were changed."""
         self._kept.clear()
 
     def activations(
@@ -134,9 +134,9 @@ class Interventions:
         constraints: Constraints,
         recording: Recording | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits `(1, pos, vocab)` of the edited model and, if wanted, activations `(layer, pos, feature)` during that pass.
+        """Logits `(1, pos, vocab)` of the edited model and, if requested, activations `(layer, pos, feature)` during that pass.
 
-        Raises BadIntervention naming the edit and the part that can't be used.
+        Raises BadIntervention naming the edit and its invalid part.
         """
         edits = as_interventions(interventions)
         result = self.run(tokens, edits, constraints, recording)
@@ -156,16 +156,16 @@ class Interventions:
     ) -> PassResult:
         """One pass over a prompt with edits, and with vectors added to the stream.
 
-        Layers before the first edit aren't run where the unmodified run is kept.
+        Layers before the first edit are skipped if the unmodified run is kept.
 
         Args:
             tokens: The prompt.
             edits: In order.
-            constraints: What stays as in the unmodified run.
-            recording: What is kept of the features.
+            constraints: What is pinned to the unmodified run.
+            recording: What to record of the features.
             pushes: Vectors to add.
-            last_logits: The logits of the last position may be all that is computed.
-            with_cache: The key-value cache is wanted, so every layer is run.
+            last_logits: Only the last position's logits are needed.
+            with_cache: Return the key-value cache, so every layer is run.
         """
         cells = resolve(edits, len(tokens), self.transcoders)
         absent = sorted(set(cells) & set(self.transcoders.missing_layers))
@@ -182,7 +182,7 @@ class Interventions:
 
     @torch.no_grad()
     def finish(self, edited: EditedPass, ids: Tensor, past: Any = None) -> PassResult:
-        """Run a pass that is set up over `ids (pos)`, after what is in the cache."""
+        """Run a prepared pass over `ids (pos)`, continuing from the cache."""
         return _result(edited, *self.backend.run(ids, edited.hooks(), past))
 
     def heads(self, edits: Sequence[AnyEdit], n_pos: int) -> HeadEdits:
@@ -190,7 +190,7 @@ class Interventions:
         return resolve_heads(edits, n_pos, self.site.n_layers, self.backend.shape.n_heads)
 
     def pins(self, tokens: Tokens, constraints: Constraints) -> Pins | None:
-        """What an edited pass takes from the unmodified run, or None if it's free."""
+        """What an edited pass pins to the unmodified run, or None if it's free."""
         layers = _checked_layers(constraints.constrained_layers, self.site.n_layers)
         if layers is None and not constraints.freeze_attention:
             return None
@@ -205,20 +205,20 @@ def _key(tokens: Tokens) -> tuple[int, ...]:
 
 
 def _result(edited: EditedPass, logits: Tensor, cache: Any) -> PassResult:
-    """What a pass that has run gave."""
+    """The result of a finished pass."""
     if edited.recording is not None and edited.recording.cells is not None:
         return PassResult(logits, None, cache, edited.state.recorded)
     return PassResult(logits, _stacked(edited), cache)
 
 
 def _needs_original(cells: Edits, pins: Pins | None) -> bool:
-    """Whether the unmodified activations decide about any edit."""
+    """True if any edit depends on the unmodified activations."""
     constrained = pins is not None and len(pins.layers) > 0
     return bool(cells) and (constrained or any(bool(of_layer.relative.any()) for of_layer in cells.values()))
 
 
 def _checked_layers(layers: Iterable[int] | None, n_layers: int) -> frozenset[int] | None:
-    """The constrained layers. Raises BadIntervention for none at all and for layers that don't exist."""
+    """The constrained layers. Raises BadIntervention for an empty range and for layers that don't exist."""
     if layers is None:
         return None
     try:
@@ -229,7 +229,7 @@ def _checked_layers(layers: Iterable[int] | None, n_layers: int) -> frozenset[in
         ) from None
     if not found:
         raise BadIntervention(
-            "constrained_layers is an empty range", hint="leave it out, or name at least one layer"
+            "constrained_layers is an empty range", hint="omit it, or name at least one layer"
         )
     outside = sorted(layer for layer in found if not 0 <= layer < n_layers)
     if outside:

@@ -1,11 +1,11 @@
-"""Edits as records: from tuples, text, or a graph file's supernodes. Knows no model; `cells.py` and `heads.py` check sizes.
+"""Edits as records: from tuples, text, or a graph file's supernodes. `cells.py` and `heads.py` check them against a model.
 
-An edit changes features or the attention of a head. The text form of the first is `LAYER/FEATURE@POS=VALUE`. `POS` is an index
+An edit changes features or the attention of a head. The text form for features is `LAYER/FEATURE@POS=VALUE`. `POS` is an index
 (`3`, `-1`) or a slice (`2:5`, `6:`), `VALUE` an absolute activation (`4.5`), a multiple of the original one (`x2`, `x-1`), or
 `off`.
 
-That of the second is `L14H3@POS=VALUE`. `POS` are the positions that look, all without it; `VALUE` is `off`, a multiple (`x0.5`),
-or `@KEY`, which turns the whole look to one position.
+The text form for heads is `L14H3@POS=VALUE`. `POS` are the positions that look (default: all); `VALUE` is `off`, a multiple
+(`x0.5`), or `@KEY`, which makes the head look at one position only.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Intervention:
 
     Args:
         layer: The layer that the features read.
-        position: An index, counted from the end if negative; a slice, which also holds for generated tokens if it has no end; or
-            a tensor of indices.
+        position: An index, counted from the end if negative; a slice, which also covers generated tokens if it has no end;
+            or a tensor of indices.
         feature: An index, or a tensor of them; two tensors are paired as in indexing.
         value: The new activation, broadcast against the addressed cells, or a multiple of the original one.
     """
@@ -61,7 +61,7 @@ class Intervention:
 
     @property
     def open_ended(self) -> bool:
-        """Whether it also holds for generated tokens."""
+        """True if it also covers generated tokens."""
         return isinstance(self.position, slice) and self.position.stop is None
 
     def __str__(self) -> str:
@@ -84,10 +84,10 @@ class HeadEdit:
 
     Args:
         layer, head: The head, both counted from 0.
-        position: The positions that look: an index, counted from the end if negative, or a slice. One without an end also holds
-            for generated tokens.
+        position: The positions that look: an index, counted from the end if negative, or a slice. One without an end also covers
+            generated tokens.
         value: A multiple of the row (0 ablates the head), one position to look at, or the row itself, `(key)` or
-            `(query, key)`; the last doesn't hold for generated tokens.
+            `(query, key)`; the last doesn't cover generated tokens.
     """
 
     layer: int
@@ -97,7 +97,7 @@ class HeadEdit:
 
     @property
     def open_ended(self) -> bool:
-        """Whether it also holds for generated tokens."""
+        """True if it also covers generated tokens."""
         return isinstance(self.position, slice) and self.position.stop is None
 
     @property
@@ -136,12 +136,12 @@ def _value_text(value: Value) -> str:
 
 
 def parse_intervention(text: str) -> AnyEdit:
-    """The edit that a text means, of features or of a head. Raises BadIntervention naming the part that is wrong."""
+    """Parse an edit of features or of a head. Raises BadIntervention naming the invalid part."""
     return parse_head_edit(text) if _HEAD.match(text) else parse_feature_edit(text)
 
 
 def parse_head_edit(text: str) -> HeadEdit:
-    """The edit of a head that a text means. Raises BadIntervention naming the part that is wrong."""
+    """Parse an edit of a head. Raises BadIntervention naming the invalid part."""
     parts = _HEAD_PARTS.fullmatch(text.strip())
     if parts is None:
         raise BadIntervention(f"edit {text!r} doesn't have the form {HEAD_FORM}", hint=HEAD_EXAMPLE)
@@ -159,12 +159,12 @@ def _head_value(text: str, edit: str) -> Scaled | LooksAt:
     if value == 0:
         return Scaled(0.0)
     raise BadIntervention(
-        f"in edit {edit!r} the value {text!r} is no value of a head", hint="write off, xFACTOR or @KEY"
+        f"in edit {edit!r} the value {text!r} is not valid for a head", hint="use off, xFACTOR or @KEY"
     )
 
 
 def parse_feature_edit(text: str) -> Intervention:
-    """The edit of a feature that a text means. Raises BadIntervention naming the part that is wrong."""
+    """Parse an edit of a feature. Raises BadIntervention naming the invalid part."""
     parts = _PARTS.fullmatch(text.strip())
     if parts is None:
         raise BadIntervention(f"edit {text!r} doesn't have the form {FORM}", hint=EXAMPLE)
@@ -179,7 +179,7 @@ def parse_feature_edit(text: str) -> Intervention:
 
 def _parsed_index(text: str, what: str, edit: str) -> int:
     if not _WHOLE.fullmatch(text) or (what != "position" and int(text) < 0):
-        kind = "a whole number" if what == "position" else "a number from 0 up"
+        kind = "a whole number" if what == "position" else "a whole number of 0 or more"
         raise BadIntervention(f"in edit {edit!r} the {what} {text!r} is not {kind}", hint=EXAMPLE)
     return int(text)
 
@@ -189,13 +189,13 @@ def _parsed_position(text: str, edit: str) -> int | slice:
         return _parsed_index(text, "position", edit)
     parts = text.split(":")
     if len(parts) > 3:
-        raise BadIntervention(f"in edit {edit!r} the position {text!r} is no slice", hint=EXAMPLE)
+        raise BadIntervention(f"in edit {edit!r} the position {text!r} is not a slice", hint=EXAMPLE)
     ends = [_parsed_index(part, "position", edit) if part.strip() else None for part in parts]
     return checked_slice(slice(*ends), edit)
 
 
 def checked_slice(position: slice, edit: str) -> slice:
-    """The slice itself. Raises BadIntervention if its ends aren't whole numbers or its step isn't above 0."""
+    """Return the slice. Raises BadIntervention if its ends aren't whole numbers or its step isn't positive."""
     ends = (position.start, position.stop, position.step)
     if any(end is not None and (isinstance(end, bool) or not isinstance(end, int)) for end in ends):
         raise BadIntervention(
@@ -203,14 +203,14 @@ def checked_slice(position: slice, edit: str) -> slice:
         )
     if position.step is not None and position.step < 1:
         raise BadIntervention(
-            f"in edit {edit!r} the step of the position slice is {position.step}, but must be at least 1",
+            f"in edit {edit!r} the step of the position slice must be at least 1, not {position.step}",
             hint=EXAMPLE,
         )
     return position
 
 
 def parse_value(text: str, edit: str = "") -> float | Scaled:
-    """A number, `xN` for a multiple of the original activation, or `off`. Raises BadIntervention."""
+    """Parse a number, `xN` for a multiple of the original activation, or `off`. Raises BadIntervention."""
     if text == "off":
         return 0.0
     relative = text[:1] in ("x", "×")
@@ -230,12 +230,12 @@ def _in_edit(edit: str) -> str:
 
 
 def as_interventions(edits: Iterable[Any]) -> tuple[AnyEdit, ...]:
-    """Records from records, texts and tuples `(layer, position, feature, value)`, types and values checked.
+    """Make records from records, texts and tuples `(layer, position, feature, value)`, checking types and values.
 
-    Raises BadIntervention naming the edit and its part that can't be used.
+    Raises BadIntervention naming the edit and its invalid part.
     """
     if isinstance(edits, str | Intervention | HeadEdit) or not isinstance(edits, Iterable):
-        raise BadIntervention("interventions come as a list of (layer, position, feature, value)")
+        raise BadIntervention("interventions must be a list of (layer, position, feature, value)")
     return tuple(_as_intervention(edit, number) for number, edit in enumerate(edits))
 
 
@@ -262,7 +262,7 @@ def _as_intervention(edit: Any, number: int) -> AnyEdit:
 
 
 def _checked_head(edit: HeadEdit, name: str) -> HeadEdit:
-    """A record of a head's edit with its types checked."""
+    """A head's edit with its types checked."""
     layer, head = (_as_index(getattr(edit, part), part, name) for part in ("layer", "head"))
     where: Any = edit.position
     where = checked_slice(where, name) if isinstance(where, slice) else _as_index(where, "position", name)
@@ -276,7 +276,7 @@ def _checked_head(edit: HeadEdit, name: str) -> HeadEdit:
     value = _as_value(edit.value, name)
     if isinstance(value, float):
         raise BadIntervention(
-            f"in edit {name} the value {value!r} is no value of a head",
+            f"in edit {name} the value {value!r} is not valid for a head",
             hint="Scaled(0.5), LooksAt(4) or a row",
         )
     return HeadEdit(layer, head, where, value)
@@ -320,11 +320,11 @@ def supernode_edits(
 
     Args:
         supernodes: Lists of a name and the ids of its nodes, as in a graph file's `qParams`.
-        name: Whose features to edit; those of all supernodes of that name.
+        name: Name of the supernode, or of several, whose features to edit.
         factor: A multiple of the original activations (`-1`, `x2`), or `off`.
 
     Raises:
-        BadIntervention: No supernode has the name, none of its nodes is a feature, or the factor isn't one.
+        BadIntervention: No supernode has the name, none of its nodes is a feature, or the factor is invalid.
     """
     found = [node for group in supernodes for node in group[1:] if group[0] == name]
     if not found:
@@ -339,12 +339,12 @@ def supernode_edits(
     edits = {node: feature_edit(node, value) for node in dict.fromkeys(found)}
     known = tuple(edit for edit in edits.values() if edit is not None)
     if not known:
-        raise UnsuitableIntervention(f"supernode {name!r} holds no feature, and only features can be edited")
+        raise UnsuitableIntervention(f"supernode {name!r} has no features, and only features can be edited")
     return known, tuple(node for node, edit in edits.items() if edit is None)
 
 
 def parse_factor(text: str) -> float | Scaled:
-    """A multiple of the original activation, with or without `x`, or `off`. Raises BadIntervention."""
+    """Parse a multiple of the original activation, with or without `x`, or `off`. Raises BadIntervention."""
     try:
         value = parse_value(text)
     except BadIntervention:
@@ -355,7 +355,7 @@ def parse_factor(text: str) -> float | Scaled:
 
 
 def feature_edit(node_id: str, value: float | Scaled) -> Intervention | None:
-    """The edit of the feature with the id `layer_feature_position`, or None if the id is no feature's."""
+    """The edit of the feature with the id `layer_feature_position`, or None if the id isn't a feature's."""
     parts = node_id.split("_")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         return None

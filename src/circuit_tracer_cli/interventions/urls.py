@@ -1,4 +1,4 @@
-"""Features out of a viewer's address: its supernodes and pinned nodes, ready for edits."""
+"""Features from a viewer's URL: its supernodes and pinned nodes, ready for edits."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Feature(NamedTuple):
 
 
 def decode_url_features(url: str) -> tuple[dict[str, list[Feature]], list[Feature]]:
-    """The supernodes by name and the pinned nodes of an address; ids of other shapes are left out.
+    """The supernodes by name and the pinned nodes of a URL; ids of other forms are left out.
 
-    Parameters are split before they are decoded, so that names may hold any character. A name that occurs again becomes
+    Parameters are split before they are decoded, so that names can contain any character. A repeated name becomes
     `name (2)`, `name (3)`, …
 
     Raises:
@@ -38,7 +38,7 @@ def decode_url_features(url: str) -> tuple[dict[str, list[Feature]], list[Featur
 
 
 def extract_supernode_features(url: str) -> dict[str, list[Feature]]:
-    """The supernodes alone; see `decode_url_features`."""
+    """Only the supernodes; see `decode_url_features`."""
     return decode_url_features(url)[0]
 
 
@@ -46,11 +46,9 @@ def _groups(text: str) -> list[list[str]]:
     try:
         groups: Any = json.loads(text)
     except (ValueError, RecursionError):
-        raise InvalidValue(
-            "the address's supernodes are not valid JSON", hint="copy the whole address"
-        ) from None
+        raise InvalidValue("the supernodes in the URL are not valid JSON", hint="copy the full URL") from None
     if not isinstance(groups, list) or not all(isinstance(group, list) and group for group in groups):
-        raise InvalidValue("the address's supernodes are not lists of a name and node ids")
+        raise InvalidValue("the supernodes in the URL are not lists of a name and node ids")
     return [[str(part) for part in group] for group in groups]
 
 

@@ -1,1 +1,1 @@
-"""Several graphs at once: compared, merged, and as tables. Reads graphs; knows no model and no transcoder."""
+"""Several graphs at once: compared, merged, and as tables. Independent of models and transcoders."""

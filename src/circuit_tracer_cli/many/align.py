@@ -1,7 +1,7 @@
-"""Which node of one graph is which node of another. Positions become slots; a key is (kind, layer, feature, slot).
+"""Matching of nodes between graphs. Positions become slots; a key is (kind, layer, feature, slot).
 
-`exact`: slots are positions, for equal prompts. `slots`: positions of two prompts are matched token by token, or as the
-template of a batch says. `end`: distance from the last token. `bag`: positions are left out.
+`exact`: slots are positions, for equal prompts. `slots`: positions of two prompts are matched token by token, or by the
+template of a batch. `end`: distance from the last token. `bag`: positions are left out.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from circuit_tracer_cli.many.facts import FEATURE, LOGIT, Array, Facts, Outline
 Level = Literal["exact", "slots", "end", "bag"]
 LEVELS: tuple[Level, ...] = ("exact", "slots", "end", "bag")
 Match = Literal["feature", "place"]
-"""`feature`: a feature is itself. `place`: all features of a layer and slot are one node, for graphs of different sets."""
+"""`feature`: features are matched one by one. `place`: all features of a layer and slot are one, for graphs of different sets."""
 SLOTS_KEY = "slots"
 """Key of a graph's metadata under which `batch` writes the template slot of each prompt token."""
 
 _LAYER, _SLOT, _FEATURE = 10, 20, 32
-"""Bits of a key's parts, below two for the kind."""
+"""Bits of a key's parts, below two bits for the kind."""
 VIRTUAL = 2**32 - 2**12
-"""Feature part of the key of a target that is no single token: so much plus its place in the list."""
+"""Feature part of the key of a target that isn't a single token: this number plus its index in the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class Alignment:
     Attributes:
         level: How they were found.
         match: What features are matched by.
-        slots: Per graph the slot of each position, int64 `(P)`.
-        names: What stands at each slot, one text per slot.
+        slots: For each graph, the slot of each position, int64 `(P)`.
+        names: The text of each slot.
     """
 
     level: Level
@@ -46,27 +46,27 @@ class Alignment:
 
     @property
     def n_slots(self) -> int:
-        """How many slots there are."""
+        """Number of slots."""
         return len(self.names)
 
     def pairs(self) -> list[tuple[int | None, int | None]]:
-        """For two graphs: the position of each slot in either, None where it has none."""
+        """For two graphs: the position of each slot in both, None if absent."""
         where = [{int(slot): position for position, slot in enumerate(slots)} for slots in self.slots]
         return [(where[0].get(slot), where[1].get(slot)) for slot in range(self.n_slots)]
 
 
 def align(graphs: Sequence[Outline], level: Level | None = None) -> Alignment:
-    """Slots for the positions of graphs.
+    """Return slots for the positions of graphs.
 
     Args:
         graphs: At least one.
-        level: None for `exact` where all prompts have the same tokens, `slots` where each graph says its template slots or
-            there are two graphs, else `bag`.
+        level: None for `exact` if all prompts have the same tokens, `slots` if each graph has template slots or there
+            are two graphs, else `bag`.
 
     Features of different transcoder sets can't be matched: such graphs are compared by place, if they are of one model.
 
     Raises:
-        CircuitTracerError: The graphs are of different models, or can't be aligned in the way asked for.
+        CircuitTracerError: The graphs are of different models, or can't be aligned in this way.
     """
     match = matched_by(graphs)
     same = all(_same_tokens(graphs[0], graph) for graph in graphs)
@@ -76,9 +76,7 @@ def align(graphs: Sequence[Outline], level: Level | None = None) -> Alignment:
         level = "exact" if same else "slots" if slotted else "bag"
     if level == "exact":
         if not same:
-            raise InvalidValue(
-                "the prompts have different tokens", "align them with --align slots, end or bag"
-            )
+            raise InvalidValue("the prompts have different tokens", "use --align slots, end or bag")
         return Alignment(level, match, tuple(np.arange(g.n_pos) for g in graphs), graphs[0].tokens)
     if level == "bag":
         return Alignment(
@@ -101,12 +99,12 @@ def align(graphs: Sequence[Outline], level: Level | None = None) -> Alignment:
 
 
 def matched_by(graphs: Sequence[Outline]) -> Match:
-    """What features can be matched by. Raises CircuitTracerError for graphs of different models."""
+    """Return what features can be matched by. Raises CircuitTracerError for graphs of different models."""
     first = graphs[0]
     for graph in graphs[1:]:
         if graph.n_layers != first.n_layers:
             raise CircuitTracerError(
-                f"{first.name} has {first.n_layers} layers and {graph.name} has {graph.n_layers}",
+                f"{first.name} has {first.n_layers} layers but {graph.name} has {graph.n_layers}",
                 "compare graphs of one model",
             )
     return "feature" if len({graph.scan for graph in graphs}) == 1 else "place"
@@ -125,7 +123,7 @@ def _labels(graph: Outline) -> list[str]:
 
 
 def _template(graph: Outline) -> list[str] | None:
-    """The template slot of each position, if the graph says it."""
+    """The template slot of each position, if the graph records it."""
     slots = graph.metadata.get(SLOTS_KEY)
     if isinstance(slots, list) and len(slots) == graph.n_pos and all(isinstance(slot, str) for slot in slots):
         return slots
@@ -133,13 +131,13 @@ def _template(graph: Outline) -> list[str] | None:
 
 
 def _by_template(graphs: Sequence[Outline], match: Match, templates: list[list[str]]) -> Alignment:
-    """Slots in the order in which the templates name them; raises CircuitTracerError where the templates differ."""
+    """Slots in the order of the templates. Raises CircuitTracerError if the templates differ."""
     orders = [list(dict.fromkeys(template)) for template in templates]
     for graph, order in zip(graphs, orders, strict=True):
         if order != orders[0]:
             raise CircuitTracerError(
-                f"{graph.name} was made from another template than {graphs[0].name}",
-                "align them with --align end or bag",
+                f"{graph.name} and {graphs[0].name} were made from different templates",
+                "use --align end or bag",
             )
     number = {name: index for index, name in enumerate(orders[0])}
     slots = tuple(np.array([number[name] for name in template]) for template in templates)
@@ -147,7 +145,7 @@ def _by_template(graphs: Sequence[Outline], match: Match, templates: list[list[s
 
 
 def _names(graphs: Sequence[Outline], slots: Sequence[Array], n_slots: int) -> tuple[str, ...]:
-    """What stands at each slot: its token where all graphs have the same one, else the different ones with bars between."""
+    """The text of each slot: its token if all graphs have the same one, else the different ones separated by bars."""
     texts: list[dict[str, None]] = [{} for _ in range(n_slots)]
     for graph, of_graph in zip(graphs, slots, strict=True):
         pieces: dict[int, str] = {}
@@ -162,9 +160,9 @@ def _names(graphs: Sequence[Outline], slots: Sequence[Array], n_slots: int) -> t
 def match_tokens(a: Sequence[str], b: Sequence[str]) -> tuple[Array, Array]:
     """Slots of two token sequences, each int64 and ascending.
 
-    The last tokens are the same slot. Before them the longest common subsequence is matched, the rightmost of several. What
-    stands between two matches is paired from its end, one token of `a` with one of `b`; what is left over of the longer
-    stretch has slots of its own.
+    The last tokens are the same slot. Before them the longest common subsequence is matched, the rightmost of several.
+    Tokens between two matches are paired from the end, one of `a` with one of `b`; the rest of the longer stretch has its
+    own slots.
     """
     pairs = [*_common(a[:-1], b[:-1]), (len(a) - 1, len(b) - 1)]
     first, second = np.empty(len(a), dtype=np.int64), np.empty(len(b), dtype=np.int64)
@@ -203,7 +201,7 @@ def _common(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def node_keys(graph: Facts, slots: Array, match: Match = "feature") -> Array:
-    """uint64 `(T)`: the same number for the same node. Targets that are directions are numbered by their place in the list."""
+    """uint64 `(T)`: the same number for the same node. Targets that are directions are numbered by their index in the list."""
     d_vocab = graph.graph.vocab_size if graph.graph is not None else None
     feature = graph.feature.astype(np.int64)
     if match == "place":
@@ -229,7 +227,7 @@ def packed_keys(kind: Array, layer: Array, slot: Array, feature: Array) -> Array
 
 @dataclass(frozen=True, slots=True)
 class KeyParts:
-    """Keys taken apart again: kind, layer (-1 token), slot, feature (-1 error), each int64."""
+    """The parts of keys: kind, layer (-1 token), slot, feature (-1 error), each int64."""
 
     kind: Array
     layer: Array

@@ -1,4 +1,4 @@
-"""Two graphs compared: what both have, what one alone has, what only pruning cut, and why a target's value differs."""
+"""Comparison of two graphs: shared nodes, nodes in only one, nodes that only pruning cut, and why a target's value differs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHARED, ONLY_A, ONLY_B, PRUNED_ONLY, UNKNOWN = range(5)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One graph's values over the union of nodes or of edges, zero where it has none.
+    """One graph's values over the union of nodes or edges, zero where absent.
 
     Attributes:
-        share: Nodes: share of the features' influence. Edges: share of all that enters the target.
+        share: Nodes: share of the features' influence. Edges: share of the target's input.
         flow: Nodes: influence. Edges: share times the target's influence.
         value: Nodes: activation. Edges: weight.
-        kept: bool, left by pruning.
+        kept: bool, kept by pruning.
         present: bool, known to the graph before pruning.
     """
 
@@ -42,11 +42,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one source adds to a target in either graph.
+    """What one source adds to a target in both graphs.
 
     `b - a = by_activation + by_path`: a feature's weight is its activation times a gain, so the change is `(act_b - act_a) g_a`
     because it is more or less active, and `act_b (g_b - g_a)` because it reaches the target differently. If only one graph has
-    the feature, all of it is by activation. Tokens and errors have no activation, so theirs is all by path. `key` is the source's
+    the feature, the change is all by activation. Tokens and errors have no activation: theirs is by path. `key` is the source's
     key under the alignment of the two graphs.
     """
 
@@ -70,19 +70,19 @@ class GraphDiff:
 
     Attributes:
         a, b: The graphs.
-        alignment: Which position is which.
-        keys: uint64 `(N)`, the union of the nodes that either graph keeps, ascending.
+        alignment: The matching of positions.
+        keys: uint64 `(N)`, the union of the nodes kept in either graph, ascending.
         ids: `N` node ids, as in `a` if it has the node, else as in `b`.
-        node_class: int8 `(N)`, a place in `CLASSES`.
+        node_class: int8 `(N)`, an index into `CLASSES`.
         nodes: `Column` over the nodes of either graph.
-        edge_ends: int64 `(M, 2)`: source and target of each edge of the union, as places in `keys`.
+        edge_ends: int64 `(M, 2)`: source and target of each edge of the union, as indices into `keys`.
         edge_class: int8 `(M)`.
         edges: `Column` over the edges of either graph.
         scores: Similarities in 0..1 and both graphs' own scores.
         target: Id of the target whose change is decomposed, in either graph.
-        changes: Of that target, largest first. They sum to the difference of what enters it.
-        noise: Share of influence below which a difference isn't more than noise; None if it wasn't measured.
-        change_noise: The same for changes of what a source adds to the target; None if it wasn't measured.
+        changes: Changes of that target, largest first. They sum to the difference of its input.
+        noise: Share of influence below which a difference is noise; None if it wasn't measured.
+        change_noise: The same for changes of a source's contribution; None if it wasn't measured.
     """
 
     a: Facts
@@ -102,7 +102,7 @@ class GraphDiff:
     change_noise: float | None = None
 
     def of_class(self, name: Class) -> list[str]:
-        """Ids of the nodes of one class, those with the most influence first."""
+        """Ids of the nodes of one class, most influential first."""
         chosen = np.flatnonzero(self.node_class == CLASSES.index(name))
         weight = np.maximum(self.nodes[0].flow, self.nodes[1].flow)[chosen]
         return [self.ids[i] for i in chosen[np.argsort(-weight, kind="stable")].tolist()]
@@ -146,7 +146,7 @@ class GraphDiff:
         return self.noise is not None and moved <= self.noise
 
     def largest_share_changes(self) -> Array:
-        """int64: places of the features, those whose share of the influence differs most first."""
+        """int64: indices of the features, largest difference in their share of the influence first."""
         moved = np.abs(self.nodes[0].share - self.nodes[1].share)
         order = np.argsort(-moved, kind="stable")
         largest: Array = order[moved[order] > 0]
@@ -165,7 +165,7 @@ def diff_graphs(
     Args:
         a: A graph or the path of its file: `.safetensors`, `.pt` or the viewer's `.json`.
         b: The graph to compare it with.
-        align: How positions are matched; None for `exact` where the prompts are equal, else `slots`.
+        align: How positions are matched; None for `exact` if the prompts are equal, else `slots`.
         target: Id of the node in `a` or `b` whose change is decomposed; None for the most likely token.
 
     Raises:
@@ -194,9 +194,9 @@ def diff_facts(
     Args:
         a: The first graph.
         b: The second.
-        level: How positions are matched; None for what suits (`align`).
+        level: How positions are matched; None to choose (see `align`).
         target: Id of the node in `a` or `b` whose change is decomposed; None for the first target.
-        noise, change_noise: Kept in the record.
+        noise, change_noise: Stored in the record.
 
     Raises:
         CircuitTracerError: The graphs can't be aligned.
@@ -236,7 +236,7 @@ def diff_facts(
 
 
 def _sum_over(keys: Array, values: Array, union: Array) -> Array:
-    """float64 over `union`: the sum of the values under each key; keys outside it are left out."""
+    """float64 over `union`: the sum of the values of each key; other keys are ignored."""
     out = np.zeros(len(union))
     place = np.searchsorted(union, keys).clip(max=max(0, len(union) - 1))
     inside = np.isin(keys, union)
@@ -262,7 +262,7 @@ def _node_column(graph: Facts, keys: Array, union: Array, slots: Array, alignmen
 
 
 def _edge_keys(graph: Facts, keys: Array, union: Array) -> Array:
-    """int64 `(E)`: target's place times the number of nodes plus source's place."""
+    """int64 `(E)`: target index times the number of nodes plus source index."""
     place = np.searchsorted(union, keys)
     return place[graph.target] * max(1, len(union)) + place[graph.source]
 
@@ -279,7 +279,7 @@ def _edge_column(graph: Facts, keys: Array, union: Array) -> Column:
 
 
 def _classes(columns: Sequence[Column], graphs: Sequence[Facts]) -> Array:
-    """A node that one graph keeps and the other knows but cut differs by pruning only; a viewer file can't tell."""
+    """A node that one graph keeps and the other one cut differs only by pruning; a viewer file doesn't tell."""
     a, b = columns
     out = np.full(len(a.kept), SHARED, dtype=np.int8)
     for column, other, graph, only in ((a, b, graphs[1], ONLY_A), (b, a, graphs[0], ONLY_B)):
@@ -290,7 +290,7 @@ def _classes(columns: Sequence[Column], graphs: Sequence[Facts]) -> Array:
 
 
 def _edge_classes(columns: Sequence[Column], ends: Array, nodes: Sequence[Column]) -> Array:
-    """An edge that only one graph keeps, between nodes that the other one knows, may be there below the threshold."""
+    """An edge that only one graph keeps, between nodes that both have, may exist in the other below the threshold."""
     a, b = columns
     out = np.full(len(a.kept), SHARED, dtype=np.int8)
     for column, other, their_nodes, only in ((a, b, nodes[1], ONLY_A), (b, a, nodes[0], ONLY_B)):
@@ -330,7 +330,7 @@ def _scores(nodes: Sequence[Column], edges: Sequence[Column], graphs: Sequence[F
 
 
 def _targets(a: Facts, b: Facts, keys_of: Sequence[Array], target: str | None) -> tuple[int, int]:
-    """The node in either graph whose change is decomposed. Raises InvalidValue, CircuitTracerError."""
+    """The node in both graphs whose change is decomposed. Raises InvalidValue, CircuitTracerError."""
     if target is None:
         first = int(a.target_nodes[0])
         same = np.flatnonzero(keys_of[1] == keys_of[0][first])
@@ -352,7 +352,7 @@ def _targets(a: Facts, b: Facts, keys_of: Sequence[Array], target: str | None) -
 
 
 def _row(graph: Facts, node: int) -> tuple[Array, Array]:
-    """Sources and weights of everything that the file has of a node's input, cut by pruning or not."""
+    """Sources and weights of a node's whole input in the file, cut by pruning or not."""
     if graph.graph is not None:
         sources, weights = graph.graph.edges.row(node)
         return sources.cpu().numpy().astype(np.int64), weights.double().cpu().numpy()
@@ -361,7 +361,7 @@ def _row(graph: Facts, node: int) -> tuple[Array, Array]:
 
 
 def target_changes(a: Facts, b: Facts, keys_of: Sequence[Array], targets: tuple[int, int]) -> list[Change]:
-    """Why what enters a target differs between two graphs, source by source, the largest change first."""
+    """Why a target's input differs between two graphs, by source, largest change first."""
     rows = [_row(graph, node) for graph, node in zip((a, b), targets, strict=True)]
     source_keys = [keys[sources] for keys, (sources, _) in zip(keys_of, rows, strict=True)]
     union = np.unique(np.concatenate(source_keys))
@@ -393,7 +393,7 @@ def target_changes(a: Facts, b: Facts, keys_of: Sequence[Array], targets: tuple[
 
 
 def threshold_noise(graph: Facts) -> float:
-    """How far shares of influence move when only the pruning does: the 95th percentile over the features that are kept.
+    """Return how much shares of influence change when only the pruning changes: the 95th percentile over the kept features.
 
     Shares of the graph pruned at the defaults are compared with those of the same graph pruned at 0.9 and 0.99. Raises
     CircuitTracerError for a graph that was pruned already.
@@ -402,7 +402,7 @@ def threshold_noise(graph: Facts) -> float:
 
     if graph.graph is None or not graph.whole:
         raise CircuitTracerError(
-            f"{graph.name} was pruned already, so its noise can't be measured",
+            f"{graph.name} is pruned, so its noise can't be measured",
             "pass the raw graph to --noise",
         )
     facts = [
@@ -416,13 +416,13 @@ NOISE_QUANTILE = 0.95
 
 
 def share_noise(graph: Facts, again: Facts) -> float:
-    """Return how far shares of influence differ between two graphs of one prompt that should be equal.
+    """Return how much shares of influence differ between two graphs of one prompt that should be equal.
 
     The 95th percentile of the absolute differences over the features that `graph` keeps.
 
     Args:
-        graph: As it was made.
-        again: The same prompt, pruned otherwise or traced in another dtype.
+        graph: The original graph.
+        again: The same prompt, with other pruning or traced in another dtype.
     """
     positions = np.arange(graph.n_pos)
     kept = graph.kept & (graph.kind == FEATURE)
@@ -435,12 +435,12 @@ def share_noise(graph: Facts, again: Facts) -> float:
 
 
 def changes_noise(graph: Facts, again: Facts, target: str | None = None) -> float:
-    """Return how far what sources add to a target differs between two traces of one prompt: the 95th percentile.
+    """Return how much sources' contributions to a target differ between two traces of one prompt: the 95th percentile.
 
     Args:
-        graph: As it was made.
+        graph: The original graph.
         again: The same prompt traced in another dtype.
-        target: Id of the target; None for the first, and where `graph` has no such node.
+        target: Id of the target; None, or an id that `graph` lacks, for the first target.
     """
     moved = [
         abs(change.b - change.a)

@@ -1,6 +1,6 @@
 """A graph as arrays with one key per node and edge, so that nodes of different graphs can be compared.
 
-Shares are of the whole graph where the file has it (a raw graph), else of what pruning left.
+Shares are relative to the full graph if the file has it (a raw graph), else to what pruning kept.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ FEATURE, ERROR, TOKEN, LOGIT = range(4)
 RAW_SUFFIXES = (".safetensors", ".pt")
 LIST_FILE = "graph-metadata.json"
 OBJECTS = "objects"
-"""Folder of a batch that holds its graphs."""
+"""Folder of a batch's graphs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """What a graph is about.
+    """The subject of a graph.
 
     Attributes:
-        name: Of the file, without its suffix.
+        name: Name of the file, without its suffix.
         prompt: The decoded prompt.
         tokens: `P` token texts.
-        token_ids: int64 `(P)`; -1 where the file doesn't say.
+        token_ids: int64 `(P)`; -1 if unknown.
         scan: Identifier of the transcoder set.
-        n_layers: Of the model.
+        n_layers: Number of the model's layers.
         targets: Text, vocabulary index and weight of each target.
-        metadata: What the file says about itself.
+        metadata: The file's metadata.
     """
 
     name: str
@@ -69,27 +69,27 @@ class Outline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts(Outline):
-    """What a comparison needs of one graph. `T` nodes, `E` edges between kept nodes.
+    """One graph's data for comparisons. `T` nodes, `E` edges between kept nodes.
 
     Attributes:
         ids: `T` node ids as in the JSON graph file.
-        kind: int8 `(T)`, a place in `KINDS`.
-        layer: int64 `(T)`: of a feature or error; -1 for a token, `n_layers` for a target.
-        feature: int64 `(T)`: number of a feature; -1 for an error; vocabulary index of a token or target.
+        kind: int8 `(T)`, an index into `KINDS`.
+        layer: int64 `(T)`: layer of a feature or error; -1 for a token, `n_layers` for a target.
+        feature: int64 `(T)`: index of a feature; -1 for an error; vocabulary index of a token or target.
         position: int64 `(T)`.
         activation: float64 `(T)`, NaN for anything but a feature.
         influence: float64 `(T)`: influence on the targets.
         share: float64 `(T)`: share of the influence of all features; zero for nodes of another kind.
-        kept: bool `(T)`: what pruning left.
+        kept: bool `(T)`: kept by pruning.
         cumulative: float64 `(T)`: share of all influence at the node's rank, NaN where unknown.
         source, target: int64 `(E)`, node indices of the kept edges.
         weight: float64 `(E)`, direct effects.
-        edge_share: float64 `(E)`: absolute weight over the sum of all that enters the target.
-        flow: float64 `(E)`: `edge_share` times the target's influence, its own weight as a target included.
-        node_stability: float64 `(T)`: share of the prunings of a fixed grid that keep the node; NaN where that wasn't measured.
-        edge_stability: float64 `(E)`: the same of edges.
+        edge_share: float64 `(E)`: absolute weight relative to the target's total input.
+        flow: float64 `(E)`: `edge_share` times the target's influence, including its own weight as a target.
+        node_stability: float64 `(T)`: share of the prunings of a fixed grid that keep the node; NaN if not measured.
+        edge_stability: float64 `(E)`: the same for edges.
         replacement, completeness: The graph's scores, NaN where unknown.
-        whole: True if nodes and edges that pruning cuts are known too.
+        whole: True if nodes and edges cut by pruning are also known.
         graph: The graph itself, if it wasn't read from a viewer file.
         words: Labels that a viewer file holds, by node id, under their keys in the file.
     """
@@ -126,7 +126,7 @@ class Facts(Outline):
 def facts_of_graph(
     graph: Graph, name: str, node_threshold: float | None = None, edge_threshold: float | None = None
 ) -> Facts:
-    """The facts of a raw or pruned graph; a raw one is pruned with the thresholds (the defaults when left out).
+    """The facts of a raw or pruned graph; a raw one is pruned with the thresholds or the defaults.
 
     Raises InvalidValue for a threshold outside 0..1, UsageError for one that the graph wasn't pruned with.
     """
@@ -214,7 +214,7 @@ def feature_shares(influence: Array, kinds: Array) -> Array:
 def _links_by_row(
     file: GraphFile, nodes: Sequence[Node]
 ) -> tuple[Array, Array, Array, Array, list[list[Any]]]:
-    """Source, target, weight and stability of the links, by target and then source, and the heads that the file lists."""
+    """Source, target, weight and stability of the links, by target and then source, and the heads in the file."""
     place = {node.node_id: index for index, node in enumerate(nodes)}
     links = [link for link in file.links if link.source in place and link.target in place and link.weight]
     source = np.array([place[link.source] for link in links], dtype=np.int64)
@@ -231,7 +231,7 @@ def _links_by_row(
 
 
 def facts_of_file(file: GraphFile, name: str) -> Facts:
-    """The facts of a JSON graph file: what pruning left, with shares worked out from that."""
+    """The facts of a JSON graph file: what pruning kept, with shares relative to that."""
     import torch
 
     from circuit_tracer_cli.graph.edges import Edges
@@ -242,7 +242,7 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
     layers = [int(node.layer) for node in file.nodes if node.layer.isdigit()]
     n_layers = max(layers) - 1 if LOGIT in kinds else max(layers, default=0) + 1
     if n_layers < 1:
-        raise BadGraphFile(f"{name} names no layer")
+        raise BadGraphFile(f"{name} doesn't name any layer")
     order = _in_order(file, kinds)
     nodes, kinds = [file.nodes[index] for index in order], kinds[order]
     source, target, weight, steady, heads = _links_by_row(file, nodes)
@@ -308,7 +308,7 @@ def _words_of(node: Node) -> dict[str, Any]:
 
 
 def _in_order(file: GraphFile, kinds: Array) -> Array:
-    """Nodes so that no node reads a later one: features by layer, errors, tokens, targets (the order of raw graphs)."""
+    """Nodes ordered so that no node reads a later one: features by layer, errors, tokens, targets (the order of raw graphs)."""
     layer = np.array([int(node.layer) if node.layer.isdigit() else -1 for node in file.nodes])
     order: Array = np.lexsort((np.arange(len(kinds)), layer, kinds))
     return order
@@ -329,7 +329,7 @@ def _layer_of(node: Node, kind: int, n_layers: int) -> int:
 
 
 def _feature_of(node: Node, kind: int) -> int:
-    """The number within the node's layer, read from the id, since files differ in what `feature` holds."""
+    """The index within the node's layer, from the id, since files use `feature` differently."""
     if kind == ERROR:
         return -1
     match = re.match(r"[^_]+_(-?\d+)_", node.node_id)
@@ -354,7 +354,7 @@ def _number(value: Any) -> float:
 
 
 def read_outline(path: Path) -> Outline:
-    """What a graph file is about, without its edges. Raises MissingFile, BadGraphFile."""
+    """The subject of a graph file, without its edges. Raises MissingFile, BadGraphFile."""
     if path.suffix == ".json":
         facts = read_facts(path)
         names = [one.name for one in fields(Outline)]
@@ -384,14 +384,12 @@ def read_facts(path: Path, node_threshold: float | None = None, edge_threshold: 
 
 
 def graph_files(folder: Path) -> Iterator[Path]:
-    """The graphs of a folder in the order of their names: raw ones where there are any (a batch's `objects/` too), else JSON.
+    """The graphs of a folder by name: raw ones if there are any (also in a batch's `objects/`), else JSON.
 
-    Raises MissingFile where the folder isn't there or holds no graph.
+    Raises MissingFile if the folder doesn't exist or has no graphs.
     """
     if not folder.is_dir():
-        raise MissingFile(
-            f"no such folder: {folder}", "name the folder given to batch -o, or one with graphs"
-        )
+        raise MissingFile(f"no such folder: {folder}", "use the folder given to batch -o, or one with graphs")
     objects = folder / OBJECTS
     base = objects if objects.is_dir() else folder
     found = sorted(path for path in base.rglob("*") if path.suffix in RAW_SUFFIXES and path.is_file())
@@ -400,5 +398,5 @@ def graph_files(folder: Path) -> Iterator[Path]:
         base = graphs if graphs.is_dir() else folder
         found = sorted(path for path in base.glob("*.json") if path.name != LIST_FILE)
     if not found:
-        raise MissingFile(f"{folder} holds no graphs", "write some with circuit-tracer batch or attribute -o")
+        raise MissingFile(f"{folder} has no graphs", "write some with circuit-tracer batch or attribute -o")
     yield from found

@@ -1,4 +1,4 @@
-"""One graph in some fifty numbers, for statistics and classifiers over many graphs (compare CRV, arXiv 2510.09312)."""
+"""One graph in about fifty numbers, for statistics and classifiers over many graphs (compare CRV, arXiv 2510.09312)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from circuit_tracer_cli.many.diff import path_lengths
 from circuit_tracer_cli.many.facts import ERROR, FEATURE, KINDS, TOKEN, Array, Facts
 
 VERSION = 1
-"""Raised whenever a number's meaning changes; adding numbers doesn't raise it."""
+"""Increased when a number's meaning changes; adding numbers doesn't change it."""
 
 _QUANTILES = (0.1, 0.5, 0.9)
 _LENGTHS = 8
 
 
 def fingerprint(facts: Facts) -> dict[str, float]:
-    """Names and numbers of one graph; NaN where a number doesn't exist. Those of kept nodes and edges unless said otherwise."""
+    """Return the numbers of one graph by name; NaN if undefined. They cover kept nodes and edges unless noted."""
     out: dict[str, float] = {"version": float(VERSION), "n_tokens": float(facts.n_pos)}
     kept = facts.kept
     for i, name in enumerate(KINDS):
@@ -46,7 +46,7 @@ def fingerprint(facts: Facts) -> dict[str, float]:
 
 
 def _influence(facts: Facts) -> dict[str, float]:
-    """Where the influence lies and how it is spread, over the whole graph where the file has it."""
+    """Where the influence is and how it is spread, over the full graph if the file has it."""
     total = float(facts.influence.sum())
     features = facts.kind == FEATURE
     share = facts.share[features]

@@ -1,8 +1,8 @@
-"""Graphs of many prompts merged into one: how often a node or edge is there, how strong, how steady, and where two groups differ.
+"""Merge graphs of many prompts: how often a node or edge occurs, how strong, how stable, and where two groups differ.
 
-Graphs are read one after the other and added to sums per node and edge. Sums that don't fit into a fixed room wait in a temporary
-file, so that memory grows with what is kept, not with the graphs' number, nor with all that they hold. The result is an ordinary
-graph file whose metadata says what was merged.
+Graphs are read one after the other and added to sums per node and edge. Sums above a fixed size go to a temporary file, so
+that memory grows with what is kept, not with the number or the size of the graphs. The result is an ordinary graph file whose
+metadata tells what was merged.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from circuit_tracer_cli.many.facts import Array, Facts
 
 RESAMPLES = 1000
 LEAST_PER_GROUP = 5
-"""Prompts that each of two groups must have before a p-value says anything."""
+"""Smallest number of prompts per group for a meaningful p-value."""
 NUMBERS_AT_ONCE = 2**22
 KEYS_IN_MEMORY = 2**21
-"""Sums of so many keys are held in memory, 64 bytes each; more go to a temporary file."""
+"""Number of keys whose sums are kept in memory, 64 bytes each; more go to a temporary file."""
 PARTS = 64
-"""A power of two: parts into which that file is cut, of which one at a time is added up."""
+"""Number of parts of that file, a power of two; they are added up one at a time."""
 EXACT_SPLITS = 10_000
-"""Ways to split the prompts into groups up to which all of them are tried."""
+"""Up to this number of ways to split the prompts into groups, all of them are tried."""
 
 
 @dataclass(slots=True)
 class Sums:
-    """What is added up per key; adding two records is adding their arrays.
+    """Sums per key; two records are added by adding their arrays.
 
     Attributes:
         keys: uint64 `(N)` or, for edges, `(N, 2)` source and target keys; ascending.
-        n: How many graphs have it.
+        n: Number of graphs that have it.
         share, share2: Sum and sum of squares of its share over the graphs.
         value: Sum of its activation or weight.
-        plus: How many graphs have it with a positive weight.
+        plus: Number of graphs that have it with a positive weight.
         stable: Sum over graphs of the share of prunings that keep it.
     """
 
@@ -58,13 +58,13 @@ class Sums:
 
     @classmethod
     def empty(cls, width: int) -> Sums:
-        """No key; `width` is 1 for nodes and 2 for edges."""
+        """Return empty sums; `width` is 1 for nodes and 2 for edges."""
         keys = np.empty((0, width) if width > 1 else 0, dtype=np.uint64)
         return cls(keys, *(np.empty(0) for _ in range(6)))
 
     @classmethod
     def of_one(cls, keys: Array, share: Array, value: Array, stable: Array) -> Sums:
-        """The sums of one graph; entries with equal keys are one."""
+        """Return the sums of one graph; entries with equal keys are added."""
         union, place = _distinct(keys)
 
         def total(values: Array) -> Array:
@@ -83,12 +83,12 @@ class Sums:
         )
 
     def add(self, other: Sums) -> Sums:
-        """Both together."""
+        """Return the sum of both."""
         return Sums.of_all([self, other])
 
     @classmethod
     def of_all(cls, parts: Sequence[Sums]) -> Sums:
-        """All of them together."""
+        """Return the sum of all."""
         union, place = _distinct(np.concatenate([part.keys for part in parts]))
         columns = zip(*(part.columns() for part in parts), strict=True)
         return cls(
@@ -96,7 +96,7 @@ class Sums:
         )
 
     def where(self, mask: Array) -> Sums:
-        """The chosen keys alone."""
+        """Return only the chosen keys."""
         return Sums(self.keys[mask], *(column[mask] for column in self.columns()))
 
     def columns(self) -> tuple[Array, ...]:
@@ -122,19 +122,19 @@ class Sums:
 
 @dataclass(slots=True)
 class Statistics:
-    """What many graphs say about each node or edge. Arrays of one entry per key.
+    """Statistics of each node or edge over many graphs. Arrays have one entry per key.
 
     Attributes:
         keys: As in `Sums`.
-        n_seen: Graphs that have it.
+        n_seen: Number of graphs that have it.
         frequency: `n_seen` over all graphs.
-        mean_share: Mean share over all graphs, zero where it is absent.
-        mean_share_seen: Over the graphs that have it.
+        mean_share: Mean share over all graphs, zero where absent.
+        mean_share_seen: Mean share over the graphs that have it.
         sd: Standard deviation of the share over all graphs.
         mean_value: Mean activation or weight over all graphs.
-        n_positive: Graphs in which that is above zero.
-        sign_consistency: 1 if the weight has one sign in all graphs, 0 if each sign comes as often.
-        stability: Mean share of a fixed grid of prunings of each graph that keeps it; NaN where that wasn't measured.
+        n_positive: Number of graphs in which that is above zero.
+        sign_consistency: 1 if the weight has one sign in all graphs, 0 if both signs are equally frequent.
+        stability: Mean share of the prunings of a fixed grid that keep it; NaN if not measured.
         low, high: Bounds of the 95 % bootstrap interval of `mean_share` over prompts; NaN if not computed.
     """
 
@@ -154,7 +154,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class OneGraph:
-    """The keys and values that one graph adds, or one merged from several `members`."""
+    """The keys and values of one graph, or of one merged from several `members`."""
 
     nodes: Sums
     edges: Sums
@@ -163,7 +163,7 @@ class OneGraph:
 
 
 def contribution(graph: Facts, slots: Array, alignment: Alignment, group: str | None = None) -> OneGraph:
-    """What one graph adds: its kept nodes and edges under the keys of the alignment."""
+    """The contribution of one graph: its kept nodes and edges by the keys of the alignment."""
     keys = node_keys(graph, slots, alignment.match)
     total = graph.influence / max(float(graph.influence.sum()), 1e-30)
     kept = graph.kept
@@ -176,14 +176,14 @@ def contribution(graph: Facts, slots: Array, alignment: Alignment, group: str | 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Graphs of many prompts as one.
+    """The merged graph of many prompts.
 
     Attributes:
         level: How positions were matched.
         names: What stands at each slot.
         members: Names of the graphs.
-        nodes, edges: Statistics over all graphs, of what is at least as frequent as was asked for.
-        groups: Per group its name and how many graphs it has.
+        nodes, edges: Statistics over all graphs, of nodes and edges that are frequent enough.
+        groups: Name and number of graphs of each group.
         tests: Where two groups differ, for nodes and edges; None for one group.
     """
 
@@ -218,7 +218,7 @@ class GroupTest:
 
 
 class Spool:
-    """Keys and shares of graphs that were gone through once, in a temporary file, to be gone through again."""
+    """Keys and shares of graphs in a temporary file, for a second pass."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="circuit-tracer-")  # noqa: SIM115 - closed by __exit__
@@ -231,7 +231,7 @@ class Spool:
         self._file.close()
 
     def keep(self, nodes: Sums, edges: Sums, group: str | None) -> None:
-        """Write one graph's. Raises OutputError if there is no room."""
+        """Write those of one graph. Raises OutputError if there is no room."""
         self.groups.append(group)
         try:
             for sums in (nodes, edges):
@@ -241,7 +241,7 @@ class Spool:
             raise output_error(Path(tempfile.gettempdir()), error) from error
 
     def shares(self, which: Literal["nodes", "edges"], keys: Array) -> Array:
-        """float32 `(n, N)`: the share of each key in each graph, zero where it is absent; in a scratch file if it is large."""
+        """float32 `(n, N)`: the share of each key in each graph, zero where absent; in a scratch file if large."""
         held, _ = scratch_array(len(self.groups) * len(keys), np.float32)
         shares = held.reshape(len(self.groups), len(keys))
         packed = _rows(keys)
@@ -260,20 +260,20 @@ class Spool:
 def merge_contributions(
     graphs: Iterable[OneGraph], level: str, names: tuple[str, ...], least: float = 0.0, seed: int = 0
 ) -> Merged:
-    """Merge what graphs contribute, gone through once.
+    """Merge the contributions of graphs in one pass.
 
     Args:
-        graphs: One after the other; some may be merged already.
+        graphs: The contributions in order; some may be merged already.
         level: How positions were matched.
         names: What stands at each slot.
-        least: Keep nodes and edges with at least this frequency; 0 is the union, 1 what all graphs share.
-        seed: Of the resampling.
+        least: Keep nodes and edges with at least this frequency; 0 for the union, 1 for those in all graphs.
+        seed: Seed of the resampling.
 
     Raises:
-        InvalidValue: No graph at all, or a frequency outside 0..1.
+        InvalidValue: There are no graphs, or the frequency is outside 0..1.
     """
     if not 0 <= least <= 1:
-        raise InvalidValue(f"the least frequency must be between 0 and 1, not {least}")
+        raise InvalidValue(f"the minimum frequency must be between 0 and 1, not {least}")
     members: list[str] = []
     single = True
     with Spool() as spool, Pile(1) as node_pile, Pile(2) as edge_pile:
@@ -285,7 +285,7 @@ def merge_contributions(
             spool.keep(one.nodes, one.edges, one.group)
         n = len(members)
         if not n:
-            raise InvalidValue("there is no graph to merge")
+            raise InvalidValue("there are no graphs to merge")
         nodes, edges = node_pile.total(least * n - 1e-9), edge_pile.total(least * n - 1e-9)
         known: Array = np.all(np.isin(edges.keys, nodes.keys), axis=1)
         edges = edges.where(known)
@@ -305,7 +305,7 @@ def merge_contributions(
 
 
 def _distinct(keys: Array) -> tuple[Array, Array]:
-    """Keys without repetition, ascending, and the place of each key among them."""
+    """Distinct keys, ascending, and the index of each key among them."""
     if keys.ndim == 1:
         union, place = np.unique(keys, return_inverse=True)
         return union, place.reshape(-1)
@@ -319,18 +319,18 @@ def _distinct(keys: Array) -> tuple[Array, Array]:
 
 
 class Pile:
-    """Sums of many graphs, added in pairs of like size, so that each is gone through a few times and not once per graph.
+    """Sums of many graphs, added in pairs of similar size, so that each is processed a few times and not once per graph.
 
-    What doesn't fit into `KEYS_IN_MEMORY` waits in a temporary file, cut into parts by the source key. Parts are added up one
-    after the other, so that memory grows neither with the number of graphs nor with that of distinct keys, but only with what
-    is frequent enough to be kept.
+    Sums beyond `KEYS_IN_MEMORY` go to a temporary file, split into parts by the source key. Parts are added up one after the
+    other, so that memory grows neither with the number of graphs nor with that of distinct keys, but only with what is
+    frequent enough to be kept.
     """
 
     def __init__(self, width: int) -> None:
         self._width, self._parts = width, list[tuple[int, Sums]]()
         self._record = np.dtype([("keys", np.uint64, (width,)), ("columns", np.float64, (6,))])
         self._file = tempfile.TemporaryFile(prefix="circuit-tracer-")  # noqa: SIM115 - closed by __exit__
-        self._bounds = list[Array]()  # per run written: where each part begins in the file, in records
+        self._bounds = list[Array]()  # for each run written: the start of each part in the file, in records
 
     def __enter__(self) -> Pile:
         return self
@@ -339,7 +339,7 @@ class Pile:
         self._file.close()
 
     def add(self, sums: Sums) -> None:
-        """Add one graph's. Raises OutputError if there is no room for the temporary file."""
+        """Add the sums of one graph. Raises OutputError if there is no room for the temporary file."""
         self._parts.append((1, sums))
         while len(self._parts) > 1 and self._parts[-2][0] <= self._parts[-1][0]:
             (later, second), (earlier, first) = self._parts.pop(), self._parts.pop()
@@ -348,7 +348,7 @@ class Pile:
             self._write(self._in_memory())
 
     def total(self, least: float) -> Sums:
-        """Return the sum of all, of the keys that at least so many graphs have."""
+        """Return the sum of all, for the keys that enough graphs have."""
         if not self._bounds:
             total = self._in_memory()
             return total.where(total.n >= least)
@@ -389,25 +389,25 @@ class Pile:
 
 
 def _part_of(keys: Array) -> Array:
-    """The part of each key: equal source keys, equal part; about as many in each (Fibonacci hashing of the source)."""
+    """The part of each key: equal for equal source keys, and of similar size (Fibonacci hashing of the source)."""
     source = keys if keys.ndim == 1 else keys[:, 0]
     part: Array = (source * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - PARTS.bit_length() + 1)
     return part
 
 
 def _rows(keys: Array) -> Array:
-    """Keys that can be searched: a pair as one record, which orders as the pair does."""
+    """Sortable keys: a pair as one record with the same order."""
     if keys.ndim == 1:
         return keys
     return np.ascontiguousarray(keys).view([("source", np.uint64), ("target", np.uint64)]).reshape(-1)
 
 
 def bootstrap(shares: Array, seed: int = 0) -> tuple[Array, Array]:
-    """Bounds of the 95 % percentile interval of the mean share, prompts drawn again with replacement.
+    """Bounds of the 95 % percentile interval of the mean share, resampling prompts with replacement.
 
     Args:
-        shares: `(n, N)`, per prompt and key.
-        seed: Of the draws.
+        shares: `(n, N)`, by prompt and key.
+        seed: Sampling seed.
 
     Returns:
         Two arrays `(N)`; NaN for a single prompt.
@@ -431,13 +431,13 @@ def _column_blocks(n_keys: int, height: int) -> Iterator[slice]:
 def compare_groups(shares: Array, of_group: Sequence[str | None], seed: int = 0) -> GroupTest:
     """Compare the shares of two groups of prompts.
 
-    The permutation test asks how often a random split of the prompts into groups of these sizes has a difference of means at
-    least as large; all splits are tried if there are at most 10,000. q-values are Benjamini and Hochberg's (1995).
+    The permutation test measures how often a random split of the prompts into groups of these sizes has at least as large a
+    difference of means; all splits are tried if there are at most 10,000. q-values are Benjamini and Hochberg's (1995).
 
     Args:
-        shares: `(n, N)`, per prompt and key.
-        of_group: The group of each prompt; prompts without one are left out.
-        seed: Of the random splits.
+        shares: `(n, N)`, by prompt and key.
+        of_group: The group of each prompt; prompts without a group are ignored.
+        seed: Seed of the random splits.
     """
     first, second = sorted({group for group in of_group if group is not None})
     members = [np.flatnonzero([group == name for group in of_group]) for name in (first, second)]
@@ -459,7 +459,7 @@ def compare_groups(shares: Array, of_group: Sequence[str | None], seed: int = 0)
 
 
 def _splits(first: int, second: int, seed: int) -> Array:
-    """float64 `(splits, first + second)`: ones for the members of the first group; the split that is there comes first."""
+    """float64 `(splits, first + second)`: ones for the members of the first group; the actual split comes first."""
     total = first + second
     if math.comb(total, first) <= EXACT_SPLITS:
         chosen = np.array(list(itertools.combinations(range(total), first)))

@@ -1,6 +1,6 @@
-"""A merged graph as a graph file that the viewer opens, and back: its numbers stand in optional keys of nodes and links.
+"""Convert a merged graph to a viewer file and back: its numbers are in optional keys of nodes and links.
 
-A node's position is its slot, an edge's weight its mean over all graphs. `metadata.merged` says what was merged.
+A node's position is its slot, an edge's weight is its mean over all graphs. `metadata.merged` tells what was merged.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from circuit_tracer_cli.many.merge import (
 from circuit_tracer_cli.many.prompts import groups_of
 
 MERGED = "merged"
-"""Key of a file's metadata that says what was merged, and of its nodes and links for their numbers."""
+"""Key in a file's metadata for what was merged, and in its nodes and links for their numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Union:
-    """A merged graph and what its file needs beside it."""
+    """A merged graph and the other data of its file."""
 
     merged: Merged
     scan: str
@@ -73,20 +73,20 @@ def merge_graphs(
 
     Args:
         graphs: A batch's folder, any folder with graphs, or the files themselves.
-        output_path: Where to write the merged graph for the viewer, a `.json`; None to write nothing.
-        align: How positions are matched; None for what suits (`align.align`).
-        min_frequency: Keep nodes and edges of at least this share of the graphs: 0 for the union, 1 for what all share.
-        by: Column of the batch's prompts that makes two groups to compare.
-        seed: Of the resampling.
+        output_path: The `.json` viewer file to write; None to write nothing.
+        align: How positions are matched; None to choose (see `align.align`).
+        min_frequency: Keep nodes and edges in at least this share of the graphs: 0 for the union, 1 for those in all.
+        by: Column of the batch's prompts that gives two groups to compare.
+        seed: Seed of the resampling.
 
     Raises:
-        CircuitTracerError: Files that can't be read or don't belong together, or a column that doesn't make two groups.
+        CircuitTracerError: Files can't be read or don't match, or the column doesn't give two groups.
         OutputError: The file can't be written.
     """
     target = None if output_path is None else Path(output_path)
     if target is not None:
         if target.suffix != ".json":
-            raise InvalidValue(f"{target} doesn't end in .json", "name it like union.json")
+            raise InvalidValue(f"{target} doesn't end in .json", "for example union.json")
         check_slug(target.stem)
     folder, files = None, []
     if isinstance(graphs, (str, os.PathLike)):
@@ -95,7 +95,7 @@ def merge_graphs(
     else:
         files = [Path(path) for path in graphs]
     if by is not None and folder is None:
-        raise InvalidValue("groups are columns of a batch", "pass the batch's folder")
+        raise InvalidValue("groups need the columns of a batch", "pass the batch's folder")
     group_of = groups_of(folder, by) if folder is not None and by is not None else None
     paths = [path for path in files if target is None or path.resolve() != target.resolve()]
     union = merge_files(paths, level=align, least=min_frequency, group_of=group_of, seed=seed)
@@ -112,17 +112,17 @@ def merge_files(
     group_of: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Union:
-    """Merge graph files, merged ones among them; each is read twice, one after the other.
+    """Merge graph files, including merged ones; each is read twice, one after the other.
 
     Args:
         paths: Raw or pruned graphs, or graph files, of one model and transcoder set.
-        level: How positions are matched; None for what suits (`align`).
-        least: Least frequency of what is kept: 0 for the union, 1 for what all graphs share.
-        group_of: Group of each graph by its name; two groups are compared.
-        seed: Of the resampling.
+        level: How positions are matched; None to choose (see `align`).
+        least: Minimum frequency of nodes and edges to keep: 0 for the union, 1 for those in all graphs.
+        group_of: Group of each graph, by name; two groups are compared.
+        seed: Seed of the resampling.
 
     Raises:
-        CircuitTracerError: Files that can't be read or don't belong together.
+        CircuitTracerError: Files can't be read or don't match.
     """
     if not paths:
         raise MissingFile("there are no graphs to merge", "name a folder with graphs")
@@ -131,7 +131,7 @@ def merge_files(
         return _merge_merged([file for file in older if file is not None], least, seed)
     if any(file is not None for file in older):
         raise CircuitTracerError(
-            "merged graphs can only be merged with merged graphs", "merge all single graphs at once"
+            "merged and single graphs can't be merged together", "merge all single graphs at once"
         )
     outlines = [read_outline(path) for path in paths]
     alignment = aligned(outlines, level)
@@ -209,7 +209,7 @@ def file_node(
     Args:
         name: Its id.
         parts: Kind, layer, slot and feature, as `key_parts` gives them.
-        n_layers: Of the model.
+        n_layers: Number of the model's layers.
         targets: Text and weight of each target by its vocabulary index.
         texts: Text of each prompt token by its vocabulary index.
         score: Share of all influence that it and all nodes of more influence hold.
@@ -242,7 +242,7 @@ def node_names(keys: Array, n_layers: int, n_slots: int) -> list[str]:
 
 
 def _numbers(statistics: Statistics, i: int) -> dict[str, Any]:
-    """The statistics of one key under their names; what isn't known is left out."""
+    """The statistics of one key by name, without unknown ones."""
     values = {name: float(getattr(statistics, name)[i]) for name in _FLOATS if len(getattr(statistics, name))}
     known = {name: value for name, value in values.items() if math.isfinite(value)}
     return {"n_seen": int(statistics.n_seen[i]), "n_positive": int(statistics.n_positive[i]), **known}
@@ -259,7 +259,7 @@ def _test_numbers(test: Any, i: int) -> dict[str, Any]:
 
 
 def cumulative(shares: Array) -> Array:
-    """The share of all influence held by the nodes up to and including each, the most influential first."""
+    """The cumulative share of influence of the nodes, most influential first."""
     order = np.argsort(-shares, kind="stable")
     scores = np.empty(len(shares))
     scores[order] = shares[order].cumsum() / max(float(shares.sum()), 1e-30)
@@ -307,7 +307,7 @@ def _merged_before(path: Path) -> GraphFile | None:
 
 
 def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
-    """Merge merged graphs by their counts; what needs the single graphs (intervals, tests) is left out."""
+    """Merge merged graphs by their counts; intervals and tests, which need the single graphs, are left out."""
     records = [file.metadata.extra[MERGED] for file in files]
     first = records[0]
     for file, record in zip(files, records, strict=True):
@@ -316,7 +316,7 @@ def _merge_merged(files: Sequence[GraphFile], least: float, seed: int) -> Union:
             first["slots"],
         ) or file.metadata.scan != files[0].metadata.scan:
             raise CircuitTracerError(
-                f"{file.metadata.slug} was merged with other slots or another set than {files[0].metadata.slug}",
+                f"{file.metadata.slug} and {files[0].metadata.slug} were merged with different slots or sets",
                 "merge the single graphs at once",
             )
     targets: dict[int, tuple[str, float]] = {}

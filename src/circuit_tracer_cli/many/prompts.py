@@ -1,4 +1,4 @@
-"""The list of prompts that a batch leaves beside its graphs: which graph is of which prompt, group and template."""
+"""The list of prompts of a batch: the prompt, group and template of each graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GRAPH = "graph"
 
 
 def read_lines(root: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the graph name and record of each prompt; none for a folder that no batch made. Raises BadGraphFile."""
+    """Return the graph name and record of each prompt; empty for a folder that isn't a batch's. Raises BadGraphFile."""
     path = root / LIST_NAME
     if not path.exists():
         return []
@@ -33,7 +33,7 @@ def read_lines(root: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def listed_prompts(root: Path) -> dict[str, dict[str, Any]]:
-    """Return what a batch knows of each graph's prompt, by graph name; of equal prompts the first. Raises BadGraphFile."""
+    """Return the batch's record of each graph's prompt, by graph name; the first of equal prompts. Raises BadGraphFile."""
     return dict(reversed(read_lines(root)))
 
 
@@ -66,7 +66,7 @@ def groups_of(root: Path, column: str) -> dict[str, str]:
     if len(set(groups.values())) != 2:
         known = sorted({name for record in listed.values() for name in record})
         raise UnsuitableValue(
-            f"the column {column!r} makes {len(set(groups.values()))} groups, but two are compared",
+            f"the column {column!r} gives {len(set(groups.values()))} groups instead of two",
             f"the columns are {', '.join(known)}",
         )
     return groups

@@ -1,7 +1,7 @@
 """Graphs as Parquet tables that DuckDB, polars, pandas and R read, and SQL over them.
 
-One file per graph and table, `TABLES/nodes/NAME.parquet`, so that a folder grows by writing more files. Text columns repeat what
-they say (denormalised): columns of a Parquet file are compressed, and every question is about one table.
+One file per graph and table, `TABLES/nodes/NAME.parquet`, so that a folder grows by adding files. Text columns are
+denormalized: columns of a Parquet file are compressed, and every query needs only one table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOLDER = "tables"
 TABLES = ("graphs", "tokens", "nodes", "edges", "fingerprints")
 """Tables with a file for every graph."""
 HEADS_TABLE = "heads"
-"""A table with files for those graphs alone that have heads (`circuit-tracer heads --all`)."""
+"""A table with files only for graphs that have heads (`circuit-tracer heads --all`)."""
 MEMORY_LIMIT = "1GB"
 """What DuckDB may hold in memory; what a query needs beyond it waits in a temporary folder."""
 _ENDS = {
@@ -59,7 +59,7 @@ _HEAD_COLUMNS = {
 
 
 def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, dict[str, Array]]:
-    """The rows of one graph in each table, as arrays of equal length under the names of their columns.
+    """The rows of one graph in each table, as arrays of equal length by column name.
 
     Args:
         facts: The graph.
@@ -130,7 +130,7 @@ def columns_of(facts: Facts, extra: dict[str, Any] | None = None) -> dict[str, d
 def _heads(
     facts: Facts, repeated: Callable[[Any, int], Array], ends: Callable[[Array, str], dict[str, Array]]
 ) -> dict[str, Array]:
-    """The strongest heads of each edge, a row each; none for a graph without."""
+    """The strongest heads of each edge, one row each; empty for a graph without heads."""
     rows = [
         (source, target, *head)
         for (source, target), extra in link_extras(facts.metadata).items()
@@ -151,7 +151,7 @@ def _heads(
 
 
 def _slots(facts: Facts) -> Array:
-    """Slot of each position: the template's where the graph has one, else the position."""
+    """Slot of each position: from the template if the graph has one, else the position."""
     template = facts.metadata.get(SLOTS_KEY)
     if isinstance(template, list) and len(template) == facts.n_pos:
         number = {name: i for i, name in enumerate(dict.fromkeys(template))}
@@ -160,7 +160,7 @@ def _slots(facts: Facts) -> Array:
 
 
 def _one_row(facts: Facts, extra: dict[str, Any]) -> dict[str, Array]:
-    """The row of the table of graphs. Columns of the user's begin with `x_`."""
+    """The row of the table of graphs. Columns from the user begin with `x_`."""
     model = facts.metadata.get("model")
     values: dict[str, Any] = {
         "graph": facts.name,
@@ -193,9 +193,9 @@ class Written:
     """Tables of a folder's graphs.
 
     Attributes:
-        folder: Where they are.
-        graphs: Names of the graphs they are of; None for all that the folder holds.
-        new: How many were written just now.
+        folder: Their folder.
+        graphs: Names of their graphs; None for all in the folder.
+        new: Number of graphs that were added.
     """
 
     folder: Path
@@ -204,23 +204,23 @@ class Written:
 
 
 def write_tables(folder: Path, out: Path | None = None) -> Written:
-    """Write the tables of a folder's graphs; those that are newer than their graph are left alone.
+    """Write the tables of a folder's graphs, except those that are newer than their graph.
 
     Args:
-        folder: Of a batch, or any folder with graphs. A batch that keeps tables alone has them already.
-        out: Where to write; None for `tables/` in the folder.
+        folder: A batch's folder, or any folder with graphs. A batch that keeps only tables has them already.
+        out: Folder to write to; None for `tables/` in the folder.
 
     Raises:
         MissingExtra: DuckDB isn't installed.
         MissingFile: No such folder, or no graph in it.
         OutputError: The tables can't be written.
-        UnsuitableValue: Another folder is named for a batch that keeps tables alone.
+        UnsuitableValue: Another folder is named for a batch that keeps only tables.
     """
     connection = connect()
     kept = folder / FOLDER
     if (folder / SETTINGS_NAME).exists() and not (folder / OBJECTS).is_dir() and _has_tables(kept):
         if out is not None and out.resolve() != kept.resolve():
-            raise UnsuitableValue(f"the batch kept tables alone: {kept}", f"copy {kept} to {out}")
+            raise UnsuitableValue(f"the batch kept only tables, in {kept}", f"copy {kept} to {out}")
         return Written(kept, None, 0)
     out = kept if out is None else out
     extras = listed_prompts(folder)
@@ -243,7 +243,7 @@ def write_graph_tables(
     extra: dict[str, Any] | None = None,
     connection: duckdb.DuckDBPyConnection | None = None,
 ) -> None:
-    """Write the tables of one graph, its row in `graphs` last, so that whoever sees it finds the others.
+    """Write the tables of one graph, its row in `graphs` last, so that readers of it find the others.
 
     Raises MissingExtra, OutputError.
     """
@@ -251,7 +251,7 @@ def write_graph_tables(
     columns = columns_of(facts, extra)
     for table in sorted(columns, key=lambda name: name == "graphs"):
         if table == HEADS_TABLE and not len(columns[table]["graph"]):
-            _remove(out / table / f"{facts.name}.parquet")  # of an earlier graph of this name
+            _remove(out / table / f"{facts.name}.parquet")  # from an earlier graph of this name
             continue
         _write_parquet(connection, columns[table], out / table / f"{facts.name}.parquet")
 
@@ -264,7 +264,7 @@ def _remove(path: Path) -> None:
 
 
 def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Array], path: Path) -> None:
-    """One Parquet file, which appears when it is whole. Raises OutputError."""
+    """Write one Parquet file atomically. Raises OutputError."""
     import duckdb
 
     try:
@@ -282,7 +282,7 @@ def _write_parquet(connection: duckdb.DuckDBPyConnection, columns: dict[str, Arr
         raise output_error(path, error) from error
     except duckdb.Error as error:
         raise OutputError(
-            f"can't write {path}: {_first_line(error)}", "name a folder that can be written to with -o"
+            f"can't write {path}: {_first_line(error)}", "use a writable folder with -o"
         ) from error
 
 
@@ -306,12 +306,12 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 
 def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
-    """The tables of a folder's graphs as views `graphs`, `tokens`, `nodes`, `edges`, `heads` and `fingerprints` of DuckDB.
+    """Return the tables of a folder's graphs as views `graphs`, `tokens`, `nodes`, `edges`, `heads` and `fingerprints` of DuckDB.
 
-    They are written first where they are missing or older than their graphs. The connection can read nothing but them.
+    Missing or outdated tables are written first. The connection can read nothing else.
 
     Args:
-        folder: Of a batch, any folder with graphs, or a folder that `circuit-tracer table` wrote.
+        folder: A batch's folder, any folder with graphs, or a folder written by `circuit-tracer table`.
 
     Raises:
         MissingExtra: DuckDB isn't installed.
@@ -338,7 +338,7 @@ def tables(folder: str | os.PathLike[str]) -> duckdb.DuckDBPyConnection:
 
 
 def _heads_view(folder: Path, graphs: Sequence[str] | None) -> str:
-    """SQL of the view of heads: of the graphs that have some, else an empty one with the same columns."""
+    """SQL of the view of heads: over the graphs with heads, else an empty one with the same columns."""
     wanted = None if graphs is None else set(graphs)
     found = sorted(path for path in folder.glob("*.parquet") if wanted is None or path.stem in wanted)
     if not found:
@@ -353,11 +353,11 @@ def _has_tables(folder: Path) -> bool:
 
 
 def query(folder: str | os.PathLike[str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """Column names and rows of a read-only SQL query over a folder's tables.
+    """Return column names and rows of a read-only SQL query over a folder's tables.
 
     Raises:
         UsageError: The text isn't one SELECT.
-        CircuitTracerError: DuckDB refuses the query, or as `tables` does.
+        CircuitTracerError: DuckDB refused the query, or as raised by `tables`.
     """
     import contextlib
 
@@ -368,9 +368,9 @@ def query(folder: str | os.PathLike[str], sql: str) -> tuple[list[str], list[tup
         try:
             statements = connection.extract_statements(sql)
         except duckdb.Error as error:
-            raise InvalidValue(f"the query isn't SQL that DuckDB reads: {_first_line(error)}") from error
+            raise InvalidValue(f"the query isn't valid SQL for DuckDB: {_first_line(error)}") from error
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
-            raise UsageError("only one SELECT at a time can be asked", "for example: select * from graphs")
+            raise UsageError("a query must be a single SELECT", "for example: select * from graphs")
         try:
             found = connection.execute(statements[0])
             names = [column[0] for column in found.description or ()]
@@ -387,7 +387,7 @@ def _first_line(error: Exception) -> str:
 
 
 def as_records(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """Rows as objects; a float that isn't finite is None."""
+    """Rows as objects; non-finite floats become None."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float) and not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""What notebooks show: the viewer inline, tables, charts and supernode figures. Everything returned displays itself."""
+"""Displays for notebooks: the viewer inline, tables, charts and supernode figures. Everything returned displays itself."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ def display_ablation_chart(
     title: str = "",
     colors: Mapping[str, str] | Sequence[str] | None = None,
 ) -> Html:
-    """Bars of probabilities, grouped, and a dashed line of logit differences on an axis of its own.
+    """Grouped bars of probabilities, and a dashed line of logit differences on a separate axis.
 
     Args:
-        groups: Per group (a condition such as "no Texas"), the probability of each token.
-        logit_diffs: Per group, a difference of logits.
-        title: Above the chart.
-        colors: Of the tokens, by name or in order.
+        groups: For each group (a condition such as "no Texas"), the probability of each token.
+        logit_diffs: For each group, a difference of logits.
+        title: Title above the chart.
+        colors: Colors of the tokens, by name or in order.
 
     Raises:
         InvalidValue: There is no group, or a group without a logit difference.

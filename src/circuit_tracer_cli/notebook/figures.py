@@ -24,18 +24,18 @@ _MOST_OUTPUTS = 6
 
 @dataclass(eq=False, slots=True)
 class Supernode:
-    """A group of features that is one box.
+    """A group of features, drawn as one box.
 
     Args:
-        name: On the box.
-        features: `(layer, pos, feature)` each; none for a box that is only shown, such as an output.
+        name: Text of the box.
+        features: Tuples `(layer, pos, feature)`; empty for a box that is only shown, such as an output.
         children: The boxes that it points at.
-        intervention: What was done to it, such as `-2x`.
-        replacement_node: A box that was put in its place.
+        intervention: Text of its intervention, such as `-2x`.
+        replacement_node: A box that replaces it.
 
     Attributes:
-        activation: How active it is, as a fraction of what it was; None until that is known.
-        default_activations: Of each feature, without interventions.
+        activation: Its activation as a fraction of the original one; None until that is known.
+        default_activations: Activation of each feature without interventions.
     """
 
     name: str
@@ -51,8 +51,8 @@ class InterventionGraph:
     """Rows of supernodes, from the bottom up, over one prompt.
 
     Args:
-        ordered_nodes: The rows.
-        prompt: Below the figure.
+        ordered_nodes: The rows of nodes, from the bottom up.
+        prompt: Text below the figure.
     """
 
     def __init__(self, ordered_nodes: Sequence[Sequence[Supernode]], prompt: str) -> None:
@@ -61,14 +61,14 @@ class InterventionGraph:
         self.nodes: dict[str, Supernode] = {}
 
     def initialize_node(self, node: Supernode, activations: Tensor) -> None:
-        """Remember what a node's features are without interventions, from activations `(layer, pos, feature)`."""
+        """Store the activations of a node's features without interventions, from `(layer, pos, feature)`."""
         self.nodes[node.name] = node
         node.default_activations = _values(node, activations)
 
     def set_node_activation_fractions(self, current: Tensor) -> None:
-        """Set every node's activation to the mean of now over before; forget interventions and replacements.
+        """Set every node's activation to the mean ratio of new to default activations, and clear interventions and replacements.
 
-        Features that weren't active before say nothing and are left out.
+        Features that weren't active before are left out.
         """
         for node in self.nodes.values():
             fractions = [
@@ -83,7 +83,7 @@ class InterventionGraph:
 def create_graph_visualization(
     graph: InterventionGraph, top_outputs: Sequence[tuple[str, float]] = ()
 ) -> Html:
-    """The figure. `top_outputs` are tokens and their probabilities, of which six are shown.
+    """Return the figure. `top_outputs` are tokens and their probabilities; the first six are shown.
 
     Raises InvalidValue for a graph without nodes.
     """
@@ -129,7 +129,7 @@ def _places(graph: InterventionGraph) -> dict[int, tuple[float, float]]:
 
 
 def _arrows(graph: InterventionGraph, places: dict[int, tuple[float, float]]) -> Iterator[str]:
-    """Lines between centres; a node that was replaced points at nothing, its replacement does instead."""
+    """Lines between centers; a replaced node has no arrows, its replacement has them instead."""
     replacements = {id(node.replacement_node) for row in graph.ordered_nodes for node in row}
     for node in _all_nodes(graph):
         if node.replacement_node is not None:
@@ -171,7 +171,7 @@ def _badge(x: float, y: float, value: str, colour: str) -> str:
 
 
 def _outputs(outputs: Sequence[tuple[str, float]]) -> str:
-    """The likeliest tokens along the top."""
+    """The most likely tokens along the top."""
     parts, x = [], _LEFT
     for name, probability in outputs[:_MOST_OUTPUTS]:
         label = f"{name.strip() or name} {probability:.0%}"

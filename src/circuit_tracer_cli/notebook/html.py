@@ -1,4 +1,4 @@
-"""Pieces of HTML that a notebook displays. Text that comes from outside goes through `text` or a table's cells."""
+"""Pieces of HTML that a notebook displays. External text is escaped by `text` or in a table's cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """HTML that a notebook shows when it's a cell's last value, or through `display`."""
+    """HTML that a notebook shows as a cell's last value, or through `display`."""
 
     content: str
 
@@ -17,7 +17,7 @@ class Html:
         return self.content
 
     def __add__(self, other: Html) -> Html:
-        """One below the other."""
+        """Stack two pieces vertically."""
         return Html(self.content + other.content)
 
 
@@ -25,18 +25,18 @@ _INVISIBLE = str.maketrans({"\n": "⏎", "\t": "→", "\r": "↵"})
 
 
 def text(value: object) -> str:
-    """Any text as HTML."""
+    """Escape text for HTML."""
     return html.escape(str(value), quote=True)
 
 
 def token(value: str) -> str:
-    """A token as HTML, with its invisible characters shown."""
+    """A token as HTML, with invisible characters shown."""
     shown = value.translate(_INVISIBLE)
     return f'<code style="white-space:pre">{text(shown)}</code>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str | Html]], title: str = "") -> Html:
-    """A table. Cells that are plain text are escaped; `Html` is taken as it is."""
+    """A table. Plain-text cells are escaped; `Html` is used as it is."""
     head = "".join(f'<th style="text-align:left">{text(name)}</th>' for name in header)
     body = "".join(
         "<tr>" + "".join(f'<td style="text-align:left">{_cell(c)}</td>' for c in row) + "</tr>"
@@ -53,7 +53,7 @@ def beside(parts: Iterable[Html]) -> Html:
 
 
 def bar(share: float, colour: str = "#b3246b") -> Html:
-    """A bar of so much of its cell, from 0 to 1."""
+    """A bar that fills a share of its cell, from 0 to 1."""
     width = 100 * min(1.0, max(0.0, share))
     return Html(
         f'<span style="display:block;width:8em"><span style="display:block;height:.7em;border-radius:2px;'

@@ -1,4 +1,4 @@
-"""The viewer inside a notebook: one call starts a server on a free port and shows its page where the cell is.
+"""The viewer inside a notebook: one call starts a server on a free port and shows its page in the cell.
 
 Works in Jupyter and VS Code on this machine, in Colab, and behind a JupyterHub with jupyter-server-proxy.
 """
@@ -28,11 +28,11 @@ COLAB = ("https://*.googleusercontent.com", "https://colab.research.google.com")
 
 
 class GraphView:
-    """The viewer on one graph; a notebook shows it as a frame.
+    """The viewer on a graph; a notebook shows it as a frame.
 
     Attributes:
         server: The running server.
-        address: Where the frame's page is, as the browser sees it.
+        address: URL of the frame's page, as the browser sees it.
     """
 
     def __init__(self, server: Server, address: str, height: int, cleanup: ExitStack) -> None:
@@ -41,11 +41,11 @@ class GraphView:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """URL of the page for a browser on this machine."""
         return self.server.url
 
     def stop(self) -> None:
-        """Ends the server. The frame stays as it is, and can't save any more."""
+        """Stop the server. The frame stays as it is, but can no longer save."""
         self._cleanup.close()
 
     def _repr_html_(self) -> str:
@@ -82,17 +82,17 @@ def show_graph(
 
     Args:
         graph: A graph, a graph file, or a folder of the viewer's graph files.
-        slug: Name of the graph in the viewer; of a folder's graphs, the one that is shown first.
-        model: Lets the page run edits on it.
-        folder: Where the graph's JSON file is kept, with what is pinned and named; a temporary folder when left out.
-        features_dir: Feature examples; those of the demo and of a local set are found.
-        height: Of the frame, in pixels.
-        base_url: The notebook server's own path, for jupyter-server-proxy; a JupyterHub's is known.
-        allow_origins: Where the notebook's page is from, for a hub: `https://hub.example.org`.
+        slug: Name of the graph in the viewer; for a folder, the graph to show first.
+        model: Model for interventions from the page.
+        folder: Folder for the graph's JSON file with its annotations; by default a temporary one.
+        features_dir: Feature examples; those of the demo and of local sets are found automatically.
+        height: Height of the frame in pixels.
+        base_url: The notebook server's path, for jupyter-server-proxy; that of a JupyterHub is found automatically.
+        allow_origins: Origin of the notebook's page, for a hub: `https://hub.example.org`.
         node_threshold, edge_threshold: As in `create_graph_files`.
 
     Raises:
-        CircuitTracerError: one of its leaves, for a graph or folder that can't be read.
+        CircuitTracerError: The graph or folder can't be read.
     """
     from circuit_tracer_cli.server.serve import serve
 
@@ -126,7 +126,7 @@ def _write(
     node_threshold: float | None,
     edge_threshold: float | None,
 ) -> str | list[str] | None:
-    """Writes the viewer's files of a graph; returns its scan."""
+    """Write the viewer's files of a graph, and return its scan."""
     from circuit_tracer_cli.export import Destination
     from circuit_tracer_cli.export.viewer import export
     from circuit_tracer_cli.graph.graph import Graph
@@ -139,7 +139,7 @@ def _write(
 
 
 def _proxy_prefix(base_url: str | None) -> str | None:
-    """The notebook server's path, if its proxy is between browser and kernel. Raises InvalidValue for one that is no path."""
+    """The notebook server's path, if its proxy is between browser and kernel. Raises InvalidValue for an invalid path."""
     prefix = base_url or os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
     if prefix is not None and not prefix.startswith("/"):
         raise InvalidValue(f"base_url {prefix!r} doesn't begin with /", "for example /user/me/")
@@ -147,6 +147,6 @@ def _proxy_prefix(base_url: str | None) -> str | None:
 
 
 def _address(server: Server, slug: str | None, prefix: str | None) -> str:
-    """The page as the browser sees it: directly, or through the notebook server's proxy."""
+    """The page's URL for the browser: direct, or through the notebook server's proxy."""
     query = "?" + urlencode({"slug": slug}, quote_via=quote) if slug else ""
     return f"{server.url}{query}" if prefix is None else f"{prefix.rstrip('/')}/proxy/{server.port}/{query}"

@@ -29,7 +29,7 @@ def get_top_features(graph: Graph, n: int = 10) -> tuple[list[tuple[int, int, in
 
 
 def get_topk(logits: Tensor, tokenizer: Any, k: int = 5) -> list[tuple[str, float]]:
-    """The `k` likeliest next tokens and their probabilities, from logits `(vocab)`, `(pos, vocab)` or `(1, pos, vocab)`."""
+    """The `k` most likely next tokens and their probabilities, from logits `(vocab)`, `(pos, vocab)` or `(1, pos, vocab)`."""
     probabilities = last_row(logits).softmax(-1)
     texts = TokenTexts(tokenizer)
     best = probabilities.topk(min(k, len(probabilities)))
@@ -40,12 +40,12 @@ def get_unembed_vecs(model: ReplacementModel, token_ids: Sequence[int], backend:
     """Unembedding vectors `(d_model)` of tokens. Raises InvalidValue for an id outside the vocabulary."""
     for index in token_ids:
         if not 0 <= index < model.W_U.shape[1]:
-            raise InvalidValue(f"token id {index} lies outside the vocabulary of {model.W_U.shape[1]}")
+            raise InvalidValue(f"token id {index} is outside the vocabulary of {model.W_U.shape[1]}")
     return [model.W_U[:, index] for index in token_ids]
 
 
 def cleanup_cuda() -> None:
-    """Gives memory that nothing uses any more back to the GPU."""
+    """Return unused memory to the GPU."""
     import torch
 
     gc.collect()
@@ -69,7 +69,7 @@ def display_topk_token_predictions(
     k: int = 5,
     key_tokens: Sequence[tuple[str, int]] | None = None,
 ) -> Html:
-    """The likeliest next tokens before and after an intervention; `key_tokens` are other tokens to compare, `(name, id)`."""
+    """The most likely next tokens before and after an intervention; `key_tokens` are more tokens to compare, `(name, id)`."""
     before, after = get_topk(original_logits, tokenizer, k), get_topk(new_logits, tokenizer, k)
     most = max(probability for _, probability in [*before, *after])
     parts = [
@@ -111,7 +111,7 @@ def display_token_probs(
 def display_generations_comparison(
     original_text: str, pre_gens: Sequence[str], post_gens: Sequence[str]
 ) -> Html:
-    """Generations before and after, the part behind the prompt highlighted."""
+    """Generations before and after, with the part after the prompt highlighted."""
 
     def listed(generations: Sequence[str]) -> list[tuple[Html]]:
         return [(Html(_highlighted(original_text, one)),) for one in generations]
@@ -130,7 +130,7 @@ def display_top_features_comparison(
     for name, features in feature_sets.items():
         scores = (scores_sets or {}).get(name)
         if scores is not None and len(scores) != len(features):
-            raise InvalidValue(f"{name!r} has {len(features)} features and {len(scores)} scores")
+            raise InvalidValue(f"{name!r} has {len(features)} features but {len(scores)} scores")
         rows: list[tuple[str | Html, ...]] = [
             (
                 _feature_name(layer, position, feature, neuronpedia_model, neuronpedia_set),
@@ -145,7 +145,7 @@ def display_top_features_comparison(
 def display_attribution_config(
     token_pairs: Sequence[tuple[str, int]], target_pairs: Sequence[tuple[str, CustomTarget]]
 ) -> Html:
-    """Which tokens and which targets an attribution is about: `(label, id)` and `(kind, target)`."""
+    """The tokens and targets of an attribution: `(label, id)` and `(kind, target)`."""
     tokens = table(
         ("token", "id"), [(Html(token(name)), str(index)) for name, index in token_pairs], "tokens"
     )
@@ -157,7 +157,7 @@ def display_attribution_config(
 
 
 def percent(probability: float) -> str:
-    """A probability: as a percentage with three decimals, or in powers of ten where that would be zero."""
+    """A probability as a percentage with three decimals, or in powers of ten if that would be zero."""
     return f"{100 * probability:.3f}%" if probability >= 0.001 else f"{probability:.2e}"
 
 

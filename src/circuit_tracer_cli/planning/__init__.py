@@ -1,4 +1,4 @@
-"""What a trace will need, worked out from sizes before any weight is read. Pure arithmetic: imports no torch."""
+"""The memory and time that a trace will need, computed from sizes before weights are read. Imports no torch."""
 
 from __future__ import annotations
 

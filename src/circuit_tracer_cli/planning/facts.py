@@ -1,4 +1,4 @@
-"""The sizes of a trace, from what model, transcoder set and prompt say about themselves. Reads no weights."""
+"""The sizes of a trace, from the configurations and headers of model and transcoder set. Reads no weights."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SetupSizes:
     encoder_elements: int
     decoder_elements: int
     skip_layers: int
-    active_per_position: float | None = None  # None where neither name nor settings of the set say it
-    active_said_by: str | None = None  # what of the set says it
-    stored_bytes: int = 0  # of the widest number in the model's files; 0 where they aren't here
+    active_per_position: float | None = None  # None if neither name nor settings of the set tell
+    active_said_by: str | None = None  # the part of the set that tells
+    stored_bytes: int = 0  # of the widest number in the model's files; 0 if they aren't local
 
 
 def trace_sizes(
@@ -47,15 +47,15 @@ def trace_sizes(
     active_per_position: float | None = None,
     precision: str = "float32",
 ) -> TraceSizes:
-    """The sizes of a trace.
+    """Return the sizes of a trace.
 
     Args:
         setup: Model and set.
-        dtype_bytes: Of an element of the loaded weights.
-        n_pos: Tokens of the prompt; None for a usual number.
-        n_targets: Logits to explain.
+        dtype_bytes: Bytes per element of the loaded weights.
+        n_pos: Number of tokens of the prompt; None for a typical number.
+        n_targets: Number of logits to explain.
         max_feature_nodes: 0 for all.
-        active_per_position: Active features per position and layer; None for what the set says, else a usual value.
+        active_per_position: Active features per position and layer; None for the set's own value, else a typical one.
         precision: Of the engine's products.
     """
     shape = setup.shape
@@ -87,10 +87,10 @@ def trace_sizes(
 def sizes_of_files(
     described: InspectedTranscoders, config: Mapping[str, Any], folder: Path | None
 ) -> SetupSizes:
-    """The sizes of a model and a set that aren't loaded.
+    """Return the sizes of a model and a set that aren't loaded.
 
     Args:
-        described: The set.
+        described: The set, as described by its files.
         config: The model's configuration.
         folder: The model's folder, if it has one.
 
@@ -120,7 +120,7 @@ def sizes_of_files(
 
 
 def active_by_the_set(config: SetConfig, n_layers: int) -> tuple[float | None, str | None]:
-    """Active features per layer and position by what the set says, and what of it says so; None where nothing does."""
+    """Return active features per layer and position according to the set, and the part of it that tells; None if none does."""
     from circuit_tracer_cli.transcoders.config import stated_l0
 
     named = stated_l0(config)
@@ -134,25 +134,25 @@ def active_by_the_set(config: SetConfig, n_layers: int) -> tuple[float | None, s
 
 
 def parameters(folder: Path | None, config: Mapping[str, Any]) -> int:
-    """Parameters of the model: counted in the headers of its files where they are here, else from its sizes."""
+    """Return the number of the model's parameters: from the headers of local files, else from its sizes."""
     counted = sum(_elements(path) for path in folder.glob("*.safetensors")) if folder is not None else 0
     return counted or from_sizes(config)
 
 
 def _widest(folder: Path | None) -> int:
-    """Bytes of the widest floating-point number in the safetensors files of a folder; 0 if there is none."""
+    """Return the bytes of the widest floating-point number in a folder's safetensors files; 0 if there is none."""
     widths = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
     paths = folder.glob("*.safetensors") if folder is not None else ()
     return max((widths.get(dtype, 0) for path in paths for dtype, _ in _tensors(path)), default=0)
 
 
 def _elements(path: Path) -> int:
-    """Elements of all tensors in a safetensors file; 0 for one that has no readable header."""
+    """Return the number of elements in a safetensors file; 0 if its header isn't readable."""
     return sum(count for _, count in _tensors(path))
 
 
 def _tensors(path: Path) -> list[tuple[str, int]]:
-    """Type and number of elements of each tensor in a safetensors file; none for one that has no readable header."""
+    """Yield type and number of elements of each tensor in a safetensors file; nothing if its header isn't readable."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
@@ -166,7 +166,7 @@ def _tensors(path: Path) -> list[tuple[str, int]]:
 
 
 def from_sizes(config: Mapping[str, Any]) -> int:
-    """Parameters of a decoder of these sizes."""
+    """Return the number of parameters of a decoder of these sizes."""
     from circuit_tracer_cli.backends.families import flat
     from circuit_tracer_cli.backends.model_config import model_shape
 

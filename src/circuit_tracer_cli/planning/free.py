@@ -1,4 +1,4 @@
-"""How much memory is free now, where layers are to lie."""
+"""How much memory is free now on the devices of the layers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 UNKNOWN = 2**62
-"""Where a system doesn't tell how much is free."""
+"""Assumed where a system doesn't report its free memory."""
 
 WORK_OF_A_MULTIPROCESSOR = 512
 """Rows times positions in a block for each multiprocessor: some tiles of a matrix product for each, whatever the width."""
@@ -40,12 +40,12 @@ def memory_budget(
     available: Callable[[torch.device], int | None],
     busy: Callable[[torch.device], int] | None = None,
 ) -> Budget:
-    """The memory of the host and of the device of every layer.
+    """Return the memory of the host and of the device of every layer.
 
     Args:
         layers: The device of each layer.
-        host: Free bytes of the host; None where nobody knows.
-        available: Free bytes on a device; None where nobody knows.
+        host: Free bytes of the host; None if unknown.
+        available: Free bytes on a device; None if unknown.
         busy: Rows times positions that keep a device busy; None for a usual number.
     """
     free, devices = UNKNOWN if host is None else host, list(dict.fromkeys(layers))

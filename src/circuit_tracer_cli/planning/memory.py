@@ -1,7 +1,7 @@
 """Peak memory of a trace, phase by phase.
 
-What is held through a phase adds up; what a phase needs for a moment counts in that phase alone. The peak is the largest phase.
-`python -m benchmarks.plan` holds the predictions against measured peaks.
+Memory held from one phase to the next adds up; temporary memory counts in its own phase only. The peak is the largest phase.
+`python -m benchmarks.plan` compares the predictions with measured peaks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PROGRAM = 460 * MIB
 """A process that has imported torch, transformers and TransformerLens."""
 
 PROGRAM_ON_GPU = 600 * MIB
-"""What a CUDA context and its libraries take of the device."""
+"""Device memory taken by a CUDA context and its libraries."""
 
 LARGEST_IMAGES = 2**25
 DENSE_ELEMENTS = 2**26
@@ -26,30 +26,30 @@ ROWS_AT_LEAST, LARGEST_BLOCK = 32, 2**26
 EDGES_IN_MEMORY = 2**30
 MEAN_ELEMENTS = 2**26
 PADDING = 1.06
-"""How much longer the decoder rows are on an accelerator, where positions are contracted in batches."""
+"""How many times more decoder rows there are on an accelerator, which pads positions to contract them in batches."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Bytes that are needed, by phase, and how the trace is then to be run."""
+    """The bytes needed in each phase, and how to run the trace."""
 
     choices: Choices
-    held: dict[str, int]  # what is held from then on, by name
+    held: dict[str, int]  # memory held from then on, by name
     phases: dict[str, int]  # peak of each phase on the device that computes
     host_peak: int
     device_peak: int | None  # None where the device is the host
-    scratch: int = 0  # bytes that go to temporary files, because memory isn't there for them
+    scratch: int = 0  # bytes that go to temporary files because they don't fit in memory
     fits: bool = True
-    device_peaks: dict[str, int] = field(default_factory=dict)  # by device, where layers lie on several
+    device_peaks: dict[str, int] = field(default_factory=dict)  # by device, if layers are on several
 
     @property
     def peak(self) -> int:
-        """Peak on the device that computes."""
+        """Return the peak on the device that computes."""
         return self.host_peak if self.device_peak is None else self.device_peak
 
 
 def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
-    """Bytes of everything that is held for more than one phase."""
+    """Return the bytes of everything held for more than one phase."""
     e, P, L, d = sizes.compute_bytes, sizes.n_pos, sizes.n_layers, sizes.d_model
     folded = L * d * (sizes.attention_width + sizes.value_width) + L * sizes.n_heads * P * P
     images = token_images(sizes)
@@ -66,33 +66,33 @@ def held_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
 
 
 def _vectors(sizes: TraceSizes, choices: Choices) -> float:
-    """Vectors that rows are contracted with: decoder rows, and of each error one where it is written, zeros in later layers
-    of a cross-layer set, and one apart; tokens."""
+    """Return the number of vectors that rows are contracted with: tokens, decoder rows, and for each error one where it is
+    written, zeros in later layers of a cross-layer set, and a separate one."""
     P, L = sizes.n_pos, sizes.n_layers
     errors = P * L if sizes.kind == "plt" else P * L * (L + 1) // 2
     return (sizes.decoder_entries + errors) * (PADDING if choices.on_gpu else 1) + (L + 1) * P
 
 
 def token_images(sizes: TraceSizes) -> int:
-    """Elements of the tokens' images under the first attention, where the engine keeps them."""
+    """Return the elements of the tokens' images under the first attention, if the engine keeps them."""
     images = sizes.n_pos**2 * sizes.d_model
     return images if images <= LARGEST_IMAGES else 0
 
 
 def _edges(sizes: TraceSizes) -> int:
-    """Bytes of all edges; on average half of the nodes lie at or before a row's position, and two thirds of those below it."""
+    """Return the bytes of all edges; on average, half of the nodes are up to a row's position, two thirds of those below it."""
     return (sizes.features + sizes.n_targets) * sizes.nodes // 3 * 8
 
 
 def _whole_rows(sizes: TraceSizes) -> int:
-    """Bytes of the rows that are kept whole until it is known which features become nodes; 0 where all do."""
+    """Return the bytes of rows kept whole until it is known which features become nodes; 0 if all do."""
     if sizes.features == sizes.active:
         return 0
     return sizes.features * sizes.columns * 5 // 8 * 4
 
 
 def rows_held(sizes: TraceSizes, free: int | None) -> tuple[int, int]:
-    """Bytes of rows and edges in memory and in files, `free` bytes being free when the first are kept (None: all in memory)."""
+    """Return the bytes of rows and edges in memory and in files, if `free` bytes are free at first (None: all in memory)."""
     rows, edges = _whole_rows(sizes), _edges(sizes)
     if free is None:
         return max(rows, edges), 0
@@ -101,7 +101,7 @@ def rows_held(sizes: TraceSizes, free: int | None) -> tuple[int, int]:
 
 
 def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
-    """Bytes that each phase needs for a moment."""
+    """Return the temporary bytes of each phase."""
     e, P, d = sizes.compute_bytes, sizes.n_pos, sizes.d_model
     block_rows = min(sizes.d_transcoder * P, DENSE_ELEMENTS)
     lazy_block = 2**24 * sizes.dtype_bytes if choices.lazy_encoder else 0
@@ -125,17 +125,17 @@ def momentary_parts(sizes: TraceSizes, choices: Choices) -> dict[str, int]:
 
 
 def moves(choices: Choices) -> bool:
-    """Whether offloading takes anything off the device that computes."""
+    """True if offloading frees memory on the device that computes."""
     return choices.offload == "disk" or (choices.offload == "cpu" and choices.on_gpu)
 
 
 def predict(sizes: TraceSizes, choices: Choices, host_free: int | None = None) -> MemoryPlan:
-    """The peaks of a trace that is run in a given way.
+    """Return the peaks of a trace that is run in a given way.
 
     Args:
-        sizes: What is traced.
-        choices: How.
-        host_free: Free host memory before anything is loaded, on which it depends how many rows lie in files; None for enough.
+        sizes: Sizes of the trace.
+        choices: How it is run.
+        host_free: Free host memory in bytes before anything is loaded; decides how many rows go to files. None for enough.
     """
     held, moment = held_parts(sizes, choices), momentary_parts(sizes, choices)
     base = held["model"] + held["encoders"] + held["decoders"]

@@ -1,4 +1,4 @@
-"""The way to run a trace that fits the memory there is at the least cost of speed."""
+"""Chooses the fastest way to run a trace that fits in memory."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def plan_memory(
     lazy_decoder: bool | None = None,
     offload: Literal["none", "cpu", "disk"] | None = None,
 ) -> MemoryPlan:
-    """The way to run a trace that fits the memory and gives up the least speed.
+    """Return the fastest way to run a trace that fits in memory.
 
-    In this order: everything as usual, decoders lazy; on an accelerator, what has done its work in host memory; encoders lazy;
-    what has done its work on the disk; then smaller blocks in the engine. Choices that are given stay as they are. If nothing
-    fits, the leanest way comes back with `fits` False.
+    In this order: the usual way with lazy decoders; on an accelerator, weights that are no longer needed move to host memory;
+    lazy encoders; those weights move to disk; then smaller blocks in the engine. Choices that are given stay as they are. If
+    nothing fits, the leanest plan is returned with `fits` False.
 
     Args:
-        sizes: What is to be traced.
-        budget: Memory that there is.
-        lazy_encoder: True or False as asked for; None to decide.
+        sizes: Sizes of the trace.
+        budget: Available memory.
+        lazy_encoder: True or False as requested; None to decide.
         lazy_decoder: The same.
-        offload: Where weights are to wait; None to decide.
+        offload: Where to move weights that aren't in use; None to decide.
     """
     on_gpu = budget.device is not None
     start = Choices(work=usual_work(sizes, on_gpu, budget.busy_work), on_gpu=on_gpu)
@@ -49,8 +49,8 @@ def _ways(
     offload: Literal["none", "cpu", "disk"] | None,
     unified: bool,
 ) -> list[Choices]:
-    """Ways to run a trace, from the fastest to the leanest, that agree with what was asked for."""
-    # Lazy decoders cost next to nothing: rows are read once.
+    """Yield the ways to run a trace that agree with the request, from the fastest to the leanest."""
+    # Lazy decoders cost almost nothing: rows are read once.
     start = replace(start, lazy_decoder=lazy_decoder is not False)
     order: list[tuple[bool, Literal["none", "cpu", "disk"]]] = [
         (False, "none"),
@@ -72,11 +72,11 @@ def _ways(
 
 
 def _spread(plan: MemoryPlan, sizes: TraceSizes, budget: Budget) -> MemoryPlan:
-    """The plan with a peak for each device, if there are several; layers on the CPU are held by the host."""
+    """Return the plan with a peak for each device, if there are several; layers on the CPU count for the host."""
     if not budget.devices:
         return plan
     peaks = device_peaks(sizes, plan.choices, budget.devices)
-    host = plan.host_peak + (peaks["cpu"] - PROGRAM if "cpu" in peaks else 0)  # the program is in both
+    host = plan.host_peak + (peaks["cpu"] - PROGRAM if "cpu" in peaks else 0)  # both include the program
     return replace(plan, device_peaks=peaks, device_peak=max(peaks.values()), host_peak=host)
 
 

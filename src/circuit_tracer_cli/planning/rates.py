@@ -12,7 +12,7 @@ _REPEATS = 4
 
 
 def measure_rates(device: str = "cpu") -> Rates:
-    """The best of a few float32 products and copies on a torch device."""
+    """Return the best rates of a few float32 products and copies on a torch device."""
     import torch
 
     a, b = torch.randn(_SIZE, _SIZE, device=device), torch.randn(_SIZE, _SIZE, device=device)
@@ -29,7 +29,7 @@ def measure_rates(device: str = "cpu") -> Rates:
 
 
 def _best(work: Callable[[], object], finished: Callable[[], None]) -> float:
-    """Seconds of the fastest of several runs."""
+    """Return the seconds of the fastest of several runs."""
     best = float("inf")
     for _ in range(_REPEATS):
         start = time.perf_counter()

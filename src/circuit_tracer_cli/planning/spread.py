@@ -1,7 +1,7 @@
-"""Peak memory of each device where layers lie on several.
+"""Peak memory of each device when layers are on several.
 
-Everything of a layer is on its device. What layers share is at the ends:
-the embedding, the first attention's images and the rows with layer 0, the unembedding and the logits with the last layer.
+Everything that belongs to a layer is on its device. The embedding, the first attention's images and the rows are with
+layer 0; the unembedding and the logits are with the last layer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from circuit_tracer_cli.planning.sizes import Choices, DeviceBudget, TraceSizes
 
 
 def device_peaks(sizes: TraceSizes, choices: Choices, devices: tuple[DeviceBudget, ...]) -> dict[str, int]:
-    """The peak on each device, in bytes, by its name; of a CPU among them what its layers take of the host."""
+    """Return the peak on each device in bytes, by name; for a CPU, what its layers take of the host."""
     peaks: dict[str, int] = {}
     for number, device in enumerate(devices):
         first, last = number == 0, number == len(devices) - 1
@@ -52,12 +52,12 @@ def _peak(sizes: TraceSizes, choices: Choices, device: DeviceBudget, *, first: b
 
 
 def held_bytes(sizes: TraceSizes, weights: int, devices: tuple[DeviceBudget, ...]) -> dict[str, int]:
-    """What a loaded model and its set take of each device, as `device_peaks` counts them, the program's own included.
+    """Return the bytes that a loaded model, its set and the program take on each device, counted as in `device_peaks`.
 
     Args:
-        sizes: Of the trace.
+        sizes: Sizes of the trace.
         weights: Bytes of the encoders and decoders that are in memory.
-        devices: By first layer.
+        devices: The devices, by first layer.
     """
     return {
         device.name: program_on(device)
@@ -70,7 +70,7 @@ def held_bytes(sizes: TraceSizes, weights: int, devices: tuple[DeviceBudget, ...
 
 
 def program_on(device: DeviceBudget) -> int:
-    """What the program itself takes of a device."""
+    """Return the bytes that the program itself takes on a device."""
     return PROGRAM_ON_GPU if device.name.startswith("cuda") else PROGRAM
 
 
@@ -81,7 +81,7 @@ def _model_on(sizes: TraceSizes, device: DeviceBudget, *, first: bool, last: boo
 
 
 def _share_of_vectors(sizes: TraceSizes, device: DeviceBudget) -> float:
-    """The share of the vectors that write to a device's layers; across layers a late layer is written to by all before it."""
+    """Return the share of vectors that write to a device's layers; in a cross-layer set all earlier layers write to a layer."""
     if sizes.kind == "plt":
         return len(device.layers) / sizes.n_layers
     return sum(layer + 1 for layer in device.layers) / (sizes.n_layers * (sizes.n_layers + 1) / 2)

@@ -1,6 +1,6 @@
-"""Time of a trace: floating-point operations and bytes per phase, over what the machine was measured to do.
+"""Time of a trace: floating-point operations and bytes per phase, divided by the machine's measured rates.
 
-The row formula is that of `benchmarks/floor.py`, with a target at the middle layer and the features spread evenly over positions.
+The formula for rows is that of `benchmarks/floor.py`, with targets at the middle layer and features spread evenly over positions.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from circuit_tracer_cli.planning.sizes import Choices, TraceSizes
 
 EFFICIENCY = 0.7
-"""Share of the rate of matrix products that the engine reaches; `make bench` measures it."""
+"""Share of the matrix-product rate that the engine reaches; measured by `make bench`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a machine does in a second."""
+    """A machine's rates, per second."""
 
     flops: float  # multiply-adds times two of a large float32 matrix product
     bytes: float  # copied in memory
@@ -23,7 +23,7 @@ class Rates:
 
 
 def row_flops(sizes: TraceSizes) -> float:
-    """Operations of all rows: features at every layer and position, targets at the top of the last position."""
+    """Return the operations of all rows: features at every layer and position, targets at the top of the last position."""
     P, L, d = sizes.n_pos, sizes.n_layers, sizes.d_model
     attention, values = sizes.attention_width, sizes.value_width
     sources = sizes.decoder_entries / max(1, L * P) + 1
@@ -38,11 +38,11 @@ def row_flops(sizes: TraceSizes) -> float:
 
 
 BUILD_SECONDS = 0.2
-"""What it takes to build a model of any size, measured on the demo."""
+"""Seconds to build a model of any size, measured on the demo."""
 
 
 def plan_time(sizes: TraceSizes, choices: Choices, rates: Rates) -> dict[str, float]:
-    """Seconds per phase, without the start of the program and the download of anything."""
+    """Return seconds per phase, without starting the program or downloading anything."""
     read = sizes.model_params * sizes.dtype_bytes + (0 if choices.lazy_encoder else sizes.encoder_bytes)
     read += 0 if choices.lazy_decoder else sizes.decoder_bytes
     encode = 2.0 * sizes.n_pos * sizes.d_transcoder * sizes.d_model * sizes.n_layers / rates.flops

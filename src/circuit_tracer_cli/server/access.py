@@ -1,6 +1,6 @@
-"""Who may talk to the server: Host against DNS rebinding, Origin against writes from other pages, a token, a CSP; a proxy's path.
+"""Access rules: Host against DNS rebinding, Origin against writes from other pages, a token, a CSP, and a proxy's path.
 
-Knows nothing of graphs. Everything is decided on the request's headers, before a route sees it.
+Independent of graphs. Everything is decided from the request's headers, before a route sees it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _PROXY_PATH = re.compile(r"(/[A-Za-z0-9._~@:+%-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """Which requests are answered.
+    """The requests that are answered.
 
     Args:
         host: The address that the server is bound to.
-        allow_origins: Origins, as `https://hub.example.org`, of proxies that may show the page and save.
-        token: What every client must show, if it is set.
-        frame_origins: Sources, as in a content security policy, of pages that may show the page in a frame and do nothing else.
+        allow_origins: Origins of proxies that may show the page and save, such as `https://hub.example.org`.
+        token: The token that every client must send; None for no token.
+        frame_origins: Pages that may show the page in a frame and nothing else, as sources of a content security policy.
     """
 
     host: str = "127.0.0.1"
@@ -51,7 +51,7 @@ class AccessRules:
     frame_origins: tuple[str, ...] = ()
 
     def host_allowed(self, header: str | None) -> bool:
-        """Return whether a request for this Host is meant for us; a name that foreign DNS could point here isn't."""
+        """Return True if this Host is ours; a name that foreign DNS could point here isn't."""
         name = _host_name(header)
         if name is None:
             return False
@@ -61,7 +61,7 @@ class AccessRules:
         return is_any_address(self.host) and (_is_address(name) or name in _own_names())
 
     def write_allowed(self, headers: Headers) -> bool:
-        """Return whether a request may change something: it is from the page, an allowed origin, or no browser."""
+        """Return True if a request may change something: it comes from the page, an allowed origin, or not from a browser."""
         origin = headers.get("origin")
         if origin is not None:
             return origin in self.allow_origins or _is_own(origin, headers.get("host"))
@@ -120,7 +120,7 @@ class Gatekeeper:
     def _refusal(self, method: str, headers: Headers) -> ASGIApp | None:
         if not self._rules.host_allowed(headers.get("host")):
             hint = "open the address that the server printed, or start it with --allow-origin for a proxy"
-            return json_error(403, "this server doesn't answer to that host name", hint)
+            return json_error(403, "this server doesn't accept that host name", hint)
         if method not in _SAFE_METHODS and not self._rules.write_allowed(headers):
             hint = "use the server's own page, or start the server with --allow-origin"
             return json_error(403, "cross-origin requests are refused", hint)
@@ -128,15 +128,15 @@ class Gatekeeper:
 
 
 class BelowPrefix:
-    """ASGI middleware that takes the path away where the proxy has left it, and passes on all else.
+    """ASGI middleware that strips the path prefix if the proxy has kept it.
 
-    The page's own addresses are relative, so that it works with proxies of both kinds; only its address without the last slash
-    has to be put right.
+    The page's own URLs are relative, so that it works with both kinds of proxies; only its URL without the final slash has to
+    be redirected.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app
-        self._prefix = unquote(prefix)  # as paths are when they come here
+        self._prefix = unquote(prefix)  # paths are already unquoted here
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self._prefix:
@@ -156,8 +156,8 @@ def token_for(host: str, wanted: bool | None = None) -> str | None:
     """Return the token of a server, or None for a server without one.
 
     Args:
-        host: The address that it's bound to: without a wish, only a server that other machines can reach has a token.
-        wanted: Whether it has a token whatever the address is.
+        host: The address that it's bound to. By default, only a server that other machines can reach has a token.
+        wanted: Require a token, or none, whatever the address.
     """
     if wanted is False or (wanted is None and is_loopback(host)):
         return None
@@ -170,7 +170,7 @@ def cookie_name(token: str) -> str:
 
 
 def shown_tokens(token: str, headers: Headers, query: bytes) -> dict[str, bool]:
-    """Return by place (`address`, `header`, `cookie`) whether the token shown there is the right one; nothing for none shown."""
+    """Return whether each token that was sent (`address`, `header`, `cookie`) is right; tokens not sent are absent."""
     found: dict[str, bool] = {}
     in_address = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("token", [])
     if in_address:
@@ -188,7 +188,7 @@ def shown_tokens(token: str, headers: Headers, query: bytes) -> dict[str, bool]:
 
 
 def _is_enough(shown: dict[str, bool]) -> bool:
-    """A wrong token in the address or the header is refused even beside a right cookie; the right one renews a wrong cookie."""
+    """A wrong token in the address or header is refused even with a right cookie; a right one replaces a wrong cookie."""
     return any(shown.values()) and shown.get("address", True) and shown.get("header", True)
 
 
@@ -212,13 +212,13 @@ def _check_origin(origin: str) -> str:
 
 
 def check_root_path(path: str) -> str:
-    """Return a proxy's path with a slash in front and none behind; the empty string for none. Raises InvalidValue."""
+    """Return a proxy's path with a leading and no trailing slash, or an empty string. Raises InvalidValue."""
     bare = "/" + path.strip("/")
     if bare == "/":
         return ""
     if bare.split("/")[1] in _OWN_ROUTES:
         raise InvalidValue(
-            f"{path!r} begins like an address of the server itself", "let the proxy use another path"
+            f"{path!r} conflicts with an address of the server", "let the proxy use another path"
         )
     if not _PROXY_PATH.fullmatch(bare) or {".", ".."} & set(bare.split("/")):
         raise InvalidValue(f"{path!r} is not a proxy's path", "write it as /user/me/proxy/8041")
@@ -226,12 +226,12 @@ def check_root_path(path: str) -> str:
 
 
 def is_any_address(host: str) -> bool:
-    """Return whether a server bound to this listens on all of the machine's addresses."""
+    """Return True if a server bound to this address listens on all of the machine's addresses."""
     return host in _ANY_ADDRESS
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether the address is this machine's own."""
+    """Return True if the address is local to this machine."""
     if host == "localhost":
         return True
     try:

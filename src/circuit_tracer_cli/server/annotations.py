@@ -1,4 +1,4 @@
-"""What a viewer may save with a graph: the `qParams` object, checked and brought into one form."""
+"""What a viewer saves with a graph: the `qParams` object, validated and normalized."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.server.bodies import parsed
 
-_HINT = "send qParams as the graph file holds them, lists as arrays"
+_HINT = "send qParams as in the graph file, with lists as arrays"
 
 
 class Annotations(BaseModel):
@@ -32,14 +32,14 @@ class Annotations(BaseModel):
 
 
 def check_annotations(body: object) -> dict[str, Any]:
-    """Return the annotations as they are to be stored: nulls dropped, the rest as sent. Raises InvalidType, InvalidValue."""
+    """Return the annotations to store: nulls dropped, the rest as sent. Raises InvalidType, InvalidValue."""
     parsed(Annotations, body, _HINT)
     assert isinstance(body, dict)
     return {key: value for key, value in body.items() if value is not None}
 
 
 def from_reference(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the reference's page sends, all strings, as arrays and numbers. Raises as `check_annotations`."""
+    """Return what the reference's page sends as strings, converted to arrays and numbers. Raises as `check_annotations`."""
     return check_annotations(
         {
             key: _FROM_TEXT[key](key, value) if isinstance(value, str) and key in _FROM_TEXT else value

@@ -1,4 +1,4 @@
-"""The application: every route, and how an error becomes a reply."""
+"""The application: its routes, and how errors become replies."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ _PACKED_SUFFIXES = frozenset({".html", ".js", ".css", ".svg"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one server serves, and to whom.
+    """Settings of one server.
 
     Args:
-        data_dir: Graph files.
-        static_dir: The viewer.
-        features_dir: Feature examples for all graphs; without it, each graph's set is looked for.
-        rules: Which requests are answered.
-        max_body: The largest request body in bytes, uploads aside.
-        live: A trace under way.
+        data_dir: Folder of graph files.
+        static_dir: The viewer's static files.
+        features_dir: Feature examples for all graphs; by default those of each graph's set.
+        rules: Access rules.
+        max_body: The largest request body in bytes, except for uploads.
+        live: A running trace.
         runs: The queue of the server's model.
-        labels_dir: Labels that graphs of a set share; None for no sharing.
-        feature_cache: Where feature records from the hub are kept; None for the user's cache folder.
-        spare_dir: Where compact forms of graphs go whose folder is read-only.
-        root_path: A path that a proxy may leave in front of every request, as `/user/me/proxy/8041`.
+        labels_dir: Folder of labels shared by graphs of a set; None for no sharing.
+        feature_cache: Folder for feature records from the hub; None for the user's cache folder.
+        spare_dir: Folder for compact forms of graphs in read-only folders.
+        root_path: Path prefix that a proxy may keep in every request, such as `/user/me/proxy/8041`.
     """
 
     data_dir: Path
@@ -89,7 +89,7 @@ class Settings:
 
 
 class CountConvertor(Convertor[int]):
-    """A whole number in a path, of no more digits than a number of anything here can have."""
+    """An integer in a path, with a limited number of digits."""
 
     regex = "[0-9]{1,40}"
 
@@ -118,7 +118,7 @@ def routes(settings: Settings) -> list[Route]:
     page = BodyCache(16 << 20)
 
     def health(_request: Request) -> Response:
-        """GET /healthz: the server answers."""
+        """GET /healthz: 200 if the server is up."""
         state = {"status": "ok", "version": __version__, "features": features.has_features()}
         return JSONResponse(state, headers=NO_STORE)
 
@@ -145,7 +145,7 @@ def routes(settings: Settings) -> list[Route]:
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Return the ASGI application for these settings. Reads nothing until the first request."""
+    """Return the ASGI application for these settings. Reads no files until the first request."""
     return Starlette(
         routes=routes(settings),
         middleware=[
@@ -182,7 +182,7 @@ def _tool_error(request: Request, error: Exception) -> Response:
 
 
 def _gone(_request: Request, _error: Exception) -> Response:
-    """The client left in the middle of its request; nobody reads this."""
+    """Handle a client that disconnected during its request; nobody reads the reply."""
     return Response(status_code=400)
 
 

@@ -1,6 +1,6 @@
 """Attention on the server's model: `POST /api/attention/heads` and `/api/attention/qk`. Importing this loads no torch.
 
-Graph files don't hold what the engine needs, so that a prompt is frozen once more; the last one is kept for the next question.
+Graph files don't contain what the engine needs, so the prompt is run and frozen again; the last one is kept for later requests.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class HeadsRequest(AboutPrompt):
     """The body of `POST /api/attention/heads`.
 
     Attributes:
-        edges: `[source, target]` each, by the ids of a graph file.
-        by: How the paths of an edge are sorted, as for `heads --by`.
-        n: Heads to list for each edge; 0 for all.
+        edges: `[source, target]` pairs, as ids of a graph file.
+        by: How the paths of an edge are grouped, as for `heads --by`.
+        n: Number of heads to list for each edge; 0 for all.
     """
 
     edges: Annotated[
@@ -52,11 +52,11 @@ class QKRequest(AboutPrompt):
 
     Attributes:
         layer, head: The head.
-        query: The position that looks; negative ones count from the end.
-        key: The position looked at; None for the pattern alone.
+        query: The position that the head looks from; negative ones count from the end.
+        key: The position that it looks at; None for the pattern alone.
         against: Another key, or `"rest"`, to compare with.
-        n: Pairs and nodes to list.
-        features: Add sources up over positions.
+        n: Number of pairs and nodes to list.
+        features: Sum each feature over positions.
     """
 
     layer: Count
@@ -70,30 +70,30 @@ class QKRequest(AboutPrompt):
     @model_validator(mode="after")
     def _names_a_key(self) -> QKRequest:
         if self.against is not None and self.key is None:
-            raise ValueError("against compares two keys, and the first isn't named")
+            raise ValueError("against needs a first key to compare with")
         return self
 
 
 class _LastPrompt:
-    """The prompt that was asked about last, frozen."""
+    """The last prompt, frozen."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: tuple[Any, FrozenPrompt] | None = None
 
     def of(self, model: ReplacementModel, tokens: Tokens) -> FrozenPrompt:
-        """A prompt, frozen now unless it is the last one."""
+        """Return a frozen prompt, reusing the last one if it is the same."""
         from circuit_tracer_cli.attention.prompt import freeze_tokens
 
         key = (id(model), *tokens.ids.tolist())
         with self._lock:
             if self._known is None or self._known[0] != key:
-                self._known = None  # two at once may be too many for the memory
+                self._known = None  # two at once might not fit in memory
                 self._known = key, freeze_tokens(tokens, model)
             return self._known[1]
 
     def forget(self) -> None:
-        """Let go of the prompt and of the weights that it holds."""
+        """Release the prompt and the weights that it holds."""
         with self._lock:
             self._known = None
 
@@ -102,21 +102,21 @@ _LAST = _LastPrompt()
 
 
 def forget_prompt() -> None:
-    """Free the last prompt, so that a trace that moves weights away can free them."""
+    """Release the last prompt, so that a trace that offloads weights can free them."""
     _LAST.forget()
 
 
 def plan_heads(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
-    """Return the work of head loadings. Raises UsageError for a body that is wrong whatever the model is."""
+    """Return the work of head loadings. Raises UsageError for a body that is invalid for any model."""
     wanted = parsed(HeadsRequest, body, _HEADS)
     _check_prompt(wanted)
     if not wanted.edges:
-        raise InvalidValue("no edge is given", _HEADS)
+        raise InvalidValue("no edges are given", _HEADS)
     return lambda progress: _heads(desk, wanted, progress)
 
 
 def plan_qk(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
-    """Return the work of a head's score. Raises UsageError for a body that is wrong whatever the model is."""
+    """Return the work of a head's score. Raises UsageError for a body that is invalid for any model."""
     wanted = parsed(QKRequest, body, _QK)
     _check_prompt(wanted)
     return lambda progress: _qk(desk, wanted, progress)

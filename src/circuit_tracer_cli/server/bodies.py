@@ -1,4 +1,4 @@
-"""The bodies of requests: limited in size, strict JSON, read into pydantic models whose errors name the part that is wrong."""
+"""Request bodies: limited in size, strict JSON, read into pydantic models whose errors name the invalid part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class RequestBody(BaseModel):
-    """A request's body: keys of their exact types, no others. A key that is null counts as absent."""
+    """A request's body: keys of exact types and no others. A null counts as absent."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -40,7 +40,7 @@ def parsed(kind: type[Known], value: object, hint: str | None = None) -> Known:
 
     Raises:
         InvalidType: It isn't an object, or a key has another type.
-        InvalidValue: A key is unknown or its value out of bounds.
+        InvalidValue: A key is unknown, or its value is out of bounds.
     """
     if not isinstance(value, dict):
         raise InvalidType("the body must be a JSON object", hint)
@@ -51,7 +51,7 @@ def parsed(kind: type[Known], value: object, hint: str | None = None) -> Known:
 
 
 def _in_words(error: ValidationError, hint: str) -> UsageError:
-    """The first thing that is wrong, in a sentence."""
+    """The first error, as a sentence."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part)[:80] for part in first["loc"][:3]) or "the body"
     message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
@@ -63,7 +63,7 @@ def _in_words(error: ValidationError, hint: str) -> UsageError:
 
 
 async def json_body(request: Request, limit: int) -> Any:
-    """Return the body's value. Raises HTTPException: 413 for more than `limit` bytes, 400 for what isn't JSON."""
+    """Return the body's value. Raises HTTPException: 413 for more than `limit` bytes, 400 if it isn't JSON."""
     return await run_in_threadpool(as_json, await limited_body(request, limit))
 
 

@@ -1,7 +1,7 @@
-"""HTTP connections with deadlines: a client that sends or reads too slowly is cut off instead of holding a connection for good.
+"""HTTP connections with deadlines: a client that sends or reads too slowly is cut off instead of blocking a connection.
 
-uvicorn itself only limits how long a connection may be idle between two requests. It also goes on with the requests of
-clients that have gone: each waits for a thread, makes its reply and keeps that in memory, for nobody.
+uvicorn only limits how long a connection can be idle between two requests. It also continues the requests of clients
+that have disconnected: each waits for a thread, makes its reply and keeps it in memory for nobody.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 10.0
-"""How long the head of a request may take, from the connection or from the end of the reply before it."""
+"""Seconds for the head of a request, counted from the connection or the end of the previous reply."""
 BODY_SECONDS = 15.0
-"""How long a body may take, and besides that one second for every `BODY_RATE` bytes of it."""
+"""Seconds for a body, plus one second for every `BODY_RATE` bytes of it."""
 BODY_RATE = 16 << 10
 READ_SECONDS = 60.0
-"""How long a client may take nothing of a reply that doesn't fit into the system's buffers."""
+"""Seconds that a client may pause reading a reply that doesn't fit into the system's buffers."""
 LOOK_SECONDS = 1.0
 
 
 class DeadlineProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with deadlines for the head and the body of a request and for the reading of a reply."""
+    """uvicorn's HTTP/1.1 with deadlines for sending a request's head and body and for reading a reply."""
 
     _phase = ""
     _since = 0.0
@@ -46,12 +46,12 @@ class DeadlineProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what came, then pass it on."""
+        """Count the received bytes and pass them on."""
         self._received += len(data)
         super().data_received(data)
 
     def _waits_for(self) -> str:
-        """What the client has to do next: `head`, `body`, `read`, or nothing while the server works."""
+        """What the client has to do next: `head`, `body`, `read`, or an empty string while the server works."""
         if self.flow is not None and self.flow.write_paused:
             return "read"
         if self.conn.their_state is h11.SEND_BODY:
@@ -76,7 +76,7 @@ class DeadlineProtocol(H11Protocol):
             self._timer = self.loop.call_later(LOOK_SECONDS, self._look)
 
     def _cut_off(self, phase: str) -> None:
-        """Close the connection, after a 408 where the client has begun a request that has no reply yet."""
+        """Close the connection, with a 408 first if a request was begun and not answered yet."""
         if phase == "read":
             self.transport.abort()
             return
@@ -91,7 +91,7 @@ class DeadlineProtocol(H11Protocol):
 
 
 class UntilGone:
-    """ASGI middleware that ends what is done for a GET request when its client goes."""
+    """ASGI middleware that cancels a GET request when its client disconnects."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

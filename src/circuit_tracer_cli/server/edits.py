@@ -24,11 +24,11 @@ _EXAMPLE = 'for example {"prompt": "…", "edits": ["3/120@-1=off"]}'
 
 
 class AboutPrompt(RequestBody):
-    """What a request about a graph's prompt names it by.
+    """The graph and prompt that a request is about.
 
     Attributes:
-        prompt: The text, as the graph file has it.
-        prompt_tokens: The graph's tokens; if the model tokenises the prompt differently, the request is refused.
+        prompt: The text, as in the graph file.
+        prompt_tokens: The graph's tokens; if the model tokenizes the prompt differently, the request is refused.
         scan: The graph's transcoders; if they aren't the server's, the request is refused.
     """
 
@@ -38,12 +38,12 @@ class AboutPrompt(RequestBody):
 
 
 def model_and_tokens(desk: Desk, wanted: AboutPrompt) -> tuple[ReplacementModel, Tokens]:
-    """The server's model and a request's prompt. Raises ModelMismatch where the graph comes from another."""
+    """Return the server's model and a request's prompt. Raises ModelMismatch if the graph was made with another model."""
     model = desk.runner.model
     assert model is not None
     if wanted.scan is not None and wanted.scan != scan_name(model):
         raise ModelMismatch(
-            f"the graph was made with {wanted.scan}, this server runs {scan_name(model)}",
+            f"the graph was made with {wanted.scan}, but this server runs {scan_name(model)}",
             hint=f"circuit-tracer serve DIR --transcoder-set {wanted.scan}",
         )
     with desk.runner.reading:
@@ -60,14 +60,14 @@ class RunRequest(AboutPrompt):
     """The body of `POST /api/runs`.
 
     Attributes:
-        edits: `LAYER/FEATURE@POS=VALUE` each, or `L14H3@POS=VALUE` for a head.
-        watch: Node ids whose change is wanted: features and logits.
+        edits: Strings `LAYER/FEATURE@POS=VALUE`, or `L14H3@POS=VALUE` for a head.
+        watch: Ids of features and logits to report changes of.
         constrained_layers: `[first, end]`, see `Plan`.
-        freeze_attention: Whether attention patterns are pinned.
-        generate: Continue the prompt by so many tokens, without and with the edits.
+        freeze_attention: Pin the attention patterns.
+        generate: Number of tokens to continue the prompt by, with and without the edits.
         temperature: 0 takes the most likely tokens.
-        seed: Of the draws.
-        top_k: How many of the most likely tokens before and after are returned.
+        seed: Sampling seed.
+        top_k: Number of most likely tokens to return, before and after.
     """
 
     edits: Annotated[list[str], Field(max_length=4096)] = Field([])
@@ -88,7 +88,7 @@ class RunRequest(AboutPrompt):
 
 
 def plan_edits(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
-    """Return the work of a request's edits. Raises UsageError for a body that is wrong whatever the model is."""
+    """Return the work of a request's edits. Raises UsageError for a body that is invalid for any model."""
     from circuit_tracer_cli.interventions.plan import Plan
     from circuit_tracer_cli.interventions.spec import parse_intervention
 
@@ -96,7 +96,7 @@ def plan_edits(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work:
     if not wanted.prompt:
         raise InvalidValue("the prompt is empty", "send the graph's prompt")
     if not wanted.edits:
-        raise InvalidValue("no edit is given", "for example 3/120@-1=off")
+        raise InvalidValue("no edits are given", "for example 3/120@-1=off")
     layers = wanted.constrained_layers
     plan = Plan(
         edits=tuple(parse_intervention(text) for text in wanted.edits),
@@ -136,7 +136,7 @@ def _run(desk: Desk, wanted: RunRequest, plan: Plan, progress: Progress) -> dict
 
 
 def _watched(ids: list[str], model: ReplacementModel) -> tuple[dict[str, Intervention], dict[str, int]]:
-    """The features and the tokens among node ids; others, such as errors, can't be measured."""
+    """The features and tokens among node ids; others, such as errors, can't be measured."""
     from circuit_tracer_cli.interventions.spec import feature_edit
 
     features, logits = {}, {}

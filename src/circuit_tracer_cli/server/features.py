@@ -1,6 +1,6 @@
-"""Feature examples: from a folder that was named, from the folder of a graph's transcoder set, or from the set on the hub.
+"""Feature examples: from a named folder, from the folder of a graph's transcoder set, or from the set on the hub.
 
-A graph file can only name a repository there; the address is always the hub's.
+A graph file can only name a repository on the hub, never another address.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NEURONPEDIA = {"mwhanna/gemma-scope-transcoders": ("gemma-2-2b", "gemmascope-tr
 
 
 class FeatureFolder:
-    """The feature examples of one transcoder set. Every method blocks on the disk."""
+    """The feature examples of one transcoder set. Every method blocks on disk access."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,10 +44,10 @@ class FeatureFolder:
         self._lock = threading.Lock()
 
     def record(self, layer: int, feature: int) -> dict[str, Any] | None:
-        """What is known of a feature, or None if the folder holds nothing about it.
+        """Return a feature's record, or None if the folder has none.
 
         Raises:
-            MissingFile: The index, or a file that it names, isn't there.
+            MissingFile: The index, or a file that it names, is missing.
             BadFeatureFiles: Index or record can't be read.
         """
         files = self._current()
@@ -75,13 +75,13 @@ class FeatureFolder:
 
 
 class HubFeatures:
-    """The examples in the folder `features` of a set on the hub. Every method may wait for the network.
+    """The examples in the folder `features` of a set on the hub. Every method can block on the network.
 
     Args:
         repo_id: The repository.
-        path: The set's folder in it, without slashes at its ends.
+        path: The set's folder in the repository, without leading or trailing slashes.
         revision: Branch, tag or commit; None for the main branch.
-        cache: Where records are kept.
+        cache: Folder for downloaded records.
     """
 
     def __init__(self, repo_id: str, path: str, revision: str | None, cache: Path) -> None:
@@ -91,12 +91,12 @@ class HubFeatures:
         self._lock = threading.Lock()
 
     def record(self, layer: int, feature: int) -> dict[str, Any] | None:
-        """What is known of a feature; None if the set holds nothing about it.
+        """Return a feature's record, or None if the set has none.
 
         Raises:
             MissingFile: The set has no examples.
             BadFeatureFiles: Index or record can't be read.
-            HubUnavailable, AccessDenied, UnknownReference: As the hub answers.
+            HubUnavailable, AccessDenied, UnknownReference: The hub refused or can't be reached.
         """
         commit, files = self._index()
         entry = files.layers.get(layer)
@@ -119,7 +119,7 @@ class HubFeatures:
                 folder = found.folder / self._folder
                 if not (folder / INDEX).is_file():
                     raise MissingFile(
-                        f"{self._repo_id} has no feature examples (no {name})",
+                        f"{self._repo_id} has no feature examples: {name} is missing",
                         "make them with circuit-tracer features build, and serve with --features-dir FOLDER",
                     )
                 self._files = (found.commit, FeatureFiles(folder))
@@ -137,28 +137,28 @@ class HubFeatures:
         if kept.is_file():
             return kept.read_bytes()
         content = hub.read_range(self._repo_id, commit, f"{self._folder}/{filename}", start, stop - start)
-        unpack_record(content)  # what can't be read isn't kept
+        unpack_record(content)  # unreadable records aren't kept
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(kept, content)
         return content
 
 
 class Records(Protocol):
-    """Somewhere that has feature records."""
+    """A source of feature records."""
 
     def record(self, layer: int, feature: int) -> dict[str, Any] | None:
-        """One record, None if there is none of the feature. Raises CircuitTracerError."""
+        """Return a feature's record, or None. Raises CircuitTracerError."""
 
 
 Source = TypeVar("Source", bound=Records)
 
 
 class FeatureSources:
-    """The examples of any set. A set without them is asked for again after a while.
+    """The examples of any set. A set without examples is tried again after a while.
 
     Args:
-        chosen: A folder that is used whatever the graph's set is.
-        cache: Where records from the hub are kept.
+        chosen: A folder to use for every set.
+        cache: Folder for records from the hub.
     """
 
     def __init__(self, chosen: Path | None, cache: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -179,7 +179,7 @@ class FeatureSources:
         return known if isinstance(known, FeatureFolder) else None
 
     def answer(self, metadata: Mapping[str, Any], layer: int, feature: int) -> dict[str, Any]:
-        """The record of a feature of a graph, or why there is none, and where else it is shown.
+        """Return the record of a feature of a graph, or why there is none, and a link to another page about it.
 
         Returns:
             `record` (or null), `reason` and `hint` (or null), `set`, `link` (or null).
@@ -197,9 +197,7 @@ class FeatureSources:
         except CircuitTracerError as error:
             return {**answer, "reason": error.message, "hint": error.hint}
         if answer["record"] is None:
-            answer["reason"] = (
-                "the examples hold nothing of this feature: it wasn't active on the texts they are from"
-            )
+            answer["reason"] = "the examples don't cover this feature: it wasn't active on their texts"
         return answer
 
     def _record(self, scan: str, layer: int, feature: int) -> dict[str, Any] | None:
@@ -232,12 +230,12 @@ class FeatureSources:
 
 
 def feature_cache() -> Path:
-    """Where records from the hub are kept: `features` in `CIRCUIT_TRACER_CACHE_DIR`, else in the user's cache folder."""
+    """Return the folder for records from the hub: `features` in `CIRCUIT_TRACER_CACHE_DIR`, else in the user's cache folder."""
     return cache_root() / "features"
 
 
 def _set_of(metadata: Mapping[str, Any], layer: int) -> str:
-    """The set that a layer's features belong to: a graph over several sets lists one for each layer."""
+    """The set of a layer's features: a graph with several sets lists one per layer."""
     sets = metadata.get("transcoder_list")
     if isinstance(sets, list) and 0 <= layer < len(sets):
         return str(sets[layer])
@@ -245,7 +243,7 @@ def _set_of(metadata: Mapping[str, Any], layer: int) -> str:
 
 
 def _link(metadata: Mapping[str, Any], layer: int, feature: int) -> str | None:
-    """The feature's page on Neuronpedia, where the set is one of those shown there."""
+    """The feature's page on Neuronpedia, if that has the set."""
     scan = _set_of(metadata, layer)
     details = metadata.get("feature_details")
     sources = details.get("neuronpedia_source_set") if isinstance(details, dict) else None
@@ -259,8 +257,8 @@ class FeatureRoutes:
     """The endpoints.
 
     Args:
-        shown: The graphs whose features are asked for.
-        sources: Where their examples come from.
+        shown: The graphs whose features can be requested.
+        sources: The sources of their examples.
     """
 
     def __init__(self, shown: ShownGraphs, sources: FeatureSources) -> None:
@@ -276,21 +274,21 @@ class FeatureRoutes:
         ]
 
     def has_features(self) -> bool:
-        """Return whether there is a folder of examples to answer from without naming a graph."""
+        """Return True if there is a folder of examples that needs no graph to be named."""
         return self._default() is not None
 
     def graph_feature(self, request: Request) -> Response:
-        """GET …/features/{layer}/{feature}: `record`, or `reason` and `hint` why there is none; `set` and `link`."""
+        """GET …/features/{layer}/{feature}: `record`, or `reason` and `hint` if there is none; `set` and `link`."""
         given = request.path_params
         metadata = self._shown.metadata(given["slug"])
         return JSONResponse(self._sources.answer(metadata, given["layer"], given["feature"]), headers=_FRESH)
 
     def feature(self, request: Request) -> Response:
-        """GET /api/features/{layer}/{feature}: one feature's examples as JSON; 204 if there are none of it."""
+        """GET /api/features/{layer}/{feature}: one feature's examples as JSON; 204 if there are none."""
         return self._record_reply(request.path_params["layer"], request.path_params["feature"])
 
     def feature_by_code(self, request: Request) -> Response:
-        """GET /features/{code}.json: the same under its Cantor code, where graph files' `feature_json_base_url` leads."""
+        """GET /features/{code}.json: the same by Cantor code, as in graph files' `feature_json_base_url`."""
         return self._record_reply(*cantor_decode(request.path_params["code"]))
 
     def _record_reply(self, layer: int, feature: int) -> Response:
@@ -310,7 +308,7 @@ class FeatureRoutes:
         return found
 
     def _default(self) -> FeatureFolder | None:
-        """The folder that was named, else that of the newest graph that has one."""
+        """The named folder, else that of the newest graph that has one."""
         chosen = self._sources.folder(None)
         if chosen is not None:
             return chosen

@@ -1,4 +1,4 @@
-"""A folder of graph files: which graphs there are, one graph's bytes, saving annotations into it, and the routes for all that."""
+"""A folder of graph files: listing and reading graphs, saving annotations, and the routes for that."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def graph_path(root: Path, slug: str) -> Path:
 
 
 class StaleTag(Exception):
-    """The graph has been saved by somebody else since the caller read it."""
+    """Raised if the graph was saved by someone else since the caller read it."""
 
     def __init__(self, current: str) -> None:
         super().__init__(current)
@@ -75,7 +75,7 @@ class StaleTag(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a folder holds: the metadata of every readable graph, and why the others aren't."""
+    """A folder's content: the metadata of every readable graph, and what is wrong with the others."""
 
     graphs: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, str]] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a save found and made."""
+    """The result of a save."""
 
     etag: str
     before: dict[str, Any]
@@ -91,11 +91,11 @@ class Saved:
 
 
 class GraphFolder:
-    """The graph files of one folder. Every method blocks on the disk: not for the event loop's thread.
+    """The graph files of one folder. Every method blocks on disk access: don't call it from the event loop.
 
     Args:
         root: The folder.
-        spare: Where compact forms go if the folder is read-only.
+        spare: Folder for compact forms if the folder is read-only.
     """
 
     def __init__(self, root: Path, spare: Path) -> None:
@@ -108,7 +108,7 @@ class GraphFolder:
         self._guard = threading.Lock()
 
     def listing(self) -> Listing:
-        """All graphs, those of `graph-metadata.json` first and in its order, then the others by name.
+        """List all graphs, those of `graph-metadata.json` first and in its order, then the others by name.
 
         An entry of that list without a file is left out.
         """
@@ -135,17 +135,17 @@ class GraphFolder:
         return found
 
     def read(self, slug: str) -> Body:
-        """One graph's file. Raises InvalidValue, MissingFile, or BadGraphFile if it isn't a whole graph."""
+        """Return one graph's file. Raises InvalidValue, MissingFile, or BadGraphFile if it isn't a complete graph."""
         return self._graphs.read(graph_path(self.root, slug), check_graph, readable)
 
     def metadata(self, slug: str) -> dict[str, Any]:
-        """What a graph's file says about it. Raises as `read`."""
+        """Return a graph's metadata. Raises as `read`."""
         return self._metadata(graph_path(self.root, slug))
 
     def view(self, slug: str) -> Body:
-        """What a graph's file says beside its nodes and links: `metadata` and `qParams`, with the file's entity tag.
+        """Return the `metadata` and `qParams` of a graph's file, with the file's entity tag.
 
-        Costs a look at the file's date while it stays as it is. Raises as `read`.
+        While the file is unchanged, this only checks its date. Raises as `read`.
         """
         path = graph_path(self.root, slug)
         version = file_version(path)
@@ -159,7 +159,7 @@ class GraphFolder:
         return known[1]
 
     def nodes(self, slug: str) -> Body:
-        """All texts, numbers and truth values of every node, in the file's order. Raises as `read`."""
+        """Return all strings, numbers and booleans of every node, in the file's order. Raises as `read`."""
         body = self._graphs.read(graph_path(self.root, slug), check_graph, readable)
         nodes = read_top_level(_decode(body.content), frozenset(["nodes"])).values["nodes"]
         plain = [
@@ -169,7 +169,7 @@ class GraphFolder:
         return body_of(encode_json({"nodes": plain}))
 
     def heads(self, slug: str) -> Body:
-        """The heads that `heads --all` has kept on links: `[source, target, weight, heads, rest]` each. Raises as `read`."""
+        """Return the heads that `heads --all` stored, each as `[source, target, weight, heads, rest]`. Raises as `read`."""
         body = self._graphs.read(graph_path(self.root, slug), check_graph, readable)
         links = map(_object, read_top_level(_decode(body.content), frozenset(["links"])).values["links"])
         told = [
@@ -186,7 +186,7 @@ class GraphFolder:
         return body_of(encode_json({"links": told}))
 
     def compact(self, slug: str) -> Path | None:
-        """The file with the compact form of a graph; None for one without. Raises as `graph_path`, and BadGraphFile."""
+        """Return the file with a graph's compact form, or None. Raises as `graph_path`, and BadGraphFile."""
         path = graph_path(self.root, slug)
         form = current_form(path, self._spare)
         if form is None:
@@ -199,22 +199,22 @@ class GraphFolder:
         return feature_codes(self.read(slug).content) if form is None else features_in(form)
 
     def read_file(self, relative: str) -> Body:
-        """Any file of the folder, as it is. Raises MissingFile."""
+        """Return any file of the folder, unchanged. Raises MissingFile."""
         return self._files.read(contained(self.root, relative))
 
     def save(self, slug: str, annotations: dict[str, Any], accepts: Callable[[str], bool]) -> Saved:
-        """Exchange the graph's `qParams`, leaving every other byte of its file as it is.
+        """Replace the graph's `qParams`, leaving every other byte of its file unchanged.
 
         Args:
-            slug: Which graph.
+            slug: The graph's slug.
             annotations: The new `qParams`.
-            accepts: Whether the file's present entity tag is the one that the caller meant.
+            accepts: Returns True if the file's current entity tag is the one that the caller read.
 
         Returns:
-            The new entity tag, the `qParams` that were there, and the graph's metadata.
+            The new entity tag, the previous `qParams`, and the graph's metadata.
 
         Raises:
-            StaleTag: `accepts` said no.
+            StaleTag: `accepts` returned False.
             OutputError: The file can't be written.
         """
         path = graph_path(self.root, slug)
@@ -229,9 +229,7 @@ class GraphFolder:
             new = _encode(replace_value(text, top, "qParams", value))
             if new != content:
                 if not os.access(path, os.W_OK):
-                    raise OutputError(
-                        f"{path.name} is read-only", "give yourself write permission on the file"
-                    )
+                    raise OutputError(f"{path.name} is read-only", "make the file writable")
                 write_bytes(path, new)
         return Saved(etag_of(new), _object(top.values.get("qParams")), _object(top.values.get("metadata")))
 
@@ -240,7 +238,7 @@ class GraphFolder:
             return self._locks.setdefault(path, threading.Lock())
 
     def _graph_files(self) -> list[Path]:
-        """By the folder's own names, so that a linked file keeps its slug; links leading out are skipped."""
+        """By names in the folder, so that a linked file keeps its slug; links that lead out of the folder are skipped."""
         return [path for path in self.root.glob("*.json") if self._is_graph_file(path)]
 
     def _is_graph_file(self, path: Path) -> bool:
@@ -253,7 +251,7 @@ class GraphFolder:
         return True
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        """`graph-metadata.json` by slug; empty if it is missing or broken, since the graphs say the same."""
+        """`graph-metadata.json` by slug; empty if it is missing or broken, since the graphs contain the same."""
         try:
             listed = json.loads((self.root / LIST_NAME).read_bytes())["graphs"]
             return {entry["slug"]: entry for entry in listed if isinstance(entry["slug"], str)}
@@ -276,7 +274,7 @@ class GraphFolder:
 
 
 def _read_metadata(path: Path, size: int) -> dict[str, Any] | BadGraphFile:
-    """The metadata, from the whole file if it is small, else from its beginning and the look of its end."""
+    """The metadata, from the full file if it is small, else from its beginning and a check of its end."""
     try:
         if size <= _WHOLE_UP_TO:
             return _graph_metadata(readable(path.read_bytes()))
@@ -301,12 +299,12 @@ def _graph_metadata(content: bytes) -> dict[str, Any]:
 
 
 def readable(content: bytes) -> bytes:
-    """Return the graph file as every browser can read it: without links whose weight is NaN or infinite."""
+    """Return the graph file in a form that every browser can read: without links whose weight is NaN or infinite."""
     return proper_json(content)[0]
 
 
 def _metadata_at_a_glance(head: bytes, tail: bytes) -> dict[str, Any]:
-    """The metadata of a file too large to be parsed for it. The metadata must stand within its first bytes."""
+    """The metadata of a file that is too large to parse; it must be within the first bytes."""
     if not tail.rstrip().endswith(b"}"):
         raise BadGraphFile("not valid JSON: the end is missing")
     text = head.decode("utf-8", "ignore")
@@ -326,7 +324,7 @@ def _as_metadata(value: object) -> dict[str, Any]:
 def check_graph(content: bytes) -> None:
     """Raise BadGraphFile unless this is a graph file.
 
-    A large one is judged by its beginning and end: parsing takes ten times its size in memory.
+    A large file is checked only at its beginning and end: parsing takes ten times its size in memory.
     """
     if len(content) <= _PARSED_UP_TO:
         _graph_metadata(content)
@@ -349,23 +347,23 @@ def _encode(text: str) -> bytes:
 
 
 def is_feature(node: object) -> bool:
-    """Return whether an entry among a graph file's nodes is a feature."""
+    """Return True if an entry among a graph file's nodes is a feature."""
     kind = node.get("feature_type") if isinstance(node, dict) else None
     return isinstance(kind, str) and kind not in ("embedding", "logit") and "error" not in kind
 
 
 def feature_codes(content: bytes) -> set[int]:
-    """Return the Cantor codes of all features that a graph file holds. Entries of another form are passed over."""
+    """Return the Cantor codes of all features in a graph file. Entries of another form are ignored."""
     codes = (node.get("feature") for node in json.loads(content)["nodes"] if is_feature(node))
     return {code for code in codes if isinstance(code, int) and code >= 0}
 
 
 class GraphRoutes:
-    """The endpoints. Those that only read are plain functions: Starlette runs them in other threads.
+    """The endpoints. Those that only read are plain functions, which Starlette runs in other threads.
 
     Args:
         graphs: The folder.
-        on_save: Told after every save, for what other graphs may learn from it.
+        on_save: Called after every save, to share labels with other graphs.
         max_body: The largest request body in bytes.
     """
 
@@ -407,19 +405,19 @@ class GraphRoutes:
         return file_reply(request, form)
 
     def view(self, request: Request) -> Response:
-        """GET /api/graphs/{slug}/view: the file's `metadata` and `qParams` alone, so that a page learns what changed in it."""
+        """GET /api/graphs/{slug}/view: only the file's `metadata` and `qParams`, so that a page can see what changed."""
         return body_reply(request, self._graphs.view(request.path_params["slug"]))
 
     def nodes(self, request: Request) -> Response:
-        """GET /api/graphs/{slug}/nodes: what the file says about each node, for those who have the compact form."""
+        """GET /api/graphs/{slug}/nodes: the file's data on each node, for clients that have the compact form."""
         return body_reply(request, self._graphs.nodes(request.path_params["slug"]))
 
     def heads(self, request: Request) -> Response:
-        """GET /api/graphs/{slug}/heads: the heads kept on its links, which the compact form leaves out."""
+        """GET /api/graphs/{slug}/heads: the heads stored on its links, which the compact form leaves out."""
         return body_reply(request, self._graphs.heads(request.path_params["slug"]))
 
     async def annotate(self, request: Request) -> Response:
-        """PUT /api/graphs/{slug}/annotations: new `qParams`, if nobody else has saved meanwhile."""
+        """PUT /api/graphs/{slug}/annotations: new `qParams`, unless someone else has saved since."""
         condition = request.headers.get("if-match")
         if condition is None:
             hint = "send the ETag of the graph that you read as If-Match"
@@ -441,7 +439,7 @@ class GraphRoutes:
             saved = await run_in_threadpool(self._graphs.save, slug, annotations, accepts)
         except StaleTag as error:
             hint = "read the graph again and repeat the change"
-            message = "the graph was saved by somebody else since it was read"
+            message = "the graph was saved by someone else since it was read"
             return json_error(412, message, hint, {"ETag": error.current})
         await run_in_threadpool(self._on_save, saved, annotations)
         headers = {"ETag": saved.etag, **NO_STORE}

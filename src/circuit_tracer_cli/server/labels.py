@@ -1,6 +1,6 @@
-"""Labels of features: those that a person gave, for every graph of the set, and those that the set's files propose.
+"""Labels of features: given by people and shared by all graphs of the set, or proposed by the set's files.
 
-The shared ones are one JSON file for each transcoder set: what a person calls a feature, who and when.
+The shared ones are in one JSON file per transcoder set: each label with its author and time.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _log = logging.getLogger(__name__)
 
 
 class SharedLabels:
-    """The labels of every set, one file each in a folder. Several servers may write to it.
+    """The labels of all sets, one file per set in a folder. Several servers can write to it.
 
     Args:
-        folder: Made when the first label is kept.
+        folder: The folder; made with the first label.
         clock: Seconds since 1970, for tests.
     """
 
@@ -63,7 +63,7 @@ class SharedLabels:
             return {}
 
     def change(self, scan: str, texts: Mapping[str, str | None]) -> None:
-        """Take what a person has just written; None removes a label. Raises OutputError."""
+        """Store what a person has just written; None removes a label. Raises OutputError."""
         if not texts:
             return
         author = _user_name()
@@ -75,14 +75,14 @@ class SharedLabels:
                     labels.pop(code, None)
 
     def take_in(self, scan: str, document: object, *, replace: bool = False) -> tuple[int, int]:
-        """Take an exported file's labels, or pairs. Without `replace`, those that are here stay.
+        """Import an exported file's labels, or pairs. Without `replace`, existing labels stay.
 
         Returns:
-            How many were taken, and how many were left because there is another text here.
+            How many were imported, and how many were skipped because there is a different label.
 
         Raises:
-            InvalidType, InvalidValue: It is neither.
-            OutputError: It can't be kept.
+            InvalidType, InvalidValue: The content is neither.
+            OutputError: The labels can't be written.
         """
         given = _labels_in(document)
         if not given:
@@ -104,7 +104,7 @@ class SharedLabels:
 
     @contextmanager
     def _changing(self, scan: str) -> Iterator[dict[str, dict[str, Any]]]:
-        """The set's labels while nobody else changes them; what they have become is written at once."""
+        """Lock the set's labels, yield them, and write them back."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self._lock, locked_folder(self._folder):
             labels = self.of(scan)
@@ -128,14 +128,14 @@ def labels_folder() -> Path:
 
 
 def changed_labels(before: object, after: object) -> dict[str, str | None]:
-    """What an edit of a graph's `clerps` did, by code: the new text, or None for a label that was taken away."""
+    """Return the changes between two versions of a graph's `clerps`, by code: the new text, or None for a removed label."""
     old, new = _pairs(before), _pairs(after)
     written: dict[str, str | None] = {code: text for code, text in new.items() if old.get(code) != text}
     return {**written, **{code: None for code in old if code not in new}}
 
 
 def _pairs(clerps: object) -> dict[str, str]:
-    """`clerps` in any form; what can't be read counts as no label."""
+    """`clerps` in any form; unreadable entries are ignored."""
     if isinstance(clerps, str):
         try:
             clerps = json.loads(clerps)
@@ -150,7 +150,7 @@ def _pairs(clerps: object) -> dict[str, str]:
 
 
 class _Label(BaseModel):
-    """A label in an exported file; of its other keys only the author is kept."""
+    """A label in an exported file; of its other keys, only the author is kept."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -203,7 +203,7 @@ class LabelRoutes:
     Args:
         shown: The graphs.
         sources: The folders whose files propose labels.
-        shared: Labels that people gave; None for a server that shares none.
+        shared: Labels given by people; None for a server that shares none.
         max_body: The largest request body in bytes.
     """
 
@@ -221,7 +221,7 @@ class LabelRoutes:
         ]
 
     def labels(self, request: Request) -> Response:
-        """GET …/labels: labels of the graph's features by Cantor code; a person's come before those that files propose."""
+        """GET …/labels: labels of the graph's features by Cantor code; people's labels take precedence over proposed ones."""
         return JSONResponse({"labels": self.labels_of(request.path_params["slug"])}, headers=_FRESH)
 
     def labels_of(self, slug: str) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class LabelRoutes:
         )
 
     async def import_labels(self, request: Request) -> Response:
-        """POST …/labels/shared: takes such a file into the set; with `?replace=1`, over what is here."""
+        """POST …/labels/shared: imports such a file into the set; `?replace=1` overwrites existing labels."""
         shared, document = self._sharing(), await json_body(request, self._max_body)
         scan = await run_in_threadpool(self._scan, request.path_params["slug"])
         replace = request.query_params.get("replace") == "1"
@@ -257,7 +257,7 @@ class LabelRoutes:
         return JSONResponse({"taken": taken, "kept": kept}, headers=NO_STORE)
 
     def share(self, saved: Saved, annotations: Mapping[str, Any]) -> None:
-        """Share the labels that were just saved with a graph with the others of its set. A failure here is only logged."""
+        """Share labels just saved with a graph with the other graphs of its set. Failures are only logged."""
         scan = saved.metadata.get("scan")
         texts = changed_labels(saved.before.get("clerps"), annotations.get("clerps"))
         if self._shared is None or not isinstance(scan, str) or not texts:
@@ -269,7 +269,7 @@ class LabelRoutes:
 
     def _sharing(self) -> SharedLabels:
         if self._shared is None:
-            raise MissingFile("this server shares no labels", "circuit-tracer serve does")
+            raise MissingFile("this server doesn't share labels", "circuit-tracer serve does")
         return self._shared
 
     def _scan(self, slug: str) -> str:

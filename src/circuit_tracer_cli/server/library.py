@@ -1,4 +1,4 @@
-"""Changes to a folder of graphs: upload, rename, duplicate, delete and restore. A deleted graph waits in the folder `.trash`."""
+"""Changes to a folder of graphs: upload, rename, duplicate, delete and restore. Deleted graphs go to the folder `.trash`."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _SMALL_BODY = 1 << 16
 
 
 class NameTaken(CircuitTracerError):
-    """Another graph has the name."""
+    """Raised if another graph has the name."""
 
     def __init__(self, slug: str, free: str) -> None:
-        super().__init__(f"there is another graph {slug!r}", f"choose another name, for example {free}")
+        super().__init__(f"a graph named {slug!r} exists", f"choose another name, for example {free}")
 
 
 class Change(RequestBody):
@@ -48,17 +48,17 @@ class Change(RequestBody):
 
 
 class Library:
-    """A folder of graphs that may be changed. Every method blocks on the disk.
+    """A folder of graphs that can be changed. Every method blocks on disk access.
 
-    All raise OutputError where the folder can't be written to, MissingFile for a graph that isn't there, NameTaken for a new
-    name that is taken, and InvalidValue for one that no graph file can have.
+    All raise OutputError if the folder isn't writable, MissingFile for a missing graph, NameTaken for a new name that is
+    taken, and InvalidValue for one that no graph file can have.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def upload(self, content: bytes, slug: str | None) -> dict[str, Any]:
-        """Store a graph file under a name, its own by default, with a number where that is taken. Raises BadGraphFile."""
+        """Store a graph file under a name, by default its own, with a number if that is taken. Raises BadGraphFile."""
         file = read_graph_json(content, "the uploaded file")
         check_graph(readable(content))
         with self._changing():
@@ -98,7 +98,7 @@ class Library:
             self._remove(path)
 
     def restore(self, slug: str) -> dict[str, Any]:
-        """Bring back the graph of this name that was deleted last."""
+        """Restore the last deleted graph of this name."""
         with self._changing():
             if self._path(slug).exists():
                 raise NameTaken(slug, self._free(slug))
@@ -110,7 +110,7 @@ class Library:
             ]
             if not found:
                 raise MissingFile(
-                    f"no graph {slug[:200]!r} was deleted here", "GET /api/graphs lists the graphs"
+                    f"no graph named {slug[:200]!r} was deleted", "GET /api/graphs lists the graphs"
                 )
             _, path = max(found)
             stored = self._store(path.read_bytes(), slug)
@@ -135,7 +135,7 @@ class Library:
         return next(name for name in names if not self._path(name).exists())
 
     def _store(self, content: bytes, slug: str, title: str | None = None) -> dict[str, Any]:
-        """Write a graph file whose metadata has the new name, and perhaps a new title, with every other byte as it is."""
+        """Write a graph file with a new name and perhaps a new title in its metadata, leaving every other byte unchanged."""
         text = content.decode("utf-8-sig")
         top = read_top_level(text, frozenset(["metadata"]), strict=False)
         start, stop = top.spans["metadata"]
@@ -194,7 +194,7 @@ class LibraryRoutes:
         return await self._done(201, self._library.duplicate, request.path_params["slug"], wanted)
 
     async def delete(self, request: Request) -> Response:
-        """DELETE /api/graphs/{slug}: to the trash. 200 with the address that brings it back."""
+        """DELETE /api/graphs/{slug}: moves it to the trash. 200 with the address that restores it."""
         slug = request.path_params["slug"]
         await run_in_threadpool(self._library.delete, slug)
         return JSONResponse(
@@ -202,7 +202,7 @@ class LibraryRoutes:
         )
 
     async def restore(self, request: Request) -> Response:
-        """POST …/restore: the graph of this name that was deleted last. 200 with its metadata."""
+        """POST …/restore: restores the last deleted graph of this name. 200 with its metadata."""
         return await self._done(200, self._library.restore, request.path_params["slug"])
 
     async def _done(self, status: int, work: Callable[..., dict[str, Any]], *arguments: Any) -> Response:

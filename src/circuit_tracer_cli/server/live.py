@@ -1,6 +1,6 @@
-"""A trace under way, as the page follows it: progress, the graph of the rows that are known, and the end. Imports no torch.
+"""A running trace, as followed by the page: progress, the graph of the rows known so far, and the end. Imports no torch.
 
-The process that traces writes, the server's threads read. Nothing of it is on the disk: what ends early leaves nothing.
+The tracing thread writes and the server's threads read. Nothing is written to disk, so a trace that ends early leaves nothing.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _log = logging.getLogger(__name__)
 
 
 class LiveTrace:
-    """One trace and what a page may know of it. It is a `Progress`.
+    """One trace and what pages see of it. It is a `Progress`.
 
     Args:
         slug: Name that the finished graph will have.
-        prompt: What is traced.
+        prompt: The traced prompt.
         clock: Seconds, for tests.
-        run: Id of the run that it is, if a page started it.
+        run: Id of its run, if a page started it.
     """
 
     def __init__(
@@ -77,32 +77,32 @@ class LiveTrace:
             self._done += steps
 
     def note(self, message: str) -> None:
-        """Keep a line for people to read."""
+        """Keep a note for the page."""
         with self._lock:
             self._notes = [*self._notes, message][-_NOTES_KEPT:]
 
     def publish(self, content: bytes) -> None:
-        """The graph file of the rows that are known by now."""
+        """Publish the graph file of the rows known so far."""
         body = body_of(content)
         with self._lock:
             self._graph, self._version = body, self._version + 1
 
     def finish(self) -> None:
-        """The graph file is written, so that the folder has it under the slug."""
+        """Record that the graph file is written, so that the folder has it under the slug."""
         self._end("done")
 
     def fail(self, error: str, hint: str | None) -> None:
-        """There will be no graph."""
+        """Record that the trace failed."""
         with self._lock:
             self._failure = {"error": error, "hint": hint}
         self._end("failed")
 
     def cancel(self) -> None:
-        """There will be no graph, as somebody asked for."""
+        """Record that the trace was cancelled."""
         self._end("cancelled")
 
     def farewell(self) -> None:
-        """Wait until a page that follows has read of a failure, at most two seconds: before the program ends."""
+        """Before the program ends, wait up to two seconds until a following page has read of a failure."""
         if self.is_watched():
             self._read.wait(_FAREWELL_SECONDS)
 
@@ -111,12 +111,12 @@ class LiveTrace:
             self._state, self._graph, self._ended = state, None, self._clock()
 
     def is_watched(self) -> bool:
-        """Whether a page has asked within the last seconds."""
+        """True if a page has asked in the last few seconds."""
         seen = self._seen_at
         return seen is not None and self._clock() - seen < _WATCHED_SECONDS
 
     def status(self) -> dict[str, Any]:
-        """What the page shows; asking counts as watching."""
+        """Return what the page shows; calling this counts as watching."""
         with self._lock:
             now = self._clock()
             self._seen_at = now
@@ -130,16 +130,16 @@ class LiveTrace:
             }  # fmt: skip
 
     def graph(self) -> Body | None:
-        """The latest partial graph; None before the first and after the end."""
+        """Return the latest partial graph; None before the first and after the end."""
         with self._lock:
             return self._graph
 
 
 class LiveStage:
-    """The trace that pages follow: the one that began last, also after its end.
+    """The trace that pages follow: the latest one, also after its end.
 
     Args:
-        trace: One that is under way when the server starts.
+        trace: A trace that is running when the server starts.
     """
 
     def __init__(self, trace: LiveTrace | None = None) -> None:
@@ -150,7 +150,7 @@ class LiveStage:
         return self.trace.graph() if self.is_traced(slug) and self.trace is not None else None
 
     def is_traced(self, slug: str) -> bool:
-        """Return whether the last trace has this slug."""
+        """Return True if the last trace has this slug."""
         return self.trace is not None and self.trace.slug == slug
 
     def table(self) -> list[Route]:
@@ -158,20 +158,20 @@ class LiveStage:
         return [Route("/api/live", self.progress), Route("/api/live/graph", self.partial_graph)]
 
     async def progress(self, _request: Request) -> Response:
-        """GET /api/live: how far the trace is; its state is `none` without one."""
+        """GET /api/live: the trace's progress; `state` is `none` without a trace."""
         status = {"state": "none"} if self.trace is None else self.trace.status()
         return JSONResponse(status, headers=NO_STORE)
 
     def partial_graph(self, request: Request) -> Response:
-        """GET /api/live/graph: the graph of the rows that are known."""
+        """GET /api/live/graph: the graph of the rows known so far."""
         body = None if self.trace is None else self.trace.graph()
         if body is None:
-            return json_error(404, "there is no partial graph", "GET /api/live says how far the trace is")
+            return json_error(404, "there is no partial graph", "GET /api/live shows the trace's progress")
         return body_reply(request, body)
 
 
 class ShownGraphs:
-    """The graphs that a page can show: those of the folder, and the one that is being traced."""
+    """The graphs that a page can show: those in the folder, and the one being traced."""
 
     def __init__(self, graphs: GraphFolder, stage: LiveStage) -> None:
         self._graphs, self._stage = graphs, stage
@@ -189,7 +189,7 @@ class ShownGraphs:
         return self._graphs.codes(slug) if partial is None else feature_codes(partial.content)
 
     def is_traced(self, slug: str) -> bool:
-        """Return whether this is the graph of the last trace."""
+        """Return True if this is the graph of the last trace."""
         return self._stage.is_traced(slug)
 
     def scans(self) -> list[str]:
@@ -199,33 +199,33 @@ class ShownGraphs:
 
 
 class Both:
-    """Progress that goes to two listeners."""
+    """Passes progress on to two listeners."""
 
     def __init__(self, first: Progress, second: Progress) -> None:
         self._listeners = (first, second)
 
     def phase(self, name: str, total: int | None = None) -> None:
-        """Pass it on."""
+        """Pass this on."""
         for listener in self._listeners:
             listener.phase(name, total)
 
     def advance(self, steps: int = 1) -> None:
-        """Pass it on."""
+        """Pass this on."""
         for listener in self._listeners:
             listener.advance(steps)
 
     def note(self, message: str) -> None:
-        """Pass it on."""
+        """Pass this on."""
         for listener in self._listeners:
             listener.note(message)
 
 
 @contextmanager
 def ended(live: LiveTrace, details: str) -> Iterator[None]:
-    """Around the work: record how it ended, and let whatever it raised pass.
+    """Record how the work ended, and re-raise its exception.
 
     Args:
-        live: What pages see of it.
+        live: What pages see of the trace.
         details: Where to read more about an error that isn't a CircuitTracerError.
     """
     try:
@@ -243,13 +243,13 @@ def ended(live: LiveTrace, details: str) -> Iterator[None]:
 
 
 class PartialGraphs:
-    """Publish the graph of the known rows while a page watches, at most a tenth of the time.
+    """Publish the graph of the known rows while a page watches, using at most a tenth of the time.
 
-    A failure here ends the previews, never the trace.
+    A failure ends the previews, never the trace.
 
     Args:
-        live: Where they go.
-        folder: Where the finished graph will be; annotations that are there already are shown.
+        live: Receives the previews.
+        folder: Folder of the finished graph; its existing annotations are shown.
         node_threshold, edge_threshold: How it will be pruned; None is the default.
         clock: Seconds, for tests.
     """
@@ -268,20 +268,20 @@ class PartialGraphs:
         self._broken = False
 
     def __call__(self, make: Callable[[], Graph]) -> None:
-        """Make the graph and publish it, if a page watches and the last one wasn't too recent."""
+        """Make and publish the graph, if a page watches and the last one wasn't too recent."""
         start = self._clock()
         if self._broken or start < self._not_before or not self._live.is_watched():
             return
         try:
             self._live.publish(self._graph_file(make()))
-        except Exception:  # whatever goes wrong with a preview, the trace goes on
+        except Exception:  # a failed preview must not stop the trace
             self._broken = True
             _log.exception("the partial graph can't be shown")
         took = self._clock() - start
         self._not_before = start + took + max(_SECONDS_APART, _SHARE * took)
 
     def _graph_file(self, graph: Graph) -> bytes:
-        """The graph file as it would be now, marked as partial, with the annotations that the folder has of it."""
+        """The graph file as it would be now, marked as partial, with its annotations from the folder."""
         from circuit_tracer_cli.export.graph_json import write_graph_json
         from circuit_tracer_cli.export.viewer import graph_parts
         from circuit_tracer_cli.graph.prune import pruned_graph

@@ -25,14 +25,14 @@ class ModelRunner:
     """A model and its transcoders, for a server's runs.
 
     Args:
-        request: What to load; its prompt isn't read.
-        model: The same, if it is loaded already.
-        prepared: The request as `prepare` understood it, so that no file is read again.
-        is_busy: Don't load it: the caller uses it now and hands it over with `adopt`.
+        request: What to load; its prompt is ignored.
+        model: The model, if it is already loaded.
+        prepared: The request as resolved by `prepare`, so that no file is read again.
+        is_busy: Don't load it: the caller is using it and hands it over with `adopt`.
 
     Attributes:
-        reading: Held while somebody tokenises and the model may not be prepared yet. At its first call a fast tokenizer drops the
-            padding and truncation that its file asks for, which must not happen beside another call; later ones change nothing.
+        reading: Lock for tokenizing before the model is ready. At its first call a fast tokenizer drops the padding and
+            truncation that its file sets, which must not happen during another call; later calls change nothing.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class ModelRunner:
             self._free.set()
 
     def adopt(self, model: ReplacementModel) -> None:
-        """Take a model that was loaded elsewhere, and that nobody else uses from now on."""
+        """Take over a model that was loaded elsewhere and has no other user from now on."""
         self._model = model
         self._free.set()
 
     @property
     def request(self) -> TraceRequest | None:
-        """What it was loaded from, if it wasn't given."""
+        """The request that it was loaded from, unless it was given."""
         return self._request
 
     @property
@@ -92,12 +92,12 @@ class ModelRunner:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a task on the model may use.
+    """What a task on the model can use.
 
     Args:
         runner: The model.
         graphs: The folder that graphs are read from and written to.
-        stage: Where pages see a trace that is under way.
+        stage: Where pages see a running trace.
     """
 
     runner: ModelRunner
@@ -106,7 +106,7 @@ class Desk:
 
 
 def scan_name(model: ReplacementModel) -> str:
-    """What graphs call the model's transcoders."""
+    """The name of the model's transcoders in graphs."""
     from circuit_tracer_cli.export.viewer import scan_names
 
     return scan_names(model.scan)[0]
@@ -114,7 +114,7 @@ def scan_name(model: ReplacementModel) -> str:
 
 @contextmanager
 def memory_in_words() -> Iterator[None]:
-    """Around work on the model: raises OutOfMemory for what Python and torch raise when there is no memory left."""
+    """Turn the out-of-memory errors of Python and torch into OutOfMemory."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -123,6 +123,6 @@ def memory_in_words() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            "there is not enough memory for this prompt",
-            "shorten it, or lower the number of feature nodes; circuit-tracer estimate says what a trace needs",
+            "not enough memory for this prompt",
+            "shorten it, or lower the number of feature nodes; circuit-tracer estimate shows what a trace needs",
         ) from error

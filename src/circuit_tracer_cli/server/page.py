@@ -1,4 +1,4 @@
-"""The route that hands over a graph as one HTML page: the exporter's page of a graph file, with the annotations as they are."""
+"""The route for a graph as one HTML page: the exporter's page of a graph file, with its current annotations."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class PageRoutes:
     """The endpoint.
 
     Args:
-        graphs: Where graph files are.
-        static_dir: The viewer's files, which become part of the page.
-        sources: The examples of a graph's features; those on this machine go into the page.
+        graphs: The graph files.
+        static_dir: The viewer's files, which are embedded in the page.
+        sources: The examples of a graph's features; local ones are embedded in the page.
         labels: The labels of a graph's features.
     """
 
@@ -63,7 +63,7 @@ class PageRoutes:
 
 
 def _codes_by_influence(nodes: list[Any]) -> list[int]:
-    """The codes of the features of a graph file, those of the smallest cumulative influence first."""
+    """The codes of the features of a graph file, most influential first."""
 
     def rank(node: dict[str, Any]) -> float:
         influence = node.get("influence")

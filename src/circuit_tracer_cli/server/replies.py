@@ -49,12 +49,12 @@ def media_type(path: Path) -> str:
 def json_error(
     status: int, error: str, hint: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """Return the one form of every error."""
+    """Return an error reply; all errors have this form."""
     return JSONResponse({"error": error, "hint": hint}, status, {**(headers or {}), **NO_STORE})
 
 
 class Body:
-    """One version of a file's content, its entity tag, and its compressed copy once somebody takes that."""
+    """One version of a file's content, its entity tag, and its compressed copy once a client takes that."""
 
     __slots__ = ("_packed", "content", "etag")
 
@@ -65,7 +65,7 @@ class Body:
 
     @property
     def compressed(self) -> bytes | None:
-        """The content as gzip, or None where that wouldn't pay."""
+        """The content as gzip, or None if that isn't worth it."""
         if self._packed is None:
             level = 1 if len(self.content) > _HURRY_FROM else 3
             worth = len(self.content) >= _GZIP_FROM
@@ -80,7 +80,7 @@ class Body:
 
 
 def etag_of(content: bytes) -> str:
-    """Return a strong entity tag: the same for equal content, whatever the file's date."""
+    """Return a strong entity tag, which depends on the content only."""
     return entity_tag(hashlib.sha256(content).hexdigest())
 
 
@@ -93,7 +93,7 @@ class BodyCache:
     """Bodies of recently read files, dropped as soon as the file changes, least recently used first.
 
     Args:
-        max_bytes: How much may be kept in memory, both copies counted. A larger file is served and not kept.
+        max_bytes: Largest number of bytes in memory, counting both copies. A larger file is served but not kept.
     """
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
@@ -107,9 +107,9 @@ class BodyCache:
         check: Callable[[bytes], None] | None = None,
         made: Callable[[bytes], bytes] | None = None,
     ) -> Body:
-        """Return the file's body. `check` sees every new version once and raises if it must not be served.
+        """Return the file's body. `check` is called once for every new version, and raises if it must not be served.
 
-        What is served is what `made` makes of the content first; the entity tag stays the file's own.
+        The content is passed through `made` first; the entity tag stays that of the file.
         """
         version = file_version(path)
         with self._lock:
@@ -132,13 +132,13 @@ class BodyCache:
 
 
 def file_version(path: Path) -> tuple[int, ...]:
-    """Return what changes whenever a file does, without reading it. Raises OSError."""
+    """Return a key that changes whenever a file does, without reading it. Raises OSError."""
     status = path.stat()
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def body_reply(request: Request, body: Body, media_type: str = "application/json") -> Response:
-    """Return a body in memory: 304 if the client has it, compressed if the client takes that."""
+    """Return a reply with a body from memory: 304 if the client has it, compressed if the client accepts that."""
     headers = {"ETag": body.etag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
     if matches(request.headers.get("if-none-match"), body.etag):
         return Response(status_code=304, headers=headers)
@@ -149,7 +149,7 @@ def body_reply(request: Request, body: Body, media_type: str = "application/json
 
 
 class RangedFile(FileResponse):
-    """A file, whole or in the ranges asked for. A range that can't be understood gives all of it, as RFC 9110 allows."""
+    """A full file or the requested ranges. An invalid range gives the full file, as RFC 9110 allows."""
 
     @classmethod
     def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
@@ -163,7 +163,7 @@ class RangedFile(FileResponse):
 
 
 def file_reply(request: Request, path: Path, media_type: str = "application/octet-stream") -> Response:
-    """Return a file straight from the disk, whole or in the ranges asked for; 304 if the client has it."""
+    """Return a full file from disk, or the requested ranges; 304 if the client has it."""
     headers = {"Cache-Control": "no-cache"}
     reply = RangedFile(path, stat_result=path.stat(), media_type=media_type, headers=headers)
     if matches(request.headers.get("if-none-match"), reply.headers["etag"]):
@@ -173,14 +173,14 @@ def file_reply(request: Request, path: Path, media_type: str = "application/octe
 
 
 def matches(header: str | None, etag: str) -> bool:
-    """Return whether an If-None-Match header names this entity tag (weak comparison)."""
+    """Return True if an If-None-Match header names this entity tag (weak comparison)."""
     if header is None:
         return False
     return header.strip() == "*" or etag in (tag.removeprefix("W/") for tag in _tags(header))
 
 
 def matches_strongly(header: str, etag: str) -> bool:
-    """Return whether an If-Match header names this entity tag; a weak tag never does."""
+    """Return True if an If-Match header names this entity tag; a weak tag never does."""
     return header.strip() == "*" or etag in _tags(header)
 
 
@@ -189,7 +189,7 @@ def _tags(header: str) -> list[str]:
 
 
 def accepts_gzip(header: str | None) -> bool:
-    """Return whether an Accept-Encoding header allows gzip, by name or by `*`, with a weight above zero."""
+    """Return True if an Accept-Encoding header allows gzip, by name or by `*`, with a weight above zero."""
     weights: dict[str, float] = {}
     for item in (header or "").lower().split(","):
         name, _, parameter = item.partition(";")
@@ -206,10 +206,10 @@ def contained(root: Path, relative: str) -> Path:
 
     Args:
         root: A folder; symbolic links that lead out of it are refused.
-        relative: Segments joined by `/`, percent-decoded already.
+        relative: Segments joined by `/`, already percent-decoded.
 
     Raises:
-        MissingFile: There is no such file, it is hidden, or it lies elsewhere.
+        MissingFile: There is no such file, it is hidden, or it is outside the root.
     """
     missing = MissingFile(f"there is no file {relative[:200]!r}")
     segments = relative.split("/")

@@ -1,6 +1,6 @@
-"""Runs of a loaded model: a queue that one thread works off, so that the model never does two things at once; and its routes.
+"""Runs of a loaded model: a queue processed by one thread, so that the model never does two things at once; and its routes.
 
-Knows nothing of models; what a run does is a function that gets the run as its progress.
+Independent of models; a run's work is a function that gets the run as its progress.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ THREAD = "circuit-tracer-runs"
 _CLOSE_SECONDS = 3.0
 Work = Callable[["Run"], dict[str, Any]]
 Plan = Callable[[Any, Mapping[str, Any]], Work]
-"""From a request's body and the parts of its path to the work. Raises UsageError for what can't be done, before anything runs."""
+"""Turns a request's body and path parameters into work. Raises UsageError for an invalid request, before anything runs."""
 
 
 @runtime_checkable
@@ -39,14 +39,14 @@ class Runner(Protocol):
     """A model for runs."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what it is, and whether it is loaded, as plain values."""
+        """Return the model's facts and whether it is loaded, as plain values."""
 
     def prepare(self, progress: Progress) -> None:
-        """Load it, unless it is."""
+        """Load the model, unless it is loaded."""
 
 
 class QueueFull(CircuitTracerError):
-    """Too many runs are waiting."""
+    """Raised if too many runs are waiting."""
 
 
 class Cancelled(Exception):
@@ -54,13 +54,13 @@ class Cancelled(Exception):
 
 
 class Run:
-    """One run and how far it is. Also the Progress of its work.
+    """One run and its progress. It is the `Progress` of its work.
 
     Attributes:
         state: `queued`, `running`, `done`, `failed` or `cancelled`.
-        phase_name, done, total: What it does, and how many of how many steps; total None if that isn't known.
-        result: What it gave.
-        error: What went wrong, and what to do, for a failed run.
+        phase_name, done, total: Current phase, finished steps and all steps; total is None if unknown.
+        result: The result of the work.
+        error: Error and hint of a failed run.
     """
 
     def __init__(self, work: Work | None) -> None:
@@ -94,10 +94,10 @@ class Run:
 
 
 class RunQueue:
-    """Runs in the order in which they came, one at a time.
+    """Executes runs in order of arrival, one at a time.
 
     Args:
-        runner: The model. It's loaded in the queue's thread, so that the server answers meanwhile.
+        runner: The model. It's loaded in the queue's thread, so that the server stays responsive.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -111,11 +111,11 @@ class RunQueue:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Start loading the model, then work off what comes."""
+        """Start the thread that loads the model and then executes runs."""
         self._thread.start()
 
     def close(self) -> None:
-        """Cancel everything and wait a little for the thread to end; a run in the middle of a pass ends after it."""
+        """Cancel everything and wait a little for the thread to end; a run in the middle of a pass ends after that."""
         with self._change:
             self._closed = True
             for run in (self._loading, *self._known.values()):
@@ -126,7 +126,7 @@ class RunQueue:
             time.sleep(0.01)
 
     def add(self, work: Work) -> Run:
-        """Put work at the end of the queue; the model is loaded when it's called. Raises QueueFull."""
+        """Add work to the end of the queue; the model is loaded when the work is called. Raises QueueFull."""
         run = Run(work)
         with self._change:
             if len(self._waiting) >= MOST_WAITING:
@@ -140,7 +140,7 @@ class RunQueue:
         return run
 
     def cancel(self, run_id: str) -> Run:
-        """End a run, at once if it waits and else after the step that it's in. Raises MissingFile for an unknown one."""
+        """End a run, at once if it waits, else after its current step. Raises MissingFile for an unknown one."""
         run = self.find(run_id)
         with self._change:
             run.cancelled.set()
@@ -150,7 +150,7 @@ class RunQueue:
         return run
 
     def find(self, run_id: str) -> Run:
-        """Return a run that isn't forgotten yet. Raises MissingFile."""
+        """Return a run that is still remembered. Raises MissingFile."""
         with self._change:
             if run_id not in self._known:
                 raise MissingFile(
@@ -159,7 +159,7 @@ class RunQueue:
             return self._known[run_id]
 
     def status(self, run: Run) -> dict[str, Any]:
-        """How far a run is, as plain values."""
+        """Return the progress of a run, as plain values."""
         with self._change:
             ahead = self._waiting.index(run) if run in self._waiting else 0
         shown = self._loading if run.state == "queued" and self._loading.state != "done" else run
@@ -176,7 +176,7 @@ class RunQueue:
         }
 
     def describe(self) -> dict[str, Any]:
-        """What the model is, and how far its loading is."""
+        """Return the model's facts and its loading progress."""
         loading = self._loading
         return {
             **self.runner.describe(),
@@ -224,7 +224,7 @@ class RunQueue:
             run.error = {"error": error.message, "hint": error.hint}
             run.state = "failed"
         except Exception as error:
-            # The thread must outlive whatever a model does, such as running out of memory.
+            # The thread must survive anything that a model does, such as running out of memory.
             _log.error("a run failed", exc_info=error)
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             run.error = {"error": f"the run failed: {first}", "hint": "the server's log has the details"}
@@ -232,11 +232,11 @@ class RunQueue:
 
 
 class RunRoutes:
-    """The endpoints: the model, the tasks that it may be given, and the runs that they become.
+    """The endpoints: the model, its tasks, and their runs.
 
     Args:
         runs: The queue, or None for a server without a model.
-        tasks: What makes the work, by address of the POST request; None where there is no model for it.
+        tasks: The task for each address of a POST request; None without a model.
         max_body: The largest request body in bytes.
     """
 
@@ -253,7 +253,7 @@ class RunRoutes:
         ]
 
     async def model(self, _request: Request) -> Response:
-        """GET /api/model: what the model is; `{"state": "none"}` for a server without one."""
+        """GET /api/model: the model's facts; `{"state": "none"}` for a server without one."""
         described = {"state": "none"} if self._runs is None else self._runs.describe()
         return JSONResponse(described, headers=NO_STORE)
 
@@ -273,14 +273,14 @@ class RunRoutes:
         return start
 
     async def run(self, request: Request) -> Response:
-        """GET /api/runs/{id}: how far it is, and its result when it's done."""
+        """GET /api/runs/{id}: its progress, and its result when done."""
         if self._runs is None:
             return without_model()
         found = self._runs.find(request.path_params["run_id"])
         return JSONResponse(self._runs.status(found), headers=NO_STORE)
 
     async def cancel(self, request: Request) -> Response:
-        """DELETE /api/runs/{id}: end it. Ending one that has ended changes nothing."""
+        """DELETE /api/runs/{id}: ends it. Does nothing if it has already ended."""
         if self._runs is None:
             return without_model()
         found = self._runs.cancel(request.path_params["run_id"])
@@ -288,6 +288,6 @@ class RunRoutes:
 
 
 def without_model() -> Response:
-    """Return the reply to what only a server with a model can do."""
+    """Return the reply to a request that needs a model."""
     hint = "start the server with circuit-tracer serve DIR --transcoder-set SET"
     return json_error(409, "no model is loaded", hint)

@@ -72,8 +72,8 @@ class Server:
             timeout_graceful_shutdown=2,
         )
         self._uvicorn = uvicorn.Server(config)
-        # Ctrl-C in the middle of `join` makes Python 3.11 take a thread for dead, so this one says itself when it ends,
-        # and whoever waits sleeps, which can be interrupted anywhere.
+        # After Ctrl-C in the middle of `join`, Python 3.11 considers a thread dead. So this thread sets an event when it ends,
+        # and waiting callers sleep, which can be interrupted anywhere.
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="circuit-tracer", daemon=True)
 
@@ -84,18 +84,18 @@ class Server:
             self._ended.set()
 
     async def _answer(self) -> None:
-        """Answer requests until the end, with few threads: each keeps memory of its own for the largest reply that it made."""
+        """Answer requests until the end, with few threads: each keeps memory for the largest reply that it made."""
         anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
         await self._uvicorn.serve(sockets=[self._listener])
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """URL of the page for a browser on this machine."""
         return self._address("127.0.0.1" if is_any_address(self.host) else self.host)
 
     @property
     def link(self) -> str:
-        """What to open in a browser: the URL, with the token if the server has one."""
+        """The link to open in a browser: the URL, with the token if the server has one."""
         if self._token is None:
             return self.url
         host = socket.gethostname() if is_any_address(self.host) else self.host
@@ -105,7 +105,7 @@ class Server:
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
     def start(self) -> None:
-        """Return when requests are answered. Raises ServerError if that takes too long."""
+        """Wait until requests are answered. Raises ServerError if that takes too long."""
         self._thread.start()
         if self._runs is not None:
             self._runs.start()
@@ -165,24 +165,24 @@ def serve(
 
     Args:
         data_dir: Folder of graph files. Files that appear later are listed without a restart.
-        frontend_dir: Another viewer than the packaged one.
-        features_dir: Folder of feature examples with `index.json.gz`, for all graphs. Without it, those that lie beside a
-            graph's transcoders, or are in its repository on the hub, are found.
-        port: 0 takes the next free one, from 8041 on.
-        host: Address to listen on. For one that other machines can reach, every client needs a token, which `link` holds.
-        allow_origins: Origins of notebook proxies through which the page may be shown, as `https://hub.example.org`.
-        live: A trace under way, which the page follows.
-        model: Lets the page run edits on it: a ReplacementModel, or what loads one in the background.
-        labels_dir: Where labels that graphs of one set share are kept; the user's data folder when left out.
-        frame_origins: Pages that may show this one in a frame, such as a notebook on this machine: `http://localhost:*`.
-        root_path: A path that a proxy leaves in front of every request, as `/user/me/proxy/8041`; one that takes it away is
-            served as well.
-        token: True wants a token on this machine too (for machines that others use as well), False none anywhere. It is taken
-            from the environment variable `CIRCUIT_TRACER_TOKEN`, else it is a new one.
+        frontend_dir: A viewer to use instead of the packaged one.
+        features_dir: Folder of feature examples with `index.json.gz`, for all graphs. By default, those next to a graph's
+            transcoders or in its repository on the hub are used.
+        port: The port; 0 takes the next free one, from 8041 up.
+        host: Address to listen on. If other machines can reach it, every client needs a token, which `link` contains.
+        allow_origins: Origins of notebook proxies that may show the page, such as `https://hub.example.org`.
+        live: A running trace, which the page follows.
+        model: The model for interventions from the page: a ReplacementModel, or a runner that loads one in the background.
+        labels_dir: Folder for labels shared by graphs of a set; by default in the user's data folder.
+        frame_origins: Pages that may show this one in a frame, such as a local notebook: `http://localhost:*`.
+        root_path: Path prefix that a proxy keeps in every request, such as `/user/me/proxy/8041`; proxies that strip it work
+            too.
+        token: True requires a token on this machine too (if others also use it), False never. It is taken from the
+            environment variable `CIRCUIT_TRACER_TOKEN`, else generated.
 
     Raises:
-        MissingFile: A folder doesn't exist, or holds no viewer.
-        ServerError: The port is taken or the address unknown.
+        MissingFile: A folder doesn't exist, or has no viewer.
+        ServerError: The port is in use, or the address is unknown.
         InvalidValue: The port, an origin or `root_path` is not valid.
     """
     if isinstance(port, bool) or not 0 <= port <= 65535:
@@ -207,7 +207,7 @@ def serve(
 
 
 def _runner(model: ReplacementModel | Runner) -> Runner:
-    """A runner as it is; a model as one."""
+    """Return a runner unchanged, or a model as a runner."""
     from circuit_tracer_cli.server.model import ModelRunner
 
     return model if isinstance(model, Runner) else ModelRunner(model=model)
@@ -222,7 +222,7 @@ def _folder(path: str | Path, what: str) -> Path:
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise ServerError if a server couldn't listen there, before any work is done for it."""
+    """Raise ServerError if a server couldn't listen there; called before any work is done."""
     _listen(host, port).close()
 
 
@@ -244,7 +244,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket: on Linux only listening tells for certain that a port is free."""
+    """A listening socket: on Linux only listening shows for certain that a port is free."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
     listener = socket.socket(family, kind, protocol)

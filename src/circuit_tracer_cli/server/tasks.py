@@ -1,7 +1,7 @@
-"""What the server's model may be asked to do: one line for each address of a POST request, one file for each idea.
+"""The tasks of the server's model: one line per address of a POST request, one file per idea.
 
-A task is a function from the desk, the request's body and the parts of its path to the work, which waits in the queue. It raises
-UsageError for what is wrong with the request; the work raises CircuitTracerError for what only turns out when it's done.
+A task is a function from the desk, the request's body and its path parameters to the work, which goes to the queue. The task
+raises UsageError for an invalid request; the work raises CircuitTracerError for what is only found later.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ TASKS: dict[str, Callable[[Desk, Any, Mapping[str, Any]], Work]] = {
 
 
 def plans(desk: Desk | None) -> dict[str, Plan | None]:
-    """Return the tasks of a desk by address; None for each where there is no model."""
+    """Return the tasks of a desk by address; each is None without a model."""
     return {path: None if desk is None else partial(task, desk) for path, task in TASKS.items()}

@@ -70,8 +70,8 @@ class TraceBody(RequestBody):
 
     Attributes:
         prompt: The text, or the user's message in a conversation.
-        chat, system, prefill: Whether it's put into the tokenizer's chat template, and the turns around it.
-        targets: As `--target`; none for the most likely tokens.
+        chat, system, prefill: True to use the tokenizer's chat template, and the turns around the prompt.
+        targets: As in `--target`; empty for the most likely tokens.
         max_n_logits, desired_logit_prob, max_feature_nodes, batch_size: As for `attribute`.
         node_threshold, edge_threshold: How the graph file is pruned.
         slug: Name of the graph file; None for one made from the prompt.
@@ -91,7 +91,7 @@ class TraceBody(RequestBody):
     slug: str | None = None
 
     def conversation(self, base: TraceRequest) -> TraceRequest:
-        """Return what the model was loaded with, and this prompt; targets and numbers as by default. Raises BadPrompt."""
+        """Return the request that loaded the model, with this prompt and default targets and numbers. Raises BadPrompt."""
         return replace(
             base,
             prompt=self.prompt,
@@ -103,19 +103,19 @@ class TraceBody(RequestBody):
         )
 
     def request(self, base: TraceRequest) -> TraceRequest:
-        """Return the whole request. Raises as `TraceRequest`."""
+        """Return the full request. Raises as `TraceRequest`."""
         asked: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS}
         return replace(self.conversation(base), targets=tuple(self.targets), **asked)
 
 
 def defaults() -> dict[str, Any]:
-    """Return the settings of a request that gives none."""
+    """Return the default settings of a request."""
     settings = {name: _DEFAULTS[name] for name in SETTINGS}
     return {**settings, "node_threshold": NODE_THRESHOLD, "edge_threshold": EDGE_THRESHOLD}
 
 
 def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path) -> str:
-    """Return the same trace as a command for a POSIX shell, without options that have their default."""
+    """Return the trace as a command for a POSIX shell, without options at their default."""
     words = ["circuit-tracer", "attribute", "-p", request.prompt or "", "-t", request.transcoder_set]
     for name, option in _OPTIONS:
         value = getattr(request, name)
@@ -135,12 +135,12 @@ def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path
 
 
 def _number(value: float) -> str:
-    """The shortest text that is read as the same number."""
+    """The shortest text that parses to the same number."""
     return repr(float(value)).removesuffix(".0")
 
 
 def _shown(folder: Path) -> str:
-    """A folder below the current one by its relative name."""
+    """A folder, by its relative path if it is below the current one."""
     try:
         here = Path.cwd()
     except OSError:
@@ -149,11 +149,11 @@ def _shown(folder: Path) -> str:
 
 
 class SlugTaken(InvalidValue):
-    """The name belongs to another graph."""
+    """Raised if the name belongs to another graph."""
 
     def __init__(self, slug: str, proposal: str) -> None:
         super().__init__(
-            f"{slug!r} is the graph of another prompt or set", f"take another name, for example {proposal}"
+            f"{slug!r} is the graph of another prompt or set", f"use another name, for example {proposal}"
         )
         self.proposal = proposal
 
@@ -162,14 +162,14 @@ class Tracing:
     """Traces of new prompts into a folder.
 
     Args:
-        desk: The model, the folder, and where pages see the trace that is under way.
+        desk: The model, the folder, and where pages see the running trace.
     """
 
     def __init__(self, desk: Desk) -> None:
         self._runner, self._graphs, self._stage = desk.runner, desk.graphs, desk.stage
 
     def describe(self) -> dict[str, Any]:
-        """Return what a page must know to ask: default settings, the longest prompt, whether there is a chat template."""
+        """Return what a page needs to know: default settings, the longest prompt, whether there is a chat template."""
         model = self._runner.model
         known = None if model is None else model.model.shape
         return {
@@ -179,9 +179,9 @@ class Tracing:
         }
 
     def draft(self, body: object) -> dict[str, Any]:
-        """Return what a request would become, as plain values: tokens, name, command, and the first thing that is wrong with it.
+        """Return what a request would become, as plain values: tokens, name, command, and its first error.
 
-        Raises InvalidType or InvalidValue for a body that is wrong whatever the model is.
+        Raises InvalidType or InvalidValue for a body that is invalid for any model.
         """
         wanted = parsed(TraceBody, body, _EXAMPLE)
         model = self._runner.model
@@ -223,7 +223,7 @@ class Tracing:
         return found
 
     def trace(self, body: object) -> Work:
-        """Return the work that traces a request. Raises UsageError for what is wrong with it, as far as that is known by now."""
+        """Return the work that traces a request. Raises UsageError for errors that can be found now."""
         wanted = _with_prompt(body)
         if self._runner.model is not None:
             self._prepared(wanted, self._runner.model)
@@ -289,13 +289,13 @@ class Tracing:
         }
 
     def _prepared(self, wanted: TraceBody, model: ReplacementModel) -> tuple[Prepared, str]:
-        """Everything that can be judged before the work, and the file's name. Raises BadPrompt, BadTarget, InvalidValue."""
+        """Check what can be checked before the work, and choose the file's name. Raises BadPrompt, BadTarget, InvalidValue."""
         with self._runner.reading:
             ready = prepare(wanted.request(self._base(model)), setup_of(model))
         return ready, self._slug(wanted, _tokens(ready), model)
 
     def _read(self, wanted: TraceBody, model: ReplacementModel) -> Tokens:
-        """The prompt's tokens. Raises BadPrompt, for one that is too long as well."""
+        """Return the prompt's tokens. Raises BadPrompt, also for one that is too long."""
         setup, asked = setup_of(model), wanted.conversation(self._base(model))
         return model.tokenize(setup.tokenize(prompt_text(asked, setup) or ""))
 
@@ -305,7 +305,7 @@ class Tracing:
     def _slug(
         self, wanted: TraceBody, tokens: Tokens, model: ReplacementModel, *, insist: bool = True
     ) -> str:
-        """The file's name: the one asked for, or one from the prompt that no other graph has.
+        """Return the file's name: the requested one, or one made from the prompt that no other graph has.
 
         Raises InvalidValue for a bad one, SlugTaken if `insist` is set and it belongs to another graph.
         """
@@ -332,14 +332,14 @@ class Tracing:
         return (metadata.get("prompt"), metadata.get("scan")) != ours
 
     def _command(self, request: TraceRequest, wanted: TraceBody, slug: str) -> str | None:
-        """The command that makes the same file; None where the transcoders can't be named in one."""
+        """The command that makes the same file; None if it can't name the transcoders."""
         if not request.transcoder_set:
             return None
         return command_line(request, wanted, slug, self._graphs.root)
 
 
 def _with_prompt(body: object) -> TraceBody:
-    """The request in a body. Raises EmptyPrompt for one without a prompt, InvalidType, InvalidValue."""
+    """Return the request in a body. Raises EmptyPrompt, InvalidType, InvalidValue."""
     wanted = parsed(TraceBody, body, _EXAMPLE)
     wanted.conversation(TraceRequest())
     return wanted
@@ -358,12 +358,12 @@ def _part_of(error: CircuitTracerError) -> str:
 
 
 def _named(wanted: TraceBody) -> str:
-    """The name asked for, or one made from the prompt. Raises InvalidValue."""
+    """Return the requested name, or one made from the prompt. Raises InvalidValue."""
     return check_slug(wanted.slug) if wanted.slug else invent_slug(wanted.prompt)
 
 
 def _as_target(reader: TokenReader, text: str, token: int) -> str:
-    """The text that means a token as a target: its own where that is read as this token, else its number."""
+    """Return the target string for a token: its own text if that is read as this token, else its id."""
     try:
         is_read = " - " not in text and reader.single_token(text, lambda message: None) == token
     except BadTarget:
@@ -377,7 +377,7 @@ def _problem(part: str, error: CircuitTracerError) -> dict[str, Any]:
 
 
 def _request_of(model: ReplacementModel) -> TraceRequest:
-    """A request that would load a model that was given loaded; its set is empty where no name of it is known."""
+    """Return a request that would load the given model; its set is empty if the set's name isn't known."""
     from circuit_tracer_cli.backends.devices import default_device
     from circuit_tracer_cli.backends.model_source import find_model
     from circuit_tracer_cli.transcoders.references import neuron_reference, resolve
@@ -411,7 +411,7 @@ def plan_predictions(desk: Desk, body: object, _path: Mapping[str, Any]) -> Work
 
 
 class TraceRoutes:
-    """The endpoints beside the tasks: what may be traced, and what a request would become.
+    """The endpoints in addition to the tasks: what can be traced, and what a request would become.
 
     Args:
         desk: The model and the folder; None for a server without a model.
@@ -422,7 +422,7 @@ class TraceRoutes:
         self._tracing, self._max_body = None if desk is None else Tracing(desk), max_body
 
     def table(self) -> list[Route]:
-        """All routes; put before the tasks', whose `/api/traces` only takes POST."""
+        """All routes; they come before those of the tasks, whose `/api/traces` only takes POST."""
         return [
             Route("/api/traces", self.describe, methods=["GET"]),
             Route("/api/traces/draft", self.draft, methods=["POST"]),
@@ -434,7 +434,7 @@ class TraceRoutes:
         return JSONResponse({"possible": self._tracing is not None, **described}, headers=NO_STORE)
 
     async def draft(self, request: Request) -> Response:
-        """POST /api/traces/draft: a prompt's tokens, its graph's name and command, and what is wrong with the request."""
+        """POST /api/traces/draft: a prompt's tokens, its graph's name and command, and the request's first error."""
         if self._tracing is None:
             return without_model()
         found = await run_in_threadpool(self._tracing.draft, await json_body(request, self._max_body))

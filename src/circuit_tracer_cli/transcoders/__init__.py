@@ -1,1 +1,1 @@
-"""Transcoder sets: layouts on disk, activations, encoder and decoder rows. Knows no models and no graphs."""
+"""Transcoder sets: layouts on disk, activations, encoder and decoder rows. Independent of models and graphs."""

@@ -22,7 +22,7 @@ class Activation(Protocol):
     def __call__(self, z: Tensor) -> Tensor: ...
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Activation:
-        """The same function with its parameters elsewhere."""
+        """Return the function with its parameters on another device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ReLU:
         return torch.relu(z)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> ReLU:
-        """Itself: there is nothing to move."""
+        """Return the function itself: it has no parameters."""
         return self
 
 
@@ -50,13 +50,13 @@ class JumpReLU:
         return torch.where(z > self.threshold, z, torch.zeros((), dtype=z.dtype, device=z.device))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> JumpReLU:
-        """The same with its threshold elsewhere."""
+        """Return the function with its threshold on another device."""
         return JumpReLU(self.threshold.to(device, dtype))
 
 
 @dataclass(frozen=True, slots=True)
 class TopK:
-    """The `k` largest entries of each position, whatever their sign; everything else 0."""
+    """Keep the `k` largest entries of each position, whatever their sign; set everything else to 0."""
 
     k: int
     name = "topk"
@@ -66,13 +66,13 @@ class TopK:
         return torch.zeros_like(z).scatter_(-1, features, values)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> TopK:
-        """Itself: there is nothing to move."""
+        """Return the function itself: it has no parameters."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class RectifiedTopK:
-    """The `k` largest entries of each position, of which the negative ones become 0, like everything else."""
+    """Keep the `k` largest entries of each position if they are positive; set everything else to 0."""
 
     k: int
     name = "topk_relu"
@@ -82,13 +82,13 @@ class RectifiedTopK:
         return torch.zeros_like(z).scatter_(-1, features, values)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> RectifiedTopK:
-        """Itself: there is nothing to move."""
+        """Return the function itself: it has no parameters."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class OneLayerOfTopK:
-    """A layer of a set whose active features are chosen over all layers at once, so that one layer alone has none."""
+    """Stands for a layer of a set whose active features are chosen over all layers at once."""
 
     name = "cross_layer_topk"
 
@@ -100,19 +100,19 @@ class OneLayerOfTopK:
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> OneLayerOfTopK:
-        """Return it: there is nothing to move."""
+        """Return the function itself: it has no parameters."""
         return self
 
 
 OUTLIER_FACTOR = 20
-"""Inputs this many times as long as the others are outliers, which such sets were trained without."""
+"""Inputs whose norm is this many times that of the others are outliers, which were excluded from training."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopKOverLayers:
-    """Of each token, the `k` features of all layers whose activation times decoder norm is largest stay active.
+    """For each token, keep the `k` features of all layers whose activation times decoder norm is largest.
 
-    The norm of a decoder is taken over all the layers that it writes to (ByteDance-Seed/Cross-Layer-TopK-CLT).
+    A decoder's norm is taken over all layers that it writes to (ByteDance-Seed/Cross-Layer-TopK-CLT).
     """
 
     k: int
@@ -121,7 +121,7 @@ class TopKOverLayers:
     def select(self, preactivations: Iterable[Tensor]) -> list[Tensor]:
         """Return activations `(pos, feature)` of every layer for its pre-activations, a layer at a time.
 
-        Only `k` candidates for each token and one layer's pre-activations exist at once; what is returned is sparse (COO).
+        Only `k` candidates for each token and one layer's pre-activations are in memory at once; the result is sparse (COO).
         """
         best: tuple[Tensor, Tensor, Tensor] | None = (
             None  # scores, values, layer * feature + feature: (pos, k)
@@ -152,7 +152,7 @@ class TopKOverLayers:
         ).coalesce()
 
     def outliers(self, inputs: Sequence[Tensor], zeroed: Sequence[int]) -> list[int]:
-        """Return the positions whose input `(pos, d_model)` is an outlier in any layer, beside those in `zeroed`.
+        """Return the positions whose input `(pos, d_model)` is an outlier in any layer, in addition to those in `zeroed`.
 
         Training compared with the mean norm of many tokens; in a short prompt one outlier would move that mean, so it is
         compared with the median of the prompt.

@@ -1,4 +1,4 @@
-"""What the engine asks of a transcoder set, per-layer or cross-layer alike."""
+"""The interface of transcoder sets, per-layer or cross-layer, for the engine."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Transcoders(Protocol):
     """
 
     stated_l0: float | None
-    commit: str | None  # of the repository on the hub that its files came from
-    joint: TopKOverLayers | None  # how active features are chosen, if it is over all layers at once
-    normalized: str | None  # how `ln2.hook_normalized` is read, if the set's configuration says
+    commit: str | None  # commit of the hub repository that its files came from
+    joint: TopKOverLayers | None  # how active features are chosen, if over all layers at once
+    normalized: str | None  # how `ln2.hook_normalized` is read, if the set's configuration tells
 
     @property
     def of_model(self) -> bool:
@@ -36,7 +36,7 @@ class Transcoders(Protocol):
 
     @property
     def n_layers(self) -> int:
-        """Layers of the set; the model must have as many."""
+        """Number of layers of the set; the model must have as many."""
 
     @property
     def d_model(self) -> int:
@@ -48,11 +48,11 @@ class Transcoders(Protocol):
 
     @property
     def feature_input_hook(self) -> str:
-        """Where features read, relative to a block."""
+        """The hook that features read from, relative to a block."""
 
     @property
     def feature_output_hook(self) -> str:
-        """Where features write, relative to a block."""
+        """The hook that features write to, relative to a block."""
 
     @property
     def scan(self) -> str | list[str] | None:
@@ -60,23 +60,23 @@ class Transcoders(Protocol):
 
     @property
     def expected_l0(self) -> float | None:
-        """Active features per layer and position that the set was trained to have; None where its files don't say."""
+        """Active features per layer and position that the set was trained for; None if its files don't tell."""
 
     @property
     def missing_layers(self) -> tuple[int, ...]:
-        """The layers of the model that the set has no transcoder for; the outputs of their MLPs are errors as a whole."""
+        """The layers of the model without a transcoder; the full outputs of their MLPs are error nodes."""
 
     @property
     def has_skip(self) -> bool:
-        """Whether any layer has a skip connection; ask `skip_matrix` for each."""
+        """True if any layer has a skip connection; see `skip_matrix` for each."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which features are computed and rows delivered."""
+        """The dtype of features and rows."""
 
     @property
     def device(self) -> torch.device:
-        """Where layer 0 is; a layer's features are computed, and its rows delivered, where that layer is."""
+        """The device of layer 0; each layer's features and rows are on that layer's own device."""
 
     def cover(self, n_layers: int) -> Any:
         """Add layers without a transcoder, in place, up to a model's `n_layers`; returns the set."""

@@ -20,7 +20,7 @@ class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
 
     @property
     def expected_l0(self) -> float | None:
-        """Active features per layer and position: what the set's files state, else what its TopK leaves, else None."""
+        """Active features per layer and position: as stated in the set's files, else implied by its TopK, else None."""
         return super().expected_l0 if self.joint is None else self.joint.k / self.n_layers
 
     @classmethod
@@ -37,7 +37,7 @@ class CrossLayerTranscoder(LayeredTranscoders[TranscoderLayer]):
         feature_output_hook: str = "hook_mlp_out",
         scan: str | list[str] | None = None,
     ) -> CrossLayerTranscoder:
-        """From one tensor per layer, shaped as in the standard files; `W_skip` is applied as x @ W_skip."""
+        """Make a set from one tensor per layer, shaped as in the standard files; `W_skip` is applied as x @ W_skip."""
         layers = [
             TranscoderLayer(
                 EagerWeights(W_enc[i]),

@@ -1,6 +1,6 @@
-"""What is active on a prompt, and what the transcoders reconstruct from it.
+"""The active features on a prompt, and the transcoders' reconstruction from them.
 
-Everything goes layer by layer: no array over all layers, positions and features exists at any time.
+Everything is done layer by layer: there is never an array over all layers, positions and features.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class ActiveFeatures:
 
     indices: Tensor  # (active, 3) int64: layer, position, feature
     values: Tensor  # (active), in the set's dtype
-    layer_offsets: tuple[int, ...]  # (layer + 1): where the entries of each layer begin, and the end
+    layer_offsets: tuple[int, ...]  # (layer + 1): the start of each layer's entries, and the end
     inputs: tuple[Tensor, ...] = ()  # per layer (pos, d_model), what they read
 
     def __len__(self) -> int:
         return len(self.values)
 
     def of_layer(self, layer: int) -> slice:
-        """Where the entries of a layer stand."""
+        """The range of a layer's entries."""
         return slice(self.layer_offsets[layer], self.layer_offsets[layer + 1])
 
 
@@ -44,7 +44,7 @@ class DecoderBlock:
     layer: int
     entries: Tensor  # (entry) int64, ascending: indices into the ActiveFeatures
     rows: Tensor  # (distinct, written, d_model), unscaled
-    row_of_entry: Tensor  # (entry) int64, on the device of `rows`: which of them an entry uses
+    row_of_entry: Tensor  # (entry) int64, on the device of `rows`: the row that an entry uses
 
     def vectors(self) -> Tensor:
         """The unscaled decoder vectors `(entry, written, d_model)`, one per entry."""
@@ -56,15 +56,15 @@ def active_features(
     feature_inputs: Sequence[Tensor],
     zero_positions: Collection[int] | slice = slice(0, 1),
 ) -> ActiveFeatures:
-    """Every active feature of a prompt.
+    """Return every active feature of a prompt.
 
     Args:
         transcoders: The set.
-        feature_inputs: Per layer `(pos, d_model)`, at the read point.
-        zero_positions: Positions at which no feature is active, by definition.
+        feature_inputs: For each layer `(pos, d_model)`, at the read point.
+        zero_positions: Positions where features count as inactive.
 
     Raises:
-        InvalidValue: There aren't as many inputs as layers, or a position lies outside the prompt.
+        InvalidValue: The number of inputs isn't the number of layers, or a position is outside the prompt.
         BadTranscoders: An activation is NaN or infinite.
     """
     if len(feature_inputs) != transcoders.n_layers:
@@ -94,7 +94,7 @@ def _positions(zero_positions: Collection[int] | slice, n_pos: int) -> list[int]
         return list(range(*zero_positions.indices(n_pos)))
     outside = [position for position in zero_positions if not -n_pos <= position < n_pos]
     if outside:
-        raise InvalidValue(f"position {outside[0]} lies outside a prompt of {n_pos} tokens")
+        raise InvalidValue(f"position {outside[0]} is outside a prompt of {n_pos} tokens")
     return sorted({position % n_pos for position in zero_positions})
 
 
@@ -151,9 +151,9 @@ def _require_finite(acts: Tensor, layer: int) -> None:
 def decoder_vectors(
     transcoders: Transcoders, active: ActiveFeatures, max_bytes: int = _BLOCK_BYTES
 ) -> Iterator[DecoderBlock]:
-    """The decoder rows of all active features, each read once, by layer in blocks of at most `max_bytes`.
+    """Yield the decoder rows of all active features, each read once, by layer, in blocks of at most `max_bytes`.
 
-    A block holds all entries of its features. A layer without an active feature yields none.
+    A block has all entries of its features. A layer without active features yields none.
     """
     for layer in range(transcoders.n_layers):
         span = active.of_layer(layer)
@@ -164,7 +164,7 @@ def decoder_vectors(
         size = max(1, max_bytes // row_bytes)
         for start in range(0, len(distinct), size):
             entries = ((place >= start) & (place < start + size)).nonzero().squeeze(1)
-            # No name for the rows: a block that the caller has dropped must be gone before the next is read.
+            # Keep no reference to the rows: a block that the caller dropped must be freed before the next is read.
             yield _block(
                 layer,
                 entries + span.start,
@@ -182,7 +182,7 @@ def _block(
 
 
 class Reconstruction:
-    """The transcoders' output `ŷ` on a prompt, summed up block by block in float32 or better.
+    """The transcoders' output `ŷ` on a prompt, summed block by block in float32 or better.
 
     Starts from `b_dec` at every position and the skip terms; `add` each block of `decoder_vectors`, then read
     `outputs`, per layer `(pos, d_model)` on the layer's device.
@@ -203,7 +203,7 @@ class Reconstruction:
         return torch.addmm(bias, x.to(bias), skip.to(self.dtype))
 
     def add(self, block: DecoderBlock) -> None:
-        """Add what the block's entries write: activation times decoder row, to every written layer."""
+        """Add the contributions of a block's entries, activation times decoder row, to every written layer."""
         device = block.rows.device
         positions = self.active.indices[block.entries, 1].to(device)
         values = self.active.values[block.entries].to(device, self.dtype)

@@ -1,4 +1,4 @@
-"""`config.yaml`, the description that lies beside the weights of a transcoder set."""
+"""`config.yaml`, the description next to the weights of a transcoder set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ACTIVATIONS: dict[str, ActivationName] = {
     "topk_relu": "topk_relu",
     "cross_layer_topk": "cross_layer_topk",
 }
-# Sets whose published config states another k than the one they were trained with.
+# Sets whose published config states a k other than the one used in training.
 _TRAINED_K = {"facebook/crv-8b-instruct-transcoders": 128}
 _LAYER_IN_NAME = re.compile(r"(?:^|[/_.])(?:layers?|blocks)[._](\d+)(?=[/_.]|$)")
 _L0_IN_NAME = re.compile(r"(?:^|[/_])(?:average_)?l0_(\d+(?:\.\d+)?)(?:[/_.]|$)")
@@ -75,18 +75,18 @@ KEYS = Vocabulary(
         }
     ),
 )
-"""The keys of `config.yaml`. Changing this list changes which sets load: docs/transcoder-sets.md says what each means."""
+"""The keys of `config.yaml`. Changing this list changes which sets load: docs/transcoder-sets.md explains each key."""
 
 _NORMALIZED = {"scaled": "ln2.hook_normalized", "affine": "ln2.hook_out"}
 
 
 @dataclass(frozen=True, slots=True)
 class SetConfig:
-    """What `config.yaml` says. `activation` and `k` are None where the weight files decide.
+    """The content of `config.yaml`. `activation` and `k` are None if the weight files decide.
 
     `layers` are the model's layers that the listed files belong to, None for `0, 1, …`. `normalized` is how
-    `ln2.hook_normalized` is to be read in a model with LayerNorm: `scaled` for `(x - mean) / scale`, `affine` for that
-    times the gain plus the bias; None where nothing says which.
+    to read `ln2.hook_normalized` in a model with LayerNorm: `scaled` for `(x - mean) / scale`, `affine` for that
+    times the gain plus the bias; None if unknown.
     """
 
     kind: Kind
@@ -96,27 +96,29 @@ class SetConfig:
     scan: str | list[str] | None = None
     activation: ActivationName | None = None
     k: int | None = None
-    transcoders: tuple[str, ...] | None = None  # one file reference per layer, where the config lists them
-    notes: tuple[str, ...] = ()  # what the user should know about how it was read
+    transcoders: tuple[str, ...] | None = None  # one file reference per layer, if the config lists them
+    notes: tuple[str, ...] = ()  # notes for the user on how it was read
     layers: tuple[int, ...] | None = None
     sizes: Sizes = NO_SIZES
     normalized: Literal["scaled", "affine"] | None = None
-    skips: tuple[bool | None, ...] = ()  # whether each listed file must have a skip connection; None: it may
+    skips: tuple[
+        bool | None, ...
+    ] = ()  # for each listed file: True if it must have a skip connection, None if it may
 
     @property
     def k_is_known(self) -> bool:
-        """True if `k` is what the set was trained with, whatever its files say."""
+        """True if `k` is known from the set's training and overrides its files."""
         return isinstance(self.scan, str) and _TRAINED_K.get(self.scan) == self.k
 
 
 def stated_l0(config: SetConfig) -> float | None:
-    """Mean active features per layer and position that a set's files name, as GemmaScope's `average_l0_76` do."""
+    """Mean active features per layer and position according to the names of a set's files, as in GemmaScope's `average_l0_76`."""
     found = [float(match[1]) for name in config.transcoders or () if (match := _L0_IN_NAME.search(name))]
     return sum(found) / len(found) if found else None
 
 
 def read_config(folder: Path, default_scan: str, scan: str | None = None) -> SetConfig:
-    """Return the config of the set in `folder`; `scan` replaces what it says. Raises MissingFile or BadTranscoders."""
+    """Return the config of the set in `folder`; `scan` overrides its own. Raises MissingFile or BadTranscoders."""
     path = folder / "config.yaml"
     if not path.exists():
         raise MissingFile(
@@ -128,7 +130,7 @@ def read_config(folder: Path, default_scan: str, scan: str | None = None) -> Set
 
 
 def parse_config(values: Mapping[str, Any], path: Path, default_scan: str) -> SetConfig:
-    """Return the config in the mapping read at `path`. Raises BadTranscoders for a key that would be dropped."""
+    """Return the config from the mapping read at `path`. Raises BadTranscoders for a key that would be ignored."""
     kind = _required(values, "model_kind", path)
     if kind not in _KINDS:
         raise BadTranscoders(f"{path}: unknown model_kind {kind!r}", hint=f"known kinds: {', '.join(_KINDS)}")
@@ -158,7 +160,7 @@ def parse_config(values: Mapping[str, Any], path: Path, default_scan: str) -> Se
 def _input_hook(
     values: Mapping[str, Any], path: Path
 ) -> tuple[str, Literal["scaled", "affine"] | None, tuple[str, ...]]:
-    """Return the hook that features read at, what `ln2.hook_normalized` means if it was named, and notes."""
+    """Return the hook that features read from, the meaning of `ln2.hook_normalized` if given, and notes."""
     hook, meaning = _required(values, "feature_input_hook", path), values.get("ln2_hook_normalized")
     if meaning is None:
         return hook, None, ()
@@ -166,7 +168,7 @@ def _input_hook(
         raise BadTranscoders(f"{path}: ln2_hook_normalized must be scaled or affine, not {meaning!r:.60}")
     if hook != "ln2.hook_normalized":
         raise BadTranscoders(f"{path} sets ln2_hook_normalized, but feature_input_hook is {hook}")
-    said = f"ln2.hook_normalized is read as {meaning}, as config.yaml says"
+    said = f"ln2.hook_normalized is read as {meaning}, as set in config.yaml"
     return _NORMALIZED[meaning], meaning, (said,) if meaning == "affine" else ()
 
 
@@ -223,14 +225,14 @@ def _layers(values: Mapping[str, Any], path: Path) -> tuple[int, ...] | None:
     ):
         raise BadTranscoders(f"{path}: layers must be a list of layer numbers")
     if sorted(set(layers)) != layers:
-        raise BadTranscoders(f"{path}: layers must be ascending, each named once")
+        raise BadTranscoders(f"{path}: layers must be ascending and distinct")
     return tuple(layers)
 
 
 def _order_notes(
     files: tuple[str, ...] | None, layers: tuple[int, ...] | None, path: Path
 ) -> tuple[str, ...]:
-    """Return a note if the files' own names say that they belong to other layers than those they are listed for."""
+    """Return a note if the files' names suggest other layers than those that they are listed for."""
     named = [match and int(match[1]) for match in map(_LAYER_IN_NAME.search, files or ())]
     meant = list(layers) if layers is not None else list(range(len(named)))
     wrong = [
@@ -240,7 +242,7 @@ def _order_notes(
     ]
     if not wrong or files is None:
         return ()
-    said = f"{path} lists {files[wrong[0]]} for layer {meant[wrong[0]]}: the order in transcoders decides, not the name"
+    said = f"{path} lists {files[wrong[0]]} for layer {meant[wrong[0]]}: the order in transcoders counts, not the name"
     return (said,)
 
 
@@ -253,11 +255,11 @@ def _activation(
     activation = None if name is None else _ACTIVATIONS[name]
     k = values.get("k")
     if k is not None and (type(k) is not int or k < 1):
-        raise BadTranscoders(f"{path}: k must be a whole number above 0, not {k!r:.60}")
+        raise BadTranscoders(f"{path}: k must be a whole number greater than 0, not {k!r:.60}")
     if k is not None and activation in {"relu", "jumprelu"}:
         raise BadTranscoders(
             f"{path} sets k: {k}, which activation: {name} doesn't use",
-            hint="write activation: topk (or topk_relu) if the set keeps the k largest features, else remove k",
+            hint="set activation: topk (or topk_relu) if the set keeps the k largest features, else remove k",
         )
     trained = _TRAINED_K.get(scan) if isinstance(scan, str) and activation == "topk" else None
     if trained is not None and k != trained:

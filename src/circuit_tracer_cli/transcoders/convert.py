@@ -1,4 +1,4 @@
-"""Writing a set in the standard layout, one layer at a time, so that an interrupted conversion goes on where it was."""
+"""Write a set in the standard layout, one layer at a time, so that an interrupted conversion can be resumed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ConvertOptions:
     """How a set is converted.
 
     Args:
-        dtype: To what weights are cast; None keeps the type in which they are stored.
+        dtype: Type to cast weights to; None keeps the stored type.
         sequential: Download a layer, convert it, and go on to the next, instead of downloading all of them first.
-        keep_downloads: Leave the downloaded files in the hub's cache. What was there before always stays.
+        keep_downloads: Keep the downloaded files in the hub's cache. Files that were there before always stay.
     """
 
     dtype: torch.dtype | None = None
@@ -44,7 +44,7 @@ class ConvertOptions:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Origin:
-    """What is converted: its headers, its commit, and a way to have the weights of one layer here for a while."""
+    """The set to convert: its headers, its commit, and a way to download the weights of one layer temporarily."""
 
     source: SetSource
     commit: str | None
@@ -58,7 +58,7 @@ def convert(
     options: ConvertOptions,
     progress: Progress,
 ) -> None:
-    """Write the set of a reference to `folder` in the standard layout. Does nothing if it is there and up to date.
+    """Write the set of a reference to `folder` in the standard layout. Does nothing if it is up to date.
 
     Raises what `load_transcoders` raises, and OutputError.
     """
@@ -92,7 +92,7 @@ def convert(
 
 
 def _begin(folder: Path, wanted: Manifest) -> Manifest | None:
-    """The conversion as far as it came; None if it is whole. What belongs to another one goes."""
+    """Return an unfinished conversion to continue, or None if it is complete. Removes files of another conversion."""
     found = converted.read_manifest(folder)
     same = found is not None and found.same_source(wanted)
     if same and converted.is_complete(folder):
@@ -112,7 +112,7 @@ def _has_size(path: Path, size: int) -> bool:
 def _convert_layer(
     origin: _Origin, loader: Format, layer: int, dtype: torch.dtype, work: Path, folder: Path, done: Manifest
 ) -> Manifest:
-    """Write a layer's files where a killed run leaves no trace, and then move them to their place."""
+    """Write a layer's files to a temporary place, so that a killed run leaves no trace, and then move them."""
     options = LoadOptions(torch.device("cpu"), dtype, lazy_encoder=True, lazy_decoder=True)
     with origin.with_layer(layer) as source:
         loaded = cast("LayeredTranscoders[Any]", loader.load(source, options))
@@ -131,7 +131,7 @@ def _file_names(kind: Kind, layer: int) -> tuple[str, ...]:
 
 
 def _config(config: SetConfig) -> str:
-    """The text of `config.yaml`: what the set's own says, without the places of its files."""
+    """The text of `config.yaml`: the set's own, without file locations."""
     values = {
         "model_kind": _KIND_NAMES[config.kind],
         "model_name": config.model_name,
@@ -167,7 +167,7 @@ def _origin(
 
 
 def _downloaded(remote: RemoteSet, options: ConvertOptions, progress: Progress) -> Iterator[_Origin]:
-    """All files at once; those that were fetched for this go again afterwards."""
+    """Download all files at once; downloaded files are removed afterwards."""
     fetched = [file for file in remote.files if not remote.local_path(file).is_file()]
     source = download(remote, progress)
     yield _Origin(source, remote.commit, lambda layer: nullcontext(source))

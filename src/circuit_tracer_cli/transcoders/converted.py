@@ -1,8 +1,8 @@
-"""Converted sets on this computer: where each lies, whether it is whole, and how it goes. Imports no torch.
+"""Converted sets on this computer: finding, checking and removing them. Imports no torch.
 
-A set lies at `root/user/repo[/folder][@revision]`, sets of subfolders inside that of their repository. A folder is whole
-once it holds `config.yaml`, which is written last; what was written is recorded in a manifest with checksums. Only files
-of that record are ever removed.
+A set is at `root/user/repo[/folder][@revision]`; sets of subfolders are inside that of their repository. A folder is complete
+once it contains `config.yaml`, which is written last. A manifest records the written files with checksums, and only those
+are ever removed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a converted folder was made from, and the files that are done so far."""
+    """What a converted folder was made from, and its finished files."""
 
     reference: str
     commit: str | None
@@ -53,7 +53,7 @@ class Manifest:
     files: dict[str, WrittenFile] = dataclasses.field(default_factory=dict)
 
     def same_source(self, other: Manifest) -> bool:
-        """Whether both describe the same conversion, however far it is."""
+        """True if both describe the same conversion, whatever its progress."""
         return dataclasses.replace(self, files={}) == dataclasses.replace(other, files={})
 
 
@@ -68,7 +68,7 @@ class ConvertedSet:
 
     @property
     def size(self) -> int:
-        """Bytes on the disk."""
+        """Size on disk in bytes."""
         return sum(path.stat().st_size for path in own_files(self.folder))
 
 
@@ -89,7 +89,7 @@ def root_of(folder: Path, cache_dir: str | Path | None = None) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a whole set: its config is there, and every recorded file in its size."""
+    """True if the folder has a complete set: its config, and every recorded file with its size."""
     if not (folder / CONFIG).is_file():
         return False
     manifest = read_manifest(folder)
@@ -98,7 +98,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The folder's record; None without one that can be read."""
+    """The folder's manifest; None without a readable one."""
     try:
         values = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if values.pop("format_version") != _VERSION:
@@ -110,7 +110,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the folder's record, making the folder. Raises OutputError."""
+    """Write the folder's manifest, making the folder. Raises OutputError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -130,7 +130,7 @@ def checksum(path: Path) -> WrittenFile:
 
 
 def damaged_files(folder: Path) -> list[str]:
-    """The recorded files that are missing or have other bytes than when they were written. Reads them all."""
+    """The recorded files that are missing or have changed since they were written. Reads them all."""
     manifest = read_manifest(folder)
     if manifest is None:
         raise BadTranscoders(f"{folder} has no checksums: it was made by another program")
@@ -142,7 +142,7 @@ def damaged_files(folder: Path) -> list[str]:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """The files of the set in this folder, half-written ones included; nothing else, and nothing in subfolders."""
+    """The files of the set in this folder, including partly written ones; nothing else, and nothing in subfolders."""
     try:
         entries = [entry for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
     except OSError:
@@ -156,7 +156,7 @@ def own_files(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path, keep: set[str]) -> None:
-    """Remove the set's files except those named, the config first, so that no reader takes the rest for whole."""
+    """Remove the set's files except the named ones, the config first, so that no reader considers the rest complete."""
     paths = sorted(own_files(folder), key=lambda path: path.name != CONFIG)
     for path in paths:
         if path.name not in keep:
@@ -164,12 +164,12 @@ def sweep(folder: Path, keep: set[str]) -> None:
 
 
 def remove(folder: Path, root: Path) -> int:
-    """Remove the set in `folder`, and folders below `root` that it leaves empty; returns the freed bytes.
+    """Remove the set in `folder`, and folders below `root` that become empty; return the freed bytes.
 
-    Raises OutputError if the folder isn't inside the root, and doesn't touch it.
+    Raises OutputError, without removing anything, if the folder isn't inside the root.
     """
     if root.resolve() not in folder.resolve().parents:
-        raise OutputError(f"{folder} lies outside the cache {root}, so it isn't removed")
+        raise OutputError(f"{folder} is outside the cache {root}, so it isn't removed")
     with locked(folder, root):
         freed = sum(path.stat().st_size for path in own_files(folder))
         try:

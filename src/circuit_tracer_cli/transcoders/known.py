@@ -1,4 +1,4 @@
-"""The transcoder sets that are known to be on the hub. A table for people: whatever isn't in it loads just as well."""
+"""Transcoder sets that are known to be on the hub. A table for information: sets that aren't in it load just as well."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CONFIGS: dict[str, dict[str, str | int]] = {
         "k": 360,
     }
 }
-"""What to read in place of a `config.yaml` that a published repository doesn't have, from its model card."""
+"""The configuration of a published repository without a `config.yaml`, from its model card."""
 
 
 @dataclass(frozen=True, slots=True)
 class KnownSet:
-    """A published set. `d_transcoder` is None where its reference doesn't tell it."""
+    """A published set. `d_transcoder` is None if the reference doesn't tell."""
 
     reference: str
     model: str
@@ -43,7 +43,7 @@ class KnownSet:
 
     @property
     def parameters(self) -> int | None:
-        """Numbers in its encoders and decoders; twice as many bytes in bfloat16, four times as many in float32."""
+        """Number of elements in its encoders and decoders; twice as many bytes in bfloat16, four times as many in float32."""
         if self.d_transcoder is None:
             return None
         decoders = self.n_layers if self.kind == "plt" else self.n_layers * (self.n_layers + 1) // 2

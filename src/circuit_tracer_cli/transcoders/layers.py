@@ -46,7 +46,7 @@ class TranscoderLayer:
 
     @property
     def d_transcoder(self) -> int:
-        """Features of this layer."""
+        """Number of features of this layer."""
         return self.W_enc.shape[0]
 
     @property
@@ -56,12 +56,12 @@ class TranscoderLayer:
 
     @property
     def present(self) -> bool:
-        """False for a layer of the model that the set has no transcoder for."""
+        """False for a layer of the model without a transcoder."""
         return True
 
     @property
     def n_written(self) -> int:
-        """How many layers the features write to."""
+        """Number of layers that the features write to."""
         return self.W_dec.shape[1]
 
     @property
@@ -95,7 +95,7 @@ class TranscoderLayer:
         return x.to(self.device, self.dtype) @ self.skip
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Move and cast in place, one tensor at a time, so that the layer never exists twice."""
+        """Move and cast in place, one tensor at a time, so that the layer is never in memory twice."""
         self.W_enc = self.W_enc.to(device, dtype)
         self.W_dec = self.W_dec.to(device, dtype)
         self.b_enc = self.b_enc.to(device, dtype)
@@ -119,12 +119,12 @@ L = TypeVar("L", bound=TranscoderLayer)
 
 
 class LayeredTranscoders(ABC, Generic[L]):
-    """One transcoder layer per model layer, all of the same width and number of features.
+    """One transcoder layer per model layer, all with the same width and number of features.
 
     Args:
-        layers: Index = layer.
-        feature_input_hook: Where features read, relative to a block.
-        feature_output_hook: Where features write, relative to a block.
+        layers: The layers in order.
+        feature_input_hook: The hook that features read from, relative to a block.
+        feature_output_hook: The hook that features write to, relative to a block.
         scan: The id under which feature examples are found.
     """
 
@@ -176,7 +176,7 @@ class LayeredTranscoders(ABC, Generic[L]):
 
     @property
     def missing_layers(self) -> tuple[int, ...]:
-        """The layers of the model that the set has no transcoder for; the outputs of their MLPs are errors as a whole."""
+        """The layers of the model without a transcoder; the full outputs of their MLPs are error nodes."""
         return tuple(index for index, layer in enumerate(self.layers) if not layer.present)
 
     @property
@@ -200,7 +200,7 @@ class LayeredTranscoders(ABC, Generic[L]):
 
     @property
     def device(self) -> torch.device:
-        """Where layer 0 is, and where what belongs to several layers is put together."""
+        """The device of layer 0, on which data of several layers is combined."""
         return self.layers[0].device
 
     def written_layers(self, layer: int) -> range:
@@ -276,20 +276,20 @@ class LayeredTranscoders(ABC, Generic[L]):
     __call__ = forward
 
     def cover(self, n_layers: int) -> Self:
-        """Return the set, which has as many layers as the model. Raises ValueError if it hasn't and can't leave any out."""
+        """Return the set. Raises ValueError if it needs another number of layers than the model has."""
         if self.n_layers != n_layers:
             raise ValueError(f"a set for {self.n_layers} layers can't be used with {n_layers}")
         return self
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move and cast in place, one tensor at a time; returns itself."""
+        """Move and cast in place, one tensor at a time; return the set."""
         target = self.device if device is None else torch.device(device)
         for layer in self.layers:
             layer.to(target, self.dtype if dtype is None else dtype)
         return self
 
     def place(self, devices: Sequence[torch.device], dtype: torch.dtype | None = None) -> Self:
-        """Move each layer to its own device, and cast, in place, one tensor at a time; returns itself."""
+        """Move each layer to its own device and cast it, in place, one tensor at a time; return the set."""
         for layer, device in zip(self.layers, devices, strict=True):
             layer.to(device, self.dtype if dtype is None else dtype)
         return self
@@ -299,7 +299,7 @@ class LayeredTranscoders(ABC, Generic[L]):
         first = self.layers[0]
         if layer.W_enc.shape != first.W_enc.shape:
             raise ValueError(
-                f"layer {index} has an encoder of shape {layer.W_enc.shape}, layer 0 {first.W_enc.shape}"
+                f"layer {index} has an encoder of shape {layer.W_enc.shape}, but layer 0 has {first.W_enc.shape}"
             )
         wanted = (layer.d_transcoder, self._written(index), layer.d_model)
         if layer.W_dec.shape != wanted:
@@ -311,4 +311,4 @@ class LayeredTranscoders(ABC, Generic[L]):
 
     @abstractmethod
     def _written(self, index: int) -> int:
-        """How many layers the features of a layer must write to."""
+        """Return how many layers the features of a layer must write to."""

@@ -1,4 +1,4 @@
-"""From a reference to a transcoder set: resolve, read the config, recognise the layout, check, load."""
+"""Load a transcoder set from a reference: resolve, read the config, recognize the layout, check, load."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from circuit_tracer_cli.transcoders.training_config import check_beside, set_con
 from circuit_tracer_cli.types import Progress
 
 _SCANNED_BYTES = 2**28
-"""Lazy decoders up to this size are searched for NaN on load; of larger ones each row is checked when it is read."""
+"""Lazy decoders up to this size are checked for NaN on load; for larger ones, each row is checked when it is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedTranscoders:
-    """What is known about a set before any weight is read."""
+    """What is known about a set before weights are read."""
 
     folder: Path
     config: SetConfig
     shape: SetShape
     format: str
-    commit: str | None = None  # of the repository on the hub, if the set comes from there
+    commit: str | None = None  # commit on the hub, if the set comes from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class LoadedTranscoders:
 
     transcoders: Transcoders
     config: SetConfig
-    commit: str | None = None  # of the repository on the hub, if the set comes from there
+    commit: str | None = None  # commit on the hub, if the set comes from there
 
 
 def inspect_transcoders(reference: str | Path, *, progress: Progress | None = None) -> InspectedTranscoders:
-    """Config and shape of a set, with every check that needs no weights. Cheap: reads headers only.
+    """Return config and shape of a set, after every check that needs no weights. Cheap: reads headers only.
 
-    Of a set on the hub that isn't here yet, the config and the headers are fetched, and no weights.
+    For a set on the hub that isn't downloaded yet, this fetches the config and the headers but no weights.
 
     Raises:
-        UnknownReference: The reference means nothing, or the hub has no such repository.
-        MissingFile: A file isn't there or can't be read.
+        UnknownReference: The reference is invalid, or the hub has no such repository.
+        MissingFile: A file is missing or unreadable.
         BadTranscoders: Config or files are wrong; the message names the file and tensor.
-        AccessDenied, HubUnavailable: The hub doesn't give it.
+        AccessDenied, HubUnavailable: The hub refused or can't be reached.
     """
     resolved = resolve(reference)
     if isinstance(resolved, LocalReference):
@@ -82,18 +82,18 @@ def load_transcoders(
     progress: Progress | None = None,
     use_cache: bool = True,
 ) -> LoadedTranscoders:
-    """The set behind a reference: `demo`, `demo-clt`, `demo-plt`, a folder, or a place on the hub.
+    """Load the set of a reference: `demo`, `demo-clt`, `demo-plt`, a folder, or a repository on the hub.
 
     Args:
-        reference: `gemma`, `llama`, `USER/REPO[/FOLDER][@REVISION]`, `hf://…`, or a name or folder here.
-        device: Where rows are delivered, or where those of each layer are; the CPU if it isn't given.
-        dtype: A floating-point type to which all weights are cast.
-        lazy_encoder: Leave the encoders in their files and read them layer by layer when they are used.
-        lazy_decoder: Leave the decoders in their files and read the rows that are asked for.
-        progress: Told about downloads.
-        use_cache: Take a set of the hub from the cache of converted sets, if it is there.
+        reference: `gemma`, `llama`, `USER/REPO[/FOLDER][@REVISION]`, `hf://…`, the name of an embedded set, or a folder.
+        device: Device of the rows, or one device per layer; default CPU.
+        dtype: A floating-point type to cast all weights to.
+        lazy_encoder: Leave the encoders in their files and read them layer by layer as needed.
+        lazy_decoder: Leave the decoders in their files and read rows as needed.
+        progress: Progress callback for downloads.
+        use_cache: Load a set of the hub from the cache of converted sets, if it is there.
 
-    Raises what `inspect_transcoders` raises, OutputError where a download doesn't fit the disk, and
+    Raises what `inspect_transcoders` raises, OutputError if a download doesn't fit on the disk, and
     BadTranscoders for weights that are NaN or infinite.
     """
     if not dtype.is_floating_point:
@@ -107,11 +107,11 @@ def load_transcoders(
 
 
 def load_source(source: SetSource, options: LoadOptions, commit: str | None = None) -> LoadedTranscoders:
-    """The set of files that are here. Raises ModelMismatch if the options are for another number of layers."""
+    """Load a set from local files. Raises ModelMismatch if the options are for another number of layers."""
     _, loader = recognised(source)
     if options.devices and len(options.devices) != loader.shapes(source).n_layers:
         raise ModelMismatch(
-            f"the device map is for {len(options.devices)} layers, the set has {loader.shapes(source).n_layers}"
+            f"the device map is for {len(options.devices)} layers, but the set has {loader.shapes(source).n_layers}"
         )
     transcoders = loader.load(source, options)
     transcoders.stated_l0 = stated_l0(source.config)
@@ -126,7 +126,7 @@ def load_source(source: SetSource, options: LoadOptions, commit: str | None = No
 def open_source(
     reference: str | Path, progress: Progress | None = None, *, use_cache: bool = True
 ) -> tuple[SetSource, str | None]:
-    """The set's files and their commit on the hub: converted ones if there are, else downloaded if they lie there."""
+    """The set's files and their commit on the hub: converted ones if they exist, else downloaded if they are on the hub."""
     resolved = resolve(reference)
     if isinstance(resolved, LocalReference):
         return local_source(resolved), None
@@ -140,7 +140,7 @@ def open_source(
 def converted_source(
     reference: HubReference, cache_dir: str | Path | None = None
 ) -> tuple[SetSource, str | None] | None:
-    """The converted set of a reference and the commit it was made from, if it is whole. Asks nobody."""
+    """The converted set of a reference and the commit that it was made from, if it is complete. Never uses the network."""
     folder = converted_folder(reference, cache_dir)
     if not is_complete(folder):
         return None
@@ -150,7 +150,7 @@ def converted_source(
 
 
 def local_source(resolved: LocalReference) -> SetSource:
-    """Return the set in a folder. Raises BadTranscoders for settings beside its files that would be dropped."""
+    """Return the set in a folder. Raises BadTranscoders for settings next to its files that would be ignored."""
     source = SetSource(resolved.folder, set_config(resolved.folder, resolved.default_scan))
     listed = listed_files(source)
     check_beside([resolved.folder / "weights"] if listed is None else listed.values())
@@ -178,7 +178,7 @@ def _check_sizes(source: SetSource, shape: SetShape) -> None:
 
 
 def recognised(source: SetSource) -> tuple[str, Format]:
-    """The name and loader of the layout, which must be of the kind that the config says."""
+    """The name and loader of the layout, which must be of the kind in the config."""
     try:
         name, loader = recognise(source)
     except PermissionError as error:

@@ -27,7 +27,7 @@ _DTYPES = {
 _LOCAL_HEADER = 30  # bytes before the name of a zip member
 _MAX_NPY_HEADER = 1024
 _MAX_MEMBERS = 64
-# numpy parses a header as a Python literal, with a tokenizer pass for old files: each stage fails in its own way.
+# numpy parses a header as a Python literal, with a tokenizer pass for old files: each stage has its own errors.
 _UNREADABLE_HEADER = (
     ArithmeticError,
     AttributeError,
@@ -52,19 +52,19 @@ class NpzFile(TensorFile):
             with zipfile.ZipFile(self.path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, EOFError) as error:
-            raise BadTranscoders(f"{self.path} is no npz file, or truncated: {error}") from None
+            raise BadTranscoders(f"{self.path} is truncated or not an npz file: {error}") from None
         if len(members) > _MAX_MEMBERS:
-            raise BadTranscoders(f"{self.path} holds {len(members)} arrays, which is no transcoder")
+            raise BadTranscoders(f"{self.path} is not a transcoder: it has {len(members)} arrays")
         tensors = [self._tensor(data, member) for member in members]
         if len({tensor.name for tensor in tensors}) != len(tensors):
-            raise BadTranscoders(f"{self.path} holds two arrays of the same name")
+            raise BadTranscoders(f"{self.path} has two arrays of the same name")
         return {tensor.name: tensor for tensor in tensors}
 
     def _tensor(self, data: mmap.mmap, member: zipfile.ZipInfo) -> StoredTensor:
         name = member.filename.removesuffix(".npy")
         if member.compress_type != zipfile.ZIP_STORED:
             raise BadTranscoders(
-                f"{self.path} is compressed, so that its rows can't be read in place",
+                f"{self.path} is compressed, so its rows can't be read in place",
                 hint="write it again with numpy.savez instead of savez_compressed",
             )
         start = member.header_offset
@@ -88,7 +88,7 @@ class NpzFile(TensorFile):
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "error", UserWarning
-                )  # a header that needs mending is a damaged one here
+                )  # a header that would need repair counts as damaged
                 version = npy.read_magic(stream)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, by_columns, dtype = read(stream)
@@ -96,6 +96,6 @@ class NpzFile(TensorFile):
             raise BadTranscoders(f"{self.path}: array {name!r} has no readable header") from None
         if np.dtype(dtype).str not in _DTYPES or (by_columns and len(shape) > 1):
             raise BadTranscoders(
-                f"{self.path}: array {name!r} is of a kind that can't be read in place: {np.dtype(dtype)}"
+                f"{self.path}: array {name!r} has a dtype that can't be read in place: {np.dtype(dtype)}"
             )
         return _DTYPES[np.dtype(dtype).str], tuple(int(size) for size in shape), stream.tell()

@@ -1,7 +1,7 @@
-"""Whether transcoders do on a prompt what they were trained to do.
+"""Checks whether transcoders do on a prompt what they were trained to do.
 
-A wrong hook, a wrong model or layers in a wrong order raise no error: shapes agree, and features are active. What gives them
-away is a reconstruction that is worse than none, or many times more or fewer active features than the set was trained to have.
+A wrong hook, a wrong model or layers in the wrong order raise no error: shapes agree, and features are active. The signs are
+a reconstruction that is worse than none, or many times more or fewer active features than the set was trained for.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
 
 WORST_MEDIAN = 0.8
-"""Error over output, squared: 1 is what no transcoder at all gives. Right sets have 0.03 to 0.7, even on text of another kind."""
+"""Squared error over squared output: having no transcoder gives 1. Correct sets have 0.03 to 0.7, even on unusual text."""
 
 WORST_LAYER = 1.2
 WORST_SHARE = 1 / 8
-"""More layers than this (two at least) above `WORST_LAYER` are in a wrong order, or belong elsewhere."""
+"""More layers than this (at least two) above `WORST_LAYER` are in the wrong order, or belong to another model."""
 
 FEWEST_POSITIONS = 3
 SMALLEST_EXPANSION = 2
-"""Sets with fewer features per dimension than this aren't sparse codes; the numbers say nothing about them."""
+"""Sets with fewer features per dimension aren't sparse codes, and the checks don't apply to them."""
 
 L0_FACTOR = 5
 LARGEST_SHARE = 0.1
 SMALLEST_L0 = 0.02
-"""Active features per layer and position of a set that states none: between these, as a share of its features and in number."""
+"""Plausible active features per layer and position of a set that states none: as a share of its features, and in number."""
 
 _POSITIONS_COMPARED = 64
 
@@ -41,7 +41,7 @@ class Plausibility:
     """How well the set fits the model on one prompt."""
 
     active_per_position: float  # per layer
-    expected_active: float | None  # what the set's own files say
+    expected_active: float | None  # according to the set's own files
     reconstruction_error: tuple[float, ...]  # per layer, squared error over squared output
     warnings: tuple[str, ...] = ()
 
@@ -60,14 +60,14 @@ def judge(
     outputs: Collection[Tensor],
     zero_positions: Collection[int],
 ) -> Plausibility:
-    """Judge a set by one prompt.
+    """Check a set on one prompt.
 
     Args:
         transcoders: The set.
-        active: What is active.
-        errors: Per layer `(pos, d_model)`, output minus reconstruction.
-        outputs: Per layer `(pos, d_model)`, the output at the write point.
-        zero_positions: Positions that don't count.
+        active: The active features.
+        errors: For each layer `(pos, d_model)`, output minus reconstruction.
+        outputs: For each layer `(pos, d_model)`, the output at the write point.
+        zero_positions: Positions to ignore.
     """
     n_pos = len(errors[0])
     kept = torch.ones(n_pos, dtype=torch.bool)
@@ -95,13 +95,13 @@ def judge(
 def other_reading(
     transcoders: Transcoders, inputs: Sequence[Tensor], per_position: float, zero_positions: Collection[int]
 ) -> str | None:
-    """Return a warning if the number of active features says that `ln2.hook_normalized` was meant the other way.
+    """Return a warning if the number of active features suggests that `ln2.hook_normalized` should be read the other way.
 
     Args:
         transcoders: The set.
-        inputs: Per layer `(pos, d_model)`, what features would read the other way.
+        inputs: For each layer `(pos, d_model)`, what features would read the other way.
         per_position: Active features per layer and position the way it is read.
-        zero_positions: Positions that don't count.
+        zero_positions: Positions to ignore.
     """
     kept = [pos for pos in range(len(inputs[0])) if pos not in set(zero_positions)][:_POSITIONS_COMPARED]
     layers = [layer for layer in range(len(inputs)) if layer not in transcoders.missing_layers]
@@ -118,12 +118,12 @@ def other_reading(
     usual = "what is usual" if expected is None else f"the {expected:g} that the set was trained for"
     return (
         f"{per_position:.3g} features are active per token and layer with ln2.hook_normalized read as {now}; read as {then} it "
-        f"would be {other:.3g}, nearer to {usual}: write ln2_hook_normalized: {then} in config.yaml"
+        f"would be {other:.3g}, closer to {usual}: set ln2_hook_normalized: {then} in config.yaml"
     )
 
 
 def _distance(per_position: float, expected: float | None, d_transcoder: int) -> int:
-    """Return how far a number of active features is from what it should be, in steps of a factor of two."""
+    """Return how far a number of active features is from the expected one, in powers of two."""
     if expected is not None:
         return round(abs(math.log2(max(per_position, 1e-3) / expected)))
     return int(not SMALLEST_L0 <= per_position <= LARGEST_SHARE * d_transcoder)

@@ -16,7 +16,7 @@ from circuit_tracer_cli.transcoders.weights import EagerWeights, ZeroWeights
 
 
 class SingleLayerTranscoder(TranscoderLayer):
-    """The transcoder of one layer; its decoder has a single written layer."""
+    """The transcoder of one layer; its decoder writes to a single layer."""
 
     @classmethod
     def from_tensors(
@@ -28,7 +28,7 @@ class SingleLayerTranscoder(TranscoderLayer):
         activation: Activation | None = None,
         W_skip: Tensor | None = None,
     ) -> SingleLayerTranscoder:
-        """From tensors as in the standard file: `W_dec (feature, d_model)`, `W_skip` for x @ W_skip.T."""
+        """Make a layer from tensors as in the standard file: `W_dec (feature, d_model)`, `W_skip` for x @ W_skip.T."""
         skip = None if W_skip is None else W_skip.T
         decoder = EagerWeights(W_dec.unsqueeze(1))
         return cls(EagerWeights(W_enc), decoder, b_enc, b_dec, activation or ReLU(), skip)
@@ -68,7 +68,7 @@ class SingleLayerTranscoder(TranscoderLayer):
 
 
 class NoTranscoder(SingleLayerTranscoder):
-    """Stands for a layer that a set has no transcoder for: no feature is ever active, and it reconstructs nothing."""
+    """Stands for a layer without a transcoder: no feature is ever active, and it reconstructs nothing."""
 
     def __init__(self, like: SingleLayerTranscoder) -> None:
         device, dtype = like.device, like.dtype
@@ -91,7 +91,7 @@ class NoTranscoder(SingleLayerTranscoder):
 
 
 class TranscoderSet(LayeredTranscoders[SingleLayerTranscoder]):
-    """One single-layer transcoder per layer, or for some of the layers."""
+    """One transcoder per layer, or for some of the layers."""
 
     kind = "plt"
 

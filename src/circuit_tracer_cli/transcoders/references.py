@@ -1,4 +1,4 @@
-"""What a user may pass as a transcoder set, and what it means: a folder here, or a folder in a repository of the hub."""
+"""References to transcoder sets and their meaning: a local folder, or a folder in a repository on the hub."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FORMS = (
 
 @dataclass(frozen=True, slots=True)
 class LocalReference:
-    """A folder with weights, and the `scan` id it has unless its config names one."""
+    """A folder with weights, and its `scan` id unless its config names one."""
 
     folder: Path
     default_scan: str
@@ -40,7 +40,7 @@ class HubReference:
     """A folder of a repository at a branch, tag or commit (None: the main branch)."""
 
     repo_id: str
-    path: str = ""  # below the repository's root, without slashes at its ends
+    path: str = ""  # relative to the repository, without leading or trailing slashes
     revision: str | None = None
 
     @property
@@ -51,7 +51,7 @@ class HubReference:
 
     @property
     def canonical(self) -> str:
-        """`repo[/folder][@revision]`: the same text for every way to write the same reference."""
+        """`repo[/folder][@revision]`: the canonical form of a reference."""
         return (f"{self.repo_id}/{self.path}" if self.path else self.repo_id) + self._suffix
 
     @property
@@ -107,14 +107,14 @@ def neuron_reference(reference: str | Path) -> NeuronReference | None:
 
 
 def resolve(reference: str | Path) -> LocalReference | HubReference:
-    """What a reference means: an embedded set, a directory (absolute, relative, below `~`), or a place on the hub.
+    """Resolve a reference: an embedded set, a folder (absolute, relative, or with `~`), or a repository on the hub.
 
-    A directory that exists comes before a repository of the same name. Reads no network.
+    An existing folder takes precedence over a repository of the same name. Never uses the network.
 
     Raises:
-        UnknownReference: It is nothing of the kind.
-        MissingFile: The embedded set isn't in this installation.
-        BadTranscoders: It is a file.
+        UnknownReference: The reference is none of these.
+        MissingFile: The embedded set isn't installed.
+        BadTranscoders: The reference is a file.
     """
     text = str(reference)
     if neuron_reference(reference) is not None:
@@ -163,46 +163,44 @@ def hub_uri(text: str) -> HubReference:
     revisions = query.pop("revision", [])
     if found is None or query or len(revisions) > 1 or (revisions and found.revision):
         raise UnknownReference(
-            f"{text} isn't a place on the hub",
-            hint="hf://USER/REPO/PATH, with ?revision=BRANCH_TAG_OR_COMMIT behind it if it isn't the main branch",
+            f"{text} is not a valid hub reference",
+            hint="use hf://USER/REPO/PATH, with ?revision=BRANCH_TAG_OR_COMMIT unless it is the main branch",
         )
     if not revisions:
         return found
     if not _REVISION.fullmatch(revisions[0]) or not _is_plain(revisions[0]):
-        raise UnknownReference(f"{text} names an impossible revision {revisions[0]!r}")
+        raise UnknownReference(f"{text} names an invalid revision {revisions[0]!r}")
     return HubReference(found.repo_id, found.path, revisions[0])
 
 
 def nearest_known(text: str) -> str | None:
-    """The known reference that a mistyped one most likely means."""
+    """The known reference that a mistyped one most likely stands for."""
     names = [NEURONS, *EMBEDDED, *ALIASES, *(known.reference for known in KNOWN_SETS)]
     near = difflib.get_close_matches(text, names, n=1, cutoff=0.75)
     return near[0] if near else None
 
 
 def _is_plain(path: str) -> bool:
-    """Whether no component leads out of the folder it is joined to."""
+    """True if no component leads out of the folder that it is joined to."""
     return not {".", ".."} & set(path.split("/"))
 
 
 def _expand(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
-    except RuntimeError:  # ~somebody who doesn't exist
+    except RuntimeError:  # ~USER of an unknown user
         return Path(text).absolute()
 
 
 def _embedded(name: str) -> Path:
     folder = _DEMO_DATA / EMBEDDED[name]
     if not folder.is_dir():
-        raise MissingFile(
-            f"the embedded set {name!r} isn't in this installation", hint="reinstall circuit-tracer-cli"
-        )
+        raise MissingFile(f"the embedded set {name!r} isn't installed", hint="reinstall circuit-tracer-cli")
     return folder
 
 
 def _is_mistyped_folder(text: str, folder: Path) -> bool:
-    """Whether the text reads as a repository, but a folder of nearly that name lies beside it."""
+    """True if the text looks like a repository, but there is a folder with a similar name."""
     known = hub_reference(text)
     if known is not None and known.canonical in {one.reference for one in KNOWN_SETS}:
         return False
@@ -210,7 +208,7 @@ def _is_mistyped_folder(text: str, folder: Path) -> bool:
 
 
 def _begins_in_a_folder(text: str) -> bool:
-    """True if a path of three or more parts starts in a folder that exists here, and so isn't meant for the hub."""
+    """True if a path of three or more parts starts in an existing local folder, and so isn't meant for the hub."""
     known = hub_reference(text)
     if known is not None and known.canonical in {one.reference for one in KNOWN_SETS}:
         return False

@@ -1,4 +1,4 @@
-"""A transcoder set on the hub: described by its config, looked at through its headers, downloaded when it is wanted."""
+"""A transcoder set on the hub: described by its config, inspected through its headers, downloaded when needed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from circuit_tracer_cli.transcoders.training_config import CONFIG_NAMES, check_b
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 _WEIGHTS = {".safetensors", ".npz"}
-_FIRST_BYTES = 2**16  # a header, mostly; asking twice costs more than asking for too much
+_FIRST_BYTES = 2**16  # usually a full header; a second request costs more than some extra bytes
 _MEMBER_BYTES = 2**10
-_TINY_BYTES = 8  # of a tensor that is a setting, such as k
+_TINY_BYTES = 8  # size of a tensor that is a setting, such as k
 _AUTOENCODER = re.compile(r"(?i)(?:^|[/._-])saes?(?:[/._-]|\d|$)")
 _LARGEST_CONFIG = 2**20
-_IN_EVERY_REPOSITORY = ".gitattributes"  # small; asking for it shows early whether a repository may be read
+_IN_EVERY_REPOSITORY = ".gitattributes"  # small; requesting it shows early whether a repository is accessible
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +45,10 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSet:
-    """What is known of a set once its config is here. `snapshots` are the repositories that its files lie in."""
+    """What is known of a set once its config is downloaded. `snapshots` are the repositories of its files."""
 
     reference: HubReference
-    folder: Path  # where its config lies
+    folder: Path  # folder of its config
     config: SetConfig
     files: tuple[RemoteFile, ...]
     snapshots: tuple[tuple[str, Snapshot], ...]
@@ -64,7 +64,7 @@ class RemoteSet:
         return sum(file.size for file in self.files)
 
     def files_of_layer(self, layer: int) -> list[RemoteFile]:
-        """The files that hold the weights of one layer."""
+        """The files with the weights of one layer."""
         if self.config.transcoders is not None:
             layers = self.config.layers or range(len(self.files))
             return [file for number, file in zip(layers, self.files, strict=True) if number == layer]
@@ -76,13 +76,13 @@ class RemoteSet:
         ]
 
     def local_path(self, file: RemoteFile) -> Path:
-        """Where the file lies once it is downloaded."""
+        """The file's path once it is downloaded."""
         return next(found.folder for repo, found in self.snapshots if _is_in(file, repo, found)) / file.path
 
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """A set of which only the headers are here, and where the stubs of its files lie."""
+    """A set whose files are only stubs with headers, and the folder of the stubs."""
 
     remote: RemoteSet
     source: SetSource
@@ -90,7 +90,7 @@ class Skeleton:
 
     @contextmanager
     def with_layer(self, layer: int, *, keep_downloads: bool) -> Iterator[SetSource]:
-        """The set with the files of one layer in place of their stubs, downloaded now if they aren't here."""
+        """The set with the files of one layer in place of their stubs, downloaded if necessary."""
         files = self.remote.files_of_layer(layer)
         fetched = [file for file in files if not self.remote.local_path(file).is_file()]
         download(self.remote, only=files)
@@ -106,12 +106,12 @@ class Skeleton:
 
 
 def describe(reference: HubReference, progress: Progress | None = None) -> RemoteSet:
-    """The set's config and list of files; of the files only the config is downloaded.
+    """The set's config and list of files; only the config is downloaded.
 
     Raises:
-        MissingFile: The folder has no config, or a file that the config lists isn't there.
+        MissingFile: The folder has no config, or a file that the config lists is missing.
         BadTranscoders: The config is wrong.
-        CircuitTracerError: what `hub.snapshot` raises.
+        CircuitTracerError: Whatever `hub.snapshot` raises.
     """
     progress = progress or SilentProgress()
     config_path = str(PurePosixPath(reference.path) / "config.yaml")
@@ -132,9 +132,9 @@ def describe(reference: HubReference, progress: Progress | None = None) -> Remot
 def download(
     remote: RemoteSet, progress: Progress | None = None, only: Sequence[RemoteFile] | None = None
 ) -> SetSource:
-    """The set with its files here, or `only` some of them.
+    """Download the set's files, or `only` some of them.
 
-    Raises what `hub.snapshot` raises, and OutputError before it starts if they don't fit.
+    Raises what `hub.snapshot` raises, and OutputError at the beginning if they don't fit.
     """
     progress = progress or SilentProgress()
     wanted = remote.files if only is None else only
@@ -150,7 +150,7 @@ def download(
 
 
 def is_here(remote: RemoteSet) -> bool:
-    """Whether every file is downloaded."""
+    """True if every file is downloaded."""
     return all(remote.local_path(file).is_file() for file in remote.files)
 
 
@@ -165,10 +165,10 @@ def here(remote: RemoteSet) -> SetSource:
 
 @contextmanager
 def skeleton(remote: RemoteSet, parent: Path | None = None) -> Iterator[Skeleton]:
-    """The set as files that hold only what describes the weights, fetched by range requests; gone on leaving.
+    """Yield the set as stub files that contain only headers, fetched by range requests; removed on exit.
 
-    They are as long as the real ones and take no room on the disk; they lie in `parent`, else among temporary
-    files. Errors about them name the files on the hub.
+    They are as long as the real files but take no disk space; they are in `parent`, else among temporary files.
+    Errors about them name the files on the hub.
     """
     root = Path(tempfile.mkdtemp(prefix="circuit-tracer-headers-", dir=parent))
     try:
@@ -211,7 +211,7 @@ def _snapshot(reference: HubReference, path: str, progress: Progress) -> Snapsho
 def _fetch_training_configs(
     reference: HubReference, found: Snapshot, sizes: dict[str, int], progress: Progress
 ) -> None:
-    """The `cfg.json` of each layer, where the set has no config of its own."""
+    """The `cfg.json` of each layer, if the set has no config of its own."""
     places = (PurePosixPath(path) for path in sizes if PurePosixPath(path).name in CONFIG_NAMES)
     folder = PurePosixPath(reference.path)
     near = [str(place) for place in places if folder in {place.parent, place.parent.parent}]
@@ -222,7 +222,7 @@ def _fetch_training_configs(
 def _check_beside(
     repo_id: str, found: Snapshot, sizes: dict[str, int], weights: Sequence[str], progress: Progress
 ) -> None:
-    """Check what a trainer wrote beside weight files of a repository; fetches those small files."""
+    """Check the configurations that a trainer wrote next to weight files of a repository; fetches those small files."""
     beside = {str(PurePosixPath(path).parent / name) for path in weights for name in CONFIG_NAMES}
     wanted = sorted(path for path in beside if 0 < sizes.get(path, 0) <= _LARGEST_CONFIG)
     if wanted:
@@ -231,7 +231,7 @@ def _check_beside(
 
 
 def _config(reference: HubReference, folder: Path, sizes: dict[str, int]) -> SetConfig:
-    """Return the set's config: its own, else what its layers say, else what is known of a published set without one."""
+    """Return the set's config: its own, else that of its layers, else the known one of a published set without one."""
     known = None if reference.path else CONFIGS.get(reference.repo_id)
     if known is not None and not (folder / "config.yaml").exists():
         return parse_config(known | {"scan": reference.scan}, folder / "config.yaml", reference.scan)
@@ -259,7 +259,7 @@ def _no_config(reference: HubReference, sizes: dict[str, int]) -> MissingFile:
 def _listed(
     reference: HubReference, folder: Path, config: SetConfig, found: Snapshot, progress: Progress
 ) -> RemoteSet:
-    """The set whose config lists its files, in whatever repositories they lie."""
+    """The set whose config lists its files, in any repositories."""
     places = [_place(entry, reference) for entry in config.transcoders or ()]
     snapshots = {(reference.repo_id, reference.revision): found}
     for place in places:
@@ -270,7 +270,9 @@ def _listed(
     for place in places:
         key = (place.repo_id, place.revision)
         if place.path not in sizes[key]:
-            raise MissingFile(f"{reference.canonical} lists {place.path}, which {place.repo_id} doesn't have")
+            raise MissingFile(
+                f"{reference.canonical} lists {place.path}, which {place.repo_id} doesn't contain"
+            )
         files.append(RemoteFile(place.repo_id, snapshots[key].commit, place.path, sizes[key][place.path]))
     for key, snapshot in snapshots.items():
         inside = [place.path for place in places if (place.repo_id, place.revision) == key]
@@ -285,13 +287,13 @@ def _place(entry: str, reference: HubReference) -> HubReference:
     path = PurePosixPath(reference.path) / entry
     if path.is_absolute() or ".." in path.parts:
         raise BadTranscoders(
-            f"config.yaml of {reference.canonical} lists {entry}, which lies outside the set"
+            f"{reference.canonical}/config.yaml lists {entry}, which is outside the set's folder"
         )
     return HubReference(reference.repo_id, str(path), reference.revision)
 
 
 def _fetch_header(file: RemoteFile, target: Path) -> None:
-    """A file of the right length in which only the bytes that describe the weights are filled in."""
+    """A file of the right length with only the header filled in."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.touch()
     with target.open("r+b") as stub:
@@ -326,4 +328,4 @@ def _member_offsets(target: Path, file: RemoteFile) -> Sequence[int]:
         with zipfile.ZipFile(target) as archive:
             return [member.header_offset for member in archive.infolist()]
     except zipfile.BadZipFile:
-        raise BadTranscoders(f"{file.repo_id}/{file.path} is no npz file") from None
+        raise BadTranscoders(f"{file.repo_id}/{file.path} is not an npz file") from None

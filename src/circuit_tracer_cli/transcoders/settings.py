@@ -1,7 +1,7 @@
-"""The rule for settings of a transcoder set: each is used, known to be harmless, or refused by name.
+"""Settings of a transcoder set: each is used, known to be harmless, or refused by name.
 
-A setting that is dropped gives numbers of another transcoder than the one that was trained, and nothing would say so.
-Every format therefore has a `Vocabulary`; what isn't in it is refused.
+Ignoring a setting would silently give the numbers of a transcoder other than the trained one. Every format therefore has a
+`Vocabulary`; keys that aren't in it are refused.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ COMPUTING: Mapping[str, tuple[Any, ...]] = {
     "scaling_factor": ONE,
     "signed": OFF,
 }
-"""Settings that change what a transcoder computes and aren't applied here, and the values that switch them off."""
+"""Settings that change what a transcoder computes but aren't supported, and the values that switch them off."""
 
 _INSTEAD = {
     "activation_fn": "activation",
@@ -66,8 +66,8 @@ class Vocabulary:
 
     Args:
         used: Keys that are applied, or compared with the files.
-        harmless: Keys that say where a set comes from or how it was trained, and change nothing.
-        switches: Keys that change the computation and aren't applied: the values that switch them off.
+        harmless: Keys on a set's origin or training that don't change its computation.
+        switches: Unsupported keys that change the computation, with the values that switch them off.
     """
 
     used: frozenset[str]
@@ -75,7 +75,7 @@ class Vocabulary:
     switches: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: COMPUTING)
 
     def require(self, values: Mapping[Any, Any], origin: str) -> None:
-        """Raise BadTranscoders naming every setting of `values`, read at `origin`, that would be dropped."""
+        """Raise BadTranscoders naming every setting of `values`, read at `origin`, that would be ignored."""
         unknown, ignored = [], []
         for key, value in values.items():
             if key in self.used or key in self.harmless:
@@ -88,11 +88,11 @@ class Vocabulary:
             key = ignored[0].partition(":")[0]
             instead = _INSTEAD.get(key)
             raise BadTranscoders(
-                f"{origin} sets {'; '.join(ignored)}, which circuit-tracer can't apply"
+                f"{origin} sets {'; '.join(ignored)}, which circuit-tracer doesn't support"
                 + (f" (it also has unknown keys: {', '.join(unknown)})" if unknown else ""),
-                hint=f"name it {instead}, if that is what it means"
+                hint=f"rerename it {instead}, if that is what it means"
                 if instead in self.used
-                else "use a set that was saved without it; ignoring it would give wrong activations",
+                else "use a set saved without it; ignoring it would give wrong activations",
             )
         if unknown:
             shown = ", ".join(f"{_INSTEAD[key]} instead of {key}" for key in unknown if key in _INSTEAD)
@@ -100,13 +100,13 @@ class Vocabulary:
                 f"{origin} has the unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}",
                 hint=f"write {shown}"
                 if shown
-                else "remove what doesn't change how the transcoders compute; anything else isn't supported",
+                else "remove keys that don't change the computation; others aren't supported",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a configuration says of a set's sizes, to be compared with its files. None where it says nothing."""
+    """A set's sizes according to its configuration, to be compared with its files. None if not stated."""
 
     d_model: int | None = None
     d_transcoder: int | None = None
@@ -124,25 +124,27 @@ SIZE_KEYS: Mapping[str, str] = {
     "n_layers": "n_layers",
     "num_latents": "d_transcoder",
 }
-"""Keys that name a size, in any format, and the size that each means."""
+"""Keys for a size, in any format, and the size that each stands for."""
 
 
 def stated_sizes(values: Mapping[str, Any], origin: str) -> Sizes:
-    """The sizes that a configuration states. Raises BadTranscoders if two of them contradict or one isn't a number."""
+    """The sizes that a configuration states. Raises BadTranscoders if two contradict each other or one isn't a number."""
     found: dict[str, int] = {}
     for key, name in SIZE_KEYS.items():
         value = values.get(key)
         if value is None or (key == "num_latents" and value == 0):  # sparsify: derived from expansion_factor
             continue
         if type(value) is not int or value < 1:
-            raise BadTranscoders(f"{origin}: {key} must be a whole number above 0, not {_short(value)}")
+            raise BadTranscoders(
+                f"{origin}: {key} must be a whole number greater than 0, not {_short(value)}"
+            )
         if found.setdefault(name, value) != value:
             raise BadTranscoders(f"{origin}: {key} is {value}, but another key says {found[name]}")
     return Sizes(**found)
 
 
 def read_yaml(path: Path) -> Mapping[str, Any]:
-    """The mapping in a YAML file of at most 1 MiB, no key twice. Raises MissingFile or BadTranscoders."""
+    """The mapping in a YAML file of at most 1 MiB without repeated keys. Raises MissingFile or BadTranscoders."""
     try:
         return _mapping(path, yaml.load(_text(path), Loader=_UniqueKeys))  # a SafeLoader
     except _Repeated as error:
@@ -154,7 +156,7 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """The mapping in a JSON file of at most 1 MiB, no key twice. Raises MissingFile or BadTranscoders."""
+    """The mapping in a JSON file of at most 1 MiB without repeated keys. Raises MissingFile or BadTranscoders."""
     try:
         return _mapping(path, json.loads(_text(path), object_pairs_hook=_unique))
     except (ValueError, RecursionError) as error:
@@ -166,7 +168,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 class _Repeated(ValueError):
-    """Raised for a key that stands twice in one mapping."""
+    """Raised for a key that occurs twice in a mapping."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -208,7 +210,7 @@ def _text(path: Path) -> str:
 
 def _mapping(path: Path, values: Any) -> Mapping[str, Any]:
     if not isinstance(values, Mapping):
-        raise BadTranscoders(f"{path} must hold keys and values")
+        raise BadTranscoders(f"{path} must be a mapping of keys and values")
     return values
 
 

@@ -1,6 +1,6 @@
-"""What SAELens and sparsify write beside the weights of each layer (`cfg.json`), read as the config of a whole set.
+"""The `cfg.json` that SAELens and sparsify write next to the weights of each layer, read as the config of a set.
 
-For sets that nobody has written a `config.yaml` for: each layer is a folder, and its `cfg.json` says where it belongs.
+For sets without a `config.yaml`: each layer is a folder, and its `cfg.json` tells where it belongs.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ _GEMMA_SCOPE_2 = Vocabulary(
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one `cfg.json` says."""
+    """The content of one `cfg.json`."""
 
     index: int
     weights: str  # relative to the set's folder
@@ -158,15 +158,15 @@ class _Layer:
     activation: ActivationName
     k: int | None = None
     sizes: Sizes = NO_SIZES
-    skip: bool | None = None  # whether its file must have a skip connection; None: it may
+    skip: bool | None = None  # True if its file must have a skip connection, None if it may
 
 
 def set_config(
     folder: Path, default_scan: str, *, scan: str | None = None, absent: MissingFile | None = None
 ) -> SetConfig:
-    """Return the config of the set in `folder`: its `config.yaml`, else what its layers say.
+    """Return the config of the set in `folder`: its `config.yaml`, else that of its layers.
 
-    Raises MissingFile (`absent`, if given) where there is neither, and BadTranscoders for one that is wrong.
+    Raises MissingFile (`absent`, if given) if there is neither, and BadTranscoders for an invalid one.
     """
     if not (folder / "config.yaml").exists():
         derived = derived_config(folder, scan or default_scan)
@@ -178,9 +178,9 @@ def set_config(
 
 
 def check_beside(weights: Iterable[Path]) -> None:
-    """Check what a trainer wrote beside weight files that a `config.yaml` lists or a layout names.
+    """Check the configurations that a trainer wrote next to weight files.
 
-    The `config.yaml` decides hooks, activation and k; settings that it can't express must not be dropped. Raises
+    The `config.yaml` decides hooks, activation and k; settings that it can't express must not be ignored. Raises
     BadTranscoders for one that changes the computation.
     """
     for folder in dict.fromkeys(path.parent for path in weights):
@@ -199,9 +199,9 @@ def check_beside(weights: Iterable[Path]) -> None:
 
 
 def derived_config(folder: Path, scan: str) -> SetConfig | None:
-    """Return the config of a set without a `config.yaml`; None if its subfolders hold no `cfg.json`.
+    """Return the config of a set without a `config.yaml`; None if its subfolders have no `cfg.json`.
 
-    Raises BadTranscoders if they hold something that can't be traced, or don't agree.
+    Raises BadTranscoders if they contain something that can't be traced, or don't match.
     """
     paths = sorted(folder.glob("*/cfg.json"))
     if not paths:
@@ -211,7 +211,7 @@ def derived_config(folder: Path, scan: str) -> SetConfig | None:
     for weights in sorted(path for name in WEIGHT_NAMES for path in folder.glob(f"*/{name}")):
         if not (weights.parent / "cfg.json").is_file():
             raise BadTranscoders(
-                f"{weights.parent} has no cfg.json, so nothing says what {weights.name} computes"
+                f"{weights.parent} has no cfg.json, so it isn't known what {weights.name} computes"
             )
     run = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if isinstance(run.get("sae"), Mapping):
@@ -220,10 +220,10 @@ def derived_config(folder: Path, scan: str) -> SetConfig | None:
     first = layers[0]
     for before, layer in zip([None, *layers], layers, strict=False):
         if before is not None and before.index == layer.index:
-            raise BadTranscoders(f"{folder} holds layer {layer.index} twice")
+            raise BadTranscoders(f"{folder} has layer {layer.index} twice")
         if _shared(layer) != _shared(first):
             raise BadTranscoders(
-                f"{folder}: layer {layer.index} has other hooks, activation, sizes or model than layer {first.index}"
+                f"{folder}: layers {layer.index} and {first.index} differ in hooks, activation, sizes or model"
             )
     indices = tuple(layer.index for layer in layers)
     return SetConfig(
@@ -256,9 +256,7 @@ def _layer(path: Path, run: Mapping[str, Any]) -> _Layer:
         _HOOK.fullmatch(str(facts.get("hook_name_out"))),
     )
     if read is None or written is None or read[1] != written[1]:
-        raise BadTranscoders(
-            f"{path} doesn't say at which hooks of one block the transcoder reads and writes"
-        )
+        raise BadTranscoders(f"{path} doesn't name the hooks that the transcoder reads from and writes to")
     for key in ("hook_layer", "hook_layer_out"):
         if facts.get(key) not in (None, int(read[1])):
             raise BadTranscoders(f"{path}: {key} is {facts[key]!r}, but hook_name belongs to layer {read[1]}")
@@ -276,7 +274,7 @@ def _layer(path: Path, run: Mapping[str, Any]) -> _Layer:
 
 
 def _input_hook(path: Path, hook: str, facts: Mapping[str, Any]) -> str:
-    """Return what a SAELens hook means here. Raises BadTranscoders where it depends on more than the file says.
+    """Return what a SAELens hook means here. Raises BadTranscoders if the file leaves that open.
 
     `hook_mlp_in` is the residual stream before the norm in a HookedTransformer, and the input of the MLP in a
     TransformerBridge, the only way in which SAELens runs Gemma 3.
@@ -284,8 +282,8 @@ def _input_hook(path: Path, hook: str, facts: Mapping[str, Any]) -> str:
     kwargs = facts.get("model_from_pretrained_kwargs") or {}
     if kwargs.get("fold_ln") and hook in {"mlp.hook_in", "ln2.hook_out"}:
         raise BadTranscoders(
-            f"{path} was trained with fold_ln, where {hook} comes before the gain of the norm",
-            hint="write a config.yaml with feature_input_hook: ln2.hook_normalized",
+            f"{path} was trained with fold_ln, where {hook} is before the norm's gain",
+            hint="add a config.yaml with feature_input_hook: ln2.hook_normalized",
         )
     if hook != "hook_mlp_in":
         return hook
@@ -295,12 +293,12 @@ def _input_hook(path: Path, hook: str, facts: Mapping[str, Any]) -> str:
     raise BadTranscoders(
         f"{path}: hook_mlp_in is the residual stream before the norm in some versions of TransformerLens and the "
         "input of the MLP in others",
-        hint="write a config.yaml with feature_input_hook: hook_resid_mid or mlp.hook_in",
+        hint="add a config.yaml with feature_input_hook: hook_resid_mid or mlp.hook_in",
     )
 
 
 def _check_saelens(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of a SAELens transcoder, metadata included. Raises BadTranscoders for one that would be dropped."""
+    """Return the settings of a SAELens transcoder, including metadata. Raises BadTranscoders for one that would be ignored."""
     architecture = values.get("architecture")
     _refuse_autoencoder(path, architecture in _AUTOENCODERS)
     if architecture not in _ARCHITECTURES:
@@ -311,15 +309,15 @@ def _check_saelens(path: Path, values: Mapping[str, Any]) -> Mapping[str, Any]:
     facts = dict(values)
     metadata = values.get("metadata")
     if metadata is not None and not isinstance(metadata, Mapping):
-        raise BadTranscoders(f"{path}: metadata must hold keys and values")
+        raise BadTranscoders(f"{path}: metadata must be a mapping of keys and values")
     for key, value in (metadata or {}).items():
         if key in values and values[key] != value:
-            raise BadTranscoders(f"{path}: {key} is {values[key]!r:.60}, but in metadata {value!r:.60}")
+            raise BadTranscoders(f"{path}: {key} is {values[key]!r:.60}, but {value!r:.60} in metadata")
         facts[key] = value
     _SAELENS.require(facts, str(path))
     kwargs = facts.get("model_from_pretrained_kwargs") or {}
     if not isinstance(kwargs, Mapping):
-        raise BadTranscoders(f"{path}: model_from_pretrained_kwargs must hold keys and values")
+        raise BadTranscoders(f"{path}: model_from_pretrained_kwargs must be a mapping of keys and values")
     _MODEL_KWARGS.require(kwargs, f"{path}, model_from_pretrained_kwargs")
     return facts
 
@@ -329,7 +327,7 @@ def _is_sparsify(values: Mapping[str, Any]) -> bool:
 
 
 def _check_sparsify(path: Path, values: Mapping[str, Any], inside: str = "") -> None:
-    """Raise BadTranscoders for a sparsify coder that isn't a transcoder, or a setting of it that would be dropped."""
+    """Raise BadTranscoders for a sparsify coder that isn't a transcoder, or a setting that would be ignored."""
     _refuse_autoencoder(path, not values.get("transcode"))
     _SPARSIFY.require(values, f"{path}{inside}")
     if values.get("activation", "topk") != "topk":
@@ -347,19 +345,19 @@ def _refuse_autoencoder(path: Path, found: bool) -> None:
 
 
 def _refuse_dictionary(path: Path, values: Mapping[str, Any]) -> None:
-    """Raise BadTranscoders for a dictionary of Language-Model-SAEs, as which of its kinds it is."""
+    """Raise BadTranscoders for a dictionary of Language-Model-SAEs, naming its kind."""
     kind = values.get("sae_type")
     if kind == "lorsa":
         raise BadTranscoders(
-            f"{path} describes a Lorsa, a dictionary of an attention layer; only transcoders of MLPs are used",
-            hint="name the folder of the set's transcoders instead",
+            f"{path} describes a Lorsa, a dictionary for an attention layer; only transcoders of MLPs are supported",
+            hint="use the folder of the set's transcoders instead",
         )
     _refuse_autoencoder(
         path, kind is not None and values.get("hook_point_in") == values.get("hook_point_out")
     )
     if kind is not None:
         raise BadTranscoders(
-            f"{path} describes a {kind!r:.40} of Language-Model-SAEs, a layout that can't be read yet",
+            f"{path} describes a {kind!r:.40} of Language-Model-SAEs, which isn't supported yet",
             hint="save it in the standard layout: layer_{i}.safetensors and config.yaml (docs/transcoder-sets.md)",
         )
 
@@ -369,9 +367,9 @@ def _sparsify(path: Path, values: Mapping[str, Any], run: Mapping[str, Any]) -> 
     module = _MODULE.fullmatch(name)
     _check_sparsify(path, values)
     if module is None or module[2] != "mlp":
-        raise BadTranscoders(f"{path} belongs to the module {name}; only transcoders of an mlp can be traced")
+        raise BadTranscoders(f"{path} belongs to the module {name}; only transcoders of an MLP can be traced")
     if type(values.get("k")) is not int or values["k"] < 1:
-        raise BadTranscoders(f"{path}: k must be a whole number above 0")
+        raise BadTranscoders(f"{path}: k must be a whole number greater than 0")
     model = run.get("model")
     return _Layer(
         index=int(module[1]),

@@ -1,7 +1,7 @@
-"""Where a weight matrix comes from: held in memory, or read from its file row by row when asked.
+"""Sources of a weight matrix: in memory, or read from its file row by row as needed.
 
-All kinds deliver the same rows in the same blocks, so that results don't depend on which one it is. Nothing that was
-read from a file is kept.
+All kinds return the same rows in the same blocks, so that results don't depend on the kind. Nothing that is read from
+a file is kept.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ class WeightSource(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where rows are delivered."""
+        """The device of the rows."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype in which rows are delivered."""
+        """The dtype of the rows."""
 
     @property
     def lazy(self) -> bool:
-        """Whether the rows stay in their file."""
+        """True if the rows stay in their file."""
 
     def rows(self, features: Tensor) -> Tensor:
         """A copy of the rows `features (n)` int64, in any order, repeats allowed."""
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Consecutive blocks with their first feature, for reading only, each until the next is asked for."""
+        """Consecutive read-only blocks with their first feature, each valid until the next is requested."""
 
     def full(self) -> Tensor:
-        """The whole matrix, for reading only."""
+        """The full matrix, read-only."""
 
     def load(self) -> EagerWeights:
         """The matrix in memory. Raises BadTranscoders if it isn't finite."""
 
     def require_finite(self, block: Tensor | None = None) -> None:
-        """Raise BadTranscoders naming the tensor if a block, or without one the matrix, holds NaN or infinity."""
+        """Raise BadTranscoders naming the tensor if a block, or by default the matrix, contains NaN or infinity."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> WeightSource:
-        """The same matrix, delivered elsewhere."""
+        """The same matrix on another device."""
 
 
 class EagerWeights:
@@ -72,7 +72,7 @@ class EagerWeights:
 
     @property
     def device(self) -> torch.device:
-        """Where it lies."""
+        """Its device."""
         return self.tensor.device
 
     @property
@@ -98,7 +98,7 @@ class EagerWeights:
         return self
 
     def require_finite(self, block: Tensor | None = None) -> None:
-        """Raise BadTranscoders if the block, or without one the matrix, isn't finite."""
+        """Raise BadTranscoders if the block, or by default the matrix, isn't finite."""
         require_finite(self.tensor if block is None else block, self.origin)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EagerWeights:
@@ -111,8 +111,8 @@ class ZeroWeights:
 
     Args:
         shape: `(feature, ...)`.
-        device: Where rows are delivered.
-        dtype: Their dtype.
+        device: Device of the rows.
+        dtype: Dtype of the rows.
     """
 
     lazy = False
@@ -125,11 +125,11 @@ class ZeroWeights:
         return torch.zeros(len(features), *self.shape[1:], device=self.device, dtype=self.dtype)
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """One block: the whole matrix."""
+        """One block: the full matrix."""
         yield 0, self.full()
 
     def full(self) -> Tensor:
-        """The matrix, one zero seen everywhere."""
+        """The matrix, as a single expanded zero."""
         return torch.zeros((), device=self.device, dtype=self.dtype).expand(self.shape)
 
     def load(self) -> EagerWeights:
@@ -140,23 +140,23 @@ class ZeroWeights:
         """Return at once: zeros are finite."""
 
     def to(self, device: torch.device, dtype: torch.dtype) -> ZeroWeights:
-        """The same zeros elsewhere."""
+        """The same zeros on another device."""
         return ZeroWeights(self.shape, device, dtype)
 
 
 class LazyWeights:
-    """A matrix that stays in its file; nothing that was read is kept.
+    """A matrix that stays in its file; nothing that is read is kept.
 
     Args:
         file: The open file.
         name: The tensor in it.
-        device: Where rows are delivered.
-        dtype: To what rows are cast.
+        device: Device of the rows.
+        dtype: Dtype to cast rows to.
         row_shape: The shape of one row, if it isn't the file's (a per-layer decoder row is `(1, d_model)`).
     """
 
     lazy = True
-    stored_by_rows = True  # whether the file holds the matrix as it is delivered
+    stored_by_rows = True  # True if the file has the matrix in the returned orientation
 
     def __init__(
         self,
@@ -189,20 +189,20 @@ class LazyWeights:
         return read if in_order else read.index_select(0, place.to(self.device))
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """Blocks read from the file and dropped again."""
+        """Blocks read from the file, and not kept."""
         for start, stop in _block_bounds(self.shape):
             yield start, self._slice(start, stop).to(self.device, self.dtype)
             self.file.release(self.name)
 
     def full(self) -> Tensor:
-        """The whole matrix, read now."""
+        """The full matrix, read now."""
         out = torch.empty(self.shape, device=self.device, dtype=self.dtype)
         for start, block in self.blocks():
             out[start : start + len(block)] = block
         return out
 
     def load(self) -> EagerWeights:
-        """The matrix for good: mapped where the file holds it as it is wanted, else read and cast."""
+        """The matrix in memory: mapped if the file has it in the requested form, else read and cast."""
         as_wanted = self.device.type == "cpu" and self.dtype is self.file.tensors[self.name].dtype
         mapped = as_wanted and self.stored_by_rows
         tensor = self.file.private(self.name).view(self.shape) if mapped else self.full()
@@ -210,7 +210,7 @@ class LazyWeights:
         return EagerWeights(tensor, self.origin)
 
     def require_finite(self, block: Tensor | None = None) -> None:
-        """Raise BadTranscoders if a block that was read, or without one anything in the file, isn't finite."""
+        """Raise BadTranscoders if a block, or by default anything in the file, isn't finite."""
         if block is not None and all_finite(block):
             return
         for start, stop in _block_bounds(self.shape):
@@ -219,7 +219,7 @@ class LazyWeights:
             self.file.release(self.name)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LazyWeights:
-        """The same file, delivered elsewhere."""
+        """The same file, with rows on another device."""
         return type(self)(self.file, self.name, device, dtype, self.shape[1:])
 
     def _gather(self, distinct: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ class LazyWeights:
 
 
 class TransposedWeights(LazyWeights):
-    """A matrix stored `(d_model, feature)` and delivered `(feature, d_model)`."""
+    """A matrix stored as `(d_model, feature)` and returned as `(feature, d_model)`."""
 
     stored_by_rows = False
 
@@ -256,7 +256,7 @@ class TransposedWeights(LazyWeights):
 
 
 class LaterSlots(LazyWeights):
-    """A decoder stored `(feature, layer, d_model)` over all layers; of the slots only the last are delivered."""
+    """A decoder stored as `(feature, layer, d_model)` over all layers; only the last slots are returned."""
 
     stored_by_rows = False
 
@@ -272,7 +272,7 @@ class LaterSlots(LazyWeights):
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether no value is NaN or infinite: one sum, and only if that overflows a closer look."""
+    """True if no value is NaN or infinite: checks one sum, and all values only if that overflows."""
     if values.numel() == 0:
         return True
     accumulate = torch.promote_types(values.dtype, torch.float32)
@@ -283,18 +283,18 @@ def require_finite(values: Tensor, origin: str, stored: Tensor | None = None) ->
     """Raise BadTranscoders naming `origin` if a value is NaN or infinite.
 
     Args:
-        values: What was read, in the dtype that was asked for.
+        values: The values read, in the requested dtype.
         origin: The file and tensor.
-        stored: The same values as the file holds them, where they can be asked whether the cast made them infinite.
+        stored: The same values as in the file, if available, to tell whether the cast made them infinite.
     """
     if all_finite(values):
         return
     dtype = str(values.dtype).removeprefix("torch.")
     if stored is not None and stored.dtype is not values.dtype and all_finite(stored):
         raise BadTranscoders(
-            f"{origin} holds values too large for {dtype}", hint="use --dtype bfloat16 or float32"
+            f"{origin} contains values too large for {dtype}", hint="use --dtype bfloat16 or float32"
         )
-    raise BadTranscoders(f"{origin} holds NaN or infinite values", hint="copy or download the file again")
+    raise BadTranscoders(f"{origin} contains NaN or infinite values", hint="copy or download the file again")
 
 
 def _block_bounds(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:

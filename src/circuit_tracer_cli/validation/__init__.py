@@ -1,1 +1,1 @@
-"""How far a graph's predictions hold: measured on the model, by interventions."""
+"""How well a graph's predictions hold up: measured on the model, by interventions."""

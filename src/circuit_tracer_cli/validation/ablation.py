@@ -1,4 +1,4 @@
-"""Influence against ablation: do the nodes and edges that the graph calls strong matter when they are turned off?"""
+"""Influence against ablation: do the graph's strong nodes and edges matter when they are turned off?"""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from circuit_tracer_cli.validation.statistics import kl_divergence, spearman
 from circuit_tracer_cli.validation.subject import Subject
 
 TARGET_LAYERS = 3
-"""Layers, at most, in which the targets of one source are measured."""
+"""Largest number of layers in which the targets of one source are measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeAblation:
-    """Influence of features against what happens when they're turned off.
+    """Influence of features compared with turning them off.
 
     Attributes:
-        n_features: Features turned off, one at a time.
+        n_features: Number of features turned off, one at a time.
         spearman: Rank correlation of influence and KL divergence; None with too few features.
         mean_kl, max_kl: KL(before ‖ after) in nats, at the last position.
     """
@@ -38,10 +38,10 @@ class NodeAblation:
 
 @dataclass(frozen=True, slots=True)
 class EdgePatching:
-    """Edges against constrained patching (Ameisen et al. 2025, "Validating the replacement model": Spearman 0.72 is reported).
+    """Edges compared with constrained patching (Ameisen et al. 2025, "Validating the replacement model", report Spearman 0.72).
 
     Attributes:
-        n_edges: Pairs of a source turned off and a target in a later layer.
+        n_edges: Number of pairs of a source turned off and a target in a later layer.
         spearman: Rank correlation of edge weight and measured change.
         same_sign: Share of the edges whose change has the predicted sign.
     """
@@ -59,7 +59,7 @@ def node_influence(subject: Subject) -> Tensor:
 def measure_ablations(
     subject: Subject, nodes: Sequence[int], influence: Tensor, phase: Phase | None = None
 ) -> NodeAblation:
-    """Turn features off one at a time, with attention patterns pinned, and compare with their `influence (T)`."""
+    """Turn features off one at a time, with attention patterns pinned, and compare the effects with their `influence (T)`."""
     free = Constraints()
     kls: list[float] = []
     with phase or Phase() as phase:
@@ -74,7 +74,7 @@ def measure_ablations(
 def measure_edges(subject: Subject, sources: Sequence[int], phase: Phase | None = None) -> EdgePatching:
     """Turn sources off with all layers from theirs up to a target's pinned, and compare changes with edge weights.
 
-    Norm scales stay free, so that the measurement tells how much they matter; with them pinned too it would be `direct`.
+    Norm scales stay free, so that the measurement shows how much they matter; pinning them too would be `direct`.
     """
     found: list[tuple[Tensor, Tensor]] = []
     with phase or Phase() as phase:
@@ -100,7 +100,7 @@ def measure_edges(subject: Subject, sources: Sequence[int], phase: Phase | None 
 
 
 def _target_groups(subject: Subject, source: int, column: Tensor) -> Iterator[tuple[Tensor, Constraints]]:
-    """The targets of a source by layer, those with the strongest edges first, each with what is pinned to measure them."""
+    """The targets of a source by layer, strongest edges first, each with what is pinned to measure them."""
     layers = subject.features[:, 0]
     own = int(layers[source])
     strength = torch.zeros(subject.n_layers, dtype=torch.float64).index_add(0, layers, column.abs())

@@ -1,6 +1,6 @@
-"""Attention: does the model lose without a head what goes through it, and do scores fall as their strongest pairs say?
+"""Attention: does turning a head off remove what goes through it, and do scores change as their strongest pairs predict?
 
-Twice each: with everything else pinned, where the frozen network is exact, and free, where later patterns and norms follow.
+Each is measured twice: with everything else pinned, where the frozen network is exact, and free, with later patterns and norms.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from circuit_tracer_cli.validation.statistics import spearman, strong_and_random
 from circuit_tracer_cli.validation.subject import Subject
 
 PAIRS = 64
-"""Pairs of a score among which the strongest of two features is looked for."""
+"""Number of a score's pairs among which the strongest pair of features is searched."""
 FREE = Constraints(freeze_attention=False)
 
 
 @dataclass(frozen=True, slots=True)
 class HeadAblation:
-    """What goes through heads against what the targets lose without them.
+    """What goes through heads, compared with turning them off.
 
     Attributes:
-        n_heads: Heads turned off at all positions, one at a time.
-        max_absolute_error: Largest difference of any target's demeaned logit, everything else pinned.
-        agrees: Whether every difference is within 5e-4 + 1e-5·|change|, which float32 rounding explains; None in 16 bits.
-        spearman: Rank correlation for the likeliest target with nothing pinned; None with too few heads.
+        n_heads: Number of heads turned off at all positions, one at a time.
+        max_absolute_error: Largest difference of any target's demeaned logit, with everything else pinned.
+        agrees: True if every difference is within 5e-4 + 1e-5·|change|, which float32 rounding explains; None in 16 bits.
+        spearman: Rank correlation for the most likely target with nothing pinned; None with too few heads.
     """
 
     n_heads: int
@@ -54,12 +54,12 @@ class HeadAblation:
 
 @dataclass(frozen=True, slots=True)
 class ScoreAblation:
-    """Differences of two keys' scores without the strongest pair of features, against the ratio of the model's own attention.
+    """Differences of two keys' scores without the strongest pair of features, compared with the model's ratio of attention.
 
     Attributes:
-        n_scores: Looks of heads whose pair was turned off.
-        max_absolute_error: Largest difference of a logarithm of a ratio, everything else pinned.
-        agrees: Whether rounding explains it; None in 16 bits, and where norms on query or key follow the edit.
+        n_scores: Number of heads' looks whose pair was turned off.
+        max_absolute_error: Largest difference of a logarithm of a ratio, with everything else pinned.
+        agrees: True if rounding explains it; None in 16 bits, and if norms on query or key change with the edit.
         spearman: Rank correlation with nothing pinned; None with too few scores.
     """
 
@@ -71,14 +71,14 @@ class ScoreAblation:
 
 @torch.no_grad()
 def ablation_effects(prompt: FrozenPrompt, targets: Targets) -> Tensor:
-    """What goes through every head to targets, the whole stream and the values' biases taken together.
+    """What goes through every head to targets, for the full stream including the values' biases.
 
-    With patterns and norm scales frozen a target's pre-activation (a logit, demeaned) falls by exactly this when all rows of the
-    head's pattern are set to zero: the map is affine in each row alone.
+    With patterns and norm scales frozen, a target's pre-activation (a logit, demeaned) decreases by exactly this when all rows
+    of the head's pattern are set to zero: the map is affine in each row.
 
     Args:
-        prompt: The frozen prompt, with what every block begins with.
-        targets: Whose change is predicted.
+        prompt: The frozen prompt, with the input of every block.
+        targets: The targets whose change is predicted.
 
     Returns:
         `(target, layer, head, query)` in float64; the sum over queries is the ablation at all positions.
@@ -96,7 +96,7 @@ def ablation_effects(prompt: FrozenPrompt, targets: Targets) -> Tensor:
             bias = bias + weights.W_V.to(bias) @ weights.ln1.bias.to(bias)
         if weights.b_V is not None:
             bias = bias + weights.b_V.to(bias)
-        # The folded pattern is divided by the norm's scales, which biases don't see.
+        # The folded pattern is divided by the norm's scales, which don't apply to biases.
         values = values + frozen.ln1_scale.to(bias)[:, None, None] * bias
         read = mixed(folded, values[:, :n_pos], 0)[0]  # (query, kv_head, group, d_head)
         shares = torch.einsum("qnga,tqnga->tngq", read, level.z)
@@ -105,12 +105,12 @@ def ablation_effects(prompt: FrozenPrompt, targets: Targets) -> Tensor:
 
 
 class AttentionSubject:
-    """A subject's prompt with its paths split by heads, and which heads are tried.
+    """A subject's prompt with its paths split by heads, and the heads to try.
 
     Args:
         subject: The graph on its model.
-        count: Heads to try, half of them the strongest.
-        seed: Of the draw of the others.
+        count: Number of heads to try, half of them the strongest.
+        seed: Seed for drawing the others.
     """
 
     def __init__(self, subject: Subject, count: int, seed: int) -> None:
@@ -132,7 +132,7 @@ class AttentionSubject:
         return Targets(*ends, torch.stack(rows).to(self.prompt.engine.dtype))
 
     def logits(self, edits: Sequence[HeadEdit], constraints: Constraints) -> Tensor:
-        """Demeaned logits of the targets in float64; an edit that changes nothing keeps what is pinned."""
+        """Demeaned logits of the targets in float64; an edit that changes nothing keeps the pins."""
         with self.subject.model.zero_softcap():
             interventions, tokens = self.subject.model.interventions, self.subject.tokens
             last = interventions.run(tokens, edits, constraints, last_logits=True).logits[-1].double().cpu()
@@ -140,7 +140,7 @@ class AttentionSubject:
 
 
 def can_be_asked(subject: Subject) -> bool:
-    """Whether the family has a closed form and declares how it makes its scores, and a target is a token."""
+    """True if the family has a closed form and declares how it makes its scores, and a target is a token."""
     backend = subject.model.model
     try:
         backend.score_weights(0, len(subject.tokens))
@@ -150,7 +150,7 @@ def can_be_asked(subject: Subject) -> bool:
 
 
 def _target_tokens(subject: Subject) -> list[int]:
-    """The targets that are tokens, likeliest first."""
+    """The targets that are tokens, most likely first."""
     if "custom" in str(subject.graph.metadata.get("targets", "")):
         return []
     ids = subject.graph.logit_token_ids.cpu()
@@ -187,7 +187,7 @@ def measure_heads(about: AttentionSubject, phase: Phase | None = None) -> HeadAb
 
 @torch.no_grad()
 def measure_scores_of_heads(about: AttentionSubject, phase: Phase | None = None) -> ScoreAblation:
-    """Turn the strongest pair of features of each head's strongest look off."""
+    """Turn off the strongest pair of features of each head's strongest look."""
     subject = about.subject
     worst, agrees, exact = 0.0, True, True
     told, free = [], []
@@ -208,7 +208,7 @@ def measure_scores_of_heads(about: AttentionSubject, phase: Phase | None = None)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Two keys of a head's look, the features of the strongest pair of their difference, and what goes without these."""
+    """Two keys of a head's look, the features of the strongest pair of their difference, and the effect of removing them."""
 
     score: Score
     query: int
@@ -218,7 +218,7 @@ class _Look:
 
     @classmethod
     def of(cls, about: AttentionSubject, layer: int, head: int) -> _Look | None:
-        """From the position whose look matters most; None without two keys or a pair of features."""
+        """Choose the position with the strongest look; None without two keys or a pair of features."""
         prompt = about.prompt
         score = Score(prompt, layer, head)
         query = int(about.effects[:, layer, head].abs().sum(0).argmax())
@@ -248,7 +248,7 @@ class _Look:
         )  # fmt: skip
 
     def measured(self, subject: Subject, *, pinned: bool) -> float:
-        """How the logarithm of the ratio of attention to the two keys changes in the model itself."""
+        """The change in the model itself of the logarithm of the ratio of attention to the two keys."""
         before, after = (self._log_ratio(subject, edits, pinned) for edits in ((), self.edits))
         return after - before
 
@@ -267,7 +267,7 @@ class _Look:
         seen: list[Tensor] = []
         hooks = dict(edited.hooks().by_name)
         name = interventions.site.names.patterns[self.score.layer]
-        # Before the pin: what the head would pay by what arrives there.
+        # Before the pin: the attention that the head would pay for its current input.
         hooks[name] = [
             lambda pattern: seen.append(pattern[0, self.score.head, self.query]),
             *hooks.get(name, []),
@@ -278,6 +278,6 @@ class _Look:
 
 
 def _without(factor: Factor, columns: Sequence[int]) -> Tensor:
-    """The whole vector `(d_head)` of one side less some sources; those that don't reach it are no columns of it."""
+    """The full vector `(d_head)` of one side minus some sources; those that don't reach it aren't among its columns."""
     there = [column for column in columns if column < factor.sources.shape[1]]
     return factor.whole - factor.sources[:, there].sum(1)

@@ -1,4 +1,4 @@
-"""A validation as a list of checks, each with a number, a verdict and a sentence, as terminal, graph files and viewer show it."""
+"""A validation as a list of checks, each with a number, a verdict and a sentence, for terminal, graph files and viewer."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from circuit_tracer_cli.validation.pruning import PruningScores
 from circuit_tracer_cli.validation.report import Validation
 
 VERSION = 1
-"""Of the report's form in files."""
+"""Version of the report's format in files."""
 
 CORRELATION = (0.6, 0.3)
-"""Spearman from which a check passes, and below which it fails; Ameisen et al. (2025) report 0.72 for edges."""
+"""A check passes from the first Spearman correlation up, and fails below the second; Ameisen et al. (2025) report 0.72."""
 COSINE = (0.8, 0.5)
 """The same for the mean cosine of the local replacement model."""
 ROUNDING = (0.01, 0.05)
-"""Median relative error of 16-bit edges up to which the check passes, and above which it fails."""
+"""The check passes up to the first median relative error of 16-bit edges, and fails above the second."""
 
 Verdict = Literal["pass", "warn", "fail", "info"]
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question put to a graph.
+    """One check of a graph.
 
     Attributes:
-        name: For programs.
-        label: For people.
-        value: The number that answers it; None where there is too little to measure.
-        unit: What the number is; None for a plain one.
-        verdict: How the number is to be taken; `info` where no threshold makes sense.
-        detail: What was measured, in words.
+        name: Name for programs.
+        label: Label for people.
+        value: The result; None if there is too little to measure.
+        unit: Unit of the number; None for a plain one.
+        verdict: Verdict on the number; `info` if no threshold makes sense.
+        detail: Description of what was measured.
     """
 
     name: str
@@ -49,19 +49,19 @@ class Check:
 
 
 def checks(report: Validation) -> tuple[Check, ...]:
-    """All checks that a validation has numbers for."""
+    """All checks that a validation has results for."""
     return tuple(_checks(report))
 
 
 def stored_report(report: Validation, now: datetime | None = None) -> dict[str, Any]:
-    """What a graph file keeps as `metadata.validation`."""
+    """Return the record for a graph file's `metadata.validation`."""
     date = (now or datetime.now(UTC)).isoformat(timespec="seconds")
     return {"version": VERSION, "date": date, "checks": [asdict(check) for check in checks(report)]}
 
 
 def _checks(report: Validation) -> Iterator[Check]:
     if report.n_unknown:
-        detail = f"of {report.n_features:,} features are not active in the model that this was measured on"
+        detail = f"of {report.n_features:,} features aren't active in the model used for the measurement"
         yield Check("unknown_features", "Unknown features", report.n_unknown, None, "warn", detail)
     if report.direct is not None:
         yield _direct(report.direct)
@@ -83,18 +83,16 @@ def _checks(report: Validation) -> Iterator[Check]:
 
 def _direct(direct: DirectEffects) -> Check:
     columns = ", ".join(_count(count, kind) for kind, count in direct.n_columns.items())
-    detail = (
-        f"largest error of {_count(direct.n_entries, 'edge')} from {columns}, measured with all else pinned"
-    )
+    detail = f"largest error of {_count(direct.n_entries, 'edge')} from {columns}, measured with everything else pinned"
     if direct.agrees is None:
-        detail += "; 16 bits round, so there is no verdict"
+        detail += "; no verdict, because of 16-bit rounding"
     verdict: Verdict = "info" if direct.agrees is None else "pass" if direct.agrees else "fail"
     return Check("direct_effects", "Direct effects", direct.max_absolute_error, None, verdict, detail)
 
 
 def _influence(ablation: NodeAblation) -> Check:
     detail = (
-        f"influence against the effect of turning {_count(ablation.n_features, 'feature')} off, one at a time;"
+        f"influence compared with turning off {_count(ablation.n_features, 'feature')} one at a time;"
         f" KL {ablation.mean_kl:.2g} nats on average, {ablation.max_kl:.2g} at most"
     )
     return Check(
@@ -114,7 +112,7 @@ def _edges(edges: EdgePatching) -> Check:
 def _heads(heads: HeadAblation) -> Check:
     detail = (
         f"largest difference between what goes through {_count(heads.n_heads, 'head')} and what the targets lose without,"
-        " measured with all else pinned"
+        " measured with everything else pinned"
     )
     return _exact("heads", "Heads", heads, detail)
 
@@ -132,7 +130,7 @@ def _exact(name: str, label: str, found: HeadAblation | ScoreAblation, detail: s
     if found.spearman is not None:
         detail += f"; with nothing pinned Spearman {found.spearman:.2f}"
     if found.agrees is None:
-        detail += "; 16 bits round, or norms follow, so there is no verdict"
+        detail += "; no verdict, because of 16-bit rounding or norms that change with the edit"
     verdict: Verdict = "info" if found.agrees is None else "pass" if found.agrees else "fail"
     return Check(name, label, found.max_absolute_error, None, verdict, detail)
 
@@ -142,7 +140,7 @@ def _faithfulness(report: Validation) -> Check:
     mean = sum(layer.cosine for layer in layers) / len(layers)
     lowest = min(layers, key=lambda layer: layer.cosine)
     detail = (
-        "how the replacement model follows the model after a perturbation, mean of all layers;"
+        "how closely the replacement model follows the model after a perturbation, mean over layers;"
         f" lowest {lowest.cosine:.3f}, in layer {lowest.layer}"
     )
     return Check("faithfulness", "Faithfulness", mean, "cosine", _at_least(mean, *COSINE), detail)
@@ -152,7 +150,7 @@ def _scores(scores: PruningScores) -> Iterator[Check]:
     pruned, kept = scores.errors_pruned, scores.errors_kept
     for name, meaning in (
         ("replacement", "of the influence starts at tokens rather than errors"),
-        ("completeness", "of what goes into the nodes, weighted by influence, is not from errors"),
+        ("completeness", "of the nodes' input, weighted by influence, doesn't come from errors"),
     ):
         value = getattr(scores.before, name)
         detail = f"{value:.1%} {meaning}"
@@ -163,11 +161,13 @@ def _scores(scores: PruningScores) -> Iterator[Check]:
 
 def _precision(precision: Precision) -> Check:
     median = precision.median_relative_error
-    detail = f"median error of the {precision.n_edges:,} strongest {precision.dtype} edges beside float32"
+    detail = (
+        f"median error of the {precision.n_edges:,} strongest {precision.dtype} edges compared with float32"
+    )
     if precision.max_relative_error is not None:
         detail += f", {precision.max_relative_error:.1%} at most"
     if precision.n_gone:
-        detail += f"; {precision.n_gone:,} more have no such feature in float32"
+        detail += f"; {precision.n_gone:,} more have no counterpart in float32"
     if precision.from_features is not None:
         detail += (
             f". Of {_count(precision.n_rows, 'row')} edges from features are off by {precision.from_features:.1%} (L2, median),"

@@ -1,4 +1,4 @@
-"""Direct effects: with everything non-linear pinned, one more of a source must change its targets by its column of the matrix."""
+"""Direct effects: with everything non-linear pinned, adding a source again must change targets by its matrix column."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from circuit_tracer_cli.validation.precision import rounded_to
 from circuit_tracer_cli.validation.subject import Subject
 
 ATOL, RTOL = 5e-4, 1e-5
-"""How far a float32 measurement may be from an edge."""
+"""Largest difference between a float32 measurement and an edge."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirectEffects:
-    """Measured changes against adjacency columns.
+    """Measured changes compared with columns of the adjacency matrix.
 
     Attributes:
-        n_columns: Sources measured, by kind.
-        n_entries: Edges compared.
+        n_columns: Number of sources measured, by kind.
+        n_entries: Number of edges compared.
         max_absolute_error: Largest difference of any entry.
         max_relative_error: Largest difference over the largest entry of its column.
         worst: Id of the source with the largest relative error.
-        agrees: Whether every entry is within 5e-4 + 1e-5·|weight|, which float32 rounding explains; None for a graph in 16 bits.
+        agrees: True if every entry is within 5e-4 + 1e-5·|weight|, which float32 rounding explains; None for a 16-bit graph.
     """
 
     n_columns: dict[str, int]
@@ -42,7 +42,7 @@ class DirectEffects:
 
 
 class PinnedModel:
-    """The model with everything non-linear pinned, and what changes in it.
+    """The model with everything non-linear pinned, for measuring changes.
 
     Args:
         subject: The graph on its model.
@@ -77,7 +77,7 @@ class PinnedModel:
         return torch.cat([self.subject.at_features(result.activations), (last - last.mean())[self.logit_ids]])
 
     def change(self, node: int) -> Tensor:
-        """How `rows` change when a feature doubles, or an error or token vector is added once more."""
+        """The change of `rows` when a feature is doubled, or an error or token vector is added once more."""
         if self.subject.graph.layout.kind(node) == "feature":
             return self._state((self.subject.edit(node, 2.0),), ()) - self.base
         return self._state((), (self.subject.push(node),)) - self.base
@@ -85,7 +85,7 @@ class PinnedModel:
 
 @dataclass(slots=True)
 class _Tally:
-    """What has been compared so far."""
+    """The comparison so far."""
 
     measured: dict[str, int]
     n_entries: int = 0
@@ -95,7 +95,7 @@ class _Tally:
     agrees: bool = True
 
     def add(self, kind: str, node_id: str, measured: Tensor, wanted: Tensor) -> None:
-        """Compare the measured changes `(m)` with the entries wanted, which may be none."""
+        """Compare the measured changes `(m)` with the selected entries, which may be empty."""
         self.measured[kind] += 1
         if not len(wanted):
             return
@@ -111,7 +111,7 @@ class _Tally:
 def measure_direct_effects(
     subject: Subject, nodes: dict[str, list[int]], phase: Phase | None = None
 ) -> DirectEffects:
-    """Compare the columns of some nodes, given by kind, with what is measured. Of a pruned graph only the kept edges count.
+    """Compare the columns of some nodes, given by kind, with measurements. In a pruned graph only kept edges count.
 
     Kinds take turns, so that a phase that is cut short has measured some of each.
     """

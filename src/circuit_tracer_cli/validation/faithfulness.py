@@ -1,7 +1,7 @@
-"""Faithfulness of the local replacement model: does it answer a perturbation as the model does?
+"""Faithfulness of the local replacement model: does it respond to a perturbation as the model does?
 
 The local replacement model (Ameisen et al. 2025) has transcoders in place of MLPs; errors, attention patterns and norm scales
-are fixed. On the unperturbed prompt it equals the model; here a vector is added to the stream and both are compared in all later
+are fixed. On the unperturbed prompt it equals the model; here a vector is added to the stream, and both are compared in all later
 layers.
 """
 
@@ -26,12 +26,12 @@ STRENGTH = 0.5
 
 @dataclass(frozen=True, slots=True)
 class LayerFaithfulness:
-    """How the local replacement model carries a perturbation of one layer.
+    """How closely the local replacement model follows a perturbation of one layer.
 
     Attributes:
-        layer: Where vectors were added, at the write point.
-        n_perturbations: How many were tried.
-        cosine: Between the changes in model and replacement model at later read points, mean over perturbations.
+        layer: The layer at whose write point vectors were added.
+        n_perturbations: Number of perturbations.
+        cosine: Cosine between the changes in model and replacement model at later read points, mean over perturbations.
         nmse: Squared difference over the model's own squared change, mean over perturbations.
     """
 
@@ -64,7 +64,7 @@ class WatchedPass(EditedPass):
 
 
 class LocalReplacementPass(WatchedPass):
-    """The same in the local replacement model: features are computed anew and write the difference to the unmodified run."""
+    """The same in the local replacement model: features are recomputed and write the difference from the unmodified run."""
 
     def _writes(self, layer: int) -> bool:
         return True
@@ -110,8 +110,8 @@ def measure_layers(
 ) -> tuple[LayerFaithfulness, ...]:
     """Perturb each of some layers `count` times; every one must have a layer after it.
 
-    All layers have their first perturbation before any has its second, and layers take turns from all depths, so that a phase
-    that is cut short has looked everywhere.
+    All layers have their first perturbation before any has its second, and layers alternate between depths, so that a phase
+    that is cut short has covered all of them.
     """
     found: dict[int, list[tuple[float, float]]] = {}
     with phase or Phase() as phase:
@@ -133,7 +133,7 @@ def _all_pins(subject: Subject) -> Pins:
 
 
 def _change(subject: Subject, watched: WatchedPass, layer: int) -> Tensor:
-    """What a perturbation changes at the read points after a layer: `(layer, pos, d_model)` in float64."""
+    """The effect of a perturbation at the read points after a layer: `(layer, pos, d_model)` in float64."""
     hooks: Hooks = watched.hooks()
     subject.model.model.run(subject.tokens.ids, hooks)
     later = range(layer + 1, subject.n_layers)

@@ -1,4 +1,4 @@
-"""Groups against ablation: what happens to the first target when all members of a group are turned off at once."""
+"""Groups compared with ablation: the effect on the first target of turning off all members of a group at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from circuit_tracer_cli.validation.subject import Subject
 
 
 def measure_groups(graph: Graph, model: ReplacementModel, grouping: Grouping) -> Grouping:
-    """Return the groups with what ablating each does to the first target's logit minus the vocabulary's mean.
+    """Return the groups with the effect of ablating each on the first target's logit minus the vocabulary's mean.
 
     The numbers are `predicted` (by the graph), `measured` (attention patterns pinned, as the graph has them) and `measured_open`
     (attention free).
@@ -28,7 +28,7 @@ def measure_groups(graph: Graph, model: ReplacementModel, grouping: Grouping) ->
 
     Raises:
         UnsuitableValue: The first target isn't a token.
-        ModelMismatch: The graph comes from another model.
+        ModelMismatch: The graph was made with another model.
     """
     target = int(graph.logit_token_ids[0])
     if target >= min(graph.cfg.d_vocab, graph.vocab_size) or "custom" in str(
@@ -68,14 +68,14 @@ def measure_groups(graph: Graph, model: ReplacementModel, grouping: Grouping) ->
 def predicted_change(circuit: Circuit, activations: Floats, nodes: list[int], target: int) -> float:
     """Return the change of a target's value that the graph predicts if features are turned off.
 
-    A feature that isn't turned off changes in proportion: by the sum of its inputs' changes, each times its edge, over its
-    activation. As the graph is linear, that is what all paths add up to.
+    A feature that isn't turned off changes in proportion: by the sum of its inputs' changes, each times its edge, divided by its
+    activation. Since the graph is linear, this is the sum over all paths.
 
     Args:
         circuit: Nodes and edges.
-        activations: float64 `(N)`, zero for nodes that are no features.
-        nodes: Those turned off; only features count.
-        target: The node whose value is asked for.
+        activations: float64 `(N)`, zero for nodes that aren't features.
+        nodes: The nodes to turn off; only features count.
+        target: The node whose value is predicted.
     """
     change = np.zeros(len(circuit.ids))
     off = {node for node in nodes if circuit.kinds[node] == "feature"}

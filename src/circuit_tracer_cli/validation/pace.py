@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Phase:
-    """One phase: it measures item after item until all are done, its time is over, or somebody interrupts it.
+    """One phase: it measures item after item until all are done, its time is up, or it is interrupted.
 
     Use it as a context manager around the loop: KeyboardInterrupt ends the block and is remembered in `interrupted`, so that the
-    items measured before it can be summarised. The first item is measured whatever the limit.
+    items measured before it can be summarized. The first item is always measured.
 
     Args:
         limit: Seconds; None for no limit.
@@ -48,12 +48,12 @@ class Phase:
 
     @property
     def over(self) -> bool:
-        """Whether something is measured and no time is left."""
+        """True if something was measured and no time is left."""
         return self.done > 0 and self.limit is not None and self.clock() - self._begun >= self.limit
 
     @property
     def cut(self) -> bool:
-        """Whether it ended before everything that was planned was measured."""
+        """True if it ended before everything planned was measured."""
         return self.done < self.planned
 
     def step(self, count: int = 1) -> None:
@@ -62,7 +62,7 @@ class Phase:
         self.progress.advance(count)
 
     def each(self, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items until time is over; an item counts as done when the next one is asked for."""
+        """Yield the items until time is up; an item counts as done when the next one is requested."""
         for item in items:
             if self.over:
                 return

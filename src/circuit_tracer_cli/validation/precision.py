@@ -1,7 +1,7 @@
 """Precision: rows of a graph computed with rounded numbers beside the same rows computed in float32, from the same files.
 
-The strongest edges alone would flatter: they are large. So whole rows of a sample of features are compared as well, edges from
-features and from errors apart, for an error is a small difference of two larger numbers.
+The strongest edges alone would look too good: they are large. So full rows of a sample of features are compared as well, with
+edges from features and from errors separately, since an error is a small difference of two larger numbers.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from circuit_tracer_cli.validation.statistics import sample
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Edges of a graph between features, errors and tokens, again in float32.
+    """Edges of a graph between features, errors and tokens, recomputed in float32.
 
     Attributes:
         dtype: What the graph was rounded to, see `rounded_to`.
-        n_edges: The strongest edges that were compared.
-        n_gone: Of the strongest edges, those whose source or target isn't active in float32.
-        median_relative_error, max_relative_error: Over the strongest edges, relative to the float32 weight.
-        n_rows: Rows compared whole.
+        n_edges: Number of strongest edges that were compared.
+        n_gone: Number of strongest edges whose source or target isn't active in float32.
+        median_relative_error, max_relative_error: Errors of the strongest edges, relative to the float32 weight.
+        n_rows: Number of full rows compared.
         from_features: Median over rows of the L2 distance of all edges from features, relative to the float32 row.
         single_edge: The largest difference of an edge from a feature, relative to the largest of its row.
         from_errors: As `from_features`, for edges from error nodes.
-        selection: Share of the features active in either that are active in one alone.
+        selection: Share of all active features that are active in only one of the two.
     """
 
     dtype: str
@@ -51,12 +51,12 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class RowSample:
-    """Which rows are computed again: the targets of the strongest edges into features, and a draw of others.
+    """The rows to recompute: the targets of the strongest edges into features, and a random sample of others.
 
     Args:
-        strongest: Edges.
-        rows: Rows drawn.
-        seed: Of the draw.
+        strongest: Number of strongest edges.
+        rows: Number of rows drawn.
+        seed: Seed of the sample.
     """
 
     strongest: int
@@ -132,7 +132,7 @@ class ExactRows:
 def measure_precision(
     graph: Graph, model: ReplacementModel, sampling: RowSample, phase: Phase | None = None
 ) -> Precision:
-    """Compute a sample of rows again with a float32 model and compare."""
+    """Recompute a sample of rows with a float32 model and compare."""
     targets = sampling.targets(graph)
     found: dict[int, Tensor] = {}
     selection = None

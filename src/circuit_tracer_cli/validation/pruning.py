@@ -1,4 +1,4 @@
-"""Replacement and completeness before and after pruning, with error nodes pruned like others and with all of them kept."""
+"""Replacement and completeness scores before and after pruning, with error nodes pruned like others and with all of them kept."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class PruningScores:
-    """Scores of a graph and of what pruning leaves of it.
+    """Scores of a graph before and after pruning.
 
     Attributes:
-        before: The whole graph.
-        errors_pruned: What is left; errors that were pruned no longer count, so that the scores flatter.
-        errors_kept: What is left and every edge from an error into it; None for a graph that came pruned.
-        n_nodes, n_edges: What is left.
+        before: Scores of the full graph.
+        errors_pruned: Scores of the pruned graph; pruned errors no longer count, so the scores look better.
+        errors_kept: Scores of the pruned graph plus every edge from an error into it; None for a graph that was already pruned.
+        n_nodes, n_edges: Numbers of kept nodes and edges.
     """
 
     before: Scores
@@ -42,7 +42,7 @@ class PruningScores:
 def measure_scores(
     graph: Graph, node_threshold: float | None = None, edge_threshold: float | None = None
 ) -> PruningScores:
-    """Prune a graph (if it isn't yet) and score what is left in both conventions."""
+    """Prune a graph (if it isn't pruned yet) and score it in both conventions."""
     pruned = pruned_graph(graph, node_threshold, edge_threshold)
     assert pruned.pruning is not None
     mask = pruned.pruning.node_mask.cpu()
@@ -63,7 +63,7 @@ def _scores(graph: Graph) -> Scores:
 
 
 def _with_edges(graph: Graph, edges: Edges) -> Graph:
-    """The graph with other edges, as if it had never been pruned."""
+    """The graph with other edges, as an unpruned graph."""
     return graph.replace(adjacency_matrix=edges, pruning=None, metadata=None)
 
 

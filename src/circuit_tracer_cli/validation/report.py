@@ -1,4 +1,4 @@
-"""The whole validation of a graph in order: what is measured, and the record of it."""
+"""The full validation of a graph in order: the measurements, and their record."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from circuit_tracer_cli.validation.subject import Subject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is measured.
+    """How much to measure.
 
     Args:
-        samples: Features turned off or doubled, and as many errors and tokens at most.
-        perturbations: Per layer.
-        strongest: Edges recomputed in float32, for a 16-bit graph.
-        seed: Of every draw.
-        budget: Seconds for all measurements on the model together; None for no limit. A phase whose share is used up stops
-            with what it has measured.
+        samples: Number of features to turn off or double, and largest number of errors and of tokens.
+        perturbations: Number of perturbations per layer.
+        strongest: Number of edges to recompute in float32, for a 16-bit graph.
+        seed: Seed of all random draws.
+        budget: Seconds for all measurements on the model together; None for no limit. A phase that uses up its share
+            stops with what it has measured.
     """
 
     samples: int = 24
@@ -63,7 +63,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """How much of a phase was measured: all, or less because its time was over or it was interrupted."""
+    """How much of a phase was measured: all, or less because its time was up or it was interrupted."""
 
     phase: str
     planned: int
@@ -72,19 +72,19 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What was measured of a graph. A measurement is None where the phase was interrupted before its first item.
+    """The measurements of a graph. A measurement is None if its phase was interrupted before its first item.
 
     Attributes:
-        n_features: Feature nodes of the graph.
-        n_unknown: Of these, how many aren't active in the model that it was measured on.
-        direct: (a) Measured direct effects against adjacency columns.
-        ablation: (b) Influence against the effect of turning features off.
-        edges: (b) Edges against constrained patching.
-        faithfulness: (c) The local replacement model against the model, per layer.
+        n_features: Number of feature nodes of the graph.
+        n_unknown: How many of these aren't active in the model used for the measurement.
+        direct: (a) Measured direct effects compared with columns of the adjacency matrix.
+        ablation: (b) Influence compared with the effect of turning features off.
+        edges: (b) Edges compared with constrained patching.
+        faithfulness: (c) The local replacement model compared with the model, per layer.
         scores: (d) Replacement and completeness before and after pruning.
-        precision: (e) 16-bit edges against float32; None for a float32 graph.
+        precision: (e) 16-bit edges compared with float32; None for a float32 graph.
         phases: How much of each phase was measured.
-        heads: (f) What goes through heads against turning them off; None where the family has no closed form.
+        heads: (f) What goes through heads compared with turning them off; None if the family has no closed form.
         attention: (g) Scores of heads without their strongest pair of features.
     """
 
@@ -103,12 +103,12 @@ class Validation:
     attention: ScoreAblation | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 class ValidationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a validation; `report` holds what was measured before it."""
+    """Raised on Ctrl-C during a validation; `report` has what was measured before."""
 
     def __init__(self, report: Validation) -> None:
         super().__init__()
@@ -129,11 +129,11 @@ def validate_graph(
         graph: Raw or pruned.
         model: Its model and transcoders.
         effort: How much to measure, and for how long.
-        float32_model: Loads the same in float32, for a graph in 16 bits; without it precision isn't measured.
+        float32_model: Loads the same model in float32, for a 16-bit graph; without it, precision isn't measured.
         progress: Progress callback.
 
     Raises:
-        ModelMismatch: The graph can't come from this model and these transcoders.
+        ModelMismatch: The graph can't have been made with this model and these transcoders.
         ValidationInterrupted: After Ctrl-C, with what was measured before.
     """
     effort, progress = effort or Effort(), progress or SilentProgress()
@@ -145,7 +145,7 @@ def validate_graph(
 
 
 class _Run:
-    """The phases in order. The report can be made at any time of what is there by then."""
+    """Runs the phases in order. The report can be made at any time from what was measured by then."""
 
     def __init__(self, subject: Subject, effort: Effort, pace: Pace, progress: Progress) -> None:
         self.subject, self.effort, self.pace, self.progress = subject, effort, pace, progress
@@ -167,7 +167,7 @@ class _Run:
         return self.report()
 
     def _on_the_graph(self) -> None:
-        """What needs no model: scores before and after pruning, and every node's influence."""
+        """Compute what needs no model: scores before and after pruning, and every node's influence."""
         self.progress.phase("pruning")
         self.found["scores"] = measure_scores(self.subject.graph)
         self.influence = node_influence(self.subject)
@@ -229,7 +229,7 @@ class _Run:
             )
 
     def report(self) -> Validation:
-        """What has been measured so far."""
+        """The measurements so far."""
         subject = self.subject
         return Validation(
             prompt=subject.graph.input_string,

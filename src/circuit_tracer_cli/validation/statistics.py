@@ -1,4 +1,4 @@
-"""Rank correlation, divergence, vector agreement, and seeded draws of nodes. Knows nothing of graphs or models."""
+"""Rank correlation, divergence, vector agreement, and seeded draws of nodes. Independent of graphs and models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cosine(x: Tensor, y: Tensor) -> float:
 
 
 def nmse(predicted: Tensor, measured: Tensor) -> float:
-    """Squared error of a prediction over the square of what was measured; 0 if both are zero."""
+    """Squared error of a prediction divided by the square of the measurement; 0 if both are zero."""
     wrong = float((predicted.double() - measured.double()).square().sum())
     whole = float(measured.double().square().sum())
     return wrong / whole if whole > 0 else float(wrong > 0)
@@ -54,7 +54,7 @@ def sample(nodes: Sequence[int], count: int, seed: int) -> list[int]:
 
 
 def strong_and_random(nodes: Sequence[int], strength: Tensor, count: int, seed: int) -> list[int]:
-    """At most `count` of the nodes: half of them those of largest `strength (T)`, the others drawn from the rest; ascending."""
+    """At most `count` of the nodes: half of them with the largest `strength (T)`, the others drawn from the rest; ascending."""
     ranked = sorted(nodes, key=lambda node: (-float(strength[node]), node))
     strong = ranked[: (count + 1) // 2]
     return sorted(strong + sample(sorted(ranked[len(strong) :]), count - len(strong), seed))

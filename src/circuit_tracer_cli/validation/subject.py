@@ -1,4 +1,4 @@
-"""A graph set beside the model that it was made from: the same prompt, features, errors and token vectors."""
+"""A graph together with the model that it was made from: the same prompt, features, errors and token vectors."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Subject:
 
     Attributes:
         features: int64 `(m, 3)`: layer, position, feature of the nodes that are features.
-        kept: The nodes that pruning left, as indices; all of them for a raw graph.
+        kept: Indices of the nodes kept by pruning; all of them for a raw graph.
         active: What is active on the prompt.
         silent: Positions at which errors are zero by definition.
-        n_unknown: Features of the graph that aren't active in this model on this prompt.
+        n_unknown: Number of the graph's features that aren't active in this model on this prompt.
 
     Raises:
-        ModelMismatch: The graph can't come from this model and these transcoders.
+        ModelMismatch: The graph can't have been made with this model and these transcoders.
     """
 
     def __init__(self, graph: Graph, model: ReplacementModel) -> None:
         self.graph, self.model = graph, model
         if graph.root is not None:
             raise UnsuitableValue(
-                f"the graph explains {graph.node_id(graph.root)}, and a validation measures effects on the targets",
+                f"the graph explains {graph.node_id(graph.root)}, but a validation measures effects on the targets",
                 "validate the graph that `attribute` wrote",
             )
         check_sizes(graph, model)
         self._check_set()
         self.tokens = model.tokenize(graph.input_tokens)
         if self.tokens.ids.tolist() != graph.input_tokens.tolist():
-            raise ModelMismatch("the model would put another first token before the graph's prompt")
+            raise ModelMismatch("the model uses another first token than the graph's prompt")
         self.frozen: FrozenPass = model.interventions.unmodified(self.tokens).frozen
         self.features = graph.active_features[graph.selected_features].cpu()
         mask = graph.pruning.node_mask if graph.pruning else torch.ones(graph.n_nodes, dtype=torch.bool)
@@ -63,18 +63,18 @@ class Subject:
         transcoders, features = self.model.transcoders, self.graph.active_features[:, 2]
         if len(features) and int(features.max()) >= transcoders.d_transcoder:
             raise ModelMismatch(
-                f"the graph has feature {int(features.max())}, these transcoders have {transcoders.d_transcoder} per layer",
-                hint="name the graph's own set with --transcoder-set",
+                f"the graph has feature {int(features.max())}, but these transcoders have {transcoders.d_transcoder} per layer",
+                hint="use the graph's own set with --transcoder-set",
             )
 
     def _count_unknown(self, active: Tensor) -> int:
-        """How many of the graph's nodes aren't active here. Raises ModelMismatch if most aren't."""
+        """Return how many of the graph's features aren't active here. Raises ModelMismatch if most aren't."""
         known = set(map(tuple, active.tolist()))
         unknown = sum(tuple(feature) not in known for feature in self.features.tolist())
         if 2 * unknown > len(self.features):
             raise ModelMismatch(
                 f"{unknown} of the graph's {len(self.features)} features aren't active in this model on its prompt",
-                hint="name the graph's own model and set with --model and --transcoder-set",
+                hint="use the graph's own model and set with --model and --transcoder-set",
             )
         return unknown
 
@@ -84,7 +84,7 @@ class Subject:
         return self.graph.cfg.n_layers
 
     def nodes(self, kind: str) -> list[int]:
-        """The kept nodes of a kind (`feature`, `error`, `token`), those that can have no effect by definition left out."""
+        """The kept nodes of a kind (`feature`, `error`, `token`), without those that can't have an effect by definition."""
         layout = self.graph.layout
         bounds = {
             "feature": (0, layout.error_offset),
@@ -118,7 +118,7 @@ class Subject:
         recording: Recording | None = None,
         pushes: Sequence[Push] = (),
     ) -> PassResult:
-        """One pass over the graph's prompt; of its logits the last position's."""
+        """Run one pass over the graph's prompt; return the last position's logits."""
         return self.model.interventions.run(
             self.tokens, edits, constraints, recording, pushes, last_logits=True
         )

@@ -151,17 +151,17 @@ def hooks(layer: int, model: str) -> dict[str, str]:
 FAULTS: list[tuple[str, Callable[[Path], None], str]] = [
     ("saelens", edit_cfg("layer_1", architecture="jumprelu"), "sparse autoencoder .SAE., not a transcoder"),
     ("saelens", edit_cfg("layer_1", normalize_activations="layer_norm"), "sets normalize_activations: layer_norm, which"),
-    ("saelens", edit_cfg("layer_1", metadata={"hook_name": "blocks.1.hook_resid_mid"}), "doesn't say at which hooks"),
-    ("saelens", edit_cfg("layer_1", metadata=hooks(0, "tiny")), "holds layer 0 twice"),
-    ("saelens", edit_cfg("layer_2", metadata=hooks(2, "other")), "layer 2 has other hooks"),
+    ("saelens", edit_cfg("layer_1", metadata={"hook_name": "blocks.1.hook_resid_mid"}), "doesn't name the hooks"),
+    ("saelens", edit_cfg("layer_1", metadata=hooks(0, "tiny")), "has layer 0 twice"),
+    ("saelens", edit_cfg("layer_2", metadata=hooks(2, "other")), "differ in hooks"),
     ("saelens", change("layer_1/sae_weights.safetensors", scaling_factor=torch.ones(20)), "unknown tensor 'scaling_factor'"),
     ("saelens", change("layer_1/sae_weights.safetensors", W_skip=torch.ones(6, 5)), r"'W_skip' has shape \(6, 5\)"),
     ("saelens", lambda folder: (folder / "layer_1" / "cfg.json").write_text("{"), "isn't valid JSON"),
     ("saelens", lambda folder: (folder / "layer_1" / "cfg.json").unlink(), "layer_1 has no cfg.json"),
     ("sparsify", edit_cfg("layers.1.mlp", transcode=False), "autoencoder .SAE., not a transcoder"),
     ("sparsify", edit_cfg("layers.1.mlp", activation="groupmax"), "only the activation topk"),
-    ("sparsify", edit_cfg("layers.1.mlp", k=5), "layer 1 has other hooks, activation"),
-    ("sparsify", lambda folder: (folder / "layers.1.mlp").rename(folder / "layers.1.attn"), "only transcoders of an mlp"),
+    ("sparsify", edit_cfg("layers.1.mlp", k=5), "differ in hooks, activation"),
+    ("sparsify", lambda folder: (folder / "layers.1.mlp").rename(folder / "layers.1.attn"), "only transcoders of an MLP"),
     ("sparsify", change("layers.2.mlp/sae.safetensors", b_dec=None), "lacks the tensor 'b_dec'"),
     ("gemma-scope-2-plt", change("params_1.safetensors", w_enc=torch.ones(6, 21)), "'w_enc' has 21 features"),
     ("gemma-scope-2-plt", change("params_1.safetensors", w_dec=torch.ones(6, 20)), r"'w_dec' has shape \(6, 20\)"),
@@ -193,11 +193,11 @@ def npz_set(folder: Path, **changes: Any) -> Path:
     ("changes", "said"),
     [
         ({"W_enc": np.asfortranarray(np.ones((6, 20), "f4"))}, "can't be read in place"),
-        ({"W_enc": np.array([{}], dtype=object)}, "kind that can't be read in place|no readable header"),
+        ({"W_enc": np.array([{}], dtype=object)}, "dtype that can't be read in place|no readable header"),
         ({"b_enc": np.ones(20, ">f4")}, "can't be read in place"),
         ({"b_enc": None}, "lacks the tensor 'b_enc'"),
         ({"W_dec": np.ones((20, 5), "f4")}, r"'W_dec' has shape \(20, 5\)"),
-        ({"b_dec": np.full(6, np.nan, "f4")}, "'b_dec' holds NaN"),
+        ({"b_dec": np.full(6, np.nan, "f4")}, "'b_dec' contains NaN"),
     ],
 )
 def test_npz_faults(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -214,7 +214,7 @@ def test_a_compressed_npz_file_and_none(tmp_path: Path) -> None:
         load_transcoders(tmp_path / "set")
     assert "numpy.savez" in (caught.value.hint or "")
     path.write_bytes(b"no archive")
-    with pytest.raises(BadTranscoders, match=r"params\.npz is no npz file"):
+    with pytest.raises(BadTranscoders, match=r"params\.npz is truncated or not an npz file"):
         inspect_transcoders(tmp_path / "set")
     path.unlink()
     with pytest.raises(MissingFile):
@@ -247,7 +247,7 @@ def test_an_npz_header_that_claims_too_much(tmp_path: Path) -> None:
     path.write_bytes(
         path.read_bytes()[:-22] + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 2**31, 0, 0)
     )
-    with pytest.raises(BadTranscoders, match="no npz file"):
+    with pytest.raises(BadTranscoders, match="not an npz file"):
         inspect_transcoders(tmp_path / "set")
 
 

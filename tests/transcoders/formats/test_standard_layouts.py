@@ -57,14 +57,14 @@ def configure(**values: Any) -> Edit:
 
 
 PLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
-    "twice": ("relu", copy("layer_1.safetensors", "layer_01.safetensors"), "holds layer 1 twice"),
+    "twice": ("relu", copy("layer_1.safetensors", "layer_01.safetensors"), "has layer 1 twice"),
     "cut": ("relu", cut("layer_2.safetensors"), r"layer_2\.safetensors is truncated: tensor '\w+'"),
     "no b_enc": ("relu", change("layer_1.safetensors", b_enc=None), r"layer_1\.safetensors lacks .*'b_enc'"),
     "no W_dec": ("relu", change("layer_0.safetensors", W_dec=None), r"layer_0\.safetensors lacks .*'W_dec'"),
     "unknown": (
         "relu",
         change("layer_0.safetensors", W_gate=torch.ones(2)),
-        r"layer_0\.safetensors holds an unknown tensor 'W_gate'",
+        r"layer_0\.safetensors has an unknown tensor 'W_gate'",
     ),
     "integer": (
         "relu",
@@ -90,7 +90,7 @@ PLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
     "layers differ": (
         "relu",
         change("layer_2.safetensors", W_enc=torch.ones(21, 6)),
-        r"layer_2\.safetensors: 'W_enc' has 21 features of width 6, the first layer 20 of 6",
+        r"layer_2\.safetensors: 'W_enc' has 21 features of width 6, but the first layer has 20 of width 6",
     ),
     "skip": ("relu", change("layer_1.safetensors", W_skip=torch.ones(6, 5)), r"'W_skip' has shape \(6, 5\)"),
     "threshold": (
@@ -98,14 +98,14 @@ PLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
         change("layer_1.safetensors", activation_function__threshold=torch.ones(3)),
         r"'activation_function.threshold' has shape \(3,\) instead of \(20,\)",
     ),
-    "relu with thresholds": ("jumprelu", configure(activation="relu"), "holds thresholds"),
+    "relu with thresholds": ("jumprelu", configure(activation="relu"), "has thresholds"),
     "jumprelu without": ("relu", configure(activation="jumprelu"), "lacks the tensor 'activation_function"),
     "topk without k": ("relu", configure(activation="topk"), "neither config.yaml nor .* says k"),
     "k too large": ("topk", configure(k=21), "k = 21 doesn't fit 20 features"),
     "stored k": (
         "relu",
         change("layer_0.safetensors", k=torch.tensor([1, 2])),
-        "tensor 'k' isn't one number",
+        "tensor 'k' isn't a single number",
     ),
     "stored half k": ("relu", change("layer_0.safetensors", k=torch.tensor(2.5)), "'k' isn't a whole number"),
     "stored k of 0": ("relu", change("layer_0.safetensors", k=torch.tensor(0)), "k = 0 doesn't fit"),
@@ -114,7 +114,7 @@ CLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
     "encoder missing": ("relu", remove("W_enc_1.safetensors"), r"lacks W_enc_1\.safetensors"),
     "decoder missing": ("relu", remove("W_dec_0.safetensors"), r"lacks W_dec_0\.safetensors"),
     "last encoder missing": ("relu", remove("W_enc_2.safetensors"), r"lacks W_enc_2\.safetensors"),
-    "twice": ("relu", copy("W_dec_1.safetensors", "W_dec_001.safetensors"), "holds layer 1 twice"),
+    "twice": ("relu", copy("W_dec_1.safetensors", "W_dec_001.safetensors"), "has layer 1 twice"),
     "cut": ("relu", cut("W_dec_1.safetensors"), r"W_dec_1\.safetensors is truncated: tensor 'W_dec_1'"),
     "layers swapped": (
         "relu",
@@ -124,7 +124,7 @@ CLT_FAULTS: dict[str, tuple[str, Edit, str]] = {
     "unknown": (
         "relu",
         change("W_enc_0.safetensors", W_gate=torch.ones(2)),
-        r"W_enc_0\.safetensors holds an unknown tensor 'W_gate'",
+        r"W_enc_0\.safetensors has an unknown tensor 'W_gate'",
     ),
     "slots": (
         "relu",
@@ -189,7 +189,7 @@ def test_k_in_the_file_makes_a_topk_set(random_set: Callable[..., Any], tmp_path
     configure(activation="topk_relu", k=5)(folder)
     assert [layer.activation.name for layer in load_transcoders(folder).transcoders] == ["topk_relu"] * 3  # type: ignore[attr-defined]
     configure(activation="topk", k=2)(folder)
-    with pytest.raises(BadTranscoders, match="holds k = 5"):
+    with pytest.raises(BadTranscoders, match="has k = 5"):
         load_transcoders(folder)
 
 
@@ -224,7 +224,7 @@ def test_a_threshold_of_nan_is_damage(random_set: Callable[..., Any], tmp_path: 
         change("layer_1.safetensors", activation_function__threshold=threshold)(folder)
     else:
         change("W_enc_1.safetensors", threshold_1=threshold)(folder)
-    with pytest.raises(BadTranscoders, match="holds NaN"):
+    with pytest.raises(BadTranscoders, match="contains NaN"):
         load_transcoders(folder)
 
 

@@ -1,4 +1,4 @@
-"""The families that are known. To add one: a file beside this one and a line in `FAMILY_MODULES`."""
+"""The known families. To add one: a file in this folder and a line in `FAMILY_MODULES`."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def _family_of(name: str) -> Family:
             return family
     known = ", ".join(arch for family in all_families() for arch in family.architectures)
     raise UnsupportedArchitecture(
-        f"the architecture {name} is not known: nothing says where its norms, attention, MLP and embedding are",
-        hint=f"known are {known}; backends/families/ is the place for another, CONTRIBUTING.md tells how",
+        f"the architecture {name} is not supported: the places of its norms, attention, MLP and embedding aren't known",
+        hint=f"supported are {known}; CONTRIBUTING.md explains how to add another in backends/families/",
     )
 
 
 def family_for(config: Mapping[str, Any]) -> Family:
-    """The family of a model's `config.json`, after checking every field of it.
+    """The family of a model's `config.json`, after checking its every field.
 
     Raises:
-        UnsupportedArchitecture: the class isn't in the table, or a field isn't understood.
+        UnsupportedArchitecture: The class isn't in the table, or a field isn't known.
     """
     family = _family_of(class_name(config))
     family.check(flat(config))
@@ -64,9 +64,9 @@ def family_for(config: Mapping[str, Any]) -> Family:
 
 
 def flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the text part of a multimodal class; any other as it is.
+    """The configuration of the text part of a multimodal class; any other unchanged.
 
-    What the text part leaves to its class's defaults, as published ones do, is filled in.
+    Defaults of the text part's class are filled in, since published configurations omit them.
     """
     text = config.get("text_config")
     if not isinstance(text, Mapping):

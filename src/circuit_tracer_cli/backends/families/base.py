@@ -1,4 +1,4 @@
-"""What a model family's configuration may say. A field that isn't listed is refused by name, never ignored."""
+"""The settings that a model family's configuration can have. A field that isn't listed is refused by name, never ignored."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ GENERATION = frozenset(
         ],
     ]
 )
-"""Fields of published models that only matter to generation, training or loading."""
+"""Fields of published models that only matter for generation, training or loading."""
 
 SIZES = frozenset(
     [
@@ -121,7 +121,7 @@ SIZES = frozenset(
         "rms_norm_eps",
     ]
 )
-"""Fields that the weights' shapes and the norms' records carry."""
+"""Fields that are reflected in the weights' shapes and the norms' records."""
 
 PATTERN = frozenset(["rope_parameters", "rope_scaling", "rope_theta", "layer_types", "sliding_window"])
 """Fields that act inside the attention pattern, which is frozen."""
@@ -135,7 +135,7 @@ REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "use_mrope": (False, None),
     "rope_interleaved": (False, None),
 }
-"""Fields that are understood with these values only."""
+"""Fields that are supported with these values only."""
 
 
 ROTARY_BUFFER = r"\brotary_emb\.(inv_freq|cos_cached|sin_cached)$"
@@ -149,7 +149,7 @@ NormKind = Literal["rms", "layer", "none"]
 
 
 QUANTIZATIONS = ("bitsandbytes", "mxfp4")
-"""Storage of weights that is undone, or that touches nothing but the replaced MLP."""
+"""Storage of weights that is reversible, or only concerns the replaced MLP."""
 
 
 def _short(value: Any) -> str:
@@ -163,26 +163,26 @@ def _is_known_quantization(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of a Hugging Face model are, by dotted path; those from `ln1` on stand in a block.
+    """The dotted paths of the parts of a Hugging Face model; those from `ln1` on are relative to a block.
 
     Args:
         embed: The token embedding.
         layers: The list of blocks.
         ln_final: The norm before the unembedding.
-        learned_positions: Whether position vectors are added behind the token embedding.
+        learned_positions: True if position vectors are added after the token embedding.
         ln1: Norm before attention, or None.
-        ln2: Norm before the MLP; the same path as `ln1` where both read one norm; None where nothing is normed.
+        ln2: Norm before the MLP; the same path as `ln1` if both read one norm; None without a norm.
         ln1_post: Norm of what attention adds.
         ln2_post: Norm of what the MLP adds.
         attn: The attention module; it returns its output and the pattern.
-        v: The projection whose output holds the values, alone or as the last of several.
-        v_interleaved: Whether query, key and value are stored together head by head (GPT-NeoX).
+        v: The projection whose output contains the values, alone or as the last of several.
+        v_interleaved: True if query, key and value are stored together head by head (GPT-NeoX).
         o: The output projection of attention.
         mlp: The module that the transcoders replace.
-        gated: Whether it has a gate, and so three matrices instead of two.
+        gated: True if it has a gate, and so three matrices instead of two.
         norm: RMS norms or layer norms.
         gain_offset: Added to a norm's stored weight to give its gain (Gemma: 1).
-        parallel: Whether attention and MLP read the same stream; the name of the setting if a setting decides.
+        parallel: True if attention and MLP read the same stream; or the name of the setting that decides.
     """
 
     embed: str = "model.embed_tokens"
@@ -204,31 +204,31 @@ class Layout:
     parallel: bool | str = False
 
     def is_parallel(self, config: Mapping[str, Any]) -> bool:
-        """Whether a model of this configuration has parallel blocks."""
+        """True if a model of this configuration has parallel blocks."""
         return bool(config.get(self.parallel, True)) if isinstance(self.parallel, str) else self.parallel
 
     @property
     def one_norm(self) -> bool:
-        """Whether attention and MLP share their norm."""
+        """True if attention and MLP share their norm."""
         return self.ln2 is not None and self.ln1 == self.ln2
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreLayout:
-    """How a family makes its attention scores, and where from: paths in a block, names of the attention module's attributes.
+    """How a family makes its attention scores: paths in a block, and names of the attention module's attributes.
 
     Args:
         q: The projection that gives the query, alone or with others.
         k: The one that gives the key.
-        stored: Whether query and key come from projections of their own, one behind the other from one projection
-            (`joined`), or from one head by head (`interleaved`).
+        stored: Whether query and key have their own projections, or share one, one after the other (`joined`) or head by
+            head (`interleaved`).
         q_norm: The norm on the query, if there is one.
         k_norm: The norm on the key.
-        rotary: The module that gives the rotations, or the buffer of GPT-J; None without rotations.
-        rotation: What turns together: the first with the second half of the rotary dimensions, or neighbours in pairs.
-        half_width: Whether the rotary module gives each angle once.
+        rotary: The module with the rotations, or the buffer of GPT-J; None without rotations.
+        rotation: What rotates together: the two halves of the rotary dimensions, or neighboring dimensions in pairs.
+        half_width: True if the rotary module returns each angle once.
         scaling: The attribute with the factor.
-        inverse_scaling: Whether the score is divided by it.
+        inverse_scaling: True if the score is divided by it.
         softcap: The attribute with the soft cap.
     """
 
@@ -284,12 +284,12 @@ class Architecture:
     """One model class of a family.
 
     Args:
-        models: The models that people know it by.
-        layout: Where its parts are.
-        special: What a reader of `doctor --models` should know.
-        scores: How attention scores are made; None where that isn't known, so that scores can't be explained.
-        leftovers: Patterns of names that published checkpoints hold though no forward pass needs them (old buffers).
-        not_needed: Patterns of weights that text alone doesn't meet; they may be missing.
+        models: Names of its well-known models.
+        layout: Paths of its parts.
+        special: Its special properties, for `doctor --models`.
+        scores: How attention scores are made; None if unknown, so that scores can't be explained.
+        leftovers: Name patterns of tensors in published checkpoints that no forward pass needs (old buffers).
+        not_needed: Name patterns of weights that text doesn't need; they may be missing.
         mlp: How its MLP makes neurons; None where they can't be traced (experts, clamped products).
     """
 
@@ -307,14 +307,14 @@ class Family:
     """One model family.
 
     Args:
-        name: What people call it.
+        name: Its usual name.
         architectures: Its classes in Hugging Face's library, by name.
-        pattern: Fields that act inside the attention pattern (frozen), beside the common ones.
+        pattern: Fields that act inside the attention pattern (frozen), in addition to the common ones.
         mlp: Fields that act inside the MLP (replaced, or frozen with the error node).
-        linear: Fields whose effect the linear weights carry (biases, norms, embedding scale, softcaps).
-        images: Fields of a multimodal class that text alone doesn't meet.
-        required: Fields with the values that are understood.
-        closed_form: False if rows have to be computed by vector-Jacobian products through the model.
+        linear: Fields whose effect is in the linear weights (biases, norms, embedding scale, softcaps).
+        images: Fields of a multimodal class that text doesn't need.
+        required: Fields with their supported values.
+        closed_form: False if rows must be computed by vector-Jacobian products through the model.
     """
 
     name: str
@@ -327,7 +327,7 @@ class Family:
     closed_form: bool = True
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Raise UnsupportedArchitecture for a field of a model's `config.json` that isn't understood."""
+        """Raise UnsupportedArchitecture for an unknown field of a model's `config.json`."""
         known = (
             BOOKKEEPING | GENERATION | SIZES | PATTERN | self.pattern | self.mlp | self.linear | self.images
         )
@@ -346,7 +346,7 @@ class Family:
             named = ", ".join(f"{name!r} (= {_short(value)})" for name, value in strangers.items())
             raise UnsupportedArchitecture(
                 f"the model's setting{'s' if len(strangers) > 1 else ''} {named} "
-                f"{'are' if len(strangers) > 1 else 'is'} not understood for the family {self.name}",
+                f"{'are' if len(strangers) > 1 else 'is'} not supported for the family {self.name}",
                 hint=f"if the forward pass doesn't depend on {'them' if len(strangers) > 1 else 'it'}, "
                 f"set {ALLOW_VARIABLE}={','.join(strangers)} and run again",
             )

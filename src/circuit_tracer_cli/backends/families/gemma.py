@@ -35,7 +35,7 @@ FAMILY = Family(
         "Gemma3ForConditionalGeneration": Architecture(
             "Gemma 3 multimodal",
             _SANDWICH,
-            f"its text part alone; {_THREE}",
+            f"only its text part; {_THREE}",
             NORMED_SCORES,
             not_needed=(r"\b(vision_tower|multi_modal_projector)\.",),
             mlp=GATED_MLP,

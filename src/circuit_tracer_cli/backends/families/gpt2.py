@@ -30,7 +30,7 @@ FAMILY = Family(
         "GPT2LMHeadModel": Architecture(
             "GPT-2",
             PARTS,
-            "position vectors belong to the stream but are no source node",
+            "position vectors are in the stream but aren't source nodes",
             ScoreLayout(q="attn.c_attn", k="attn.c_attn", stored="joined", rotary=None),
             leftovers=(CAUSAL_MASK, ROTARY_BUFFER),
             mlp=MlpLayout(up="c_fc", gate=None, down="c_proj", act="act"),

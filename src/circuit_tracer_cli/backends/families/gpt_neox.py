@@ -29,7 +29,7 @@ FAMILY = Family(
         "GPTNeoXForCausalLM": Architecture(
             "GPT-NeoX, Pythia",
             PARTS,
-            "attention and MLP in parallel, unless the setting says otherwise; partial rotary",
+            "attention and MLP in parallel, unless set otherwise; partial rotary",
             ScoreLayout(
                 q="attention.query_key_value",
                 k="attention.query_key_value",

@@ -1,4 +1,4 @@
-"""GPT-J: attention and MLP in parallel behind one LayerNorm, partial rotary positions."""
+"""GPT-J: attention and MLP in parallel after one LayerNorm, partial rotary positions."""
 
 from circuit_tracer_cli.backends.families.base import (
     CAUSAL_MASK,
@@ -30,7 +30,7 @@ FAMILY = Family(
         "GPTJForCausalLM": Architecture(
             "GPT-J",
             PARTS,
-            "attention and MLP in parallel behind one norm; partial rotary",
+            "attention and MLP in parallel after one norm; partial rotary",
             ScoreLayout(
                 q="attn.q_proj",
                 k="attn.k_proj",

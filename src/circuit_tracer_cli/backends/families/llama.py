@@ -1,4 +1,4 @@
-"""Llama and its kin: RMSNorm, rotary positions, grouped heads, gated MLP (Mixtral: experts)."""
+"""Llama and similar models: RMSNorm, rotary positions, grouped heads, gated MLP (Mixtral: experts)."""
 
 from circuit_tracer_cli.backends.families.base import GATED_MLP, Architecture, Family, Layout, ScoreLayout
 

@@ -1,4 +1,4 @@
-"""OLMo 2: norms stand behind attention and MLP alone; query and key are normed."""
+"""OLMo 2: norms only after attention and MLP; query and key are normalized."""
 
 from circuit_tracer_cli.backends.families.base import GATED_MLP, NORMED_SCORES, Architecture, Family, Layout
 

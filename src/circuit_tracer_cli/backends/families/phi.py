@@ -1,4 +1,4 @@
-"""Phi 1, 1.5 and 2: attention and MLP in parallel behind one LayerNorm, partial rotary positions, biases everywhere."""
+"""Phi 1, 1.5 and 2: attention and MLP in parallel after one LayerNorm, partial rotary positions, biases everywhere."""
 
 from circuit_tracer_cli.backends.families.base import Architecture, Family, Layout, MlpLayout, ScoreLayout
 
@@ -17,7 +17,7 @@ FAMILY = Family(
         "PhiForCausalLM": Architecture(
             "Phi 1, 1.5, 2",
             PARTS,
-            "attention and MLP in parallel behind one norm; partial rotary; a bias on the logits",
+            "attention and MLP in parallel after one norm; partial rotary; a bias on the logits",
             ScoreLayout(),
             mlp=MlpLayout(up="fc1", gate=None, down="fc2", act="activation_fn"),
         )

@@ -16,7 +16,7 @@ FAMILY = Family(
     pattern=frozenset({"original_max_position_embeddings", "partial_rotary_factor"}),
     mlp=frozenset({"hidden_act"}),
     linear=frozenset({"attention_bias", "embd_pdrop", "resid_pdrop"}),
-    # What published models of the fourth generation write, with the values that transformers' own class takes for granted.
+    # Settings of published models of the fourth generation, with the values that transformers' own class assumes.
     required={
         "full_attn_mod": (1, None),
         "interpolate_factor": (1, None),

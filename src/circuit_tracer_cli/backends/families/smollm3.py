@@ -1,4 +1,4 @@
-"""SmolLM3: Llama whose every fourth layer has no positions at all."""
+"""SmolLM3: Llama without positions in every fourth layer."""
 
 from circuit_tracer_cli.backends.families.base import GATED_MLP, Architecture, Family, Layout, ScoreLayout
 

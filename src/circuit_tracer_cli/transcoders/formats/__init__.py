@@ -1,4 +1,4 @@
-"""Layouts of transcoder sets, recognised by the set's content."""
+"""Layouts of transcoder sets, recognized by the set's content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def recognise(source: SetSource) -> tuple[str, Format]:
         raise UnknownFormat(f"no loader knows the files in {source.folder} ({_some_files(source.folder)})")
     if len(found) > 1:
         names = " and ".join(name for name, _ in found)
-        raise BadTranscoders(f"{source.folder} holds files of more than one layout: {names}")
+        raise BadTranscoders(f"{source.folder} has files of more than one layout: {names}")
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""What a loader of one layout gets and gives. The table of loaders is in `formats/__init__.py`."""
+"""Inputs and outputs of a layout's loader. The table of loaders is in `formats/__init__.py`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class SetSource:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Where and how weights are wanted."""
+    """The device and form of the weights."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     lazy_encoder: bool = False
     lazy_decoder: bool = True
-    devices: tuple[torch.device, ...] = ()  # one per layer, where layers lie on several
+    devices: tuple[torch.device, ...] = ()  # one per layer, if layers are on several
 
     def of_layer(self, layer: int) -> LoadOptions:
         """The options of one layer."""
@@ -39,7 +39,7 @@ class LoadOptions:
 class SetShape:
     """What is known about a set from its headers. Sizes are in bytes as stored, one per layer of the model.
 
-    A layer that the set has no transcoder for is in none of `layers`; its activation is `none` and its sizes are 0.
+    A layer without a transcoder isn't in `layers`; its activation is `none` and its sizes are 0.
     """
 
     kind: Kind

@@ -55,7 +55,7 @@ class Standard:
     """`W_enc_{i}.safetensors` and `W_dec_{i}.safetensors` for every layer.
 
     With `activation: cross_layer_topk` biases may be missing, and `W_dec_norm_{i} (feature)`, the norm of each decoder over
-    all the layers that it writes to, may stand in either file; it is computed from the decoders where it doesn't.
+    all the layers that it writes to, can be in either file; otherwise it is computed from the decoders.
     """
 
     @property
@@ -95,7 +95,7 @@ class Standard:
         )
 
     def load(self, source: SetSource, options: LoadOptions) -> CrossLayerTranscoder:
-        """Return the set, its weights read or left in their files as the options say."""
+        """Return the set, with weights read or left in their files according to the options."""
         files, config = self._open(source), source.config
         layers = [_layer(source, file, options.of_layer(file.layer)) for file in files]
         loaded = CrossLayerTranscoder(
@@ -127,11 +127,11 @@ def _refuse_topk(source: SetSource) -> None:
     if source.config.activation in TOPK:
         raise BadTranscoders(
             f"{source.folder}: activation topk isn't defined for a cross-layer transcoder",
-            hint=f"write activation: {_JOINT} if the k largest features are chosen over all layers at once",
+            hint=f"set activation: {_JOINT} if the k largest features are chosen over all layers at once",
         )
     if source.config.activation == _JOINT and source.config.k is None:
         raise BadTranscoders(
-            f"{source.folder}: {_JOINT} needs k, the number of features that stay active in all layers together"
+            f"{source.folder}: {_JOINT} needs k, the number of active features in all layers together"
         )
 
 
@@ -199,7 +199,7 @@ def _check(source: SetSource, files: _LayerFiles, count: int, first: _LayerFiles
     require_shape(file, name("threshold"), (d_transcoder,), (1, d_transcoder), (), (1,))
     require_shape(file, name("W_skip"), (d_model, d_model))
     if _activation_name(source, files) != _activation_name(source, first):
-        raise BadTranscoders(f"{file.path}: some layers of the set have thresholds, some have none")
+        raise BadTranscoders(f"{file.path}: some layers of the set have thresholds and others don't")
 
 
 def _activation_name(source: SetSource, files: _LayerFiles) -> str:
@@ -249,7 +249,7 @@ class GemmaScope2:
         )
 
     def load(self, source: SetSource, options: LoadOptions) -> CrossLayerTranscoder:
-        """Return the set; of each decoder the slots of the layer itself and of later ones."""
+        """Return the set, with each decoder's slots for its own layer and later ones."""
         files, config = self._open(source), source.config
         layers = [
             self._layer(source, file, len(files) - layer, options.of_layer(layer))

@@ -1,4 +1,4 @@
-"""The per-layer layouts: one file for each layer. They differ in names of tensors, order of axes and container."""
+"""The per-layer layouts: one file per layer. They differ in names of tensors, order of axes and container."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Recognise = Callable[[Mapping[str, StoredTensor], Path], bool]
 
 @dataclass(frozen=True, slots=True)
 class PerLayer:
-    """One per-layer layout: the tensors' names, how they lie, and how the layout is recognised.
+    """One per-layer layout: names and orientation of its tensors, and how it is recognized.
 
     Args:
         recognise: True for the tensors and the path of a layer's file in this layout.
-        rectified: Activations are a ReLU as well, so that a threshold below 0 counts as 0.
+        rectified: A ReLU is also applied, so that a negative threshold counts as 0.
     """
 
     recognise: Recognise
@@ -100,7 +100,7 @@ class PerLayer:
         )
 
     def load(self, source: SetSource, options: LoadOptions) -> TranscoderSet:
-        """Return the set, its weights read or left in their files as the options say."""
+        """Return the set, with weights read or left in their files according to the options."""
         files, config = self._open(source), source.config
         loaded = {layer: self._layer(source, file, options.of_layer(layer)) for layer, file in files.items()}
         n_layers = max(max(files) + 1, config.sizes.n_layers or 0)
@@ -146,7 +146,7 @@ class PerLayer:
             if skip is not None and skip != (self.W_skip in file.tensors):
                 says = "a" if skip else "no"
                 raise BadTranscoders(
-                    f"{file.path} {'lacks' if skip else 'holds'} {self.W_skip!r}, but its configuration says that there is "
+                    f"{file.path} {'lacks' if skip else 'has'} {self.W_skip!r}, but its configuration says that there is "
                     f"{says} skip connection"
                 )
         return files
@@ -155,8 +155,8 @@ class PerLayer:
         d_transcoder, d_model = sizes = self._sizes(file)
         if sizes != first:
             raise BadTranscoders(
-                f"{file.path}: {self.W_enc!r} has {sizes[0]} features of width {sizes[1]}, "
-                f"the first layer {first[0]} of {first[1]}"
+                f"{file.path}: {self.W_enc!r} has {sizes[0]} features of width {sizes[1]}, but "
+                f"the first layer has {first[0]} of width {first[1]}"
             )
         require_shape(file, self.W_dec, (d_transcoder, d_model))
         require_shape(file, self.b_enc, (d_transcoder,))
@@ -184,7 +184,7 @@ GEMMA_SCOPE_2 = PerLayer(
     W_enc="w_enc",
     W_dec="w_dec",
     W_skip="affine_skip_connection",
-    skip_transposed=False,  # applied as x @ affine, so it is (d_in, d_out) already
+    skip_transposed=False,  # applied as x @ affine, so it is already (d_in, d_out)
 )
 SAELENS = PerLayer(is_transposed, rectified=True)
 SPARSIFY = PerLayer(

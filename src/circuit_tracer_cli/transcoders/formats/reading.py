@@ -1,4 +1,4 @@
-"""What loaders share: which files are there, what they must hold, how tensors become weights."""
+"""Shared by loaders: finding files, checking their content, turning tensors into weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def numbered_files(folder: Path, stem: str, suffix: str = ".safetensors") -> dic
             continue
         layer = int(match[1])
         if layer in found:
-            raise BadTranscoders(f"{folder} holds layer {layer} twice: {found[layer].name} and {path.name}")
+            raise BadTranscoders(f"{folder} has layer {layer} twice: {found[layer].name} and {path.name}")
         found[layer] = path
     return found
 
@@ -55,20 +55,20 @@ def require_consecutive(
 
 
 def require_tensors(file: TensorFile, required: Collection[str], optional: Collection[str] = ()) -> None:
-    """Raise BadTranscoders if a tensor is missing, unknown, or not of a floating-point type (`k` aside)."""
+    """Raise BadTranscoders if a tensor is missing, unknown, or (except `k`) not of a floating-point type."""
     for name in required:
         if name not in file.tensors:
             raise BadTranscoders(f"{file.path} lacks the tensor {name!r}")
     for name, stored in file.tensors.items():
         if name not in required and name not in optional:
-            raise BadTranscoders(f"{file.path} holds an unknown tensor {name!r}")
+            raise BadTranscoders(f"{file.path} has an unknown tensor {name!r}")
         if name != "k" and not stored.dtype.is_floating_point:
             dtype = str(stored.dtype).removeprefix("torch.")
             raise BadTranscoders(f"{file.path}: tensor {name!r} is {dtype}, not floating point")
 
 
 def require_shape(file: TensorFile, name: str, *allowed: tuple[int, ...]) -> None:
-    """Raise BadTranscoders if a tensor that is there has none of the allowed shapes."""
+    """Raise BadTranscoders if an existing tensor has none of the allowed shapes."""
     if name in file.tensors and file.tensors[name].shape not in allowed:
         shape = file.tensors[name].shape
         raise BadTranscoders(f"{file.path}: tensor {name!r} has shape {shape} instead of {allowed[0]}")
@@ -96,7 +96,7 @@ def weights(
     *,
     transposed: bool = False,
 ) -> WeightSource:
-    """A matrix of the file, left there or read now; `transposed` for one stored `(d_model, feature)`."""
+    """A matrix of the file, left there or read now; `transposed` if stored as `(d_model, feature)`."""
     kind = TransposedWeights if transposed else LazyWeights
     source = kind(file, name, options.device, options.dtype, row_shape)
     return source if lazy else source.load()
@@ -111,26 +111,26 @@ def parameter(file: TensorFile, name: str, options: LoadOptions) -> Tensor:
 
 
 def optional_parameter(file: TensorFile, name: str, options: LoadOptions) -> Tensor | None:
-    """The same where the file may not hold it."""
+    """The same for a tensor that may be missing."""
     return parameter(file, name, options) if name in file.tensors else None
 
 
 def activation_name(config: SetConfig, file: TensorFile, threshold: str, default: str = "relu") -> str:
-    """Return what the config says, else what the tensors mean. Raises BadTranscoders where they contradict."""
+    """Return the activation from the config, else from the tensors. Raises BadTranscoders if they contradict each other."""
     has_threshold, has_k = threshold in file.tensors, "k" in file.tensors
     name = config.activation or ("jumprelu" if has_threshold else "topk" if has_k else default)
     if name == "jumprelu" and not has_threshold:
         raise BadTranscoders(f"{file.path} lacks the tensor {threshold!r}, but the activation is jumprelu")
     if name != "jumprelu" and has_threshold:
         raise BadTranscoders(
-            f"{file.path} holds thresholds, but the set's configuration says activation: {name}"
+            f"{file.path} has thresholds, but the set's configuration says activation: {name}"
         )
     if name not in TOPK:
         if has_k:
-            raise BadTranscoders(f"{file.path} holds k, but the activation is {name}")
+            raise BadTranscoders(f"{file.path} has k, but the activation is {name}")
         if config.k is not None:
             raise BadTranscoders(
-                f"config.yaml sets k: {config.k}, but no activation that uses it; by its files the set has {name}",
+                f"config.yaml sets k: {config.k}, but no activation that uses it; according to its files the set uses {name}",
                 hint="add activation: topk (or topk_relu) to config.yaml, or remove k",
             )
     return name
@@ -144,7 +144,7 @@ def activation(
     options: LoadOptions,
     default: str = "relu",
 ) -> Activation:
-    """Return the activation function of one layer; `default` where neither config nor tensors tell."""
+    """Return the activation function of one layer; `default` if neither config nor tensors tell."""
     name = activation_name(config, file, threshold, default)
     if name == "topk":
         return TopK(top_k(config, file, d_transcoder))
@@ -155,17 +155,17 @@ def activation(
     values = file.view(threshold).to(options.device, options.dtype, copy=True).flatten()
     # An infinite threshold is a way to switch a feature off; NaN is damage.
     if bool(values.isnan().any()):
-        raise BadTranscoders(f"{file.path}: tensor {threshold!r} holds NaN")
+        raise BadTranscoders(f"{file.path}: tensor {threshold!r} contains NaN")
     return JumpReLU(values)
 
 
 def top_k(config: SetConfig, file: TensorFile, d_transcoder: int) -> int:
-    """Return `k` from the config, else the file. Raises BadTranscoders if there is none, or they contradict."""
+    """Return `k` from the config, else the file. Raises BadTranscoders if there is none, or they contradict each other."""
     k = config.k if config.k is not None else _stored_k(file)
     if not 1 <= k <= d_transcoder:
         raise BadTranscoders(f"{file.path}: k = {k} doesn't fit {d_transcoder} features")
     if "k" in file.tensors and not config.k_is_known and _stored_k(file) != k:
-        raise BadTranscoders(f"{file.path} holds k = {_stored_k(file)}, but config.yaml says k: {k}")
+        raise BadTranscoders(f"{file.path} has k = {_stored_k(file)}, but config.yaml says k: {k}")
     return k
 
 
@@ -177,7 +177,7 @@ def _stored_k(file: TensorFile) -> int:
         )
     stored = file.tensors["k"]
     if stored.shape not in ((), (1,)) or stored.dtype is torch.bool:
-        raise BadTranscoders(f"{file.path}: tensor 'k' isn't one number")
+        raise BadTranscoders(f"{file.path}: tensor 'k' isn't a single number")
     value = file.view("k").reshape(()).item()
     if value != int(value):
         raise BadTranscoders(f"{file.path}: tensor 'k' isn't a whole number")
@@ -192,7 +192,7 @@ def listed_files(source: SetSource) -> dict[int, Path] | None:
     remote = [reference for reference in config.transcoders if "://" in reference]
     if remote:
         raise BadTranscoders(
-            f"config.yaml in {source.folder} lists {remote[0]}, and a folder's own config can't list files elsewhere",
+            f"{source.folder}/config.yaml lists {remote[0]}, but the config of a local folder can't list files elsewhere",
             hint="download the files and list them by their local names",
         )
     paths = [source.folder / Path(reference).expanduser() for reference in config.transcoders]
@@ -214,7 +214,7 @@ def require_distinct(paths: Collection[Path]) -> None:
         try:
             status = path.stat()
         except OSError:
-            continue  # opening it says why
+            continue  # opening it gives the reason
         place = status.st_dev, status.st_ino
         if place in seen:
             raise BadTranscoders(f"{seen[place]} and {path} are the same file, listed for two layers")
@@ -222,7 +222,7 @@ def require_distinct(paths: Collection[Path]) -> None:
 
 
 def is_transposed(tensors: Mapping[str, StoredTensor], path: Path) -> bool:
-    """Whether `W_enc` is stored `(d_model, feature)`. Where the two are equal, a `cfg.json` beside the file tells."""
+    """True if `W_enc` is stored as `(d_model, feature)`. If the two are equal, a `cfg.json` next to the file decides."""
     if not {"W_enc", "W_dec"} <= tensors.keys():
         return False
     encoder, decoder = tensors["W_enc"].shape, tensors["W_dec"].shape
