@@ -48,7 +48,7 @@ def test_what_is_hidden_is_the_row_without_the_nodes_shown(client: TestClient) -
 
 
 @pytest.mark.parametrize(
-    ("node", "message"), [("9_9_9", "no node 9_9_9"), ("0_-1_2", "nothing arrives there"), ("E_3_1", "E_3_1")]
+    ("node", "message"), [("9_9_9", "no node 9_9_9"), ("0_-1_2", "where no edge ends"), ("E_3_1", "E_3_1")]
 )
 def test_a_node_without_inputs_fails_the_run(client: TestClient, node: str, message: str) -> None:
     found = ask(client, node=node)
