@@ -31,7 +31,7 @@ def findings(viewer: Viewer) -> list[str]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("panel", ["connections", "nodes", "scatter", "notes"])
+@pytest.mark.parametrize("panel", ["connections", "nodes", "scatter", "compare", "notes"])
 def test_axe_finds_nothing_serious(viewer: Viewer, theme: str, panel: str) -> None:
     viewer.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     viewer.open(clickedId="1_10_1", pinnedIds=PINS, panel=panel)

@@ -8,6 +8,7 @@ import pytest
 
 from .conftest import Viewer
 from .graphs import demo, feature
+from .test_accessibility import findings
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
 expect.set_options(timeout=20_000)
@@ -51,6 +52,9 @@ def test_two_graphs_become_one_with_what_differs(pair: Viewer) -> None:
     expect(pair.page.get_by_role("heading", name="Why “Austin” differs: B − A = +0.000")).to_be_visible()
     moved = pair.page.locator(".compare-move .node-name")
     expect(moved).to_have_count(2)
+    for theme in ("dark", "light"):
+        pair.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        assert findings(pair) == []
     pair.page.get_by_role("button", name="Only B 1").click()
     expect(pair.page.locator(".compare-sides [aria-pressed=true]")).to_have_text("Only B 1")
     pair.page.get_by_role("tab", name="Nodes").click()

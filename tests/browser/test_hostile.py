@@ -21,7 +21,7 @@ _OVERFLOWING = """() => [...document.querySelectorAll(".panel")].flatMap((panel)
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (844, 390)])
-@pytest.mark.parametrize("panel", ["connections", "nodes", "scatter", "notes", "feature"])
+@pytest.mark.parametrize("panel", ["connections", "nodes", "scatter", "compare", "notes", "feature"])
 def test_the_layout_holds(viewer: Viewer, size: tuple[int, int], panel: str) -> None:
     viewer.page.set_viewport_size({"width": size[0], "height": size[1]})
     viewer.open("hostile", clickedId="1_12_2", panel=panel)

@@ -89,3 +89,15 @@ def test_labels_of_either_file_are_kept(tmp_path: Path) -> None:
     for node in features:
         slug = "b" if node.extra[DIFF]["side"] == "b" else "a"
         assert (node.clerp, node.extra["proposed_label"]) == (slug, {"text": f"of {slug}"})
+
+
+def test_graphs_of_two_sets_are_laid_over_each_other_by_place() -> None:
+    a, b = random_graph(seed=1), random_graph(seed=2)
+    b.scan = "another"
+    found = diff_graphs(a, b)
+    file = diff_file_of(found, "both")
+    assert file.metadata.extra[DIFF]["match"] == "place"
+    features = [node for node in file.nodes if node.feature_type == "cross layer transcoder"]
+    assert len({node.node_id for node in file.nodes}) == len(file.nodes)
+    assert {node.clerp for node in features} == {f"all features of layer {node.layer}" for node in features}
+    assert sum(node.extra[DIFF]["share_b"] for node in features) == pytest.approx(1, abs=0.3)
