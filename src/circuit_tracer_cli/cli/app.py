@@ -125,6 +125,7 @@ _register("doctor", doctor.doctor, "Print versions and devices, and check what i
 
 app.add_typer(features.group, name="features", short_help="Make feature examples or inspect them.")
 _register("build", features.build, "Make feature examples from text.", group=features.group)
+_register("import", features.import_, "Import labels and examples from other tools.", group=features.group)
 _register("info", features.info, "Summarize a folder of feature examples.", group=features.group)
 
 app.add_typer(cache.group, name="cache", short_help="Manage converted transcoder sets.")

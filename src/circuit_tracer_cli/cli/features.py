@@ -1,4 +1,4 @@
-"""`features build` and `features info`: examples of text where features are active, for the viewer."""
+"""`features build`, `import` and `info`: examples of text where features are active, for the viewer."""
 
 from __future__ import annotations
 
@@ -102,6 +102,21 @@ SeedOpt = Annotated[
 ]
 ResumeOpt = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Continue an interrupted build of the folder.")
+]
+SourcesArg = Annotated[
+    list[str], typer.Argument(metavar="PATH…", help="Files and folders to read.", show_default=False)
+]
+GraphOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GRAPH",
+        show_default="all",
+        help="Import only the features of this graph (raw, pruned or .json).",
+    ),
+]
+SourceOpt = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="Import only this source or set, such as 20-gemmascope-transcoder-16k."),
 ]
 DirectoryArg = Annotated[str, typer.Argument(metavar="DIR", help="Folder of feature examples.")]
 
@@ -252,6 +267,70 @@ def _report(summary: BuildSummary, output: Output, *, as_json: bool) -> None:
     output.result(f"labels     {summary.labelled:,}")
     output.result(f"written    {summary.directory} ({size_in_words(summary.n_bytes)})")
     output.note(f"next: circuit-tracer serve --features-dir {shlex.quote(str(summary.directory))}")
+
+
+def import_(
+    sources: SourcesArg,
+    output_dir: OutputDirOpt,
+    graph: GraphOpt = None,
+    source: SourceOpt = None,
+    json_: opt.JsonOpt = False,
+    quiet: opt.QuietOpt = False,
+) -> None:
+    """Import labels, examples, densities and promoted tokens from other tools, for the viewer to show offline.
+
+    Reads Neuronpedia exports (.jsonl, .jsonl.gz, in any folders) and features from its API (.json), batches of SAE
+    dashboards (.json), delphi explanations (layers.12.mlp_latent345.txt), and .csv files with the columns layer,
+    feature and label. Other features already in DIR are kept.
+    """
+    from circuit_tracer_cli.features.imported import FeatureImport
+
+    output = Output(quiet=quiet)
+    collected = FeatureImport(None if graph is None else _features_of(graph), source)
+    for path in sources:
+        collected.read(Path(path))
+    summary = collected.write(Path(output_dir))
+    if json_:
+        output.data(
+            {
+                "directory": str(summary.directory),
+                "layers": list(summary.layers),
+                "features": summary.features,
+                "labels": summary.labels,
+                "examples": summary.examples,
+                "statistics": summary.statistics,
+                "skipped": summary.skipped,
+            }
+        )
+        return
+    output.result(f"features   {summary.features:,} in {len(summary.layers)} layers")
+    output.result(f"labels     {summary.labels:,}")
+    output.result(f"examples   {summary.examples:,}, statistics of {summary.statistics:,} features")
+    output.result(f"written    {summary.directory}")
+    if summary.skipped:
+        output.note(f"{summary.skipped:,} rows of other features or sources were skipped")
+    output.note(f"next: circuit-tracer serve --features-dir {shlex.quote(str(summary.directory))}")
+
+
+def _features_of(graph: str) -> set[tuple[int, int]]:
+    """Layer and number of every feature in a graph. Raises MissingFile, BadGraphFile."""
+    if not graph.endswith(".json"):
+        from circuit_tracer_cli.cli.destinations import read_graph
+
+        loaded = read_graph(graph)
+        chosen = loaded.active_features[loaded.selected_features][:, [0, 2]]
+        return {(int(layer), int(feature)) for layer, feature in chosen.tolist()}
+    from circuit_tracer_cli.export.graph_json import read_graph_json
+    from circuit_tracer_cli.files.inputs import open_regular
+
+    with open_regular(graph) as stream:
+        file = read_graph_json(stream.read(), graph)
+    names = [node.node_id.split("_") for node in file.nodes]
+    return {
+        (int(name[0]), int(name[1]))
+        for name in names
+        if len(name) == 3 and name[0].isdecimal() and name[1].isdecimal()
+    }
 
 
 def info(directory: DirectoryArg, json_: opt.JsonOpt = False) -> None:

@@ -43,15 +43,20 @@ class LayerFile:
         return {"filename": self.filename, "offsets": list(self.offsets)}
 
 
-def pack_record(record: FeatureRecord) -> bytes:
+def pack_record(record: FeatureRecord | Mapping[str, Any]) -> bytes:
     """The record, preceded by its length."""
-    text = json.dumps(record.to_dict(), ensure_ascii=False, separators=(",", ":"))
+    values = record.to_dict() if isinstance(record, FeatureRecord) else dict(record)
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     body = zlib.compress(text.encode("utf-8", "replace"), 6)
     return struct.pack("<I", len(body)) + body
 
 
-def write_layer(folder: Path, layer: int, records: Iterable[FeatureRecord], scratch: Path) -> LayerFile:
+def write_layer(
+    folder: Path, layer: int, records: Iterable[FeatureRecord | Mapping[str, Any] | None], scratch: Path
+) -> LayerFile:
     """Write a layer's records, in the order of their features, via a scratch folder on the same disk.
+
+    None stands for a feature of which nothing is known.
 
     Raises OutputError.
     """
@@ -60,7 +65,7 @@ def write_layer(folder: Path, layer: int, records: Iterable[FeatureRecord], scra
     try:
         with atomic_writer(temporary) as stream:
             for record in records:
-                content = pack_record(record)
+                content = b"" if record is None else pack_record(record)
                 stream.write(content)
                 digest.update(content)
                 offsets.append(offsets[-1] + len(content))
@@ -153,6 +158,17 @@ class FeatureFiles:
         except OSError as error:
             raise MissingFile(f"{path} can't be read: {error.strerror}") from error
         return unpack_record(content)
+
+    def known_feature(self, layer: int, index: int) -> dict[str, Any] | None:
+        """The same, None for a feature of which nothing is known. Raises MissingFile for a lost file, BadFeatureFiles."""
+        entry = self.layers.get(layer)
+        if (
+            entry is None
+            or not 0 <= index < len(entry.offsets) - 1
+            or entry.offsets[index + 1] <= entry.offsets[index]
+        ):
+            return None
+        return self.feature(layer, index)
 
     def n_features(self, layer: int) -> int:
         """Number of records of a layer; 0 for a missing layer."""
