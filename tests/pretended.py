@@ -19,6 +19,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
+from circuit_tracer_cli.backends import backend_class
+from circuit_tracer_cli.backends.devices import Placement
+from circuit_tracer_cli.backends.placing import place
+from circuit_tracer_cli.replacement import ReplacementModel
+from tests.builders import new_model, number_tokenizer, replacement, transcoders
+
 aten = torch.ops.aten
 _INDEXING = (
     aten.index.Tensor,
@@ -71,16 +77,23 @@ class PretendedTensor(Tensor):
 
 
 class Ledger:
-    """Counts the bytes that live on pretended devices, and refuses more than a limit.
+    """Counts what happens on pretended devices: bytes that live there, and refuses more than a limit; work; what goes to and fro.
 
     Attributes:
         held: Bytes now.
         peak: The most that there were.
         limit: Bytes beyond which a new tensor is an OutOfMemoryError; None for no limit.
+        failures: How often there were more.
+        kernels: Operations that compute or copy something there.
+        waits: Operations whose result the host must know, so that it waits for the device; copies to the host aren't counted.
+        to_host, to_device: Bytes of each copy.
     """
 
     def __init__(self) -> None:
         self.held, self.peak, self.failures = 0, 0, 0
+        self.kernels, self.waits = 0, 0
+        self.to_host: list[int] = []
+        self.to_device: list[int] = []
         self.limit: int | None = None
         self._users: Counter[int] = Counter()
 
@@ -106,6 +119,21 @@ class Ledger:
         self._users[address] += 1
         weakref.finalize(tensor, self._leave, address, size)
 
+    def count(self, func: Any, args: Any, kwargs: Any) -> None:
+        """Count an operation."""
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        if not any(isinstance(value, PretendedTensor) for value in given) and func not in _MOVES:
+            return
+        target = kwargs.get("device")
+        if func is aten._to_copy.default and target is not None and torch.device(target) != given[0].device:
+            (self.to_device if torch.device(target).index else self.to_host).append(given[0].nbytes)
+        elif func is aten.copy_.default and given[0].device != given[1].device:
+            (self.to_device if given[0].device.index else self.to_host).append(given[1].nbytes)
+        elif func in _WAITS or (func is aten.index.Tensor and any(_masks(args[1]))):
+            self.waits += 1
+        if any(isinstance(value, PretendedTensor) for value in given) and not func.is_view:
+            self.kernels += 1
+
     def _leave(self, address: int, size: int) -> None:
         self._users[address] -= 1
         if not self._users[address]:
@@ -113,6 +141,21 @@ class Ledger:
 
 
 _LEDGERS: list[Ledger] = []
+_WAITS = (
+    aten.nonzero.default,
+    aten._local_scalar_dense.default,
+    aten.equal.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+)
+
+
+def _masks(indices: Any) -> Iterator[bool]:
+    """Whether each index is a mask on a device, of which the host must know how many it lets through."""
+    return (
+        isinstance(index, PretendedTensor) and index.dtype == torch.bool for index in tree_leaves(indices)
+    )
 
 
 class _Checked(TorchDispatchMode):
@@ -131,8 +174,19 @@ class _Made(TorchFunctionMode):
         if func is Tensor.new_tensor:
             return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
         if func is Tensor.tolist:
+            for ledger in _LEDGERS if isinstance(args[0], PretendedTensor) else ():
+                ledger.waits += 1
             return func(_inner(args[0]))
         return func(*args, **kwargs)
+
+
+def on_pretended(device: torch.device, family: str, kind: str) -> ReplacementModel:
+    """A tiny model and its set with skip connections on one device; made and used under `pretended()`."""
+    model, layout = new_model(family), replacement(family, kind).model.shape.layout
+    where = Placement((device,) * model.config.num_hidden_layers)
+    place(model, layout, where)
+    backend = backend_class("transformerlens")(model, number_tokenizer(), f"tiny/{family}")
+    return ReplacementModel(backend, transcoders(kind, "jumprelu", True).place(where.layers))
 
 
 @contextmanager
@@ -148,6 +202,8 @@ def _inner(value: Any) -> Any:
 
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     """One operation: check where its operands are, compute on the CPU, say where the result is."""
+    for ledger in _LEDGERS:
+        ledger.count(func, args, kwargs)
     target = kwargs.get("device")
     device = _common_device(func, args, kwargs) if target is None else torch.device(target)
     if func is aten.copy_.default:

@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.builders import PROMPT, new_model, number_tokenizer, replacement, transcoders
+from tests.builders import PROMPT, replacement
 from tests.cases import some
-from tests.pretended import Ledger, pretended
+from tests.pretended import Ledger, on_pretended, pretended
 from torch import Tensor
 
 from circuit_tracer_cli import attribute
 from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.rows import BlockSize, is_out_of_memory, rows_in_parts
-from circuit_tracer_cli.backends import backend_class
-from circuit_tracer_cli.backends.devices import Placement
-from circuit_tracer_cli.backends.placing import place
-from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.types import SilentProgress
 
 FAILURES: list[Callable[[], BaseException]] = [
@@ -148,11 +144,7 @@ class LimitedRows(SilentProgress):
 def test_every_share_of_the_memory_gives_the_same_graph(kind: str) -> None:
     prompt, settings = [0, *range(2, 10)], {"max_feature_nodes": 60, "labels": False}
     with pretended():
-        there = Placement((torch.device("cpu", 1),) * 3)
-        model = new_model("llama")
-        place(model, replacement("llama", kind).model.shape.layout, there)
-        backend = backend_class("transformerlens")(model, number_tokenizer(), "tiny/llama")
-        subject = ReplacementModel(backend, transcoders(kind, "jumprelu", True).place(there.layers))
+        subject = on_pretended(torch.device("cpu", 1), "llama", kind)
         with Ledger() as ledger:
             progress = LimitedRows(ledger, None)
             usual = attribute(prompt, subject, progress=progress, **settings)

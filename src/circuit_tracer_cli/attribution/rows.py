@@ -6,7 +6,7 @@ changes a result: which features are traced is decided elsewhere and doesn't dep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -17,7 +17,7 @@ from torch import Tensor
 from circuit_tracer_cli.attribution.columns import Columns
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.ranking import RowBlock
-from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived, sent_to_host
+from circuit_tracer_cli.attribution.transfer import OnTheWay, arrived, keeps_rows, left_there, sent_to_host
 from circuit_tracer_cli.planning.free import busy_work
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
@@ -39,10 +39,17 @@ class Engine(Protocol):
 
 @dataclass(slots=True)
 class BlockSize:
-    """The largest number of rows times positions in one block. Shrinks when memory runs out, and stays small."""
+    """The largest number of rows times positions in one block. Shrinks when memory runs out, and stays small.
+
+    Attributes:
+        work: That number.
+        halvings: How often it shrank.
+        spill: Moves rows that are kept on the device to the host, before anything shrinks; says whether there were any.
+    """
 
     work: int
     halvings: int = 0
+    spill: Callable[[], bool] | None = None
 
     def shrink(self, work: int) -> None:
         """Remember that `work` was too much."""
@@ -71,15 +78,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def rows_in_parts(
-    engine: Engine, targets: Targets, index: Tensor, size: BlockSize
+    engine: Engine, targets: Targets, index: Tensor, size: BlockSize, stay: bool = False
 ) -> Iterator[tuple[Tensor, OnTheWay]]:
-    """Yield the rows of `targets.select(index)` on their way to the host, as `(part of index, rows)`, in the order of `index`.
+    """Yield the rows of `targets.select(index)` on their way, as `(part of index, rows)`, in the order of `index`.
 
     Args:
         engine: Computes them.
         targets: The targets that `index` selects from, sorted by layer from high to low.
         index: `(n)` int64.
         size: Largest size of a part; shrunk if memory runs out.
+        stay: Leave rows on a device that keeps them, instead of sending them to the host.
 
     Raises what the engine raises; an out-of-memory error only if a single row doesn't fit.
     """
@@ -90,20 +98,25 @@ def rows_in_parts(
         if len(part) > 1 and size.halvings and work > size.work:
             parts += reversed(part.chunk(2))
             continue
-        rows = _attempt(engine, targets, part)
+        rows = _attempt(engine, targets, part, stay)
         if rows is None:
             engine.give_back_memory()
+            spilled = size.spill is not None and size.spill()
             _give_back(targets.vectors.device)
+            if spilled:
+                parts.append(part)
+                continue
             size.shrink(work)
             parts += reversed(part.chunk(2))
             continue
         yield part, rows
 
 
-def _attempt(engine: Engine, targets: Targets, part: Tensor) -> OnTheWay | None:
-    """Start copying the rows and return them, or None if they don't fit. The attempt's memory is free when it returns."""
+def _attempt(engine: Engine, targets: Targets, part: Tensor, stay: bool) -> OnTheWay | None:
+    """Return the rows on their way, or None if they don't fit. The attempt's memory is free when it returns."""
     try:
-        return sent_to_host(engine.rows(targets.select(part)))
+        rows = engine.rows(targets.select(part))
+        return left_there(rows) if stay and keeps_rows(rows.device) else sent_to_host(rows)
     except (MemoryError, RuntimeError) as error:
         if len(part) == 1 or not is_out_of_memory(error):
             raise
@@ -188,21 +201,34 @@ def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> 
     layers = torch.full((len(vectors),), engine.n_layers)
     targets = Targets(layers, torch.full_like(layers, n_pos - 1), vectors)
     chunks = torch.arange(len(vectors)).split(max(1, size.work // n_pos))
-    parts = chain.from_iterable(rows_in_parts(engine, targets, chunk, size) for chunk in chunks)
+    parts = chain.from_iterable(rows_in_parts(engine, targets, chunk, size, True) for chunk in chunks)
     for index, rows in arrived(parts):
         yield RowBlock(index + n_features, layers[index], rows)
 
 
 def feature_rows(
-    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
+    engine: Engine,
+    transcoders: Transcoders,
+    active: ActiveFeatures,
+    chosen: Tensor,
+    size: BlockSize,
+    stay: bool = False,
 ) -> Iterator[RowBlock]:
-    """Yield rows of the chosen active features (indices into `active`), in an order that suits the engine."""
-    for (nodes, layers), rows in arrived(_begun(engine, transcoders, active, chosen, size)):
+    """Yield rows of the chosen active features (indices into `active`), in an order that suits the engine.
+
+    `stay` leaves them on a device that keeps rows, instead of sending them to the host.
+    """
+    for (nodes, layers), rows in arrived(_begun(engine, transcoders, active, chosen, size, stay)):
         yield RowBlock(nodes, layers, rows)
 
 
 def _begun(
-    engine: Engine, transcoders: Transcoders, active: ActiveFeatures, chosen: Tensor, size: BlockSize
+    engine: Engine,
+    transcoders: Transcoders,
+    active: ActiveFeatures,
+    chosen: Tensor,
+    size: BlockSize,
+    stay: bool,
 ) -> Iterator[tuple[tuple[Tensor, Tensor], OnTheWay]]:
     """Yield the same as `((nodes, layers), rows)`, without waiting."""
     chosen = torch.sort(chosen).values
@@ -213,7 +239,7 @@ def _begun(
     for part, targets in _in_chunks(engine, transcoders, active, by_position):
         smallest = SMALLEST_WORK if on_cpu else size.work // SMALLEST_SHARE
         for block in plan_blocks(targets.layers, targets.positions, size.work, smallest):
-            for index, rows in rows_in_parts(engine, targets, block, size):
+            for index, rows in rows_in_parts(engine, targets, block, size, stay):
                 yield (part[index], targets.layers[index]), rows
 
 

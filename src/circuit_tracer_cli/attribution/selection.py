@@ -10,13 +10,23 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli.attribution.columns import Columns
-from circuit_tracer_cli.attribution.ranking import PartialInfluence, RowBlock, RowShelf, next_features
-from circuit_tracer_cli.attribution.rows import BlockSize, Engine, feature_rows
+from circuit_tracer_cli.attribution.ranking import (
+    PartialInfluence,
+    RowBlock,
+    RowShelf,
+    next_features,
+    on_host,
+)
+from circuit_tracer_cli.attribution.rows import BlockSize, Engine, feature_rows, is_out_of_memory
 from circuit_tracer_cli.attribution.targets import AttributionTargets
+from circuit_tracer_cli.attribution.transfer import beside
 from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures
 from circuit_tracer_cli.types import Progress
+
+DENSE_ON_DEVICE = 2**26
+"""Numbers of rows over all nodes that are packed at once on a device."""
 
 Packing = Callable[[], tuple[Tensor, Edges]]
 
@@ -78,12 +88,17 @@ class Tracing:
         """Trace the most influential features, ranked again after every `step` of them (spec 2.6)."""
         columns = self.engine.columns
         influence = PartialInfluence(
-            columns.feature_column, columns.width, self.targets.logit_probabilities, self.engine.n_layers
+            columns.feature_column,
+            columns.width,
+            self.targets.logit_probabilities,
+            self.engine.n_layers,
+            self.first_rows[0].rows.device,
         )
         influence.add(self.first_rows)
         visited = torch.zeros(len(self.active), dtype=torch.bool)
         kept: list[RowBlock] = []
         shelf = RowShelf()
+        self.size.spill = shelf.spill
         while (done := int(visited.sum())) < count:
             chosen = next_features(influence.of_features(), visited, min(self.step, count - done))
             visited[chosen] = True
@@ -92,11 +107,12 @@ class Tracing:
             if done + len(chosen) < count:
                 influence.add(blocks)
                 self.offer(partial(packed, columns, [*self.first_rows, *kept], len(self.targets)))
+        self.size.spill = None
         return kept
 
     def rows(self, chosen: Tensor) -> Iterator[RowBlock]:
         """Yield rows of some features, reporting them to the progress display."""
-        for block in feature_rows(self.engine, self.transcoders, self.active, chosen, self.size):
+        for block in feature_rows(self.engine, self.transcoders, self.active, chosen, self.size, stay=True):
             self.progress.advance(len(block.nodes))
             yield block
 
@@ -119,22 +135,53 @@ class Packager:
         self.node_of[columns.n_features :] = torch.arange(shared + n_logits) + len(selected)
         self.node_of_column = self.node_of[columns.nodes()]
         self.first_logit = len(selected) + shared
+        self._kept = (self.node_of_column >= 0).nonzero().squeeze(1)  # columns of nodes
+        self._there: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.builder = EdgesBuilder(self.n_nodes)
 
     def add(self, block: RowBlock) -> None:
-        """Add the rows of one block, without the columns of features that aren't nodes."""
-        width = block.rows.shape[1]
-        nodes = self.node_of_column[:width]
-        kept = nodes >= 0
-        values = torch.zeros(len(block.rows), self.n_nodes)
-        values[:, nodes[kept]] = block.rows if bool(kept.all()) else block.rows[:, kept]
+        """Add the rows of one block, without the columns of features that aren't nodes. Rows on a device are packed there."""
         is_logit = block.nodes >= self.columns.n_features
         rows = torch.where(
             is_logit,
             block.nodes - self.columns.n_features + self.first_logit,
             self.node_of[block.nodes.clamp_max(max(self.columns.n_features - 1, 0))],
         )
-        self.builder.add_rows(rows, values)
+        try:
+            self._pack(rows, block)
+        except RuntimeError as error:
+            if on_host(block.rows) or not is_out_of_memory(error):
+                raise
+            block.to_host()
+            self._pack(rows, block)
+
+    def _pack(self, rows: Tensor, block: RowBlock) -> None:
+        """Pack rows where they are; `rows` are their indices in the graph."""
+        if on_host(block.rows):
+            self.builder.add_rows(rows, self._on_host(block.rows))
+            return
+        step = max(1, DENSE_ON_DEVICE // self.n_nodes)
+        with beside(block.rows.device):
+            for ids, part in zip(rows.split(step), block.rows.split(step), strict=True):
+                self.builder.add_rows(ids, self._on_device(part))
+
+    def _on_host(self, rows: Tensor) -> Tensor:
+        """Return rows `(r, width)` over all nodes, `(r, n_nodes)`."""
+        nodes = self.node_of_column[: rows.shape[1]]
+        kept = nodes >= 0
+        values = torch.zeros(len(rows), self.n_nodes)
+        values[:, nodes[kept]] = rows if bool(kept.all()) else rows[:, kept]
+        return values
+
+    def _on_device(self, rows: Tensor) -> Tensor:
+        """Return the same on the device of the rows, using indices that are already there."""
+        device = rows.device
+        if device not in self._there:
+            self._there[device] = self._kept.to(device), self.node_of_column[self._kept].to(device)
+        kept, nodes = self._there[device]
+        count = int(torch.searchsorted(self._kept, rows.shape[1]))
+        values = torch.zeros(len(rows), self.n_nodes, device=device)
+        return values.index_copy_(1, nodes[:count], rows.index_select(1, kept[:count]))
 
     def edges(self) -> Edges:
         """Return all edges, in order. This releases the rows."""

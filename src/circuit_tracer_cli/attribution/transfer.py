@@ -1,4 +1,4 @@
-"""Rows on their way to the host: on CUDA they are copied while the next block is computed.
+"""Rows on their way to whoever uses them, the host or a stream of their own: while the device computes the next block.
 
 That only helps if starting a block doesn't wait for the previous one: indices go to the device by `sent_to_device`, never by a
 plain copy, for which torch waits until the device has finished everything else.
@@ -7,6 +7,7 @@ plain copy, for which torch waits until the device has finished everything else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class OnTheWay:
-    """Rows that are, or will soon be, on the host in float32.
+    """Rows that are, or soon will be, where they are wanted, in float32.
 
     Args:
         wait: Returns the rows once they have arrived. Called once.
@@ -65,6 +66,37 @@ def sent_to_host(rows: Tensor) -> OnTheWay:
         return there
 
     return OnTheWay(wait, False)
+
+
+def keeps_rows(device: torch.device) -> bool:
+    """Return whether rows stay on a device, where they are summed, ranked and packed; from others they go to the host."""
+    return device.type == "cuda"
+
+
+def left_there(rows: Tensor) -> OnTheWay:
+    """Return rows in float32 that stay where they are, for work `beside` what the device computes next."""
+    rows = rows.to(torch.float32)
+    if rows.device.type != "cuda":
+        return OnTheWay(lambda: rows, False)
+    computed = torch.cuda.current_stream(rows.device).record_event()
+
+    def wait() -> Tensor:
+        stream = _copying(rows.device)
+        stream.wait_event(computed)
+        rows.record_stream(stream)
+        return rows
+
+    return OnTheWay(wait, False)
+
+
+@contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """Work on a CUDA device in a stream of its own, so that waiting for it isn't waiting for the next block."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.stream(_copying(device)):
+        yield
 
 
 _buffers: list[Tensor] = []

@@ -309,9 +309,9 @@ class EdgesBuilder:
             self._compress(ids[start : start + step], values[start : start + step])
 
     def _compress(self, ids: torch.Tensor, values: torch.Tensor) -> None:
-        block = values.to(self._device, torch.float32)
+        block = values.to(torch.float32)  # packed where it is, so that only edges travel
         mask = block != 0
-        columns, weights = mask.nonzero()[:, 1].to(torch.int32), block[mask]
+        columns, weights = mask.nonzero()[:, 1].to(torch.int32).to(self._device), block[mask].to(self._device)
         self._counts[ids] = mask.sum(1).to("cpu")
         if columns.numel():
             self._keep(ids, columns, weights)
