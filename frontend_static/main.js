@@ -63,6 +63,7 @@ const services = {
   features,
   runs: api.runs,
   attention: api.attention,
+  hidden: api.hidden,
   comparisons: api.comparisons,
   async open(slug) {
     await refreshList();

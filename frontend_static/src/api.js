@@ -132,6 +132,9 @@ export function createApi(base) {
       look: (body) => post(body, "api", "attention", "qk"),
     }),
 
+    /** A run that asks the model which inputs of a node aren't in the file. */
+    hidden: (body) => post(body, "api", "hidden"),
+
     /** Graphs of new prompts: `{possible, defaults, chat, n_ctx}`, what a request would become, and runs: a trace, a look at the next tokens. */
     traces: Object.freeze({
       describe: async () => (await request(address("api", "traces"))).json(),

@@ -108,7 +108,8 @@ export function lookRequest(graph, { layer, head, query, key = null, against = n
   return body;
 }
 
-function aboutPrompt(graph) {
+/** What a question about a graph's prompt names it by. */
+export function aboutPrompt(graph) {
   const { prompt = "", prompt_tokens: tokens = null, scan = null } = graph.metadata;
   return { prompt, prompt_tokens: tokens, scan };
 }

@@ -107,3 +107,24 @@ def test_a_link_of_the_subgraph(page: Page) -> None:
     page.wait_for_function("document.querySelector('.heads-head strong')?.textContent.includes('→')")
     assert page.locator(".head-link").count() == 1
     assert "→" in page.inner_text(".head-chips")
+
+
+@pytest.mark.parametrize("page", ["plain"], indirect=True)
+def test_hidden_inputs_are_listed_on_demand(page: Page) -> None:
+    page.goto(page.url.partition("?")[0] + "?slug=plain")
+    page.wait_for_selector(".plot-labels .token-label")
+    page.click("#tab-connections")
+    page.locator(".panel-connections button:has-text('What is hidden here?')").click()
+    page.wait_for_selector(".panel-connections section.hidden-inputs")
+    text = page.inner_text(".panel-connections section.hidden-inputs")
+    assert "of what feeds this node comes from" in text
+    shown = set(
+        page.evaluate(
+            "() => fetch('api/graphs/plain').then((r) => r.json()).then((g) => g.nodes.map((n) => n.node_id))"
+        )
+    )
+    sources = [row.get_attribute("data-source") for row in page.locator(".hidden-input").all()]
+    assert sources
+    assert not shown & set(sources)
+    selected = page.evaluate("() => new URLSearchParams(location.search).get('clickedId')")
+    assert f"--inputs-of {selected}" in text

@@ -5,20 +5,22 @@ import { glyph, h, icon, oneTabStop, replaceKeepingFocus } from "../dom.js";
 import { layerLabel, nodeLabel, nodePlace, number, ownInfluence, signedPercent } from "../format.js";
 import { groupConnections } from "../supernodes.js";
 import { flowDetail } from "./flow-detail.js";
+import { hiddenInputs } from "./hidden-inputs.js";
 import { nodeRow } from "./node-row.js";
 
 const PAGE = 60;
 const MOST_ERRORS = 200;
 
-export function connections(element, store) {
+export function connections(element, store, services = {}) {
   const body = h("div", { class: "connections" });
   element.append(body);
+  const hidden = hiddenInputs(store, services, () => render());
 
   function render() {
     const graph = store.get("pruned");
     const node = graph?.node(store.get("selected"));
     const flow = node ? null : flowDetail(store);
-    replaceKeepingFocus(body, ...(node ? selection(store, graph, node) : (flow ?? [emptyState()])));
+    replaceKeepingFocus(body, ...(node ? selection(store, graph, node, hidden) : (flow ?? [emptyState()])));
     oneTabStop(body);
   }
 
@@ -36,9 +38,10 @@ export function connections(element, store) {
     "flow",
     "expanded",
   ];
-  const dispose = store.subscribe(keys, render);
+  const disposers = [store.subscribe(keys, render), store.subscribe(["graph"], () => hidden.opened())];
   render();
-  return dispose;
+  hidden.opened();
+  return () => disposers.forEach((dispose) => dispose());
 }
 
 function emptyState() {
@@ -62,7 +65,7 @@ function emptyState() {
   );
 }
 
-function selection(store, graph, node) {
+function selection(store, graph, node, hidden) {
   const group = store.get("supernodes").find(([, ...ids]) => ids.includes(node.id));
   const whole = group && store.get("wholeGroup");
   const sides = [
@@ -78,6 +81,7 @@ function selection(store, graph, node) {
       { class: shown.length === 1 ? "columns single" : "columns" },
       ...shown.map(({ element }) => element),
     ),
+    ...(whole ? [] : hidden.parts(graph, node)),
   ];
 }
 

@@ -198,7 +198,7 @@ function markOf(element) {
 }
 
 /** The result of a question in the server's queue; a question that nobody waits for any more is taken back. Throws what the run failed with. */
-async function answerOf(started, runs, goesOn) {
+export async function answerOf(started, runs, goesOn) {
   let run = await started;
   while (goesOn() && ["queued", "running"].includes(run.state)) {
     await new Promise((resolve) => window.setTimeout(resolve, POLL));
