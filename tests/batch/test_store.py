@@ -135,7 +135,7 @@ def test_content_is_looked_up_offline_where_the_batch_says_so(monkeypatch: pytes
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(content, "commit_of", lambda name, revision: str(asked.append(is_offline())))
-    described = SimpleNamespace(commit="abc", config=SimpleNamespace(scan="set"))
+    described = SimpleNamespace(commit="abc", format="standard", config=SimpleNamespace(scan="set"))
     setup = cast("Setup", SimpleNamespace(described=described, model=ModelSource("user/model")))
     for offline in (True, False):
         content_ids(setup, offline=offline)
