@@ -138,7 +138,9 @@ def test_files_listed_in_other_repositories(hub: FakeHub, tmp_path: Path) -> Non
     other = hub.repositories["other/weights"]
     other.files.pop("w/layer_0.safetensors")
     other.commit = "e" * 40
-    with pytest.raises(MissingFile, match=r"lists w/layer_0\.safetensors, which other/weights doesn't have"):
+    with pytest.raises(
+        MissingFile, match=r"lists w/layer_0\.safetensors, which other/weights doesn't contain"
+    ):
         inspect_transcoders("user/set/x")
     other.gated = True
     shutil.rmtree(tmp_path / "huggingface")
