@@ -74,7 +74,7 @@ def test_everything_is_back_after_an_exception(
     before, weights = parameters(model), [layer.W_dec.full().clone() for layer in model.transcoders.layers]
     away = []
 
-    def stop(*args: Any) -> Any:
+    def stop(*args: Any, **options: Any) -> Any:
         away.append(sum(p.numel() for p in model.model.parameters_of("mlp")))
         raise error
 
