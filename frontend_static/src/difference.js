@@ -1,15 +1,13 @@
 /* The difference of two outputs as one more node, whose links are those of the one minus those of the other. Pure. */
 
 import { percent, tokenLabel } from "./format.js";
-import { fileGraph, graphWithLinks } from "./graph.js";
+import { fileGraph, graphWithLinks, lastOutputs } from "./graph.js";
 
 const BETWEEN = "__vs__";
 
-/** The outputs of the file, most likely first. */
+/** The next token's outputs in the file, most likely first. */
 export function outputs(graph) {
-  return fileGraph(graph)
-    .nodes.filter((node) => node.kind === "logit")
-    .sort((a, b) => b.probability - a.probability || a.index - b.index);
+  return lastOutputs(fileGraph(graph)).sort((a, b) => b.probability - a.probability || a.index - b.index);
 }
 
 /** `A__vs__B` for two outputs, by their tokens where those tell them apart, else by their ids. */

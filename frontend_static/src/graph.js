@@ -210,6 +210,13 @@ export function withMetadata(graph, metadata) {
   return Object.freeze(changed);
 }
 
+/** The outputs at the last position that has any: the next token's, and not those of a completion before it. */
+export function lastOutputs(graph) {
+  const outputs = graph.nodes.filter((node) => node.kind === "logit");
+  const last = Math.max(...outputs.map((node) => node.position));
+  return outputs.filter((node) => node.position === last);
+}
+
 /** The most likely logit, or null. */
 export function topLogit(graph) {
   const logits = graph.nodes.filter((node) => node.kind === "logit");

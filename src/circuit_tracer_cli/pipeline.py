@@ -107,7 +107,7 @@ def trace_with(
     graph = attribute(
         prepared.tokens,
         model,
-        attribution_targets=list(request.targets) or None,
+        attribution_targets=prepared.completion or list(request.targets) or None,
         max_n_logits=request.max_n_logits,
         desired_logit_prob=request.desired_logit_prob,
         batch_size=request.batch_size,

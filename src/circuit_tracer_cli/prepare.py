@@ -15,6 +15,7 @@ from circuit_tracer_cli.request import TraceRequest, offline_mode
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from circuit_tracer_cli.attribution.targets import TokenAt
     from circuit_tracer_cli.backends.base import ModelShape
     from circuit_tracer_cli.backends.devices import Placement
     from circuit_tracer_cli.backends.model_source import ModelSource
@@ -58,7 +59,7 @@ class Setup:
 
         return load_tokenizer(self.model.name, self.model.revision)
 
-    def tokenize(self, text: str) -> Tokens:
+    def tokenize(self, text: str | list[int]) -> Tokens:
         """Return the prompt's tokens as the model will see them. Raises BadPrompt."""
         if self.loaded is not None:
             return self.loaded.tokenize(text)
@@ -78,7 +79,8 @@ class Prepared:
         request: The request.
         setup: Model and set.
         text: The prompt, in the chat template with --chat; None without a prompt.
-        tokens: The prompt's tokens.
+        tokens: The prompt's tokens; with a completion, also those of it but the last.
+        completion: The completion's tokens as targets, if one is asked for.
         sizes: Sizes of the trace.
         plan: How to run it: what stays in files, where weights go, how large blocks are.
         budget: The memory that the plan was made for.
@@ -88,6 +90,7 @@ class Prepared:
     setup: Setup
     text: str | None
     tokens: Tokens | None
+    completion: list[TokenAt]
     sizes: TraceSizes
     plan: MemoryPlan
     budget: Budget
@@ -119,9 +122,11 @@ def prepare(
         text = prompt_text(request, setup)
         tokens = None if text is None else setup.tokenize(text)
         check_targets(request, setup)
-        sizes = _sizes(request, setup, len(tokens) if tokens is not None else n_tokens, active)
+        tokens, completion = with_completion(request, setup, tokens)
+        n_pos, n_targets = len(tokens) if tokens is not None else n_tokens, len(completion)
+        sizes = _sizes(request, setup, n_pos, active, n_targets)
         plan, budget = _plan(request, setup, sizes)
-    return Prepared(request, setup, text, tokens, sizes, plan, budget)
+    return Prepared(request, setup, text, tokens, completion, sizes, plan, budget)
 
 
 def set_up(request: TraceRequest, progress: Progress | None = None) -> Setup:
@@ -225,6 +230,19 @@ def check_targets(request: TraceRequest, setup: Setup) -> None:
         TokenReader(setup.tokenizer, setup.shape.d_vocab).check(request.targets)
 
 
+def with_completion(
+    request: TraceRequest, setup: Setup, tokens: Tokens | None
+) -> tuple[Tokens | None, list[TokenAt]]:
+    """Return the prompt with the completion behind it, and its targets. Raises BadPrompt."""
+    if tokens is None or request.completion is None:
+        return tokens, []
+    from circuit_tracer_cli.attribution.targets import completion_targets
+    from circuit_tracer_cli.tokens import completed
+
+    whole, follow = completed(tokens, request.completion, setup.tokenizer, setup.tokenize)
+    return whole, completion_targets(len(tokens), follow)
+
+
 def prompt_text(request: TraceRequest, setup: Setup) -> str | None:
     """Return the prompt, in the tokenizer's chat template if requested. Raises BadPrompt."""
     if request.prompt is None or not request.chat:
@@ -253,7 +271,9 @@ def _placement(request: TraceRequest, n_layers: int) -> Placement:
     return place_layers(request.device_map, n_layers)
 
 
-def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float | None) -> TraceSizes:
+def _sizes(
+    request: TraceRequest, setup: Setup, n_pos: int | None, active: float | None, n_targets: int = 0
+) -> TraceSizes:
     """Return the sizes of the trace. Raises UnsuitablePrompt for a prompt that is too long for the model."""
     import torch
 
@@ -269,7 +289,7 @@ def _sizes(request: TraceRequest, setup: Setup, n_pos: int | None, active: float
         setup.sizes,
         dtype_bytes=dtype.itemsize,
         n_pos=n_pos,
-        n_targets=len(request.targets) or request.max_n_logits,
+        n_targets=n_targets or len(request.targets) or request.max_n_logits,
         max_feature_nodes=request.max_feature_nodes,
         active_per_position=active,
         precision=request.precision,

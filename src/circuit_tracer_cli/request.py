@@ -36,6 +36,7 @@ class TraceRequest:
         device_map: Spreads layers over several devices, instead of `device`.
         backend: Name of the backend.
         targets: What to explain, as in `--target`; empty for the most likely tokens.
+        completion: What follows the prompt; each of its tokens is explained at its own position, instead of `targets`.
         max_n_logits, desired_logit_prob: How many of the most likely tokens to explain.
         batch_size, update_interval, max_feature_nodes: How features are chosen, see `AttributionSettings`.
         offload: Where to move weights that aren't in use: `auto`, `none`, `cpu` or `disk`.
@@ -60,6 +61,7 @@ class TraceRequest:
     device_map: str | None = None
     backend: str = "transformerlens"
     targets: tuple[str, ...] = ()
+    completion: str | None = None
     max_n_logits: int = 10
     desired_logit_prob: float = 0.95
     batch_size: int = 256
@@ -96,6 +98,11 @@ def _one_of(what: str, value: str, known: dict[str, str]) -> str:
 def _check_prompt(request: TraceRequest) -> None:
     if request.prompt is not None and not request.prompt.strip():
         raise EmptyPrompt("the prompt is empty", 'for example --prompt "The capital of France is"')
+    if request.completion is not None:
+        if not request.completion:
+            raise EmptyPrompt("the completion is empty", 'for example --completion " Austin, Texas"')
+        if request.targets:
+            raise InvalidValue("--completion and --target both say what to explain", "use one of them")
     if not request.chat and (request.system is not None or request.prefill is not None):
         raise InvalidValue("--system and --prefill need --chat", "add --chat")
 

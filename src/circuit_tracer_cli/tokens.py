@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -153,6 +153,44 @@ def ensure_tokenized(
         zero_positions=zeroed,
         notes=(*notes, *strangers),
     )
+
+
+def completed(
+    tokens: Tokens,
+    completion: str | Sequence[int],
+    tokenizer: Any,
+    tokenize: Callable[[list[int]], Tokens],
+) -> tuple[Tokens, list[int]]:
+    """Return a prompt with all but the last token of a completion behind it, and the completion's tokens.
+
+    Args:
+        tokens: The prompt.
+        completion: Text as it follows the prompt, with the space that a word has in text; or ids.
+        tokenizer: A Hugging Face tokenizer; None if ids are given.
+        tokenize: Makes a prompt of ids.
+
+    Raises:
+        BadPrompt: The completion is empty or the prompt is too long with it, or the two join in one token.
+    """
+    ids = tokens.ids.tolist()
+    if not isinstance(completion, str):
+        follow = _given_ids(completion)
+    elif tokenizer is None:
+        raise BadPrompt("there is no tokenizer for this completion", hint="give token ids")
+    else:
+        together = _text_ids(tokens.text + completion, tokenizer)
+        if together[: len(ids)] != ids:
+            raise UnsuitablePrompt(
+                f"the completion {completion!r} joins the prompt's last token {tokens.strings[-1]!r}",
+                hint="begin the completion with a space, or end the prompt between two words",
+            )
+        follow = together[len(ids) :]
+    if not follow:
+        raise EmptyPrompt("the completion is empty")
+    whole = tokenize([*ids, *follow[:-1]])
+    if whole.ids.tolist()[: len(ids)] != ids:
+        raise UnsuitablePrompt("the completion changes the tokens of the prompt")
+    return replace(whole, notes=(*tokens.notes, *(n for n in whole.notes if n not in tokens.notes))), follow
 
 
 def _unknown_words(text: str, ids: Sequence[int], tokenizer: Any) -> tuple[str, ...]:

@@ -17,6 +17,20 @@ class LogitTarget(NamedTuple):
     vocab_idx: int
 
 
+class TargetPlace(NamedTuple):
+    """Where a target of a graph stands, and what it is.
+
+    Attributes:
+        kind: `token` or `direction`.
+        layer: The number of layers for what is read behind the final norm.
+        position: The position in the prompt; the next token is predicted at the last.
+    """
+
+    kind: str
+    layer: int
+    position: int
+
+
 @dataclass(frozen=True, slots=True)
 class UnifiedConfig:
     """The model facts stored in every graph, under TransformerLens' names."""

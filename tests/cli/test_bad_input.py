@@ -177,6 +177,17 @@ BAD_TRACES = {
     "prompt longer than the context": (["-p", "7 " * 65], 1, "64"),
     "several tokens as a target": (["-p", PROMPT, "--target", "3 4"], 1, "3 4"),
     "unknown id as a target": (["-p", PROMPT, "--target", "id:48"], 1, "48"),
+    "a target outside the prompt": (
+        ["-p", PROMPT, "--target", "token:id:4@99"],
+        1,
+        "position 99, outside the prompt",
+    ),
+    "no completion": (["-p", PROMPT, "--completion", ""], 2, "completion is empty"),
+    "a completion and a target": (
+        ["-p", PROMPT, "--completion", " 4", "--target", "4"],
+        2,
+        "both say what to explain",
+    ),
     "more logits than tokens": (["-p", PROMPT, "--max-n-logits", "49"], 1, "48"),
     "a model of the hub without its transcoders": (
         ["-p", PROMPT, "-m", "google/gemma-2-2b", "-t", "demo"],

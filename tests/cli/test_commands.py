@@ -146,6 +146,20 @@ def test_targets_are_taken_in_order(attribute: Run, here: Path) -> None:
     assert [target.vocab_idx for target in load_graph(here / "g.pt").logit_targets] == [7, 12]
 
 
+def test_a_completion_has_a_target_for_each_of_its_tokens(attribute: Run, here: Path) -> None:
+    from circuit_tracer_cli.graph.store import load_graph
+
+    done = attribute("-p", PROMPT, "-o", "g.pt", "--completion", " 7 5")
+    graph = load_graph(here / "g.pt")
+    ends = [
+        (target.vocab_idx, place.position)
+        for target, place in zip(graph.logit_targets, graph.places, strict=True)
+    ]
+    assert ends == [(7, graph.n_pos - 2), (5, graph.n_pos - 1)]
+    assert graph.input_tokens[-1] == 7
+    assert f"@{graph.n_pos - 2}" in done.stderr
+
+
 def test_the_summary_says_what_came_out(attribute: Run) -> None:
     done = attribute("-p", PROMPT, "-o", "g.pt")
     for word in (

@@ -34,3 +34,10 @@ test("what isn't a list of predictions is passed over", () => {
   for (const given of ["x", {}, [null, 3, { token: 3 }, { token: "a", probability: "b" }]])
     assert.equal(predictedTokens(withPredictions(given)).length, 2);
 });
+
+test("outputs of a completion's earlier positions aren't next tokens", () => {
+  const json = graphJson();
+  const earlier = { ...json.nodes.find(({ node_id }) => node_id === "3_43_2"), node_id: "3_43_1", ctx_idx: 1 };
+  const rows = predictedTokens(parseGraph({ ...json, nodes: [...json.nodes, earlier] }));
+  assert.equal(rows.length, 2);
+});

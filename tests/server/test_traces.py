@@ -485,6 +485,8 @@ def test_what_was_loaded_by_command_is_named_in_the_command(folder: Path) -> Non
         "--max-feature-nodes 0 --batch-size 8 --dtype bfloat16 --device cuda:1 --offload cpu --chat "
         f"--target ' a - b' --no-lazy-encoder --offline --edge-threshold 0.9 --slug x --graph-file-dir {folder}"
     )
+    follow = TraceBody(prompt="a", completion=" b c")
+    assert "--completion ' b c'" in command_line(follow.request(base), follow, "x", folder)
     assert (body.request(base).system, TraceBody(prompt="a", system="b").request(base).system) == (
         "be kind",
         None,

@@ -22,7 +22,7 @@ from circuit_tracer_cli.graph.roots import node_of
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
-from circuit_tracer_cli.types import LogitTarget
+from circuit_tracer_cli.types import LogitTarget, TargetPlace
 
 ROWS_AT_ONCE = 64
 LARGEST_CHANGE, LARGEST_CHANGE_16_BIT = 1e-4, 0.05
@@ -88,7 +88,8 @@ class FrozenPrompt:
         logits = [node for node in nodes if node >= layout.logit_offset]
         at = graph.active_features[graph.selected_features[features]].cpu()
         vectors = encoder_rows(self.model.transcoders, at, self.active.inputs).to(self.engine.dtype)
-        ends = torch.full((len(logits),), self.engine.n_layers), torch.full((len(logits),), self.n_pos - 1)
+        places = [graph.places[node - layout.logit_offset] for node in logits]
+        ends = [torch.tensor([getattr(p, n) for p in places]).long() for n in ("layer", "position")]
         directions = [self._logit_direction(node - layout.logit_offset) for node in logits]
         rows = torch.cat([vectors, *(vector[None].to(vectors) for vector in directions)])
         place = {node: row for row, node in enumerate([*features, *logits])}
@@ -209,12 +210,14 @@ def with_nodes(prompt: FrozenPrompt, names: Iterable[str]) -> FrozenPrompt:
     model, n_layers = prompt.model, prompt.engine.n_layers
     places = {tuple(place): number for number, place in enumerate(prompt.active.indices.tolist())}
     features: set[int] = set()
-    logits: dict[int, None] = {}
+    logits: dict[tuple[int, int], None] = {}
     for name in dict.fromkeys(names):
         parts = _numbers(name)
         if parts is None or parts[0] > n_layers:
-            if parts is not None and parts[0] == n_layers + 1 and parts[1] < prompt.model.model.shape.d_vocab:
-                logits[parts[1]] = None
+            if parts is not None and parts[0] == n_layers + 1:
+                token, position = parts[1:]
+                if token < model.model.shape.d_vocab and position < prompt.n_pos:
+                    logits[token, position] = None
         elif (parts[0], parts[2], parts[1]) in places:
             features.add(places[parts[0], parts[2], parts[1]])
     selected = torch.tensor(sorted(features), dtype=torch.int64)
@@ -240,9 +243,13 @@ def _numbers(name: str) -> tuple[int, int, int] | None:
 
 
 def _graph_of(
-    model: ReplacementModel, tokens: Tokens, active: ActiveFeatures, selected: Tensor, logits: Sequence[int]
+    model: ReplacementModel,
+    tokens: Tokens,
+    active: ActiveFeatures,
+    selected: Tensor,
+    logits: Sequence[tuple[int, int]],
 ) -> Graph:
-    """A graph of some features and target tokens, still without edges."""
+    """A graph of some features and of tokens at positions as targets, still without edges."""
     layout = NodeLayout(len(selected), model.cfg.n_layers, len(tokens), len(logits))
     return Graph(
         input_string=tokens.text,
@@ -252,7 +259,8 @@ def _graph_of(
         cfg=model.cfg,
         selected_features=selected,
         activation_values=active.values.cpu(),
-        logit_targets=[LogitTarget("", token) for token in logits],
+        logit_targets=[LogitTarget("", token) for token, _ in logits],
+        target_places=[TargetPlace("token", model.cfg.n_layers, position) for _, position in logits],
         logit_probabilities=torch.zeros(len(logits)),
         scan=model.scan,
         metadata={"prompt_tokens": list(tokens.strings)},

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from circuit_tracer_cli import __version__
-from circuit_tracer_cli.attribution.linear import LinearEngine
+from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.places import choose_places, target_count
 from circuit_tracer_cli.attribution.products import check_precision, stored_as, tensor_cores
-from circuit_tracer_cli.attribution.rows import BlockSize, Engine, is_out_of_memory, largest_work, logit_rows
+from circuit_tracer_cli.attribution.rows import BlockSize, Engine, is_out_of_memory, largest_work, target_rows
 from circuit_tracer_cli.attribution.selection import Packing, Tracing, packed
 from circuit_tracer_cli.attribution.sources import build_sources
-from circuit_tracer_cli.attribution.targets import AttributionTargets
+from circuit_tracer_cli.attribution.targets import AttributionTargets, completion_targets
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, WeightGroup
 from circuit_tracer_cli.backends.devices import in_words
@@ -35,7 +35,7 @@ from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.predictions import TOP_PREDICTIONS, top_predictions
 from circuit_tracer_cli.graph.proposals import PROPOSALS
 from circuit_tracer_cli.replacement import ReplacementModel
-from circuit_tracer_cli.tokens import Tokens
+from circuit_tracer_cli.tokens import Tokens, completed
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
 from circuit_tracer_cli.transcoders.layers import ranges_in_words
@@ -81,14 +81,15 @@ def attribute(
     compute_block: int | None = None,
     labels: bool = True,
     precision: str = "float32",
+    completion: str | Sequence[int] | None = None,
 ) -> Graph:
     """Return the attribution graph of a prompt: direct effects of features, errors and tokens on each other and on the targets.
 
     Args:
         prompt: Text, token ids, or tokens as `model.tokenize` gives them.
         model: Model and transcoders.
-        attribution_targets: None for the most likely tokens; a tensor of ids; token strings or differences `"A - B"`; or
-            `(token_str, prob, vec)` tuples.
+        attribution_targets: None for the most likely tokens; a tensor of ids; token strings or differences `"A - B"`; tokens
+            at positions of the prompt (`TokenAt`, or `"token:TEXT@POSITION"`); or `(token_str, prob, vec)` tuples.
         max_n_logits: Largest number of tokens to explain when they are chosen by probability.
         desired_logit_prob: Stop choosing when their probabilities sum to this.
         batch_size: Number of features to select per batch.
@@ -104,6 +105,8 @@ def attribute(
         compute_block: Largest number of rows times positions that the engine computes at once; None suits the device. Halved if
             memory runs out. Never changes which features are chosen.
         precision: Of the engine's products, `float32`, `tf32` or `bf16` whatever the model's dtype, see `products.py`.
+        completion: What follows the prompt, as text or ids. Each of its tokens is a target at its own position, given those
+            before it, instead of `attribution_targets`.
         labels: Propose labels for the most influential features and store them in the metadata; see `features/proposals.py`.
 
     Returns:
@@ -121,6 +124,12 @@ def attribute(
         raise InvalidValue(f"unknown offload {offload!r}", hint="choose cpu, disk, auto or none")
     if progress is None:
         progress = _terminal_progress() if verbose else SilentProgress()
+    if completion is not None:
+        if attribution_targets is not None:
+            raise InvalidValue("a completion has its own targets", "leave out attribution_targets")
+        tokens = model.tokenize(prompt)
+        prompt, follow = completed(tokens, completion, model.tokenizer, model.tokenize)
+        attribution_targets = completion_targets(len(tokens), follow)
     place = OFFLOADS[offload]
     if offload == "auto":
         prompt = model.tokenize(prompt)
@@ -202,6 +211,7 @@ class Attribution:
             frozen = self.model.frozen_pass(tokens.ids)
         with self.watch.phase("targets"):
             targets = self.targets(attribution_targets, frozen)
+            ends = engine_targets(targets)
         self.rest_of_model()
         with self.watch.phase("active features"):
             active = self.active(frozen, tokens)
@@ -212,7 +222,7 @@ class Attribution:
             self.size = BlockSize(largest_work(self.model.device, len(tokens.ids), self.model.cfg.d_model))
         with tensor_cores(self.precision), self.watch.phase("logit rows", len(targets)):
             first_rows = []
-            for block in logit_rows(engine, targets.logit_vectors, len(tokens.ids), self.size):
+            for block in target_rows(engine, ends, self.size):
                 self.progress.advance(len(block.nodes))
                 first_rows.append(block)
         count = min(self.settings.max_feature_nodes or len(active), len(active))
@@ -252,6 +262,9 @@ class Attribution:
             max_n_logits=self.settings.max_n_logits,
             desired_logit_prob=self.settings.desired_logit_prob,
             note=self.progress.note,
+            n_layers=self.model.cfg.n_layers,
+            n_pos=len(frozen.tokens),
+            logits_at=partial(self.model.model.logits_at, frozen.tokens),
         )
 
     def rest_of_model(self) -> None:
@@ -364,6 +377,7 @@ class Attribution:
             scan=self.model.scan,
             vocab_size=targets.vocab_size,
             metadata=self.metadata(tokens, frozen, engine, targets),
+            target_places=targets.stored_places,
         )
 
     def metadata(
@@ -387,6 +401,12 @@ class Attribution:
             "offload": self.offload.place,
             **({"plausibility": self.plausibility.record()} if self.plausibility else {}),
         }
+
+
+def engine_targets(targets: AttributionTargets) -> Targets:
+    """A graph's targets, as the engine takes them."""
+    _, layers, positions = zip(*targets.places, strict=True)
+    return Targets(torch.tensor(layers), torch.tensor(positions), targets.logit_vectors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,12 +195,10 @@ def largest_work(device: torch.device, n_pos: int = 1, d_model: int = 1) -> int:
     return max(usual, min(ROWS_AT_LEAST * n_pos, LARGEST_BLOCK // d_model))
 
 
-def logit_rows(engine: Engine, vectors: Tensor, n_pos: int, size: BlockSize) -> Iterator[RowBlock]:
-    """Return rows of the logit targets, whose directions `(K, d_model)` are at the final norm's output at the last position."""
-    n_features = engine.columns.n_features
-    layers = torch.full((len(vectors),), engine.n_layers)
-    targets = Targets(layers, torch.full_like(layers, n_pos - 1), vectors)
-    chunks = torch.arange(len(vectors)).split(max(1, size.work // n_pos))
+def target_rows(engine: Engine, targets: Targets, size: BlockSize) -> Iterator[RowBlock]:
+    """Return the rows of a graph's targets; the node of target `k` is `n_features + k`."""
+    n_features, layers = engine.columns.n_features, targets.layers
+    chunks = plan_blocks(layers, targets.positions, size.work)
     parts = chain.from_iterable(rows_in_parts(engine, targets, chunk, size, True) for chunk in chunks)
     for index, rows in arrived(parts):
         yield RowBlock(index + n_features, layers[index], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue, UnsuitableTarget
 from circuit_tracer_cli.tokens import TokenTexts
-from circuit_tracer_cli.types import LogitTarget
+from circuit_tracer_cli.types import LogitTarget, TargetPlace
 
 DIFFERENCE = " - "
 SMALLEST_WEIGHT = 1e-6
@@ -31,6 +32,23 @@ class CustomTarget(NamedTuple):
     token_str: str
     prob: float
     vec: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAt:
+    """A token as the one that follows a position of the prompt.
+
+    Args:
+        token: As in `--target`, or its id.
+        position: Where it is predicted; negative positions count from the end.
+    """
+
+    token: str | int
+    position: int = -1
+
+
+TOKEN_AT = re.compile(r"token:(.+)@(-?\d{1,9})", re.DOTALL)
+"""How a token at a position is written in `--target`."""
 
 
 class _BadTargetType(BadTarget, InvalidType):
@@ -140,7 +158,9 @@ class TokenReader:
     def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
         """Raise BadTarget for a target string that can't be used, before weights are read."""
         for text in texts:
-            if DIFFERENCE in text:
+            if (at := token_at(text)) is not None:
+                self.single_token(str(at.token), note)
+            elif DIFFERENCE in text:
                 self.difference(text, note)
             else:
                 self.single_token(text, note)
@@ -195,6 +215,17 @@ class AttributionTargets:
         logit_probabilities: `(K)` softmax probability, or the weight of a custom target.
         logit_vectors: `(K, d_model)`; for tokens `u_k` minus the mean unembedding vector.
         vocab_size: The tokenizer's vocabulary size, which may differ from the number of logits.
+        places: What each target is and where it stands.
+
+    Args:
+        attribution_targets: As for `attribute`.
+        logits: `(vocab)`, at the last position.
+        unembed_proj: The unembedding in either orientation.
+        tokenizer: The model's, or None.
+        max_n_logits, desired_logit_prob: As for `attribute`.
+        note: Called with notes for the user.
+        n_layers, n_pos: Layers of the model and tokens of the prompt.
+        logits_at: Returns logits `(n, vocab)` at earlier positions of the prompt.
 
     Raises:
         BadTarget: A target can't be used (a ValueError), or has the wrong type (also a TypeError).
@@ -205,6 +236,7 @@ class AttributionTargets:
     logit_vectors: Tensor
     vocab_size: int
     kind: str
+    places: list[TargetPlace]
     unembedding: Unembedding
     reader: TokenReader
 
@@ -218,7 +250,11 @@ class AttributionTargets:
         max_n_logits: int = 10,
         desired_logit_prob: float = 0.95,
         note: Callable[[str], None] = lambda message: None,
+        n_layers: int = 0,
+        n_pos: int = 1,
+        logits_at: Callable[[Sequence[int]], Tensor] | None = None,
     ) -> None:
+        self.n_layers, self.n_pos, self.logits_at = n_layers, n_pos, logits_at
         W_U = unembed_proj if unembed_proj.shape[0] == len(logits) else unembed_proj.T
         self.unembedding, self.reader = Unembedding(W_U), TokenReader(tokenizer, len(logits))
         self.vocab_size = int(getattr(tokenizer, "vocab_size", 0) or len(logits))
@@ -230,6 +266,8 @@ class AttributionTargets:
         elif isinstance(attribution_targets, Tensor):
             self.kind = "specified logit targets"
             self._set_tokens(_checked_ids(attribution_targets, len(logits)), probabilities)
+        elif places := positioned(attribution_targets):
+            self._set_tokens_at(places, probabilities, note)
         else:
             self._set_sequence(attribution_targets, probabilities, note)
 
@@ -305,6 +343,38 @@ class AttributionTargets:
         self.logit_targets = [LogitTarget(self.reader.decode(token), token) for token in tokens]
         self.logit_probabilities = probabilities[ids.to(probabilities.device)]
         self.logit_vectors = torch.stack([self.unembedding.vector(token) - mean for token in tokens])
+        self.places = [TargetPlace("token", self.n_layers, self.n_pos - 1)] * len(tokens)
+
+    def _set_tokens_at(
+        self, wanted: list[TokenAt], probabilities: Tensor, note: Callable[[str], None]
+    ) -> None:
+        """Take tokens that follow different positions, each with its probability there."""
+        self.kind = "tokens at positions"
+        positions = [self._position(one) for one in wanted]
+        known = {self.n_pos - 1: probabilities}
+        earlier = sorted({*positions} - {*known})
+        if earlier:
+            assert self.logits_at is not None
+            rows = torch.softmax(self.logits_at(earlier).cpu().double(), dim=-1).to(torch.float32)
+            known |= zip(earlier, rows, strict=True)
+        tokens = []
+        for one, position in zip(wanted, positions, strict=True):
+            text = f"id:{one.token}" if isinstance(one.token, int) else one.token
+            tokens.append(self.reader.single_token(text, note))
+            self._name_likelier_spelling(text, tokens[-1], known[position], note)
+        self._set_tokens(torch.tensor(tokens), probabilities)
+        self.logit_probabilities = torch.stack(
+            [known[position][token] for position, token in zip(positions, tokens, strict=True)]
+        )
+        self.places = [TargetPlace("token", self.n_layers, position) for position in positions]
+
+    def _position(self, target: TokenAt) -> int:
+        if not -self.n_pos <= target.position < self.n_pos:
+            raise UnsuitableTarget(
+                f"target {target.token!r} is at position {target.position}, outside the prompt of {self.n_pos} tokens",
+                hint=f"positions go from 0 to {self.n_pos - 1}; -1 is the last",
+            )
+        return target.position % self.n_pos
 
     def _set_custom(self, targets: list[CustomTarget], n_logits: int) -> None:
         """Take directions as given; their vocabulary index is virtual."""
@@ -325,6 +395,7 @@ class AttributionTargets:
         self.logit_probabilities = torch.tensor([target.prob for target in targets], dtype=torch.float32)
         like = self.unembedding.vector(0)
         self.logit_vectors = torch.stack([target.vec.to(like) for target in targets])
+        self.places = [TargetPlace("direction", self.n_layers, self.n_pos - 1)] * len(targets)
 
     def __len__(self) -> int:
         return len(self.logit_targets)
@@ -346,11 +417,52 @@ class AttributionTargets:
         ids = [target.vocab_idx for target in self.logit_targets]
         return torch.tensor(ids, dtype=torch.int64, device=self.logit_probabilities.device)
 
+    @property
+    def stored_places(self) -> list[TargetPlace] | None:
+        """What a graph keeps of `places`: None where every target is read behind the last position, as in older files."""
+        last = (self.n_layers, self.n_pos - 1)
+        return None if all((one.layer, one.position) == last for one in self.places) else self.places
+
     def to(self, device: torch.device | str) -> AttributionTargets:
         """Move the two tensors; returns self."""
         self.logit_probabilities = self.logit_probabilities.to(device)
         self.logit_vectors = self.logit_vectors.to(device)
         return self
+
+
+def completion_targets(n_prompt: int, tokens: Sequence[int]) -> list[TokenAt]:
+    """Return the targets of a completion that follows a prompt of `n_prompt` tokens."""
+    return [TokenAt(token, n_prompt - 1 + place) for place, token in enumerate(tokens)]
+
+
+def token_at(text: str) -> TokenAt | None:
+    """Return what `token:TEXT@POSITION` names; None for a target of another form."""
+    found = TOKEN_AT.fullmatch(text)
+    return None if found is None else TokenAt(found[1], int(found[2]))
+
+
+def positioned(given: Any) -> list[TokenAt]:
+    """Return targets as tokens at positions, if any of them names its position; else an empty list.
+
+    Tokens without a position are at the last one. Raises BadTarget for a mixture with other kinds.
+    """
+    items = [given] if isinstance(given, str | TokenAt) else given
+    if not isinstance(items, Sequence):
+        return []
+    found = [token_at(one) if isinstance(one, str) else one for one in items]
+    if not any(isinstance(one, TokenAt) for one in found):
+        return []
+    places = []
+    for one, read in zip(items, found, strict=True):
+        if isinstance(one, str) and read is None and DIFFERENCE not in one:
+            read = TokenAt(one)
+        if not isinstance(read, TokenAt):
+            raise BadTarget(
+                "tokens at positions can't be mixed with differences or directions",
+                hint="trace them separately",
+            )
+        places.append(read)
+    return places
 
 
 def salient_ids(probabilities: Tensor, max_n_logits: int, desired_logit_prob: float) -> Tensor:

@@ -311,6 +311,9 @@ class Backend(Protocol):
     def n_parameters(self) -> int:
         """Number of the model's parameters, counting tied ones once."""
 
+    def logits_at(self, tokens: Tensor, positions: Sequence[int]) -> Tensor:
+        """Logits `(n, vocab)` of the unmodified model at some positions of `tokens (pos)`."""
+
     def score_weights(self, layer: int, n_pos: int) -> ScoreWeights:
         """How a block's attention scores are made. Raises UnsupportedArchitecture if the family doesn't declare it."""
 

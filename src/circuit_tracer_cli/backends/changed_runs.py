@@ -32,7 +32,7 @@ def partial_run(modules: ModelModules, part: PartialRun) -> Iterator[None]:
             hook = blocks[part.first].register_forward_pre_hook(_begins_with(given), with_kwargs=True)
             stack.callback(hook.remove)
         if part.last_logits:
-            stack.enter_context(modules.only_last_logits())
+            stack.enter_context(modules.only_logits())
         yield
 
 

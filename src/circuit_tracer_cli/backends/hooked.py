@@ -224,7 +224,7 @@ class HookedBackend:
             return lambda value: seen.__setitem__(name, value[0].detach().to(device))
 
         names += [self.start_hook, "ln_final.hook_in"]
-        with ExitStack() as stack, self.modules.only_last_logits():
+        with ExitStack() as stack, self.modules.only_logits():
             if residuals and self.runs_parts and not self._outputs_seen:
                 stack.callback(outputs_seen(self.modules.blocks[0], self._outputs_seen))
             logits, _ = self.run(tokens, Hooks({name: [keep(name)] for name in names}))
@@ -236,6 +236,12 @@ class HookedBackend:
         ]
         final = self.modules.ln_final.scale(seen["ln_final.hook_in"])
         return FrozenPass(tokens, seen[self.start_hook], tuple(layers), final, logits[-1])
+
+    @torch.no_grad()
+    def logits_at(self, tokens: Tensor, positions: Sequence[int]) -> Tensor:
+        """Logits `(n, vocab)` of the unmodified model at some positions of `tokens (pos)`."""
+        with self.modules.only_logits(positions):
+            return self.run(tokens, Hooks())[0]
 
     def device_at(self, hook: str) -> torch.device:
         """The device of a hook's module; a value that arrives there may still be on another device."""
@@ -283,7 +289,7 @@ class HookedBackend:
             device = self.layer_devices[layer]
             return lambda value: seen.__setitem__(layer, value.detach().to(device))
 
-        with self.modules.only_last_logits():
+        with self.modules.only_logits():
             self.run_batch(tokens, Hooks({f"blocks.{i}.{part}": [keep(i)] for i in layers}))
         if READ_HOOKS[feature_input_hook][1] != "normalized":
             return tuple(seen[i] for i in layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -144,13 +144,13 @@ class ModelModules:
         return list(found.values())
 
     @contextmanager
-    def only_last_logits(self) -> Iterator[None]:
-        """Make the model unembed only the last position: for a long prompt, all logits would be larger than everything else."""
+    def only_logits(self, positions: Sequence[int] = (-1,)) -> Iterator[None]:
+        """Make the model unembed only some positions: for a long prompt, all logits would be larger than everything else."""
 
-        def last(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
-            return given[0][..., -1:, :], *given[1:]
+        def chosen(module: Any, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            return given[0][..., list(positions), :], *given[1:]
 
-        hook = self.unembed.register_forward_pre_hook(last)
+        hook = self.unembed.register_forward_pre_hook(chosen)
         try:
             yield
         finally:

@@ -46,6 +46,7 @@ def attribute(
     system: ask.SystemOpt = None,
     prefill: ask.PrefillOpt = None,
     target: ask.TargetOpt = None,
+    completion: ask.CompletionOpt = None,
     max_n_logits: ask.MaxNLogitsOpt = 10,
     desired_logit_prob: ask.DesiredLogitProbOpt = 0.95,
     max_feature_nodes: ask.MaxFeatureNodesOpt = 7500,

@@ -205,10 +205,10 @@ def _sections(summary: GraphSummary, record: Mapping[str, Any]) -> Iterator[Sect
     yield Section("Summary", [Facts(facts), Note(_MEANING)])
     if record["root"] is None:
         rows = [
-            (quoted(one["token"], 40), str(one["id"]), number(one["probability"]))
+            (quoted(one["token"], 40), str(one["position"]), str(one["id"]), number(one["probability"]))
             for one in record["targets"]
         ]
-        yield Section("Targets", [Table(("token", "id#", "probability or weight#"), rows)])
+        yield Section("Targets", [Table(("token", "position#", "id#", "probability or weight#"), rows)])
     if summary.strongest_paths:
         paths = [
             (f"{summary.share(path):.2%}", summary.path_in_words(path)) for path in summary.strongest_paths

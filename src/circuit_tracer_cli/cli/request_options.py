@@ -136,7 +136,15 @@ TargetOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TARGET",
-        help='Explain this token instead of the most likely ones: a token, id:123, or "A - B". Repeatable.',
+        help='Explain this instead of the most likely tokens: a token, id:123, "A - B", or "token: Texas@9". Repeatable.',
+        rich_help_panel=TRACE,
+    ),
+]
+CompletionOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Explain each token of this text, which follows the prompt, given those before it.",
         rich_help_panel=TRACE,
     ),
 ]

@@ -13,12 +13,18 @@ Number = int | float
 Object = dict[str, Any]
 
 
-class Target(TypedDict):
-    """A target: its token, vocabulary index, and probability (a direction's weight)."""
+class Prediction(TypedDict):
+    """A likely next token: its text, vocabulary index and probability."""
 
     token: str
     id: int
     probability: float
+
+
+class Target(Prediction):
+    """A target; a direction has a weight in place of a probability. `position`: where the token is predicted."""
+
+    position: int
 
 
 class Counts(TypedDict):
@@ -81,7 +87,7 @@ class Show(TypedDict):
     prompt_tokens: list[str] | None
     model: str
     transcoders: str | list[str] | None
-    predictions: list[Target]
+    predictions: list[Prediction]
     targets: list[Target]
     root: str | None
     active_features: int

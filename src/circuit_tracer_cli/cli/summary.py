@@ -137,7 +137,7 @@ class GraphSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary for JSON; node ids are those of the JSON graph file."""
         graph, (replacement, completeness) = self.graph, self.scores
-        targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+        targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), graph.places, strict=True)
         pruning = graph.pruning
         return {
             "prompt": graph.input_string,
@@ -145,7 +145,10 @@ class GraphSummary:
             "model": graph.cfg.model_name,
             "transcoders": graph.scan,
             "predictions": self.predictions,
-            "targets": [{"token": t.token_str, "id": t.vocab_idx, "probability": p} for t, p in targets],
+            "targets": [
+                {"token": t.token_str, "id": t.vocab_idx, "probability": p, "position": place.position}
+                for t, p, place in targets
+            ],
             "root": None if graph.root is None else graph.node_id(graph.root),
             "active_features": len(graph.active_features),
             "counts": self.counts(),
@@ -197,8 +200,10 @@ def headline(summary: GraphSummary) -> list[str]:
     replacement, completeness = summary.scores
     root = graph.root
     targets = [
-        _target(target, p, graph.vocab_size)
-        for target, p in zip(graph.logit_targets, graph.logit_probabilities.tolist(), strict=True)
+        _target(target, p, graph.vocab_size) + _where(graph, place.position)
+        for target, p, place in zip(
+            graph.logit_targets, graph.logit_probabilities.tolist(), graph.places, strict=True
+        )
     ]
     return [
         f"prompt       {visible(graph.input_string, 200)}",
@@ -217,6 +222,11 @@ def _target(target: LogitTarget, weight: float, d_vocab: int) -> str:
     """Return a token with its probability, or a direction with its weight."""
     name = quoted(target.token_str, 24) if target.token_str else f"id:{target.vocab_idx}"
     return f"{name} {number(weight)}" if target.vocab_idx < d_vocab else f"{name}, of weight {number(weight)}"
+
+
+def _where(graph: Graph, position: int) -> str:
+    """Where a target stands, unless it is the next token."""
+    return "" if position == graph.n_pos - 1 else f" @{position}"
 
 
 def _first(texts: list[str], count: int) -> str:

@@ -92,6 +92,11 @@ def why_not(graph: Graph, other: str | int, answer: str | int | None = None, n: 
     won = _most_likely(graph, lost) if answer is None else target_number(graph, answer)
     if won == lost:
         raise UnsuitableValue("both targets are the same", "name two targets")
+    if graph.places[won].position != graph.places[lost].position:
+        raise UnsuitableValue(
+            "the two targets stand at different positions, so their logits don't compete",
+            "name two targets of one position",
+        )
     first = graph.layout.logit_offset
     rows = [_row(graph, first + number) for number in (won, lost)]
     values = _contributions(*rows)
@@ -136,6 +141,12 @@ def target_number(graph: Graph, wanted: str | int) -> int:
             f"{wanted!r} is not a target of the graph; it has {names}{' …' if len(targets) > 6 else ''}",
             "trace both: circuit-tracer attribute --target ANSWER --target OTHER",
         )
+    positions = sorted({graph.places[number].position for number in found})
+    if len(positions) > 1:
+        raise UnsuitableValue(
+            f"{wanted!r} is a target at positions {', '.join(map(str, positions))}",
+            "trace it at one: circuit-tracer attribute --target",
+        )
     if targets[found[0]].vocab_idx >= graph.cfg.d_vocab or "custom" in str(graph.metadata.get("targets", "")):
         raise UnsuitableValue(
             f"{targets[found[0]].token_str!r} is a direction, not a token",
@@ -155,10 +166,11 @@ def _named(graph: Graph, text: str) -> list[int]:
 
 def _most_likely(graph: Graph, but: int) -> int:
     probabilities = graph.logit_probabilities.tolist()
-    others = [number for number in range(len(probabilities)) if number != but]
+    here = graph.places[but].position
+    others = [n for n, place in enumerate(graph.places) if n != but and place.position == here]
     if not others:
         raise UnsuitableValue(
-            "the graph has one target, so there is nothing to compare it with",
+            "the graph has one target there, so there is nothing to compare it with",
             "trace both: circuit-tracer attribute --target ANSWER --target OTHER",
         )
     return max(others, key=lambda number: probabilities[number])

@@ -16,7 +16,7 @@ from circuit_tracer_cli.errors import InvalidValue
 from circuit_tracer_cli.graph.defaults import STABILITY_GRID
 from circuit_tracer_cli.graph.edges import Edges, check_edges
 from circuit_tracer_cli.graph.layout import NodeKind, NodeLayout, error_id, feature_id, logit_ids, token_id
-from circuit_tracer_cli.types import LogitTarget, UnifiedConfig
+from circuit_tracer_cli.types import LogitTarget, TargetPlace, UnifiedConfig
 
 if TYPE_CHECKING:
     import networkx
@@ -83,6 +83,7 @@ class Graph:
         vocab_size: Size of the tokenizer's vocabulary; the model's when not given.
         metadata: Further facts: model, versions, settings, `prompt_tokens` (each prompt token decoded), timings.
         pruning: The masks, if the graph was pruned.
+        target_places: What each target is and where it stands; None for logits at the last position, as in older files.
 
     Raises:
         InvalidValue: The parts don't fit together.
@@ -104,6 +105,7 @@ class Graph:
         *,
         metadata: Mapping[str, Any] | None = None,
         pruning: Pruning | None = None,
+        target_places: Sequence[TargetPlace] | None = None,
     ) -> None:
         self.input_string = input_string
         self.cfg = _as_config(cfg)
@@ -117,6 +119,7 @@ class Graph:
         self.vocab_size = self.cfg.d_vocab if vocab_size is None else int(vocab_size)
         self.metadata = dict(metadata or {})
         self.pruning = pruning
+        self.target_places = None if target_places is None else [TargetPlace(*one) for one in target_places]
         self._edges = (
             adjacency_matrix if isinstance(adjacency_matrix, Edges) else Edges.from_dense(adjacency_matrix)
         )
@@ -193,6 +196,20 @@ class Graph:
         return weights
 
     @property
+    def places(self) -> list[TargetPlace]:
+        """`K`: what each target is and where it stands."""
+        if self.target_places is not None:
+            return self.target_places
+        kinds = ("direction" if t.vocab_idx >= self.cfg.d_vocab else "token" for t in self.logit_targets)
+        return [TargetPlace(kind, self.cfg.n_layers, self.n_pos - 1) for kind in kinds]
+
+    def earlier_target(self) -> str | None:
+        """Return the id of a target that isn't the model's next token or a direction there; None if every target is."""
+        last = (self.cfg.n_layers, self.n_pos - 1)
+        here = [(place.layer, place.position) == last for place in self.places]
+        return None if all(here) else self._logit_ids()[here.index(False)]
+
+    @property
     def root(self) -> int | None:
         """The node that the graph explains instead of its targets; None for the targets. See `rooted`."""
         name = self.metadata.get(ROOT)
@@ -234,7 +251,8 @@ class Graph:
         return ids + self._logit_ids()
 
     def _logit_ids(self) -> list[str]:
-        return logit_ids([t.vocab_idx for t in self.logit_targets], self.cfg.n_layers, self.n_pos)
+        indices, positions = [t.vocab_idx for t in self.logit_targets], [p.position for p in self.places]
+        return logit_ids(indices, self.cfg.n_layers, positions)
 
     def to(self, device: torch.device | str) -> None:
         """Move edges, active features and probabilities to a device, in place."""
@@ -413,6 +431,7 @@ def _check(graph: Graph) -> None:
         f"logit_probabilities must contain {n_logits} floats, one per target",
     )
     _require(bool(torch.isfinite(probabilities).all()), "a logit probability is NaN or infinite")
+    _check_places(graph)
     _require(selected.ndim == 1, "selected_features must have one axis")
     if len(selected):
         _require(bool((selected.diff() > 0).all()), "selected_features must ascend")
@@ -434,6 +453,24 @@ def _check(graph: Graph) -> None:
     _require(root is None or root in graph.node_ids(), f"the graph's root {root!r} isn't one of its nodes")
     if graph.pruning is not None:
         _check_pruning(graph.pruning, expected, graph.edges.nnz)
+
+
+TARGET_KINDS = ("token", "direction")
+
+
+def _check_places(graph: Graph) -> None:
+    places = graph.places
+    _require(len(places) == len(graph.logit_targets), "a graph must name the place of each of its targets")
+    for kind, layer, position in places:
+        _require(kind in TARGET_KINDS, f"a target of the graph has the unknown kind {kind!r}")
+        _require(
+            type(layer) is int and layer == graph.cfg.n_layers,
+            f"a target of the graph is at layer {layer}, which it can't be",
+        )
+        _require(
+            type(position) is int and 0 <= position < graph.n_pos,
+            f"a target of the graph is at position {position}, outside its prompt",
+        )
 
 
 def _check_pruning(pruning: Pruning, n_nodes: int, n_edges: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,12 +89,12 @@ def token_id(vocab_idx: int, position: int) -> str:
     return f"E_{vocab_idx}_{position}"
 
 
-def logit_ids(vocab_indices: list[int], n_layers: int, n_pos: int) -> list[str]:
-    """Ids of the logit nodes in target order; repeated tokens get the suffix `_2`, `_3`, …."""
-    seen: dict[int, int] = {}
+def logit_ids(vocab_indices: Sequence[int], n_layers: int, positions: Sequence[int]) -> list[str]:
+    """Ids of the logit nodes in target order; tokens that repeat at a position get the suffix `_2`, `_3`, …."""
+    seen: Counter[str] = Counter()
     names = []
-    for index in vocab_indices:
-        seen[index] = seen.get(index, 0) + 1
-        repeat = f"_{seen[index]}" if seen[index] > 1 else ""
-        names.append(f"{n_layers + 1}_{index}_{n_pos - 1}{repeat}")
+    for index, position in zip(vocab_indices, positions, strict=True):
+        name = f"{n_layers + 1}_{index}_{position}"
+        seen[name] += 1
+        names.append(f"{name}_{seen[name]}" if seen[name] > 1 else name)
     return names

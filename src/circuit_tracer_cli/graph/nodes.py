@@ -34,7 +34,7 @@ class NodeView:
         node_id: As in the JSON graph file.
         kind: feature, error, token or logit.
         layer: Layer of a feature or error.
-        position: Position in the prompt; the last for a logit.
+        position: Position in the prompt; for a logit, the one that it is predicted at.
         feature: Number of a feature within its layer.
         activation: Activation of a feature.
         token: The prompt token of a token node, the target of a logit node, as text.
@@ -98,7 +98,7 @@ def _view(
         index,
         node_id,
         kind,
-        graph.n_pos - 1,
+        graph.places[place].position,
         token=target.token_str,
         vocab_idx=target.vocab_idx,
         probability=probability,

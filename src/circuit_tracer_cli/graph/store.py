@@ -37,9 +37,11 @@ from circuit_tracer_cli.graph.edges import Edges, NotFinite, check_edges
 from circuit_tracer_cli.graph.graph import Graph, Pruning, Stability
 from circuit_tracer_cli.graph.layout import LEFT_OUT, edges_left_out
 from circuit_tracer_cli.graph.legacy import ZIP_START, largest_archive, read_pt
+from circuit_tracer_cli.types import TargetPlace
 
 FORMAT = "circuit-tracer-graph"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 is written where every target is a logit at the last position, which older versions can read."""
 HEADER_KEY = "circuit-tracer-graph"
 
 Kind = Literal["safetensors", "pt"]
@@ -53,6 +55,7 @@ _TENSORS = (
 _RELEASE = "\0release"
 _AGAIN = "write or copy it again"
 _STABILITY = ("node_stability", "edge_stability")
+_PLACES = ("target_kind", "target_layer", "target_position")
 _SCORES = ("node_threshold", "edge_threshold", "replacement_score", "completeness_score", "n_edges_before")
 
 
@@ -264,8 +267,19 @@ def _graph(values: Mapping[str, Any], edges: Edges, metadata: dict[str, Any]) ->
         vocab_size=values.get("vocab_size"),
         metadata=metadata,
         pruning=_pruning(values),
+        target_places=_places(values),
         **{name: _tensor(values, name) for name in _TENSORS},
     )
+
+
+def _places(values: Mapping[str, Any]) -> list[TargetPlace] | None:
+    """What the targets are and where they stand; None in a file that doesn't tell."""
+    if _PLACES[0] not in values:
+        return None
+    columns = [values[name] for name in _PLACES]
+    if not all(isinstance(column, list) for column in columns):
+        raise InvalidValue("the places of the targets aren't lists")
+    return [TargetPlace(*one) for one in zip(*columns, strict=True)]
 
 
 def _tensor(values: Mapping[str, Any], name: str) -> torch.Tensor:
@@ -348,7 +362,7 @@ def _header_of(graph: Graph) -> dict[str, Any]:
     """Everything that isn't a tensor, as plain values."""
     header: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if graph.target_places is None else FORMAT_VERSION,
         "input_string": graph.input_string,
         "scan": graph.scan,
         "vocab_size": graph.vocab_size,
@@ -356,6 +370,8 @@ def _header_of(graph: Graph) -> dict[str, Any]:
         "logit_targets": [[target.token_str, target.vocab_idx] for target in graph.logit_targets],
         "metadata": graph.metadata,
     }
+    if graph.target_places is not None:
+        header |= zip(_PLACES, map(list, zip(*graph.target_places, strict=True)), strict=True)
     if graph.pruning is not None:
         header |= {name: getattr(graph.pruning, name) for name in _SCORES}
     plain: dict[str, Any] = json.loads(json.dumps(header, default=str))

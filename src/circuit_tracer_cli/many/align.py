@@ -99,8 +99,17 @@ def align(graphs: Sequence[Outline], level: Level | None = None) -> Alignment:
 
 
 def matched_by(graphs: Sequence[Outline]) -> Match:
-    """Return what features can be matched by. Raises CircuitTracerError for graphs of different models."""
+    """Return what features can be matched by.
+
+    Raises CircuitTracerError for graphs of different models, and for one with targets at several positions.
+    """
     first = graphs[0]
+    for graph in graphs:
+        if graph.n_target_positions > 1:
+            raise CircuitTracerError(
+                f"{graph.name} explains targets at several positions, and such graphs can't be compared or merged",
+                "compare graphs of one position each: attribute --target instead of --completion",
+            )
     for graph in graphs[1:]:
         if graph.n_layers != first.n_layers:
             raise CircuitTracerError(

@@ -46,7 +46,7 @@ def diff_file_of(found: GraphDiff, slug: str, asked: dict[str, Any] | None = Non
         asked: Kept with it, so that the same question can be recognised.
     """
     n_layers = found.a.n_layers
-    names = node_names(found.keys, n_layers, found.alignment.n_slots)
+    names = node_names(found.keys, n_layers)
     nodes = _nodes(found, names)
     links = [
         Link(names[source], names[target], _weight(found.edges, i), extra={DIFF: _edge_numbers(found, i)})

@@ -49,6 +49,7 @@ class Outline:
         scan: Identifier of the transcoder set.
         n_layers: Number of the model's layers.
         targets: Text, vocabulary index and weight of each target.
+        n_target_positions: Number of positions at which targets stand.
         metadata: The file's metadata.
     """
 
@@ -59,6 +60,7 @@ class Outline:
     scan: str
     n_layers: int
     targets: tuple[tuple[str, int, float], ...]
+    n_target_positions: int
     metadata: dict[str, Any]
 
     @property
@@ -163,7 +165,9 @@ def facts_of_graph(
         feature=np.concatenate(
             [active[:, 2], np.full(grid.shape[1], -1), graph.input_tokens.cpu().numpy(), vocabulary]
         ),
-        position=np.concatenate([active[:, 1], grid[1], positions, np.full(n_logits, layout.n_pos - 1)]),
+        position=np.concatenate(
+            [active[:, 1], grid[1], positions, np.array([p.position for p in graph.places], dtype=np.int64)]
+        ),
         activation=activation,
         influence=influence,
         share=feature_shares(influence, kinds),
@@ -201,6 +205,7 @@ def _outline_values(graph: Graph, name: str) -> dict[str, Any]:
         "targets": tuple(
             (*target, weight) for target, weight in zip(graph.logit_targets, weights, strict=True)
         ),
+        "n_target_positions": len({place.position for place in graph.places}),
         "metadata": dict(graph.metadata),
     }
 
@@ -288,6 +293,9 @@ def facts_of_file(file: GraphFile, name: str) -> Facts:
             (_target_text(node), _feature_of(node, LOGIT), node.token_prob)
             for node, kind in zip(nodes, kinds, strict=True)
             if kind == LOGIT
+        ),
+        n_target_positions=len(
+            {node.ctx_idx for node, kind in zip(nodes, kinds, strict=True) if kind == LOGIT}
         ),
         node_stability=np.full(n, np.nan),
         edge_stability=steady,

@@ -166,7 +166,7 @@ def token_texts(graphs: Iterable[Outline]) -> dict[int, str]:
 def graph_file_of(union: Union, slug: str) -> GraphFile:
     """The merged graph in the form of a graph file."""
     merged = union.merged
-    names = node_names(merged.nodes.keys, union.n_layers, len(merged.names))
+    names = node_names(merged.nodes.keys, union.n_layers)
     score = cumulative(merged.nodes.mean_share)
     parts = key_parts(merged.nodes.keys)
     nodes = []
@@ -226,12 +226,11 @@ def file_node(
     return Node.logit_node(name, slot, vocab_idx, text, weight, is_first=False, n_layers=n_layers)
 
 
-def node_names(keys: Array, n_layers: int, n_slots: int) -> list[str]:
+def node_names(keys: Array, n_layers: int) -> list[str]:
     """Ids of nodes by their keys as in any graph file, the slot in place of the position."""
     parts = key_parts(keys)
-    last = max(0, n_slots - 1)
     targets = np.flatnonzero(parts.kind == LOGIT)
-    of_target = logit_ids([int(feature) for feature in parts.feature[targets]], n_layers, last + 1)
+    of_target = logit_ids(parts.feature[targets].tolist(), n_layers, parts.slot[targets].tolist())
     names = dict(zip(targets.tolist(), of_target, strict=True))
     result = []
     for i in range(len(parts.kind)):

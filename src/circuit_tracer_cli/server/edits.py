@@ -117,7 +117,7 @@ def _run(desk: Desk, wanted: RunRequest, plan: Plan, progress: Progress) -> dict
         seed=wanted.seed,
         stop_at=stop_tokens(model.tokenizer),
     )
-    features, logits = _watched(wanted.watch, model)
+    features, logits = _watched(wanted.watch, model, len(tokens))
     experiment = run_experiment(
         model.interventions,
         tokens,
@@ -135,8 +135,10 @@ def _run(desk: Desk, wanted: RunRequest, plan: Plan, progress: Progress) -> dict
     }
 
 
-def _watched(ids: list[str], model: ReplacementModel) -> tuple[dict[str, Intervention], dict[str, int]]:
-    """The features and tokens among node ids; others, such as errors, can't be measured."""
+def _watched(
+    ids: list[str], model: ReplacementModel, n_pos: int
+) -> tuple[dict[str, Intervention], dict[str, int]]:
+    """The features and next tokens among node ids; others, such as errors and tokens in between, can't be measured."""
     from circuit_tracer_cli.interventions.spec import feature_edit
 
     features, logits = {}, {}
@@ -146,7 +148,7 @@ def _watched(ids: list[str], model: ReplacementModel) -> tuple[dict[str, Interve
             continue
         if found.layer < model.cfg.n_layers:
             features[node_id] = found
-        elif found.feature < model.cfg.d_vocab:
+        elif found.feature < model.cfg.d_vocab and found.position == n_pos - 1:
             logits[node_id] = found.feature
     return features, logits
 

@@ -72,6 +72,7 @@ class TraceBody(RequestBody):
         prompt: The text, or the user's message in a conversation.
         chat, system, prefill: True to use the tokenizer's chat template, and the turns around the prompt.
         targets: As in `--target`; empty for the most likely tokens.
+        completion: As in `--completion`, instead of `targets`.
         max_n_logits, desired_logit_prob, max_feature_nodes, batch_size: As for `attribute`.
         node_threshold, edge_threshold: How the graph file is pruned.
         slug: Name of the graph file; None for one made from the prompt.
@@ -82,6 +83,7 @@ class TraceBody(RequestBody):
     system: str | None = None
     prefill: str | None = None
     targets: Annotated[list[str], Field(max_length=256)] = Field([])
+    completion: str | None = None
     max_n_logits: Count = _DEFAULTS["max_n_logits"]
     desired_logit_prob: Share = _DEFAULTS["desired_logit_prob"]
     max_feature_nodes: Annotated[int, Field(ge=0, le=1 << 30)] = _DEFAULTS["max_feature_nodes"]
@@ -98,6 +100,7 @@ class TraceBody(RequestBody):
             chat=self.chat,
             system=self.system or None if self.chat else None,
             prefill=self.prefill or None if self.chat else None,
+            completion=None,
             update_interval=_DEFAULTS["update_interval"],
             command="",
         )
@@ -105,7 +108,8 @@ class TraceBody(RequestBody):
     def request(self, base: TraceRequest) -> TraceRequest:
         """Return the full request. Raises as `TraceRequest`."""
         asked: dict[str, Any] = {name: getattr(self, name) for name in SETTINGS}
-        return replace(self.conversation(base), targets=tuple(self.targets), **asked)
+        completion = self.completion or None
+        return replace(self.conversation(base), targets=tuple(self.targets), completion=completion, **asked)
 
 
 def defaults() -> dict[str, Any]:
@@ -123,6 +127,7 @@ def command_line(request: TraceRequest, body: TraceBody, slug: str, folder: Path
             words += [option, _number(value) if isinstance(value, float) else str(value)]
     words += ["--chat"] if request.chat else []
     words += [word for target in request.targets for word in ("--target", target)]
+    words += [] if request.completion is None else ["--completion", request.completion]
     for wish, option in ((request.lazy_encoder, "lazy-encoder"), (request.lazy_decoder, "lazy-decoder")):
         words += [] if wish is None else [f"--{option}" if wish else f"--no-{option}"]
     words += ["--offline"] if request.offline else []

@@ -39,6 +39,11 @@ class Subject:
                 f"the graph explains {graph.node_id(graph.root)}, but a validation measures effects on the targets",
                 "validate the graph that `attribute` wrote",
             )
+        if (earlier := graph.earlier_target()) is not None:
+            raise UnsuitableValue(
+                f"{earlier} isn't the next token, and only effects on the next token can be measured",
+                "validate a graph of the prompt up to there",
+            )
         check_sizes(graph, model)
         self._check_set()
         self.tokens = model.tokenize(graph.input_tokens)
