@@ -10,7 +10,7 @@ export const TERMS = [
   ["node", "One of four kinds: a feature at a position, an error, a token, or a logit."],
   ["error node", "What the transcoders miss of a layer's MLP output at one position."],
   ["token node", "The embedding of one token of the prompt."],
-  ["logit node, target", "What the graph explains: a likely next token, a token that you name, the difference of two, or each token of a completion at its own position."],
+  ["logit node, target", "What the graph explains: a likely next token, a token that you name, the difference of two, each token of a completion at its own position, or a feature or direction inside the model."],
   ["edge, direct effect", "How much a source adds to a target's pre-activation or logit directly, with attention patterns and norm scales frozen; other features are not passed through."],
   ["influence", "A node's share of the total effect on the targets over all paths, by absolute weights normalised per target."],
   ["stability", "Share of twelve prunings, at fixed thresholds, that keep an edge."],

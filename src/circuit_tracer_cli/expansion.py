@@ -17,12 +17,13 @@ from torch import Tensor
 from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
-from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue, UsageError
+from circuit_tracer_cli.errors import InvalidValue, UsageError
 from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.heads import HEADS
 from circuit_tracer_cli.graph.layout import feature_id
 from circuit_tracer_cli.replacement import ReplacementModel
+from circuit_tracer_cli.transcoders.components import why_inactive
 
 Feature = tuple[int, int, int]
 """Layer, position and index of a feature."""
@@ -88,6 +89,7 @@ def hidden_inputs(prompt: FrozenPrompt, node: int, top: int = 10) -> HiddenInput
     inside = columns < len(row)
     of_feature[inside] = row[columns[inside]].cpu().float()
     hidden = of_feature.index_fill(0, prompt.graph.selected_features.cpu(), 0.0)
+    hidden[prompt.graph.target_features] = 0.0
     order = torch.argsort(hidden.abs(), descending=True, stable=True)[:top]
     indices, values = prompt.active.indices.cpu(), prompt.active.values.cpu()
     strongest = []
@@ -126,6 +128,7 @@ class Expander:
         self.prompt: FrozenPrompt = freeze(graph, model)
         kept = torch.zeros(len(graph.active_features), dtype=torch.bool)
         kept[graph.selected_features.cpu()] = True
+        kept[graph.target_features] = True
         self.is_node = kept
 
     def hidden_inputs(self, node: int, top: int = 10) -> HiddenInputs:
@@ -142,40 +145,14 @@ class Expander:
         for feature in features:
             place = known.get(tuple(feature))
             if place is None:
-                raise self._not_active(feature)
+                layer, prompt = feature[0], self.prompt
+                layers = prompt.frozen.layers
+                inputs = layers[layer].feature_input if 0 <= layer < len(layers) else prompt.frozen.embed
+                silent = prompt.tokens.zero_positions
+                raise why_inactive(prompt.model.transcoders, feature, silent, inputs)
             if not bool(self.is_node[place]):
                 found.add(place)
         return torch.tensor(sorted(found), dtype=torch.int64)
-
-    def _not_active(self, wanted: Feature) -> UnsuitableValue:
-        layer, position, feature = wanted
-        transcoders, n_pos = self.prompt.model.transcoders, self.prompt.n_pos
-        name = f"{layer}/{feature}@{position}"
-        for what, value, count in (
-            ("layer", layer, transcoders.n_layers),
-            ("position", position, n_pos),
-            ("feature", feature, transcoders.d_transcoder),
-        ):
-            if not 0 <= value < count:
-                return UnsuitableValue(
-                    f"{name}: there is no {what} {value}", f"{what}s go from 0 to {count - 1}"
-                )
-        if position in self.prompt.tokens.zero_positions:
-            return UnsuitableValue(
-                f"{name}: nothing is traced at position {position}", "choose another position"
-            )
-        x = self.prompt.frozen.layers[layer].feature_input[position : position + 1]
-        if transcoders.of_model:
-            neuron = float(transcoders.encode_layer(x, layer)[0, feature])
-            return UnsuitableValue(
-                f"{name} isn't among the neurons that write most at its layer and position: its value is {neuron:.4g}",
-                f"trace with a larger neurons:top=N than {transcoders.expected_l0:g}",
-            )
-        before = float(transcoders.encode_layer(x, layer, apply_activation_function=False)[0, feature])
-        return UnsuitableValue(
-            f"{name} isn't active on this prompt: its pre-activation is {before:.4g}",
-            "circuit-tracer expand GRAPH --inputs-of NODE lists features that are",
-        )
 
     @torch.no_grad()
     def added(self, new: Tensor) -> Graph:

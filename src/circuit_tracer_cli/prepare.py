@@ -15,7 +15,7 @@ from circuit_tracer_cli.request import TraceRequest, offline_mode
 from circuit_tracer_cli.types import Progress, SilentProgress
 
 if TYPE_CHECKING:
-    from circuit_tracer_cli.attribution.targets import TokenAt
+    from circuit_tracer_cli.attribution.target_texts import TokenAt
     from circuit_tracer_cli.backends.base import ModelShape
     from circuit_tracer_cli.backends.devices import Placement
     from circuit_tracer_cli.backends.model_source import ModelSource
@@ -223,11 +223,13 @@ def check_counts(request: TraceRequest, setup: Setup) -> None:
 
 
 def check_targets(request: TraceRequest, setup: Setup) -> None:
-    """Raise BadTarget for a target that isn't in the model's vocabulary."""
+    """Raise BadTarget for a target that the model doesn't have."""
     if request.targets:
+        from circuit_tracer_cli.attribution.target_texts import check_inside, placed
         from circuit_tracer_cli.attribution.targets import TokenReader
 
         TokenReader(setup.tokenizer, setup.shape.d_vocab).check(request.targets)
+        check_inside(placed(request.targets), setup.shape.n_layers, setup.shape.d_model)
 
 
 def with_completion(

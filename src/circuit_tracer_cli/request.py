@@ -85,7 +85,8 @@ class TraceRequest:
         _check_numbers(self)
         if self.device_map is not None and self.device != "auto":
             raise InvalidValue("--device and --device-map both place layers", "use one of them")
-        if len({" - " in target for target in self.targets}) > 1:
+        plain = [one for one in self.targets if not one.startswith(("token:", "feature:", "direction:"))]
+        if len({" - " in target for target in plain}) > 1:
             raise BadTarget("tokens and differences can't be mixed", "trace them separately")
 
 

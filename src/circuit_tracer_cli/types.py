@@ -21,8 +21,8 @@ class TargetPlace(NamedTuple):
     """Where a target of a graph stands, and what it is.
 
     Attributes:
-        kind: `token` or `direction`.
-        layer: The number of layers for what is read behind the final norm.
+        kind: `token`, `direction` or `feature`.
+        layer: Where it is read; the number of layers for what is read behind the final norm.
         position: The position in the prompt; the next token is predicted at the last.
     """
 

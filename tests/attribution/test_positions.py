@@ -11,7 +11,7 @@ from tests.attention.prompts import cases
 from tests.builders import PROMPT, on_both_backends, replacement
 
 from circuit_tracer_cli.attribution.attribute import attribute
-from circuit_tracer_cli.attribution.targets import TokenAt
+from circuit_tracer_cli.attribution.target_texts import TokenAt
 from circuit_tracer_cli.errors import BadPrompt, BadTarget, InvalidValue, UnsuitableValue
 from circuit_tracer_cli.expansion import expand
 from circuit_tracer_cli.graph.contrast import why_not

@@ -12,7 +12,8 @@ from torch import Tensor
 from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
 from circuit_tracer_cli.attribution.sources import Sources, build_sources
-from circuit_tracer_cli.attribution.targets import DIFFERENCE, TokenReader, Unembedding
+from circuit_tracer_cli.attribution.target_texts import DIFFERENCE
+from circuit_tracer_cli.attribution.targets import TokenReader, Unembedding
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights
 from circuit_tracer_cli.errors import ModelMismatch, UnsuitableValue, UnsupportedArchitecture
 from circuit_tracer_cli.graph.edges import EdgesBuilder
@@ -99,17 +100,20 @@ class FrozenPrompt:
     def _logit_direction(self, number: int) -> Tensor:
         """The direction of a target, as it was traced."""
         target = self.graph.logit_targets[number]
+        if self.graph.places[number].kind == "feature":
+            row = self.graph.target_rows()[number]
+            at = self.graph.active_features[[row]].cpu()
+            return encoder_rows(self.model.transcoders, at, self.active.inputs)[0]
         unembedding = Unembedding(self.model.model.W_U)
+        if self.graph.places[number].layer < self.engine.n_layers:
+            raise _not_stored(target.token_str)
         if target.vocab_idx < len(unembedding.W_U):
             return unembedding.vector(target.vocab_idx) - unembedding.mean()
         if DIFFERENCE in target.token_str:
             reader = TokenReader(self.model.tokenizer, len(unembedding.W_U))
             first, second = reader.difference(target.token_str, lambda message: None)
             return unembedding.vector(first) - unembedding.vector(second)
-        raise UnsuitableValue(
-            f"the target {target.token_str!r} is a custom direction, which graph files don't contain",
-            hint="choose edges into features, or trace token targets",
-        )
+        raise _not_stored(target.token_str)
 
     def name_of(self, node: int) -> str:
         """The id of a source in the JSON graph file, by its number in `node_of_column`; also for features that aren't nodes."""
@@ -340,6 +344,13 @@ def _check_activations(graph: Graph, active: ActiveFeatures) -> None:
             f"{float(ours[worst]):.6g} here, so the graph was made with other weights or another dtype",
             hint="use the graph's own model, set and dtype: --model, --transcoder-set, --dtype",
         )
+
+
+def _not_stored(name: str) -> UnsuitableValue:
+    return UnsuitableValue(
+        f"the target {name!r} is a custom direction, which graph files don't contain",
+        hint="choose edges into features, or trace token targets",
+    )
 
 
 def _no_source(graph: Graph, node: int) -> UnsuitableValue:

@@ -21,14 +21,21 @@ from circuit_tracer_cli.attribution.linear import LinearEngine, Targets
 from circuit_tracer_cli.attribution.offload import Offload, Place
 from circuit_tracer_cli.attribution.places import choose_places, target_count
 from circuit_tracer_cli.attribution.products import check_precision, stored_as, tensor_cores
-from circuit_tracer_cli.attribution.rows import BlockSize, Engine, is_out_of_memory, largest_work, target_rows
+from circuit_tracer_cli.attribution.rows import (
+    BlockSize,
+    Engine,
+    encoder_rows,
+    is_out_of_memory,
+    largest_work,
+    target_rows,
+)
 from circuit_tracer_cli.attribution.selection import Packing, Tracing, packed
 from circuit_tracer_cli.attribution.sources import build_sources
 from circuit_tracer_cli.attribution.targets import AttributionTargets, completion_targets
 from circuit_tracer_cli.attribution.vjp import VjpEngine
 from circuit_tracer_cli.backends.base import FrozenPass, LinearWeights, WeightGroup
 from circuit_tracer_cli.backends.devices import in_words
-from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures
+from circuit_tracer_cli.errors import InvalidValue, NoActiveFeatures, UnsuitableTarget
 from circuit_tracer_cli.features.proposals import proposals
 from circuit_tracer_cli.graph.edges import Edges
 from circuit_tracer_cli.graph.graph import Graph
@@ -37,11 +44,11 @@ from circuit_tracer_cli.graph.proposals import PROPOSALS
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.tokens import Tokens, completed
 from circuit_tracer_cli.transcoders.base import Transcoders
-from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features
+from circuit_tracer_cli.transcoders.components import ActiveFeatures, active_features, why_inactive
 from circuit_tracer_cli.transcoders.layers import ranges_in_words
 from circuit_tracer_cli.transcoders.neurons import NeuronSet
 from circuit_tracer_cli.transcoders.plausibility import Plausibility, judge, other_reading
-from circuit_tracer_cli.types import Progress, SilentProgress
+from circuit_tracer_cli.types import Progress, SilentProgress, TargetPlace
 
 SIXTEEN_BIT = {
     "bfloat16": "bfloat16 rounds to 3 digits: on real models edges from features were off by 0.7 to 2.2%, edges from errors by"
@@ -89,7 +96,8 @@ def attribute(
         prompt: Text, token ids, or tokens as `model.tokenize` gives them.
         model: Model and transcoders.
         attribution_targets: None for the most likely tokens; a tensor of ids; token strings or differences `"A - B"`; tokens
-            at positions of the prompt (`TokenAt`, or `"token:TEXT@POSITION"`); or `(token_str, prob, vec)` tuples.
+            at positions of the prompt (`TokenAt`, or `"token:TEXT@POSITION"`); features and directions inside the model
+            (`FeatureAt`, `DirectionAt`, or as for `--target`); or `(token_str, prob, vec)` tuples, behind the final norm.
         max_n_logits: Largest number of tokens to explain when they are chosen by probability.
         desired_logit_prob: Stop choosing when their probabilities sum to this.
         batch_size: Number of features to select per batch.
@@ -215,6 +223,8 @@ class Attribution:
         self.rest_of_model()
         with self.watch.phase("active features"):
             active = self.active(frozen, tokens)
+            candidates = behind(targets.places, active)
+            self.check_features(targets, active, tokens, frozen)
         with self.watch.phase("source vectors"):
             engine = self.engine(frozen, active, tokens)
         self.offload.transcoders(self.model.transcoders)
@@ -225,7 +235,7 @@ class Attribution:
             for block in target_rows(engine, ends, self.size):
                 self.progress.advance(len(block.nodes))
                 first_rows.append(block)
-        count = min(self.settings.max_feature_nodes or len(active), len(active))
+        count = min(self.settings.max_feature_nodes or len(active), len(candidates))
         made_of = partial(self.graph, tokens, frozen, active, targets, engine)
 
         def offer(pack: Packing) -> None:
@@ -235,7 +245,16 @@ class Attribution:
         offer(lambda: packed(engine.columns, first_rows, len(targets)))
         step = self.settings.update_interval * self.settings.batch_size
         tracing = Tracing(
-            engine, self.model.transcoders, active, targets, first_rows, step, self.size, self.progress, offer
+            engine,
+            self.model.transcoders,
+            active,
+            candidates,
+            targets,
+            first_rows,
+            step,
+            self.size,
+            self.progress,
+            offer,
         )
         with tensor_cores(self.precision), self.watch.phase("feature rows", count):
             selected, packager = tracing.run(count)
@@ -265,7 +284,17 @@ class Attribution:
             n_layers=self.model.cfg.n_layers,
             n_pos=len(frozen.tokens),
             logits_at=partial(self.model.model.logits_at, frozen.tokens),
+            encoders=partial(self.encoders, frozen),
         )
+
+    def encoders(self, frozen: FrozenPass, indices: Tensor) -> Tensor:
+        """Return encoder rows `(n, d_model)` of features `(n, 3)`. Raises UnsuitableTarget for one that the set doesn't have."""
+        inputs, transcoders = [layer.feature_input for layer in frozen.layers], self.model.transcoders
+        for layer, position, feature in indices.tolist():
+            if feature >= transcoders.d_transcoder:
+                reason = why_inactive(transcoders, (layer, position, feature), (), inputs[layer])
+                raise UnsuitableTarget(f"target {reason.message}", reason.hint)
+        return encoder_rows(transcoders, indices, inputs)
 
     def rest_of_model(self) -> None:
         """Offload the weights that the closed form doesn't need: MLPs, embedding, unembedding."""
@@ -292,6 +321,22 @@ class Attribution:
                 hint="use a longer prompt, or check that model, dtype and transcoders match",
             )
         return active
+
+    def check_features(
+        self, targets: AttributionTargets, active: ActiveFeatures, tokens: Tokens, frozen: FrozenPass
+    ) -> None:
+        """Raise UnsuitableTarget for a feature among the targets that isn't active."""
+        wanted = [
+            (place.layer, place.position, target.vocab_idx)
+            for place, target in zip(targets.places, targets.logit_targets, strict=True)
+            if place.kind == "feature"
+        ]
+        known = set(map(tuple, active.indices.tolist())) if wanted else set()
+        for one in wanted:
+            if one not in known:
+                inputs = frozen.layers[one[0]].feature_input
+                reason = why_inactive(self.model.transcoders, one, tokens.zero_positions, inputs)
+                raise UnsuitableTarget(f"target {reason.message}", reason.hint)
 
     def engine(self, frozen: FrozenPass, active: ActiveFeatures, tokens: Tokens) -> Engine:
         """Return the closed form if the family has one, else vector-Jacobian products."""
@@ -407,6 +452,15 @@ def engine_targets(targets: AttributionTargets) -> Targets:
     """A graph's targets, as the engine takes them."""
     _, layers, positions = zip(*targets.places, strict=True)
     return Targets(torch.tensor(layers), torch.tensor(positions), targets.logit_vectors)
+
+
+def behind(places: Sequence[TargetPlace], active: ActiveFeatures) -> Tensor:
+    """Indices of the active features that can have an effect on a target, ascending."""
+    layer, position, _ = active.indices.cpu().unbind(1)
+    found = torch.zeros(len(active), dtype=torch.bool)
+    for place in {(one.layer, one.position) for one in places}:
+        found |= (layer < place[0]) & (position <= place[1])
+    return found.nonzero().squeeze(1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class Tracing:
         engine: Computes the rows.
         transcoders: Source of encoder rows.
         active: The active features.
+        candidates: Ascending indices of those that may become nodes.
         targets: The logit targets.
         first_rows: Rows of the logit targets.
         step: Number of features chosen between two rankings.
@@ -50,6 +51,7 @@ class Tracing:
     engine: Engine
     transcoders: Transcoders
     active: ActiveFeatures
+    candidates: Tensor
     targets: AttributionTargets
     first_rows: list[RowBlock]
     step: int
@@ -59,7 +61,7 @@ class Tracing:
 
     def run(self, count: int) -> tuple[Tensor, Packager]:
         """Trace `count` features; return the features, ascending, and their packed rows."""
-        if count == len(self.active):
+        if count == len(self.candidates):
             return self.all()
         kept = self.most_influential(count)
         selected = torch.sort(torch.cat([block.nodes for block in kept])).values
@@ -69,8 +71,8 @@ class Tracing:
         return selected, packager
 
     def all(self) -> tuple[Tensor, Packager]:
-        """Trace all features, packing rows as they come."""
-        selected = torch.arange(len(self.active))
+        """Trace all candidates, packing rows as they come."""
+        selected = self.candidates
         packager = self.packager(selected)
         for block in self.rows(selected):
             packager.add(block)
@@ -95,11 +97,13 @@ class Tracing:
             self.first_rows[0].rows.device,
         )
         influence.add(self.first_rows)
-        visited = torch.zeros(len(self.active), dtype=torch.bool)
+        visited = torch.ones(len(self.active), dtype=torch.bool)
+        visited[self.candidates] = False
+        others = len(self.active) - len(self.candidates)
         kept: list[RowBlock] = []
         shelf = RowShelf()
         self.size.spill = shelf.spill
-        while (done := int(visited.sum())) < count:
+        while (done := int(visited.sum()) - others) < count:
             chosen = next_features(influence.of_features(), visited, min(self.step, count - done))
             visited[chosen] = True
             blocks = [shelf.keep(block) for block in self.rows(chosen)]

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from circuit_tracer_cli.attribution.target_texts import (
+    DIFFERENCE,
+    DirectionAt,
+    FeatureAt,
+    Placed,
+    TokenAt,
+    check_inside,
+    name_of,
+    placed,
+    read_target,
+)
 from circuit_tracer_cli.errors import BadTarget, InvalidType, InvalidValue, UnsuitableTarget
 from circuit_tracer_cli.tokens import TokenTexts
 from circuit_tracer_cli.types import LogitTarget, TargetPlace
 
-DIFFERENCE = " - "
 SMALLEST_WEIGHT = 1e-6
 LIKELY, FAR_LIKELIER = 0.01, 10.0
 """Another spelling of a target is suggested if its probability is at least this, and this many times that of the given one."""
@@ -32,23 +41,6 @@ class CustomTarget(NamedTuple):
     token_str: str
     prob: float
     vec: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class TokenAt:
-    """A token as the one that follows a position of the prompt.
-
-    Args:
-        token: As in `--target`, or its id.
-        position: Where it is predicted; negative positions count from the end.
-    """
-
-    token: str | int
-    position: int = -1
-
-
-TOKEN_AT = re.compile(r"token:(.+)@(-?\d{1,9})", re.DOTALL)
-"""How a token at a position is written in `--target`."""
 
 
 class _BadTargetType(BadTarget, InvalidType):
@@ -158,8 +150,9 @@ class TokenReader:
     def check(self, texts: Sequence[str], note: Callable[[str], None] = lambda message: None) -> None:
         """Raise BadTarget for a target string that can't be used, before weights are read."""
         for text in texts:
-            if (at := token_at(text)) is not None:
-                self.single_token(str(at.token), note)
+            if (at := read_target(text)) is not None:
+                if isinstance(at, TokenAt):
+                    self.single_token(str(at.token), note)
             elif DIFFERENCE in text:
                 self.difference(text, note)
             else:
@@ -226,6 +219,7 @@ class AttributionTargets:
         note: Called with notes for the user.
         n_layers, n_pos: Layers of the model and tokens of the prompt.
         logits_at: Returns logits `(n, vocab)` at earlier positions of the prompt.
+        encoders: Returns encoder rows `(n, d_model)` of features `(n, 3)`: layer, position, feature.
 
     Raises:
         BadTarget: A target can't be used (a ValueError), or has the wrong type (also a TypeError).
@@ -253,8 +247,9 @@ class AttributionTargets:
         n_layers: int = 0,
         n_pos: int = 1,
         logits_at: Callable[[Sequence[int]], Tensor] | None = None,
+        encoders: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.n_layers, self.n_pos, self.logits_at = n_layers, n_pos, logits_at
+        self.n_layers, self.n_pos, self.logits_at, self.encoders = n_layers, n_pos, logits_at, encoders
         W_U = unembed_proj if unembed_proj.shape[0] == len(logits) else unembed_proj.T
         self.unembedding, self.reader = Unembedding(W_U), TokenReader(tokenizer, len(logits))
         self.vocab_size = int(getattr(tokenizer, "vocab_size", 0) or len(logits))
@@ -266,8 +261,10 @@ class AttributionTargets:
         elif isinstance(attribution_targets, Tensor):
             self.kind = "specified logit targets"
             self._set_tokens(_checked_ids(attribution_targets, len(logits)), probabilities)
-        elif places := positioned(attribution_targets):
-            self._set_tokens_at(places, probabilities, note)
+        elif wanted := placed(attribution_targets):
+            at = [replace(one, position=self._position(one)) for one in wanted]
+            self._set_tokens_at([one for one in at if isinstance(one, TokenAt)], probabilities, note)
+            self._set_inside([one for one in at if not isinstance(one, TokenAt)], len(probabilities))
         else:
             self._set_sequence(attribution_targets, probabilities, note)
 
@@ -349,8 +346,10 @@ class AttributionTargets:
         self, wanted: list[TokenAt], probabilities: Tensor, note: Callable[[str], None]
     ) -> None:
         """Take tokens that follow different positions, each with its probability there."""
+        if not wanted:
+            return
         self.kind = "tokens at positions"
-        positions = [self._position(one) for one in wanted]
+        positions = [one.position for one in wanted]
         known = {self.n_pos - 1: probabilities}
         earlier = sorted({*positions} - {*known})
         if earlier:
@@ -368,10 +367,35 @@ class AttributionTargets:
         )
         self.places = [TargetPlace("token", self.n_layers, position) for position in positions]
 
-    def _position(self, target: TokenAt) -> int:
+    def _set_inside(self, wanted: list[FeatureAt | DirectionAt], n_logits: int) -> None:
+        """Take features, each by its encoder row, and directions; those have virtual vocabulary indices."""
+        if not wanted:
+            return
+        self.kind = "features and directions"
+        check_inside(wanted, self.n_layers, self.unembedding.W_U.shape[1])
+        like, vectors = self.unembedding.vector(0), []
+        for one in wanted:
+            if isinstance(one, FeatureAt):
+                assert self.encoders is not None
+                vectors.append(self.encoders(torch.tensor([[one.layer, one.position, one.feature]]))[0])
+            else:
+                vectors.append(one.vector)
+        self.logit_vectors = torch.stack([vector.to(like) for vector in vectors])
+        self.logit_targets = [
+            LogitTarget(name_of(one), one.feature if isinstance(one, FeatureAt) else n_logits + number)
+            for number, one in enumerate(wanted)
+        ]
+        self.logit_probabilities = torch.tensor([one.weight for one in wanted], dtype=torch.float32)
+        kinds = ("feature" if isinstance(one, FeatureAt) else "direction" for one in wanted)
+        self.places = [
+            TargetPlace(kind, one.layer, one.position) for kind, one in zip(kinds, wanted, strict=True)
+        ]
+
+    def _position(self, target: Placed) -> int:
         if not -self.n_pos <= target.position < self.n_pos:
+            name = repr(target.token) if isinstance(target, TokenAt) else name_of(target)
             raise UnsuitableTarget(
-                f"target {target.token!r} is at position {target.position}, outside the prompt of {self.n_pos} tokens",
+                f"target {name} is at position {target.position}, outside the prompt of {self.n_pos} tokens",
                 hint=f"positions go from 0 to {self.n_pos - 1}; -1 is the last",
             )
         return target.position % self.n_pos
@@ -433,36 +457,6 @@ class AttributionTargets:
 def completion_targets(n_prompt: int, tokens: Sequence[int]) -> list[TokenAt]:
     """Return the targets of a completion that follows a prompt of `n_prompt` tokens."""
     return [TokenAt(token, n_prompt - 1 + place) for place, token in enumerate(tokens)]
-
-
-def token_at(text: str) -> TokenAt | None:
-    """Return what `token:TEXT@POSITION` names; None for a target of another form."""
-    found = TOKEN_AT.fullmatch(text)
-    return None if found is None else TokenAt(found[1], int(found[2]))
-
-
-def positioned(given: Any) -> list[TokenAt]:
-    """Return targets as tokens at positions, if any of them names its position; else an empty list.
-
-    Tokens without a position are at the last one. Raises BadTarget for a mixture with other kinds.
-    """
-    items = [given] if isinstance(given, str | TokenAt) else given
-    if not isinstance(items, Sequence):
-        return []
-    found = [token_at(one) if isinstance(one, str) else one for one in items]
-    if not any(isinstance(one, TokenAt) for one in found):
-        return []
-    places = []
-    for one, read in zip(items, found, strict=True):
-        if isinstance(one, str) and read is None and DIFFERENCE not in one:
-            read = TokenAt(one)
-        if not isinstance(read, TokenAt):
-            raise BadTarget(
-                "tokens at positions can't be mixed with differences or directions",
-                hint="trace them separately",
-            )
-        places.append(read)
-    return places
 
 
 def salient_ids(probabilities: Tensor, max_n_logits: int, desired_logit_prob: float) -> Tensor:

@@ -136,7 +136,8 @@ TargetOpt = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TARGET",
-        help='Explain this instead of the most likely tokens: a token, id:123, "A - B", or "token: Texas@9". Repeatable.',
+        help='Explain this instead of the most likely tokens: a token, id:123, "A - B", "token: Texas@9", '
+        "feature:12/3456@9, or direction:FILE@LAYER/POSITION. Repeatable.",
         rich_help_panel=TRACE,
     ),
 ]

@@ -22,8 +22,10 @@ class Prediction(TypedDict):
 
 
 class Target(Prediction):
-    """A target; a direction has a weight in place of a probability. `position`: where the token is predicted."""
+    """A target, its `kind` (token, direction or feature) and where it is read; what is no token has a weight as probability."""
 
+    kind: str
+    layer: int
     position: int
 
 

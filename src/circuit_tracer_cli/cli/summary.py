@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.graph.nodes import NodeView
     from circuit_tracer_cli.graph.paths import Path as GraphPath
     from circuit_tracer_cli.graph.paths import RankedEdge
-    from circuit_tracer_cli.types import LogitTarget
+    from circuit_tracer_cli.types import LogitTarget, TargetPlace
 
 VERDICTS = {"pass": "ok", "warn": "weak", "fail": "FAILED", "info": ""}
 """How a check's verdict is printed."""
@@ -146,7 +146,7 @@ class GraphSummary:
             "transcoders": graph.scan,
             "predictions": self.predictions,
             "targets": [
-                {"token": t.token_str, "id": t.vocab_idx, "probability": p, "position": place.position}
+                {"token": t.token_str, "id": t.vocab_idx, "probability": p, **place._asdict()}
                 for t, p, place in targets
             ],
             "root": None if graph.root is None else graph.node_id(graph.root),
@@ -200,7 +200,7 @@ def headline(summary: GraphSummary) -> list[str]:
     replacement, completeness = summary.scores
     root = graph.root
     targets = [
-        _target(target, p, graph.vocab_size) + _where(graph, place.position)
+        _target(target, p, graph.vocab_size, place.kind) + _where(graph, place)
         for target, p, place in zip(
             graph.logit_targets, graph.logit_probabilities.tolist(), graph.places, strict=True
         )
@@ -218,15 +218,19 @@ def headline(summary: GraphSummary) -> list[str]:
     ]
 
 
-def _target(target: LogitTarget, weight: float, d_vocab: int) -> str:
-    """Return a token with its probability, or a direction with its weight."""
+def _target(target: LogitTarget, weight: float, d_vocab: int, kind: str) -> str:
+    """Return a token with its probability, a direction with its weight, or a feature."""
+    if kind == "feature":
+        return f"feature {target.token_str}"
     name = quoted(target.token_str, 24) if target.token_str else f"id:{target.vocab_idx}"
-    return f"{name} {number(weight)}" if target.vocab_idx < d_vocab else f"{name}, of weight {number(weight)}"
+    is_token = kind == "token" and target.vocab_idx < d_vocab
+    return f"{name} {number(weight)}" if is_token else f"{name}, of weight {number(weight)}"
 
 
-def _where(graph: Graph, position: int) -> str:
-    """Where a target stands, unless it is the next token."""
-    return "" if position == graph.n_pos - 1 else f" @{position}"
+def _where(graph: Graph, place: TargetPlace) -> str:
+    """Where a token stands that isn't the next; the names of other targets tell it."""
+    elsewhere = place.kind == "token" and place.position != graph.n_pos - 1
+    return f" @{place.position}" if elsewhere else ""
 
 
 def _first(texts: list[str], count: int) -> str:

@@ -325,7 +325,9 @@ def _node(graph: Graph, view: NodeView, proposed: dict[str, Any] | None, *, is_r
         assert view.feature is not None
         activation, extra = _finite(view.activation), {} if proposed is None else {"proposed_label": proposed}
         node = Node.feature_node(view.layer, view.position, view.feature, influence, activation, extra)
-        return replace(node, is_target_logit=True, token_prob=1.0) if is_root else node
+        is_target = graph.root is None and view.index >= graph.layout.logit_offset
+        weight = 1.0 if is_root else view.probability or 0.0
+        return replace(node, is_target_logit=True, token_prob=weight) if is_root or is_target else node
     if view.kind == "error":
         assert view.layer is not None
         return Node.error_node(view.layer, view.position, influence)

@@ -147,9 +147,10 @@ def target_number(graph: Graph, wanted: str | int) -> int:
             f"{wanted!r} is a target at positions {', '.join(map(str, positions))}",
             "trace it at one: circuit-tracer attribute --target",
         )
-    if targets[found[0]].vocab_idx >= graph.cfg.d_vocab or "custom" in str(graph.metadata.get("targets", "")):
+    direction = graph.places[found[0]].kind != "token" or targets[found[0]].vocab_idx >= graph.cfg.d_vocab
+    if direction or "custom" in str(graph.metadata.get("targets", "")):
         raise UnsuitableValue(
-            f"{targets[found[0]].token_str!r} is a direction, not a token",
+            f"{targets[found[0]].token_str!r} isn't a token",
             "trace the two tokens: circuit-tracer attribute --target ANSWER --target OTHER",
         )
     return found[0]

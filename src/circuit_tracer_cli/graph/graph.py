@@ -203,6 +203,20 @@ class Graph:
         kinds = ("direction" if t.vocab_idx >= self.cfg.d_vocab else "token" for t in self.logit_targets)
         return [TargetPlace(kind, self.cfg.n_layers, self.n_pos - 1) for kind in kinds]
 
+    @property
+    def target_features(self) -> list[int]:
+        """Rows of `active_features` that are targets themselves; none of them is among `selected_features`."""
+        return [place for place in self.target_rows() if place is not None]
+
+    def target_rows(self) -> list[int | None]:
+        """`K`: each target's row of `active_features`; None for one that isn't an active feature."""
+        found: list[int | None] = []
+        for place, target in zip(self.places, self.logit_targets, strict=True):
+            at = torch.tensor([place.layer, place.position, target.vocab_idx])
+            same = (self.active_features.cpu() == at).all(1).nonzero().flatten().tolist()
+            found.append(same[0] if same and place.kind == "feature" else None)
+        return found
+
     def earlier_target(self) -> str | None:
         """Return the id of a target that isn't the model's next token or a direction there; None if every target is."""
         last = (self.cfg.n_layers, self.n_pos - 1)
@@ -252,7 +266,11 @@ class Graph:
 
     def _logit_ids(self) -> list[str]:
         indices, positions = [t.vocab_idx for t in self.logit_targets], [p.position for p in self.places]
-        return logit_ids(indices, self.cfg.n_layers, positions)
+        names = logit_ids(indices, self.cfg.n_layers, positions)
+        return [
+            feature_id(place.layer, index, place.position) if place.kind == "feature" else name
+            for name, index, place in zip(names, indices, self.places, strict=True)
+        ]
 
     def to(self, device: torch.device | str) -> None:
         """Move edges, active features and probabilities to a device, in place."""
@@ -455,7 +473,7 @@ def _check(graph: Graph) -> None:
         _check_pruning(graph.pruning, expected, graph.edges.nnz)
 
 
-TARGET_KINDS = ("token", "direction")
+TARGET_KINDS = ("token", "direction", "feature")
 
 
 def _check_places(graph: Graph) -> None:
@@ -464,12 +482,22 @@ def _check_places(graph: Graph) -> None:
     for kind, layer, position in places:
         _require(kind in TARGET_KINDS, f"a target of the graph has the unknown kind {kind!r}")
         _require(
-            type(layer) is int and layer == graph.cfg.n_layers,
+            type(layer) is int
+            and (0 <= layer <= graph.cfg.n_layers if kind != "token" else layer == graph.cfg.n_layers),
             f"a target of the graph is at layer {layer}, which it can't be",
         )
         _require(
             type(position) is int and 0 <= position < graph.n_pos,
             f"a target of the graph is at position {position}, outside its prompt",
+        )
+    if any(kind == "feature" for kind, *_ in places):
+        own = graph.target_features
+        _require(
+            len(own) == sum(kind == "feature" for kind, *_ in places),
+            "a target of the graph is a feature that isn't active",
+        )
+        _require(
+            not set(own) & set(graph.selected_features.tolist()), "a feature of the graph is also its target"
         )
 
 

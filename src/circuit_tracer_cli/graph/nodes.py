@@ -32,14 +32,14 @@ class NodeView:
     Attributes:
         index: Index in the graph's node order.
         node_id: As in the JSON graph file.
-        kind: feature, error, token or logit.
+        kind: feature, error, token or logit; a target that is a feature counts as one.
         layer: Layer of a feature or error.
         position: Position in the prompt; for a logit, the one that it is predicted at.
         feature: Number of a feature within its layer.
         activation: Activation of a feature.
         token: The prompt token of a token node, the target of a logit node, as text.
         vocab_idx: Vocabulary index of a token or logit.
-        probability: Probability of a logit.
+        probability: Probability of a target, or its weight.
         influence: Cumulative influence score, if the graph is pruned; targets and roots have none.
     """
 
@@ -94,11 +94,19 @@ def _view(
         return NodeView(index, node_id, kind, position, token=token, vocab_idx=vocab_idx, influence=influence)
     place = index - layout.logit_offset
     target, probability = graph.logit_targets[place], float(graph.logit_probabilities[place])
+    at = graph.places[place]
+    if at.kind == "feature":
+        row = graph.target_rows()[place]
+        activation = None if row is None else float(graph.activation_values[row])
+        feature = target.vocab_idx
+        return NodeView(
+            index, node_id, "feature", at.position, at.layer, feature, activation, probability=probability
+        )
     return NodeView(
         index,
         node_id,
         kind,
-        graph.places[place].position,
+        at.position,
         token=target.token_str,
         vocab_idx=target.vocab_idx,
         probability=probability,

@@ -105,10 +105,11 @@ def matched_by(graphs: Sequence[Outline]) -> Match:
     """
     first = graphs[0]
     for graph in graphs:
-        if graph.n_target_positions > 1:
+        if graph.n_target_positions != 1:
+            what = "targets at several positions" if graph.n_target_positions else "nodes inside the model"
             raise CircuitTracerError(
-                f"{graph.name} explains targets at several positions, and such graphs can't be compared or merged",
-                "compare graphs of one position each: attribute --target instead of --completion",
+                f"{graph.name} explains {what}, and such graphs can't be compared or merged",
+                "compare graphs of tokens at one position each",
             )
     for graph in graphs[1:]:
         if graph.n_layers != first.n_layers:

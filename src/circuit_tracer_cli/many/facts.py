@@ -49,7 +49,7 @@ class Outline:
         scan: Identifier of the transcoder set.
         n_layers: Number of the model's layers.
         targets: Text, vocabulary index and weight of each target.
-        n_target_positions: Number of positions at which targets stand.
+        n_target_positions: Number of positions at which targets stand; 0 if one is inside the model.
         metadata: The file's metadata.
     """
 
@@ -145,8 +145,10 @@ def facts_of_graph(
     )
     active = graph.active_features[graph.selected_features].cpu().numpy()
     grid = np.indices((layout.n_layers, layout.n_pos)).reshape(2, -1)
-    positions, n_logits = np.arange(layout.n_pos), layout.n_logits
+    positions = np.arange(layout.n_pos)
     vocabulary = np.array([target.vocab_idx for target in graph.logit_targets], dtype=np.int64)
+    top = np.array([place.layer for place in graph.places], dtype=np.int64)
+    kinds[layout.logit_offset :][[place.kind == "feature" for place in graph.places]] = FEATURE
     activation = np.full(graph.n_nodes, np.nan)
     activation[: layout.n_features] = graph.activation_values[graph.selected_features].double().cpu().numpy()
     edges = pruned.edges
@@ -159,9 +161,7 @@ def facts_of_graph(
         **_outline_values(graph, name),
         ids=graph.node_ids(),
         kind=kinds,
-        layer=np.concatenate(
-            [active[:, 0], grid[0], np.full(layout.n_pos, -1), np.full(n_logits, layout.n_layers)]
-        ),
+        layer=np.concatenate([active[:, 0], grid[0], np.full(layout.n_pos, -1), top]),
         feature=np.concatenate(
             [active[:, 2], np.full(grid.shape[1], -1), graph.input_tokens.cpu().numpy(), vocabulary]
         ),
@@ -205,7 +205,9 @@ def _outline_values(graph: Graph, name: str) -> dict[str, Any]:
         "targets": tuple(
             (*target, weight) for target, weight in zip(graph.logit_targets, weights, strict=True)
         ),
-        "n_target_positions": len({place.position for place in graph.places}),
+        "n_target_positions": 0
+        if any(place.layer < graph.cfg.n_layers for place in graph.places)
+        else len({place.position for place in graph.places}),
         "metadata": dict(graph.metadata),
     }
 

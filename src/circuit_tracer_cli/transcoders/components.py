@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.errors import BadTranscoders, InvalidValue
+from circuit_tracer_cli.errors import BadTranscoders, InvalidValue, UnsuitableValue
 from circuit_tracer_cli.transcoders.activations import TopKOverLayers
 from circuit_tracer_cli.transcoders.base import Transcoders
 from circuit_tracer_cli.transcoders.weights import all_finite
@@ -228,3 +228,39 @@ def reconstruct(
         reconstruction.add(block)
         del block
     return reconstruction.outputs
+
+
+def why_inactive(
+    transcoders: Transcoders, wanted: tuple[int, int, int], silent: Sequence[int], inputs: Tensor
+) -> UnsuitableValue:
+    """Return the error that says why a feature isn't active on a prompt, with its pre-activation.
+
+    Args:
+        transcoders: The set.
+        wanted: Layer, position and index of the feature.
+        silent: Positions at which nothing is traced.
+        inputs: `(pos, d_model)`, what the feature's layer reads.
+    """
+    layer, position, feature = wanted
+    name = f"{layer}/{feature}@{position}"
+    for what, value, count in (
+        ("layer", layer, transcoders.n_layers),
+        ("position", position, len(inputs)),
+        ("feature", feature, transcoders.d_transcoder),
+    ):
+        if not 0 <= value < count:
+            return UnsuitableValue(f"{name}: there is no {what} {value}", f"{what}s go from 0 to {count - 1}")
+    if position in silent:
+        return UnsuitableValue(f"{name}: nothing is traced at position {position}", "choose another position")
+    x = inputs[position : position + 1]
+    if transcoders.of_model:
+        neuron = float(transcoders.encode_layer(x, layer)[0, feature])
+        return UnsuitableValue(
+            f"{name} isn't among the neurons that write most at its layer and position: its value is {neuron:.4g}",
+            f"trace with a larger neurons:top=N than {transcoders.expected_l0:g}",
+        )
+    before = float(transcoders.encode_layer(x, layer, apply_activation_function=False)[0, feature])
+    return UnsuitableValue(
+        f"{name} isn't active on this prompt: its pre-activation is {before:.4g}",
+        "circuit-tracer expand GRAPH --inputs-of NODE lists features that are",
+    )
