@@ -14,7 +14,7 @@ import { createFeatureStore } from "./src/feature-store.js";
 import { mountPanels } from "./src/frame.js";
 import { chooseFile, download } from "./src/download.js";
 import { watchFile } from "./src/file-watch.js";
-import { cantor, fileGraph, maxThreshold, topLogit, withMetadata } from "./src/graph.js";
+import { cantor, maxThreshold, topLogit, withMetadata } from "./src/graph.js";
 import { watchList } from "./src/graph-list.js";
 import { encodeLayout, frontOf } from "./src/grid.js";
 import { loadGraph, readAhead } from "./src/load.js";
@@ -35,6 +35,7 @@ import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
 import { tour } from "./src/panels/tour.js";
 import { unpruned } from "./src/pruned-graph.js";
 import { followPruning } from "./src/pruning-follow.js";
+import { followRoot, unrooted } from "./src/rooted.js";
 import { withDifference } from "./src/difference.js";
 import { createStore, initialState } from "./src/state.js";
 import { labelCommands } from "./src/share-labels.js";
@@ -44,7 +45,7 @@ import { applyTheme, preferredTheme } from "./src/theme.js";
 import { canFollow, followWindows } from "./src/windows.js";
 import { exportAnnotations, fileName, importAnnotations } from "./src/transfer.js";
 
-const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "linkType", "sign", "scatter", "tab"];
+const ADDRESSED = ["slug", "selected", "threshold", "edgeThreshold", "difference", "root", "linkType", "sign", "scatter", "tab"];
 
 const theme = preferredTheme();
 applyTheme(theme);
@@ -182,7 +183,7 @@ async function open(slug, params = {}) {
     const [call, shown] = [opening, { graph: null }];
     const take = ({ graph, params: saved, etag }) => {
       if (call !== opening) return;
-      if (shown.graph && fileGraph(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
+      if (shown.graph && unrooted(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
       else if (!shown.graph) show(slug, graph, etag, { ...saved, ...params });
       if (!shown.graph && graph.leftOut) store.set({ notice: leftOutLine(graph.leftOut) });
       shown.graph = graph;
@@ -211,7 +212,7 @@ function askAhead(slug) {
 /** What an address said was about the graph that is left now. */
 function leave() {
   brought = false;
-  store.set({ addressLayout: null });
+  store.set({ addressLayout: null, root: null });
 }
 
 /** Labels that people gave in other graphs of the set, or its files propose. The view works without them, so a failure isn't reported. */
@@ -382,6 +383,7 @@ async function start() {
 }
 
 header(document.querySelector("#header"), store, commands);
+followRoot(store);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);
 document.querySelector("#header").after(follower.strip.element, pruningStrip(store).element);

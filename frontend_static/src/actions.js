@@ -192,6 +192,11 @@ export function setDifference(store, text) {
   });
 }
 
+/** Explains a node in place of the outputs; with null the outputs again. */
+export function explain(store, id) {
+  if (store.get("root") !== id) store.edit({ root: id });
+}
+
 /** Writes the note of a node, or with null the graph's; what is typed in one go is undone as one. An empty text takes it away. */
 export function setNote(store, id, text) {
   const notes = store.get("notes");

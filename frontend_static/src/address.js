@@ -11,6 +11,7 @@ const PARAMS = [...ANNOTATIONS, "clickedId", "linkType", "pruningThreshold", "ed
 /** View state by its parameter: the store's key and what isn't worth telling. */
 const VIEW = Object.freeze({
   sign: { key: "sign", usual: "all", known: ["all", "positive", "negative"] },
+  root: { key: "root", usual: null, known: null },
   panel: { key: "tab", usual: null, known: null },
 });
 

@@ -207,6 +207,11 @@ export function fileGraph(graph) {
 export function withMetadata(graph, metadata) {
   const changed = { ...graph, metadata };
   if (graph.base) changed.base = withMetadata(graph.base, metadata);
+  if (graph.file) {
+    const { root, replacement_score, completeness_score } = graph.metadata;
+    changed.file = withMetadata(graph.file, metadata);
+    changed.metadata = { ...metadata, root, replacement_score, completeness_score };
+  }
   return Object.freeze(changed);
 }
 

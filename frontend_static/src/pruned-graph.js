@@ -4,13 +4,13 @@ import { graphWithLinks } from "./graph.js";
 import { bucket } from "./links.js";
 
 /**
- * Which nodes are shown, as one byte per node: those of `alive` (null for all), without those `aside` and
+ * Which nodes are shown, as one byte per node: those of `alive` (null for all that lead to the graph's root), without those `aside` and
  * the hidden, with the pinned. A node that isn't in the
  * file, such as a difference of outputs, always is.
  */
 export function visibleNodes(graph, alive, pinned = [], hidden = [], aside = null) {
   const visible = new Uint8Array(graph.nodes.length).fill(1);
-  alive?.forEach((byte, index) => {
+  (alive ?? graph.inside)?.forEach((byte, index) => {
     visible[index] = byte;
   });
   aside?.forEach((byte, index) => {
@@ -44,8 +44,8 @@ export function prunedGraph(graph, { kept, alive }, visible, pinned = [], aside 
   return withLinks(graph, bytes);
 }
 
-/** One pass over all links, and the rest over those that are left. */
-function withLinks(graph, bytes) {
+/** The graph with the links of `bytes` alone in its indexes: one pass over all links, and the rest over those that are left. */
+export function withLinks(graph, bytes) {
   const { links } = graph;
   const found = new Uint32Array(links.strongest.length);
   let count = 0;

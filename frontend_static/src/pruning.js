@@ -15,12 +15,36 @@ export function pruningInput(graph) {
     source,
     target,
     weight,
-    kinds: Uint8Array.from(graph.nodes, (node) => KINDS[node.asTarget > 0 ? "logit" : node.kind]),
+    kinds: Uint8Array.from(graph.nodes, (node) => KINDS[kindToPrune(graph, node)]),
     targets: Float64Array.from(graph.nodes, (node) => node.asTarget),
     cumulative: influence.some((value) => value !== null)
       ? Float64Array.from(influence, (value) => value ?? Number.NaN)
       : null,
   };
+}
+
+/** Targets always stay. An output that isn't the root goes like a feature that leads nowhere. */
+function kindToPrune(graph, { asTarget, kind }) {
+  if (asTarget > 0) return "logit";
+  return graph.root && kind === "logit" ? "feature" : kind;
+}
+
+/** Each node's influence on weighted `targets` over all links of a graph, and the two scores of `compute_graph_scores`. Throws on a cycle. */
+export function explainedBy(graph, targets) {
+  const { source, target, weight, kinds } = pruningInput(graph);
+  const rows = topologicalRows(source, target, weight, kinds.length);
+  const { influence } = flow(rows, targets, new Uint8Array(kinds.length).fill(1), null);
+  return { influence, ...scoresOf(rows, kinds, targets, influence, new Uint8Array(kinds.length).fill(1), null) };
+}
+
+function scoresOf(rows, kinds, targets, influence, alive, keep) {
+  const reach = influence.map((value, i) => value + targets[i]);
+  const tokens = sumOf(influence, kinds, [KINDS.token]);
+  const errors = sumOf(influence, kinds, [KINDS.error]);
+  const lost = errorShares(rows, kinds, alive, keep);
+  const reached = reach.reduce((sum, value) => sum + value, 0);
+  const known = reach.reduce((sum, value, i) => sum + value * (1 - lost[i]), 0);
+  return { replacement: share(tokens, tokens + errors), completeness: share(known, reached) };
 }
 
 /**
@@ -65,17 +89,10 @@ export function createPruner({ source, target, weight, kinds, targets, cumulativ
 
   function pointOf({ keep, alive }) {
     const { influence, explained } = flow(rows, targets, alive, keep);
-    const reach = influence.map((value, i) => value + targets[i]);
-    const tokens = sumOf(influence, kinds, [KINDS.token]);
-    const errors = sumOf(influence, kinds, [KINDS.error]);
-    const lost = errorShares(rows, kinds, alive, keep);
-    const reached = reach.reduce((sum, value) => sum + value, 0);
-    const known = reach.reduce((sum, value, i) => sum + value * (1 - lost[i]), 0);
     return {
       nodes: count(alive),
       links: count(keep),
-      replacement: share(tokens, tokens + errors),
-      completeness: share(known, reached),
+      ...scoresOf(rows, kinds, targets, influence, alive, keep),
       explained: share(sumOf(explained, kinds, [KINDS.token]), total),
     };
   }
@@ -167,7 +184,7 @@ function errorShares({ node, start, source, size }, kinds, mask, keep) {
   for (let row = 0; row < node.length; row += 1) {
     let [sum, lost] = [0, 0];
     for (let k = start[row]; k < start[row + 1]; k += 1) {
-      if (!keep[k] || !mask[node[row]]) continue;
+      if ((keep && !keep[k]) || !mask[node[row]]) continue;
       sum += size[k];
       if (kinds[source[k]] === KINDS.error) lost += size[k];
     }

@@ -2,8 +2,8 @@
 
 const HISTORY_LIMIT = 200;
 
-/** The values that make up the annotations: what undo goes back over and what is saved. */
-export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes"]);
+/** What undo goes back over: the annotations, which are saved, and the node that is explained. */
+export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "root"]);
 
 /**
  * A store over `initial`.
@@ -105,6 +105,7 @@ export function initialState() {
     sign: "all",
     path: null,
     difference: null,
+    root: null,
     attributes: null,
     everyAttribute: false,
     following: false,

@@ -1,6 +1,6 @@
 /* Several windows on one graph: selection, hovering and pruning in one are mirrored in the others that follow. */
 
-const SHARED = ["selected", "wholeGroup", "hovered", "threshold", "edgeThreshold", "sign", "difference"];
+const SHARED = ["selected", "wholeGroup", "hovered", "threshold", "edgeThreshold", "sign", "difference", "root"];
 const NAME = "circuit-tracer";
 
 /** Whether this browser lets windows talk to each other. */

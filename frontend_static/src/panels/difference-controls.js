@@ -57,7 +57,7 @@ export function differenceControls(store) {
     const graph = store.get("graph");
     const all = graph ? outputs(graph) : [];
     const pair = graph && readDifference(graph, store.get("difference"));
-    element.hidden = all.length < 2;
+    element.hidden = all.length < 2 || store.get("root") !== null;
     open.hidden = Boolean(pair);
     chosen.hidden = !pair;
     if (!pair) return;
@@ -68,7 +68,7 @@ export function differenceControls(store) {
     choices.forEach((select, side) => offer(select, all, side === 0 ? pair.a : pair.b));
   }
 
-  store.subscribe(["graph", "difference"], render);
+  store.subscribe(["graph", "difference", "root"], render);
   render();
   return element;
 }

@@ -1,11 +1,12 @@
 /* One feature: its label, statistics, the tokens it promotes and suppresses, and examples of where it is active. */
 
-import { select, setLabel, togglePin } from "../actions.js";
+import { explain, select, setLabel, togglePin } from "../actions.js";
 import { raise } from "../arrangement.js";
 import { editInPlace, glyph, h } from "../dom.js";
 import { influenceTitle, nodeLabel, nodePlace, number, ownInfluence, percent, percentile, showToken, tokenLabel } from "../format.js";
 import { differenceCaveat } from "../difference.js";
 import { neuronpediaAddress } from "../neuronpedia.js";
+import { canExplain } from "../rooted.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
 import { showHelp } from "./help.js";
@@ -112,6 +113,7 @@ function heading(store, node) {
           { class: "small", href: elsewhere, target: "_blank", rel: "noopener noreferrer", title: "Opens another site" },
           "Neuronpedia ↗",
         ),
+      explainButton(store, node),
       h(
         "button",
         {
@@ -150,6 +152,14 @@ function heading(store, node) {
         ),
     ),
   );
+}
+
+/** Puts a node in the place of the outputs, or the outputs in its place again. */
+function explainButton(store, node) {
+  const [graph, isRoot] = [store.get("graph"), store.get("root") === node.id];
+  if (!isRoot && !canExplain(graph, node)) return null;
+  const title = isRoot ? "Explain the outputs of the graph again" : "What is behind this node: influence, shares, paths and pruning are then about it";
+  return h("button", { class: "small", type: "button", title, onclick: () => explain(store, isRoot ? null : node.id) }, isRoot ? "Explain the outputs" : "Explain this node");
 }
 
 /** Whether the label that is shown was made from examples or by the trace, and nobody has given another. */

@@ -1,6 +1,8 @@
 /* Which links the link graph draws: by sign, and for pinned nodes by direction. */
 
+import { explain } from "../actions.js";
 import { h } from "../dom.js";
+import { nodeLabel } from "../format.js";
 import { differenceControls } from "./difference-controls.js";
 
 const SIGNS = [
@@ -14,6 +16,23 @@ const TYPES = [
   ["input", "into pins"],
   ["output", "out of pins"],
 ];
+
+/** What the graph explains in place of its outputs, and the way back. */
+function rootCrumb(store) {
+  const name = h("span", { class: "root-name", dir: "auto" });
+  const back = () => explain(store, null);
+  const close = h("button", { class: "small quiet", type: "button", "aria-label": "Explain the outputs again", onclick: back }, "×");
+  const element = h("span", { class: "root-crumb difference", role: "group", "aria-label": "Explained node", hidden: true }, "explains ", name, close);
+  const render = () => {
+    const node = store.get("graph")?.node(store.get("root"));
+    element.hidden = !node;
+    if (!node) return;
+    name.textContent = nodeLabel(node, store.get("labels"), store.get("featureLabels")[node.code]);
+    name.title = node.id;
+  };
+  store.subscribe(["graph", "root", "labels", "featureLabels"], render);
+  return element;
+}
 
 export function linkControls(store) {
   const signs = h("div", { class: "segments", role: "group", "aria-label": "Sign of links" });
@@ -58,5 +77,5 @@ export function linkControls(store) {
   store.subscribe(["linkType", "sign", "pinned"], render);
   store.subscribe(["graph", "visible", "pruned"], count);
   render();
-  return [counts, differenceControls(store), types, signs];
+  return [counts, rootCrumb(store), differenceControls(store), types, signs];
 }
