@@ -1,6 +1,7 @@
 /* Puts the page together: the store, the server, the panels, the keys. */
 
 import { setDifference } from "./src/actions.js";
+import { fileOf, followAdded, withAdded } from "./src/added.js";
 import { addressOf, addressToShare, readAddress } from "./src/address.js";
 import { fromParams, readPositions } from "./src/annotations.js";
 import { arrange, isDefault, raise } from "./src/arrangement.js";
@@ -35,7 +36,7 @@ import { pruningStrip, togglePruning } from "./src/panels/pruning.js";
 import { tour } from "./src/panels/tour.js";
 import { unpruned } from "./src/pruned-graph.js";
 import { followPruning } from "./src/pruning-follow.js";
-import { followRoot, unrooted } from "./src/rooted.js";
+import { followRoot } from "./src/rooted.js";
 import { withDifference } from "./src/difference.js";
 import { createStore, initialState } from "./src/state.js";
 import { labelCommands } from "./src/share-labels.js";
@@ -65,6 +66,7 @@ const services = {
   runs: api.runs,
   attention: api.attention,
   hidden: api.hidden,
+  expand: api.expand,
   comparisons: api.comparisons,
   async open(slug) {
     await refreshList();
@@ -110,7 +112,7 @@ const commands = {
     return true;
   },
   exportAnnotations() {
-    const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "hidden", "linkType"];
+    const keys = ["slug", "graph", "pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "added", "hidden", "linkType"];
     const state = Object.fromEntries([...keys, "selected", "threshold", "edgeThreshold", "difference", "otherParams"].map((key) => [key, store.get(key)]));
     download(fileName(store.get("slug"), ".annotations.json"), exportAnnotations(state), "application/json");
   },
@@ -183,7 +185,7 @@ async function open(slug, params = {}) {
     const [call, shown] = [opening, { graph: null }];
     const take = ({ graph, params: saved, etag }) => {
       if (call !== opening) return;
-      if (shown.graph && unrooted(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
+      if (shown.graph && fileOf(store.get("graph")) === shown.graph) renew(graph, store.get("etag"));
       else if (!shown.graph) show(slug, graph, etag, { ...saved, ...params });
       if (!shown.graph && graph.leftOut) store.set({ notice: leftOutLine(graph.leftOut) });
       shown.graph = graph;
@@ -226,7 +228,7 @@ async function readProposedLabels(slug) {
 
 function show(slug, file, etag, params) {
   const { savedPositions, threshold, edgeThreshold, difference, ...annotations } = fromParams(params);
-  const graph = withDifference(file, difference);
+  const graph = withDifference(withAdded(file, annotations.added), difference);
   const limit = maxThreshold(graph);
   const boxes = makeBoxes(graph, annotations.pinned, annotations.supernodes, annotations.expanded);
   store.set({
@@ -383,6 +385,7 @@ async function start() {
 }
 
 header(document.querySelector("#header"), store, commands);
+followAdded(store);
 followRoot(store);
 followPruning(store);
 mountPanels(document.querySelector("#panels"), store, PANELS, services);

@@ -1,5 +1,7 @@
 /* Annotations between the forms that files and URLs hold (`qParams`) and the store's. Pure. */
 
+import { readAdded } from "./added-values.js";
+
 const LINK_TYPES = ["input", "output", "either", "both"];
 
 /**
@@ -23,6 +25,7 @@ export function fromParams(params) {
     savedPositions: typeof given.sg_pos === "string" ? given.sg_pos : "",
     difference: typeof given.logitDiff === "string" && given.logitDiff ? given.logitDiff : null,
     notes: readNotes(given.notes),
+    added: readAdded(given.added),
   };
   const {
     pinnedIds,
@@ -40,6 +43,7 @@ export function fromParams(params) {
     subgraphs,
     subgraph,
     notes,
+    added,
     ...otherParams
   } = given;
   return { ...known, otherParams };
@@ -66,6 +70,7 @@ export function toParams(state, maxThreshold) {
   if (Object.keys(state.labels).length > 0) params.clerps = Object.entries(state.labels);
   if (hasNotes(state.notes)) params.notes = state.notes;
   if (state.threshold !== null && state.threshold < maxThreshold) params.pruningThreshold = state.threshold;
+  if (state.added?.nodes.length > 0) params.added = state.added;
   if (state.difference) params.logitDiff = state.difference;
   if ((state.edgeThreshold ?? 1) < 1) params.edgeThreshold = state.edgeThreshold;
   return params;

@@ -135,6 +135,9 @@ export function createApi(base) {
     /** A run that asks the model which inputs of a node aren't in the file. */
     hidden: (body) => post(body, "api", "hidden"),
 
+    /** A run that asks the model for nodes that aren't in the file, with their links. */
+    expand: (body) => post(body, "api", "expand"),
+
     /** Graphs of new prompts: `{possible, defaults, chat, n_ctx}`, what a request would become, and runs: a trace, a look at the next tokens. */
     traces: Object.freeze({
       describe: async () => (await request(address("api", "traces"))).json(),

@@ -6,7 +6,7 @@ import { completePositions } from "./supernodes.js";
 
 const PAUSE = 500;
 const RETRY = 4000;
-const SAVED = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "linkType", "selected", "hidden", "threshold", "edgeThreshold"];
+const SAVED = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "added", "linkType", "selected", "hidden", "threshold", "edgeThreshold"];
 
 /**
  * Watches the store and saves through `save(slug, etag, params, options) -> etag`.

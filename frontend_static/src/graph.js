@@ -64,6 +64,25 @@ export function graphWithLinks(graph, links) {
   });
 }
 
+/** A graph with more nodes at its end, raw ones as in a file, and more links `{source, target, weight}` by ids. */
+export function graphWithNodes(graph, raw, links) {
+  const own = graph.nodes.length;
+  const fresh = raw.map((one, i) => parseNode(one, own + i, graph.logitLayer, graph.metadata, graph.tokens, null));
+  const places = new Map(fresh.map(({ id, index }) => [id, index]));
+  const index = (id) => places.get(id) ?? graph.index(id);
+  const nodes = Object.freeze([...graph.nodes, ...fresh]);
+  const [source, target, weight] = parseLinks(links, { get: (id) => (index(id) < 0 ? undefined : index(id)) });
+  const joined = (Type, before, after) => Type.from([...before, ...after]);
+  const all = [
+    joined(Int32Array, graph.links.source, source),
+    joined(Int32Array, graph.links.target, target),
+    joined(Float64Array, graph.links.weight, weight),
+  ];
+  const attributes = graph.attributes && [...graph.attributes, ...raw];
+  const extended = { ...graph, nodes, attributes, index, node: (id) => nodes[index(id)] ?? null };
+  return graphWithLinks(extended, indexLinks(...all, nodes.length));
+}
+
 function parseNode(raw, index, logitLayer, metadata, tokens, own) {
   const kind = kindOf(raw);
   const layer = kind === "logit" ? logitLayer : layerOf(raw);
@@ -207,6 +226,7 @@ export function fileGraph(graph) {
 export function withMetadata(graph, metadata) {
   const changed = { ...graph, metadata };
   if (graph.base) changed.base = withMetadata(graph.base, metadata);
+  if (graph.original) changed.original = withMetadata(graph.original, metadata);
   if (graph.file) {
     const { root, replacement_score, completeness_score } = graph.metadata;
     changed.file = withMetadata(graph.file, metadata);

@@ -1,9 +1,11 @@
 /* The one store: named values, subscriptions by key, and the history of edits. Pure: no DOM, no fetch. */
 
+import { NONE } from "./added-values.js";
+
 const HISTORY_LIMIT = 200;
 
 /** What undo goes back over: the annotations, which are saved, and the node that is explained. */
-export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "root"]);
+export const EDIT_KEYS = Object.freeze(["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "root", "added"]);
 
 /**
  * A store over `initial`.
@@ -106,6 +108,7 @@ export function initialState() {
     path: null,
     difference: null,
     root: null,
+    added: NONE,
     attributes: null,
     everyAttribute: false,
     following: false,

@@ -7,7 +7,7 @@ import { completePositions, makeBoxes } from "./supernodes.js";
 const FORMAT = "circuit-tracer-annotations";
 const KNOWN = ["pinnedIds", "supernodes", "clerps", "notes", "hiddenIds", "sg_pos", "clickedId", "pruningThreshold"];
 
-const ANNOTATIONS = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "hidden", "linkType", "selected", "threshold", "edgeThreshold", "otherParams"];
+const ANNOTATIONS = ["pinned", "supernodes", "labels", "positions", "boxFrame", "expanded", "subgraphs", "subgraphName", "notes", "added", "hidden", "linkType", "selected", "threshold", "edgeThreshold", "otherParams"];
 
 /** The `qParams` of the graph that is shown; `get(key)` reads the store. */
 export function annotationsOf(get) {

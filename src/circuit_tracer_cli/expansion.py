@@ -7,21 +7,22 @@ any trace; columns are the transpose, with new features carried forward to every
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze
+from circuit_tracer_cli.attention.prompt import FrozenPrompt, freeze, kept_nodes, with_nodes
 from circuit_tracer_cli.attribution.linear import Targets
 from circuit_tracer_cli.attribution.rows import encoder_rows
-from circuit_tracer_cli.errors import InvalidValue, UsageError
+from circuit_tracer_cli.errors import InvalidValue, UnsuitableValue, UsageError
 from circuit_tracer_cli.graph.edges import Edges, EdgesBuilder
 from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.graph.heads import HEADS
 from circuit_tracer_cli.graph.layout import feature_id
+from circuit_tracer_cli.graph.roots import node_of
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.transcoders.components import why_inactive
 
@@ -106,6 +107,64 @@ def hidden_inputs(prompt: FrozenPrompt, node: int, top: int = 10) -> HiddenInput
         share=float(hidden.double().abs().sum()) / whole if whole else 0.0,
         total=float(row.double().sum()),
     )
+
+
+@torch.no_grad()
+def links_of_new(
+    prompt: FrozenPrompt, add: Sequence[str], shown: Sequence[str]
+) -> tuple[Graph, list[tuple[str, str, float]]]:
+    """Return what features add to a graph file that doesn't have them.
+
+    Args:
+        prompt: A prompt, with or without a graph.
+        add: Ids of active features.
+        shown: Ids of the file's nodes.
+
+    Returns:
+        A graph without edges, of the features and targets among all these, and the links from and to the added ones: source,
+        target and direct effect.
+
+    Raises:
+        UnsuitableValue: A feature isn't active on the prompt, or a node shown is a direction, whose vector isn't known.
+    """
+    n_layers, n_vocab = prompt.engine.n_layers, prompt.model.model.shape.d_vocab
+    for name in shown:
+        parts = name.split("_")
+        if parts[0] == str(n_layers + 1) and parts[1].isdigit() and int(parts[1]) >= n_vocab:
+            raise UnsuitableValue(
+                f"{name} is a direction, which graph files don't contain",
+                "circuit-tracer expand the raw graph",
+            )
+    asked = with_nodes(prompt, [*add, *shown])
+    graph, names = asked.graph, asked.graph.node_ids()
+    new = [node_of(graph, name) for name in dict.fromkeys(add)]
+    kept, fresh = {*shown, *add}, set(new)
+    links = [
+        (names[source], names[target], weight)
+        for target, row in _rows_over_nodes(asked, new)
+        for source, weight in row
+        if names[source] in kept
+    ]
+    layout = graph.layout
+    old = [n for n in (*range(layout.n_features), *range(layout.logit_offset, len(names))) if n not in fresh]
+    effects = asked.engine.push(asked.source_columns(new), asked.targets(old)).cpu().float()
+    for row, column in effects.nonzero().tolist():
+        links.append((names[new[column]], names[old[row]], float(effects[row, column])))
+    return graph, links
+
+
+def _rows_over_nodes(
+    prompt: FrozenPrompt, nodes: Sequence[int]
+) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+    """Yield features with their inputs among a prompt's nodes, as `(source, weight)`."""
+    targets, of_column = prompt.targets(nodes), kept_nodes(prompt, prompt.graph.selected_features)
+    order = torch.argsort(targets.layers, descending=True, stable=True)
+    for part in order.split(ROWS_AT_ONCE):
+        rows = prompt.engine.rows(targets.select(part)).cpu().float()
+        sources = of_column[: rows.shape[1]]
+        for place, row in zip(part.tolist(), rows, strict=True):
+            there = ((sources >= 0) & (row != 0)).nonzero().flatten()
+            yield nodes[place], list(zip(sources[there].tolist(), row[there].tolist(), strict=True))
 
 
 class Expander:

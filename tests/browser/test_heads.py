@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +12,26 @@ import pytest
 from circuit_tracer_cli import ReplacementModel, attribute, create_graph_files
 from circuit_tracer_cli.attention.prompt import freeze
 from circuit_tracer_cli.attention.stored import add_heads
+from circuit_tracer_cli.graph.graph import Graph
 from circuit_tracer_cli.server.serve import serve
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+expect = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed").expect
 PROMPT = "Fact: the capital of the state containing Dallas is"
 
 
 @pytest.fixture(scope="module")
-def graphs(model: ReplacementModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(model: ReplacementModel) -> Graph:
+    """The demo's graph, all of it."""
+    return attribute(PROMPT, model)
+
+
+@pytest.fixture(scope="module")
+def graphs(graph: Graph, model: ReplacementModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same graph without heads, and with those that `heads --all` keeps."""
     folder = tmp_path_factory.mktemp("graphs")
-    graph = attribute(PROMPT, model)
     create_graph_files(graph, "plain", folder)
     add_heads(freeze(graph, model))
     create_graph_files(graph, "headed", folder)
@@ -128,3 +136,47 @@ def test_hidden_inputs_are_listed_on_demand(page: Page) -> None:
     assert not shown & set(sources)
     selected = page.evaluate("() => new URLSearchParams(location.search).get('clickedId')")
     assert f"--inputs-of {selected}" in text
+
+
+_LINKS = """async (id) => {
+  const graph = await (await fetch("api/graphs/plain")).json();
+  return (graph.qParams.added?.links ?? []).filter(({ source, target }) => source === id || target === id);
+}"""
+
+
+@pytest.mark.parametrize("page", ["plain"], indirect=True)
+def test_a_hidden_input_is_added_by_a_click_and_undone_in_one_step(page: Page, graph: Graph) -> None:
+    page.goto(page.url.partition("?")[0] + "?slug=plain")
+    page.wait_for_selector(".plot-labels .token-label")
+    page.click("#tab-connections")
+    before = int(page.inner_text(".counts").split()[0])
+    page.locator(".panel-connections button:has-text('What is hidden here?')").click()
+    row = page.locator(".hidden-input").first
+    added, selected = row.get_attribute("data-source"), page.url
+    row.get_by_role("button").click()
+    counts = page.locator(".counts")
+    one_more = re.compile(f"^{before + 1} nodes")
+    expect(counts).to_have_text(one_more)
+    assert page.url == selected
+    assert page.locator(".hidden-input").first.locator("button").count() == 0
+    page.wait_for_selector('.save-state[data-kind="saved"]')
+    names = graph.node_ids()
+    weights = {
+        (names[source], names[target]): weight
+        for block in graph.edges.blocks()
+        for source, target, weight in block.triples()
+    }
+    links = page.evaluate(_LINKS, added)
+    assert links
+    for link in links:
+        assert link["weight"] == pytest.approx(weights[link["source"], link["target"]], abs=1e-5)
+    page.reload()
+    expect(counts).to_have_text(one_more)
+    page.locator(".panel-connections button:has-text('What is hidden here?')").click()
+    page.locator(".hidden-inputs button:has-text('Add all')").click()
+    expect(counts).not_to_have_text(one_more)
+    page.keyboard.press("Control+z")
+    expect(counts).to_have_text(one_more)
+    page.keyboard.press("Control+Shift+z")
+    page.keyboard.press("Control+z")
+    expect(counts).to_have_text(one_more)

@@ -13,8 +13,8 @@ from .test_runs import until
 __all__ = ["client"]  # the fixture
 
 
-def ask(client: TestClient, **body: Any) -> dict[str, Any]:
-    reply = client.post("/api/hidden", json={"prompt": TEXT, **body})
+def ask(client: TestClient, path: str = "/api/hidden", **body: Any) -> dict[str, Any]:
+    reply = client.post(path, json={"prompt": TEXT, **body})
     assert reply.status_code == 202, reply.text
     place = reply.headers["location"]
     until(lambda: client.get(place).json()["state"] in ("done", "failed"))
@@ -69,3 +69,42 @@ def test_a_wrong_body_is_refused_at_once(client: TestClient, body: dict[str, Any
     reply = client.post("/api/hidden", json=body)
     assert reply.status_code == 422
     assert message in reply.json()["error"]
+
+
+def test_added_nodes_come_with_all_their_links_to_what_is_shown(client: TestClient) -> None:
+    graph = traced().graph
+    names, layout = graph.node_ids(), graph.layout
+    add = [names[layout.n_features // 3], names[2 * layout.n_features // 3]]
+    shown = [name for place, name in enumerate(names) if place % 2 and name not in add]
+    found = ask(client, "/api/expand", add=add, shown=shown)["result"]
+    kept = {*add, *shown}
+    expected = {
+        (names[source], names[target]): weight
+        for block in graph.edges.blocks()
+        for source, target, weight in block.triples()
+        if {names[source], names[target]} <= kept and {names[source], names[target]} & set(add)
+    }
+    ours = {(one["source"], one["target"]): one["weight"] for one in found["links"]}
+    assert len(ours) == len(found["links"])
+    assert {pair: ours.get(pair, 0.0) for pair in expected} == pytest.approx(expected, abs=1e-5)
+    assert all(abs(weight) < 1e-5 for pair, weight in ours.items() if pair not in expected)
+    assert [one["node_id"] for one in found["nodes"]] == add
+    values = [graph.activation_values[graph.selected_features[names.index(name)]] for name in add]
+    assert [one["activation"] for one in found["nodes"]] == pytest.approx([float(value) for value in values])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"add": ["0_9999_3"]}, "no node 0_9999_3"),
+        ({"add": ["E_3_1"]}, "where no edge ends"),
+        ({"add": ["0_1_1"], "shown": ["DIRECTION"]}, "is a direction"),
+    ],
+)
+def test_what_cannot_be_added_fails_the_run(client: TestClient, body: dict[str, Any], message: str) -> None:
+    model = traced().model.model.shape
+    direction = f"{model.n_layers + 1}_{model.d_vocab}_6"
+    shown = [direction if name == "DIRECTION" else name for name in body.get("shown", [])]
+    found = ask(client, "/api/expand", **{**body, "shown": shown})
+    assert found["state"] == "failed"
+    assert message in found["error"]["error"]

@@ -191,7 +191,7 @@ def with_edges(
     asked = with_nodes(prompt, [name for edge in edges for name in edge])
     pairs = [(node_of(asked.graph, source), node_of(asked.graph, target)) for source, target in edges]
     ends = sorted({target for _, target in pairs})
-    node_of_column = _kept_nodes(asked, asked.graph.selected_features)
+    node_of_column = kept_nodes(asked, asked.graph.selected_features)
     builder = EdgesBuilder(asked.graph.layout.n_nodes)
     for start in range(0, len(ends), ROWS_AT_ONCE):
         some = ends[start : start + ROWS_AT_ONCE]
@@ -228,7 +228,7 @@ def with_nodes(prompt: FrozenPrompt, names: Iterable[str]) -> FrozenPrompt:
     return replace(prompt, graph=_graph_of(model, prompt.tokens, prompt.active, selected, list(logits)))
 
 
-def _kept_nodes(prompt: FrozenPrompt, selected: Tensor) -> Tensor:
+def kept_nodes(prompt: FrozenPrompt, selected: Tensor) -> Tensor:
     """The node of every column of the engine; -1 for features that the graph leaves out."""
     n_active, layout = len(prompt.active), prompt.graph.layout
     shared = layout.logit_offset - layout.n_features

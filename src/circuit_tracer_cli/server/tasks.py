@@ -12,7 +12,7 @@ from typing import Any
 
 from circuit_tracer_cli.server.attention import plan_heads, plan_qk
 from circuit_tracer_cli.server.edits import plan_edits
-from circuit_tracer_cli.server.hidden import plan_hidden
+from circuit_tracer_cli.server.hidden import plan_expand, plan_hidden
 from circuit_tracer_cli.server.model import Desk
 from circuit_tracer_cli.server.runs import Plan, Work
 from circuit_tracer_cli.server.traces import plan_predictions, plan_trace
@@ -24,6 +24,7 @@ TASKS: dict[str, Callable[[Desk, Any, Mapping[str, Any]], Work]] = {
     "/api/attention/heads": plan_heads,
     "/api/attention/qk": plan_qk,
     "/api/hidden": plan_hidden,
+    "/api/expand": plan_expand,
 }
 
 
