@@ -136,3 +136,14 @@ def test_on_a_phone_inputs_stand_above_outputs(viewer: Viewer) -> None:
     assert inputs["y"] + inputs["height"] <= outputs["y"] + 1
     places = viewer.page.locator(".panel-connections .node-place").all()
     assert all(place.evaluate("(e) => e.scrollWidth <= e.clientWidth") for place in places)
+
+
+def test_usual_drivers_stand_beside_the_links_of_this_graph(viewer: Viewer) -> None:
+    from circuit_tracer_cli.features.packed import DRIVERS, write_json
+
+    drivers = {"1/10": [[0, 3, 0.5, 0.25], [0, 4, -0.125, 1.0]]}
+    write_json(viewer.folder.parent / "features" / DRIVERS, {"drivers": drivers})
+    viewer.open(clickedId="1_10_1")
+    viewer.page.get_by_role("tab", name="Feature").first.click()
+    rows = viewer.page.get_by_role("table", name="Usual drivers").locator("tbody tr")
+    expect(rows).to_have_text(["L0 · Feature 30.525 %–", "L0 · Feature 4-0.125100 %–"])

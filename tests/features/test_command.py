@@ -30,6 +30,28 @@ def text(tmp_path: Path) -> Path:
 
 
 @needs_golden
+def test_usual_drivers_of_a_graph_stand_in_its_features(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, graph = tmp_path / "features", str(tmp_path / "g.safetensors")
+    prompt = ["-p", "the quick brown fox", "--max-feature-nodes", "40", "-q", "-o", graph]
+    assert run(["attribute", *MODEL, *prompt]) == 0
+    words = ["features", "build", *MODEL, "--text", str(text), "-o", str(out), "--drivers-of", graph]
+    assert run([*words, "--context", "4", "--examples", "1", "--quantiles", "0"]) == 0
+    assert "what usually drives" in capsys.readouterr().err
+    files = FeatureFiles(out)
+    assert files.drivers()
+    for name, drivers in files.drivers().items():
+        layer, number = map(int, name.split("/"))
+        assert files.feature(layer, number)["usual_drivers"] == drivers
+        sizes = [abs(weight) for _, _, weight, _ in drivers]
+        assert sizes == sorted(sizes, reverse=True)
+        assert all(below < layer and 0 < together <= 1 for below, _, _, together in drivers)
+    assert run([*words[:-4], "-o", str(out), "--drivers-of", graph, "--text", "-"]) == 2
+    assert "reads the text twice" in capsys.readouterr().err
+
+
+@needs_golden
 def test_build_and_info(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "features"
     code = run(

@@ -10,6 +10,7 @@ import { canExplain } from "../rooted.js";
 import { exampleGroups } from "./examples.js";
 import { attributeDetails } from "./attribute-table.js";
 import { showHelp } from "./help.js";
+import { usualDrivers } from "../usual.js";
 import { histogram } from "./histogram.js";
 import { nodeSummary } from "./node-summary.js";
 
@@ -46,12 +47,12 @@ export function featureDetail(element, store, { features, attributes }) {
     if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...caveats(store, node), ...nodeSummary(store, node), all(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
-    body.replaceChildren(head, ...(known === undefined ? [rest] : details(node, known, features, store.get("labelOrigins")[node.code])), all(node));
+    body.replaceChildren(head, ...(known === undefined ? [rest] : details(store, node, known, features, store.get("labelOrigins")[node.code])), all(node));
     if (known !== undefined) return;
     try {
       const record = await features.read(node.layer, node.feature);
       if (shown !== node) return;
-      rest.replaceWith(...details(node, record, features, store.get("labelOrigins")[node.code]));
+      rest.replaceWith(...details(store, node, record, features, store.get("labelOrigins")[node.code]));
       if (!body.querySelector(".edit-field")) head.replaceWith(heading(store, node));
     } catch (error) {
       if (shown === node) rest.replaceChildren(failed(error));
@@ -227,13 +228,14 @@ function sentence(text) {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 }
 
-function details(node, record, features, given) {
+function details(store, node, record, features, given) {
   const about = features.about(node.layer, node.feature);
   if (record === null) return [absent(node, about), labelOrigin(given)].filter(Boolean);
   return [
     h("div", { class: "detail-numbers" }, statistics(node, record), histogram(record, node.activation)),
     predictions(record.top_logits?.length ? record : node.effects),
     drivers(node),
+    usual(store, node, record),
     exampleGroups(record),
     labelOrigin(given),
     origin(record),
@@ -270,6 +272,31 @@ function statistics(node, record) {
     "dl",
     { class: "facts" },
     ...facts.map(([name, value, title]) => h("div", { title }, h("dt", {}, name), h("dd", {}, value))),
+  );
+}
+
+const USUAL = "At the same position and without attention, on the texts of the examples, where this feature is active";
+
+/** What usually drives a feature, and what does so here. */
+function usual(store, node, record) {
+  const rows = usualDrivers(store.get("graph"), node, record, store.get("labels"), store.get("featureLabels"));
+  if (rows.length === 0) return null;
+  const cells = rows.map(({ id, label, weight, together, here, isNode }) =>
+    h(
+      "tr",
+      { "data-source": id },
+      h("th", { scope: "row", dir: "auto", title: id }, isNode ? h("button", { class: "link-button", type: "button", onclick: () => select(store, id, { toggle: false }) }, label) : label),
+      h("td", {}, number(weight)),
+      h("td", {}, percent(together)),
+      h("td", {}, here === null ? "–" : number(here)),
+    ),
+  );
+  const head = [["Usually driven by", USUAL], ["usual", "The mean effect, weighted with this feature's activation"], ["together", "Share of this feature's tokens at which the other is active too"], ["here", "The link in this graph; – if there is none"]];
+  return h(
+    "table",
+    { class: "usual-drivers", "aria-label": "Usual drivers" },
+    h("thead", {}, h("tr", {}, ...head.map(([name, title]) => h("th", { scope: "col", title }, name)))),
+    h("tbody", {}, ...cells),
   );
 }
 

@@ -13,11 +13,12 @@ import typer
 
 from circuit_tracer_cli.cli import options as opt
 from circuit_tracer_cli.cli import request_options as ask
+from circuit_tracer_cli.cli.destinations import STREAM
 from circuit_tracer_cli.cli.libraries import silence_libraries
 from circuit_tracer_cli.cli.output import Output, visible
 from circuit_tracer_cli.cli.progress import progress_on
 from circuit_tracer_cli.cli.request_options import request_from
-from circuit_tracer_cli.errors import OutOfMemory, OutputError, UnsuitableValue
+from circuit_tracer_cli.errors import OutOfMemory, OutputError, UnsuitableValue, UsageError
 from circuit_tracer_cli.files.capacity import free_memory, size_in_words
 
 if TYPE_CHECKING:
@@ -118,6 +119,14 @@ SourceOpt = Annotated[
     str | None,
     typer.Option(metavar="ID", help="Import only this source or set, such as 20-gemmascope-transcoder-16k."),
 ]
+DriversOfOpt = Annotated[
+    str | None,
+    typer.Option(
+        metavar="GRAPH",
+        help="Also gather what usually drives the features of this graph (raw, pruned or .json).",
+        rich_help_panel=EXAMPLES,
+    ),
+]
 DirectoryArg = Annotated[str, typer.Argument(metavar="DIR", help="Folder of feature examples.")]
 
 
@@ -137,6 +146,7 @@ def build(
     layers: LayersOpt = None,
     sequence_length: SequenceLengthOpt = 512,
     seed: SeedOpt = 0,
+    drivers_of: DriversOfOpt = None,
     dtype: ask.DTypeOpt = "float32",
     device: ask.DeviceOpt = "auto",
     device_map: ask.DeviceMapOpt = None,
@@ -166,13 +176,26 @@ def build(
         context=context, examples=examples, quantiles=quantiles, logits=logits, layers=_bounds(layers),
         sequence_length=sequence_length, seed=seed,
     )  # fmt: skip
+    if drivers_of is not None and text == STREAM:
+        raise UsageError("--drivers-of reads the text twice, which stdin can't", "name a file with --text")
+    driven = None if drivers_of is None else _features_of(drivers_of)
     with progress_on(output, bars=not no_progress) as progress:
         prepared = _prepared(request, settings, Path(output_dir), output, progress)
         documents = _first_read(TextSource(text, split, text_field).documents())
         loaded = load_model(prepared, progress)
+        if driven is not None:
+            from circuit_tracer_cli.features.drivers import check_drivable
+
+            check_drivable(loaded)
         summary = _build(
             loaded, documents, output_dir, settings, transcoder_set, max_documents, resume, progress
         )
+        if driven is not None:
+            again = TextSource(text, split, text_field).documents()
+            found = _drivers(
+                loaded, again, driven, output_dir, settings, transcoder_set, max_documents, progress
+            )
+            output.note(f"what usually drives {found:,} of {len(driven):,} features is beside the examples")
     _report(summary, output, as_json=json_)
 
 
@@ -238,6 +261,31 @@ def _build(
         name=name,
         max_documents=max_documents,
         resume=resume,
+        progress=progress,
+    )
+
+
+def _drivers(
+    model: ReplacementModel,
+    documents: Iterable[str],
+    wanted: set[tuple[int, int]],
+    output_dir: str,
+    settings: BuildSettings,
+    transcoder_set: str,
+    max_documents: int | None,
+    progress: Progress,
+) -> int:
+    from circuit_tracer_cli.features.build import scan_name
+    from circuit_tracer_cli.features.drivers import write_drivers
+
+    return write_drivers(
+        model,
+        documents,
+        wanted,
+        Path(output_dir),
+        name=scan_name(model) if model.scan else Path(transcoder_set).name,
+        sequence_length=settings.sequence_length,
+        max_documents=max_documents,
         progress=progress,
     )
 

@@ -4,6 +4,7 @@
     layer_L-HASH.bin  records: 4-byte little-endian length, then that many bytes of zlib data, which inflate to JSON
     labels.json.gz    {"layer/feature": {text, provenance, confidence}}
     features.json     what the examples were made from
+    drivers.json.gz   optional {"transcoders", "documents", "drivers": {"layer/feature": [[layer, feature, weight, together], …]}}
 
 A layer's file is named by its content, so that a new build never changes a file that the old index points to. The new index
 replaces the old one atomically, and until then the old examples can be read.
@@ -28,6 +29,7 @@ from circuit_tracer_cli.features.records import FeatureRecord
 from circuit_tracer_cli.files.atomic import atomic_writer, output_error, write_bytes
 
 INDEX, LABELS, ABOUT = "index.json.gz", "labels.json.gz", "features.json"
+DRIVERS = "drivers.json.gz"
 _LAYER_FILE = re.compile(r"layer_\d+-[0-9a-f]{8}\.bin")
 
 
@@ -138,6 +140,7 @@ class FeatureFiles:
         self.directory = Path(directory)
         self.layers = _read_index(self.directory / INDEX)
         self._labels: dict[str, dict[str, Any]] | None = None
+        self._drivers: dict[str, Any] | None = None
 
     def feature(self, layer: int, index: int) -> dict[str, Any]:
         """A feature's record with the keys of the format.
@@ -157,7 +160,19 @@ class FeatureFiles:
                 content = stream.read(max(0, min(stop - start, _MAX_RECORD)))
         except OSError as error:
             raise MissingFile(f"{path} can't be read: {error.strerror}") from error
-        return unpack_record(content)
+        drivers = self.drivers().get(f"{layer}/{index}")
+        record = unpack_record(content)
+        return record if drivers is None else {**record, "usual_drivers": drivers}
+
+    def drivers(self) -> dict[str, Any]:
+        """What usually drives features, by `layer/feature`; empty if it wasn't gathered for this set. Raises BadFeatureFiles."""
+        if self._drivers is None:
+            path = self.directory / DRIVERS
+            found = _read_gzipped(path) if path.exists() else {}
+            of_set = isinstance(found, dict) and found.get("transcoders") == self.about().get("transcoders")
+            drivers = found.get("drivers") if of_set else None
+            self._drivers = drivers if isinstance(drivers, dict) else {}
+        return self._drivers
 
     def known_feature(self, layer: int, index: int) -> dict[str, Any] | None:
         """The same, None for a feature of which nothing is known. Raises MissingFile for a lost file, BadFeatureFiles."""

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from circuit_tracer_cli import hub
 from circuit_tracer_cli.errors import BadFeatureFiles, CircuitTracerError, MissingFile
 from circuit_tracer_cli.export.records import cantor_code, cantor_decode
-from circuit_tracer_cli.features.packed import INDEX, FeatureFiles, examples_folder, unpack_record
+from circuit_tracer_cli.features.packed import DRIVERS, INDEX, FeatureFiles, examples_folder, unpack_record
 from circuit_tracer_cli.files.atomic import write_bytes
 from circuit_tracer_cli.files.locations import cache_root
 from circuit_tracer_cli.server.live import ShownGraphs
@@ -40,7 +40,7 @@ class FeatureFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files: tuple[tuple[int, int], FeatureFiles] | None = None
+        self._files: tuple[tuple[int, int, int], FeatureFiles] | None = None
         self._lock = threading.Lock()
 
     def record(self, layer: int, feature: int) -> dict[str, Any] | None:
@@ -67,7 +67,8 @@ class FeatureFolder:
 
     def _current(self) -> FeatureFiles:
         status = contained(self.root, INDEX).stat()
-        version = (status.st_mtime_ns, status.st_size)
+        drivers = self.root / DRIVERS  # written after the index
+        version = (status.st_mtime_ns, status.st_size, drivers.stat().st_mtime_ns if drivers.is_file() else 0)
         with self._lock:
             if self._files is None or self._files[0] != version:
                 self._files = (version, FeatureFiles(self.root))
