@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from circuit_tracer_cli.export.viewer import create_graph_files
+from circuit_tracer_cli.graph.contrast import why_not
+from tests.graph.builders import random_graph
+
 from .conftest import Viewer
 from .graphs import demo
 
@@ -27,6 +31,40 @@ def test_two_outputs_make_a_node_with_what_tells_them_apart(viewer: Viewer) -> N
     assert amounts == ["+59 %", "+24 %", "−5.9 %", "−12 %"]
     expect(viewer.page.locator(".plot-labels .logit-label", has_text="−")).to_have_count(1)
     assert viewer.selected() == "virtual-diff- Austin-vs- Dallas"
+
+
+_WHY_NOT = """async (ids) => {
+  const [{ parseGraph }, { whyNot }] = await Promise.all(
+    ["graph", "why-not"].map((name) => import(new URL(`src/${name}.js`, document.baseURI))),
+  );
+  const graph = parseGraph(await (await fetch("api/graphs/whole")).json());
+  const [a, b] = ids.map((id) => graph.node(id));
+  const { difference, lists, rest } = whyNot(graph, { a, b }, 5);
+  const told = ({ sum, count, strongest }) => [sum, count, strongest.map(({ index, value }) => [graph.nodes[index].id, value])];
+  return { difference, rest, lists: Object.values(lists).map(told) };
+}"""
+
+
+def test_why_one_and_not_the_other_is_what_the_command_says(viewer: Viewer) -> None:
+    graph = random_graph(seed=7, n_layers=4, n_pos=4, n_features=3)
+    create_graph_files(graph, "whole", viewer.folder, node_threshold=1.0, edge_threshold=1.0)
+    found = why_not(graph, 1, 0, n=5)
+    viewer.open("whole")
+    ours = viewer.page.evaluate(_WHY_NOT, [graph.node_id(found.answer), graph.node_id(found.other)])
+    assert ours["difference"] == pytest.approx(found.difference, abs=1e-6)
+    assert ours["rest"] == pytest.approx(found.rest, abs=1e-5)
+    for (total, count, strongest), name in zip(ours["lists"], found.lists, strict=True):
+        assert (total, count) == (pytest.approx(found.sums[name], abs=1e-5), found.counts[name])
+        theirs = [
+            [graph.node_id(push.node), pytest.approx(push.value, abs=1e-6)] for push in found.lists[name]
+        ]
+        assert strongest == theirs
+    viewer.open()
+    viewer.page.get_by_role("button", name="A − B").click()
+    holds = viewer.page.get_by_role("region", name="Holds “Dallas” down")
+    expect(holds.locator(".node-name")).to_have_text(["Texas"])
+    expect(holds.locator(".node-amount")).to_have_text(["+2.000"])
+    expect(viewer.page.locator(".why-not-rest")).to_be_visible()
 
 
 def test_it_is_pinned_saved_and_comes_back_with_the_address(viewer: Viewer) -> None:

@@ -13,6 +13,7 @@ import { showHelp } from "./help.js";
 import { usualDrivers } from "../usual.js";
 import { histogram } from "./histogram.js";
 import { nodeSummary } from "./node-summary.js";
+import { whyNotLists } from "./why-not.js";
 
 const HOVER_DELAY = 180;
 
@@ -44,7 +45,7 @@ export function featureDetail(element, store, { features, attributes }) {
     shown = node;
     if (!node) return body.replaceChildren(emptyState());
     const head = heading(store, node);
-    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...caveats(store, node), ...nodeSummary(store, node), all(node));
+    if (node.kind !== "feature") return body.replaceChildren(head, explanation(node), ...caveats(store, node), ...(node.difference ? whyNotLists(store, node) : []), ...nodeSummary(store, node), all(node));
     const rest = h("div", { class: "detail-body" }, h("p", { class: "muted none" }, "Reading examples …"));
     const known = features.known(node.layer, node.feature);
     body.replaceChildren(head, ...(known === undefined ? [rest] : details(store, node, known, features, store.get("labelOrigins")[node.code])), all(node));
