@@ -14,7 +14,7 @@ export const SETTINGS = Object.freeze([
 
 /** What the form holds at first. `settings` are texts, as fields have them. */
 export function emptyForm() {
-  return { prompt: "", chat: false, system: "", prefill: "", targets: [], slug: "", settings: {} };
+  return { prompt: "", chat: false, system: "", prefill: "", targets: [], completion: "", slug: "", settings: {} };
 }
 
 /** The body of `POST api/traces`: what is left empty isn't sent. */
@@ -23,6 +23,7 @@ export function bodyOf(form) {
   if (form.chat) body.chat = true;
   for (const name of ["system", "prefill"]) if (form.chat && form[name]) body[name] = form[name];
   if (form.targets.length > 0) body.targets = form.targets.map(({ text }) => text);
+  if (form.completion.trim()) body.completion = form.completion;
   if (form.slug.trim()) body.slug = form.slug.trim();
   for (const { name } of SETTINGS) {
     const text = (form.settings[name] ?? "").trim();

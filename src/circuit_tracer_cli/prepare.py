@@ -122,7 +122,9 @@ def prepare(
         text = prompt_text(request, setup)
         tokens = None if text is None else setup.tokenize(text)
         check_targets(request, setup)
-        tokens, completion = with_completion(request, setup, tokens)
+        completion: list[TokenAt] = []
+        if tokens is not None:
+            tokens, completion = with_completion(request, setup, tokens)
         n_pos, n_targets = len(tokens) if tokens is not None else n_tokens, len(completion)
         sizes = _sizes(request, setup, n_pos, active, n_targets)
         plan, budget = _plan(request, setup, sizes)
@@ -232,11 +234,9 @@ def check_targets(request: TraceRequest, setup: Setup) -> None:
         check_inside(placed(request.targets), setup.shape.n_layers, setup.shape.d_model)
 
 
-def with_completion(
-    request: TraceRequest, setup: Setup, tokens: Tokens | None
-) -> tuple[Tokens | None, list[TokenAt]]:
+def with_completion(request: TraceRequest, setup: Setup, tokens: Tokens) -> tuple[Tokens, list[TokenAt]]:
     """Return the prompt with the completion behind it, and its targets. Raises BadPrompt."""
-    if tokens is None or request.completion is None:
+    if request.completion is None:
         return tokens, []
     from circuit_tracer_cli.attribution.targets import completion_targets
     from circuit_tracer_cli.tokens import completed

@@ -24,6 +24,7 @@ test("what is left empty isn't sent", () => {
   const form = { ...emptyForm(), prompt: "a", system: "b", targets: [targetOf(AUSTIN)], slug: " mine ", settings };
   assert.deepEqual(bodyOf(form), { prompt: "a", targets: [" Austin"], slug: "mine", max_n_logits: 3, node_threshold: 0.5 });
   assert.deepEqual(bodyOf({ ...form, chat: true, targets: [], slug: "", settings: {} }), { prompt: "a", chat: true, system: "b" });
+  assert.deepEqual(bodyOf({ ...emptyForm(), prompt: "a", completion: " b" }), { prompt: "a", completion: " b" });
   assert.equal(new Set(SETTINGS.map(({ name }) => name)).size, 6);
 });
 

@@ -511,3 +511,18 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
     body, request = TraceBody(prompt="a"), TraceRequest(prompt="a")
     assert body.request(TraceRequest()) == request
     assert all(getattr(body, name) == value for name, value in defaults().items())
+
+
+def test_a_completion_is_traced_under_the_name_of_the_whole_text(client: TestClient) -> None:
+    body = {"completion": " Austin, Texas", "slug": "answer", "max_feature_nodes": 20}
+    assert "--completion ' Austin, Texas'" in draft(client, **body)["command"]
+    assert draft(client, completion="ing")["problem"]["error"].startswith("the completion 'ing' joins")
+    found = ended(client, started(client, {"prompt": PROMPT, **body}))
+    assert found["state"] == "done", found["error"]
+    graph = client.get("/api/graphs/answer").json()
+    assert graph["metadata"]["prompt"] == f"<bos>{PROMPT} Austin,"
+    outputs = [node["ctx_idx"] for node in graph["nodes"] if node["feature_type"] == "logit"]
+    last = len(graph["metadata"]["prompt_tokens"]) - 1
+    assert outputs == [last - 2, last - 1, last]
+    assert draft(client, **body)["replaces"] is True
+    assert draft(client, slug="answer")["problem"]["part"] == "slug"

@@ -54,14 +54,21 @@ export function targetsPart(form, change) {
   const typed = h("input", {
     class: "text-field",
     "aria-label": "Another target",
-    placeholder: "another token, id:123, or A - B",
+    placeholder: "another token, id:123, A - B, feature:12/3456@9",
     onkeydown: (event) => {
       if (event.key !== "Enter" || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
       addTyped();
     },
   });
-  const toggle = (target) => change({ targets: toggled(form.targets, target) });
+  const completion = h("input", {
+    class: "text-field",
+    "aria-label": "A whole answer",
+    placeholder: "or a whole answer, as it follows the prompt, each of its tokens explained",
+    title: "Begin with the space that a word has in text",
+    oninput: () => change({ completion: completion.value, targets: [] }),
+  });
+  const toggle = (target) => change({ targets: toggled(form.targets, target), completion: "" });
 
   function addTyped() {
     if (typed.value.trim() === "") return;
@@ -86,6 +93,7 @@ export function targetsPart(form, change) {
   function render(found) {
     last = found;
     predictions.replaceChildren(...predictionRows(found, form, first, choose));
+    if (completion.value !== form.completion) completion.value = form.completion;
     chosen.replaceChildren(...targetChips(form, found.about, toggle));
   }
 
@@ -95,6 +103,7 @@ export function targetsPart(form, change) {
     predictions,
     h("label", { class: "muted" }, differences, " choose two: the first minus the second"),
     h("div", { class: "new-line" }, typed, h("button", { class: "small", type: "button", onclick: addTyped }, "Add")),
+    h("div", { class: "new-line" }, completion),
     chosen,
   ];
   return Object.freeze({ elements, render });
@@ -213,6 +222,7 @@ function predictionRows({ predictions, thinking, draft }, form, first, choose) {
 }
 
 function targetChips(form, about, remove) {
+  if (form.completion.trim()) return [];
   if (form.targets.length === 0) return [h("span", { class: "muted" }, about ? defaultTargets({ ...about.defaults, ...filled(form.settings) }) : "")];
   return form.targets.map((target) =>
     h(

@@ -35,6 +35,7 @@ from circuit_tracer_cli.prepare import (
     prepare,
     prompt_text,
     setup_of,
+    with_completion,
 )
 from circuit_tracer_cli.request import TraceRequest
 from circuit_tracer_cli.server.attention import forget_prompt
@@ -216,6 +217,7 @@ class Tracing:
                 asked = wanted.request(base)
                 check_targets(asked, setup)
                 check_counts(asked, setup)
+                tokens, _ = with_completion(asked, setup, tokens)
             except CircuitTracerError as error:
                 found["problem"] = _problem(_part_of(error), error)
         try:
