@@ -242,10 +242,10 @@ export function lastOutputs(graph) {
   return outputs.filter((node) => node.position === last);
 }
 
-/** The most likely logit, or null. */
+/** The node that is explained most: the most likely output, or the feature that the graph was made for; null for a graph without targets. */
 export function topLogit(graph) {
-  const logits = graph.nodes.filter((node) => node.kind === "logit");
-  return logits.reduce((best, node) => (best && best.probability >= node.probability ? best : node), null);
+  const targets = graph.nodes.filter(({ kind, asTarget }) => kind === "logit" || asTarget > 0);
+  return targets.reduce((best, node) => (best && best.asTarget >= node.asTarget ? best : node), null);
 }
 
 /** The largest node threshold to choose: the one that the file was pruned with, else 1. */

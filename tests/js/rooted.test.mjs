@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parseGraph } from "../../frontend_static/src/graph.js";
+import { parseGraph, topLogit } from "../../frontend_static/src/graph.js";
 import { canExplain, followRoot, rootedGraph, unrooted } from "../../frontend_static/src/rooted.js";
 import { createStore, initialState } from "../../frontend_static/src/state.js";
 import { explain } from "../../frontend_static/src/actions.js";
@@ -52,4 +52,10 @@ test("a root is one step of undo, and gives way where it isn't in the graph", ()
   assert.equal(store.get("root"), null);
   assert.equal(store.get("graph").root, undefined);
   end();
+});
+
+test("what is explained is what a view begins with", () => {
+  assert.equal(topLogit(file).id, "3_43_2");
+  assert.equal(topLogit(rootedGraph(file, "1_7_2")).id, "1_7_2");
+  assert.equal(topLogit(parseGraph({ ...graphJson(), nodes: [] })), null);
 });

@@ -213,8 +213,11 @@ class Graph:
         found: list[int | None] = []
         for place, target in zip(self.places, self.logit_targets, strict=True):
             at = torch.tensor([place.layer, place.position, target.vocab_idx])
+            if place.kind != "feature":
+                found.append(None)
+                continue
             same = (self.active_features.cpu() == at).all(1).nonzero().flatten().tolist()
-            found.append(same[0] if same and place.kind == "feature" else None)
+            found.append(same[0] if same else None)
         return found
 
     def earlier_target(self) -> str | None:
