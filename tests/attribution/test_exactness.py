@@ -69,10 +69,10 @@ def traced(model: ReplacementModel) -> tuple[Replay, ActiveFeatures, Tensor, Lin
 
 
 def some_targets(model: ReplacementModel, active: ActiveFeatures, n_pos: int) -> Targets:
-    """Every fifth active feature and three logits, from high layers to low."""
+    """Active features of every layer, a dozen at most, and three logits, from high layers to low."""
     n_layers = model.transcoders.n_layers
     logits = model.W_U.T[:3].double()
-    indices = active.indices.flip(0)[::5]
+    indices = active.indices.flip(0)[:: max(5, -(-len(active) // 12))]
     rows = [
         model.transcoders.encoder_rows(layer, torch.tensor([f]), active.inputs[layer][[pos]])[0].double()
         for layer, pos, f in indices.tolist()
