@@ -25,6 +25,8 @@ from circuit_tracer_cli.expansion import expand
 from circuit_tracer_cli.export.graph_json import read_graph_json
 from circuit_tracer_cli.graph.contrast import why_not
 from circuit_tracer_cli.graph.graph import Graph
+from circuit_tracer_cli.graph.influence import compute_node_influence
+from circuit_tracer_cli.graph.proposals import PROPOSALS
 from circuit_tracer_cli.many.facts import read_facts
 from circuit_tracer_cli.replacement import ReplacementModel
 from circuit_tracer_cli.validation.subject import Subject
@@ -94,6 +96,19 @@ def test_the_feature_is_the_target_in_the_graph_file(inside: Graph, tmp_path: Pa
     assert not [node for node in file.nodes if node.feature_type == "logit"]
     facts = read_facts(written)
     assert facts.n_target_positions == 0
+
+
+def test_what_drives_the_target_is_told_as_for_a_node(usual: tuple[Graph, ReplacementModel]) -> None:
+    graph, model = usual
+    node, at = highest(graph)
+    traced = attribute(list(PROMPT), model, attribution_targets=[FeatureAt(*at)])
+    drivers = traced.metadata[PROPOSALS]["drivers"][graph.node_id(node)]
+    rooted = graph.rooted(node)
+    influence = compute_node_influence(rooted.edges, rooted.logit_weights)
+    tokens = influence[graph.layout.token_offset : graph.layout.logit_offset]
+    assert drivers
+    for position, share in drivers:
+        assert share == pytest.approx(float(tokens[position]), abs=1e-3)
 
 
 def test_expansion_gives_the_graph_without_a_cap(

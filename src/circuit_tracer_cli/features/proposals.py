@@ -34,15 +34,20 @@ def proposals(graph: Graph, model: ReplacementModel) -> dict[str, Any]:
     Costs `2 · d_model · vocabulary` operations for each feature (1.2 GFLOP in Gemma 2 2B).
 
     Args:
-        graph: A raw graph.
+        graph: A raw graph. Features among its targets get a label too.
         model: The model that it was made with, its weights in place.
     """
     nodes = _labelled_nodes(graph, flops_per_feature(model))
-    places = graph.active_features[graph.selected_features[nodes].to(graph.active_features.device)].cpu()
+    rows = graph.selected_features[nodes].cpu()
+    targets = [(slot, row) for slot, row in enumerate(graph.target_rows()) if row is not None]
+    if targets:
+        nodes = torch.cat([nodes, torch.tensor([graph.layout.logit_offset + slot for slot, _ in targets])])
+        rows = torch.cat([rows, torch.tensor([row for _, row in targets])])
+    places = graph.active_features[rows.to(graph.active_features.device)].cpu()
     drivers = _drivers(graph, nodes)
     wanted = sorted({(layer, feature) for layer, _, feature in places.tolist()})
     ids = [graph.node_id(node) for node in nodes.tolist()]
-    values = graph.activation_values[graph.selected_features[nodes].to(graph.activation_values.device)]
+    values = graph.activation_values[rows.to(graph.activation_values.device)]
     negative = [one for one, value in zip(ids, values.tolist(), strict=True) if value < 0]
     return {
         "features": _effects(model, wanted),
