@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from circuit_tracer_cli.attention.loadings import head_loadings as head_loadings
     from circuit_tracer_cli.attention.qk import qk_attribution as qk_attribution
     from circuit_tracer_cli.attribution.attribute import attribute as attribute
+    from circuit_tracer_cli.attribution.target_texts import DirectionAt as DirectionAt
+    from circuit_tracer_cli.attribution.target_texts import FeatureAt as FeatureAt
+    from circuit_tracer_cli.attribution.target_texts import TokenAt as TokenAt
     from circuit_tracer_cli.attribution.targets import AttributionTargets as AttributionTargets
     from circuit_tracer_cli.attribution.targets import CustomTarget as CustomTarget
     from circuit_tracer_cli.errors import CircuitTracerError as CircuitTracerError
@@ -39,10 +42,13 @@ _PUBLIC = {
     "AttributionTargets": "circuit_tracer_cli.attribution.targets",
     "CircuitTracerError": "circuit_tracer_cli.errors",
     "CustomTarget": "circuit_tracer_cli.attribution.targets",
+    "DirectionAt": "circuit_tracer_cli.attribution.target_texts",
+    "FeatureAt": "circuit_tracer_cli.attribution.target_texts",
     "Graph": "circuit_tracer_cli.graph.graph",
     "HeadEdit": "circuit_tracer_cli.interventions.spec",
     "LogitTarget": "circuit_tracer_cli.types",
     "ReplacementModel": "circuit_tracer_cli.replacement",
+    "TokenAt": "circuit_tracer_cli.attribution.target_texts",
     "attribute": "circuit_tracer_cli.attribution.attribute",
     "compute_graph_scores": "circuit_tracer_cli.graph.influence",
     "create_graph_files": "circuit_tracer_cli.export.viewer",

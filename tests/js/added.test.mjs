@@ -58,3 +58,16 @@ test("files keep what was added, and what can't be read is left out", () => {
   assert.deepEqual(again, added);
   for (const wrong of [undefined, 3, "x", { nodes: 3 }, []]) assert.equal(readAdded(wrong), NONE);
 });
+
+test("a graph that grows, or is read again, keeps what was added", () => {
+  const file = parseGraph(json);
+  const store = createStore({ ...initialState(), graph: file, ...unpruned(file, [], []), selected: null });
+  followAdded(store);
+  addNodes(store, answer);
+  const again = parseGraph(json);
+  store.set({ graph: again });
+  assert.equal(fileOf(store.get("graph")), again);
+  assert.equal(store.get("graph").index("0_9_2"), again.nodes.length);
+  store.set({ graph: whole });
+  assert.equal(store.get("graph"), whole);
+});

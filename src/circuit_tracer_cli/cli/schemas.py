@@ -24,6 +24,7 @@ class Prediction(TypedDict):
 class Target(Prediction):
     """A target, its `kind` (token, direction or feature) and where it is read; what is no token has a weight as probability."""
 
+    node: str
     kind: str
     layer: int
     position: int

@@ -137,7 +137,10 @@ class GraphSummary:
     def to_dict(self) -> dict[str, Any]:
         """Return the summary for JSON; node ids are those of the JSON graph file."""
         graph, (replacement, completeness) = self.graph, self.scores
-        targets = zip(graph.logit_targets, graph.logit_probabilities.tolist(), graph.places, strict=True)
+        names = graph.node_ids()[graph.layout.logit_offset :]
+        targets = zip(
+            names, graph.logit_targets, graph.logit_probabilities.tolist(), graph.places, strict=True
+        )
         pruning = graph.pruning
         return {
             "prompt": graph.input_string,
@@ -146,8 +149,14 @@ class GraphSummary:
             "transcoders": graph.scan,
             "predictions": self.predictions,
             "targets": [
-                {"token": t.token_str, "id": t.vocab_idx, "probability": p, **place._asdict()}
-                for t, p, place in targets
+                {
+                    "node": node,
+                    "token": t.token_str,
+                    "id": t.vocab_idx,
+                    "probability": p,
+                    **place._asdict(),
+                }
+                for node, t, p, place in targets
             ],
             "root": None if graph.root is None else graph.node_id(graph.root),
             "active_features": len(graph.active_features),
