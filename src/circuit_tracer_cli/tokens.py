@@ -181,8 +181,8 @@ def completed(
         together = _text_ids(tokens.text + completion, tokenizer)
         if together[: len(ids)] != ids:
             raise UnsuitablePrompt(
-                f"the completion {completion!r} joins the prompt's last token {tokens.strings[-1]!r}",
-                hint="begin the completion with a space, or end the prompt between two words",
+                f"the completion {completion!r} merges with the prompt's last token {tokens.strings[-1]!r}",
+                hint="start the completion with a space, or end the prompt between two words",
             )
         follow = together[len(ids) :]
     if not follow:

@@ -164,7 +164,7 @@ def refusals() -> list[tuple[list[Any], str]]:
         ([FeatureAt(0, 0, 0)], "nothing is traced at position 0"),
         ([FeatureAt(0, 0, 99)], "outside the prompt"),
         ([DirectionAt("v", torch.ones(3), 0, 3)], r"has shape \(3,\), not \(24,\)"),
-        ([FeatureAt(0, 0, 3), DirectionAt("v", ones, 1, 3)], "behind a target at layer 1"),
+        ([FeatureAt(0, 0, 3), DirectionAt("v", ones, 1, 3)], "is an input of the target at layer 1"),
         ([DirectionAt("v", ones, 1, 3), DirectionAt("v", ones, 1, 3)], "given twice"),
         (["feature:0/1", "7"], "isn't of the form feature:LAYER/FEATURE@POSITION"),
         (["direction:probe.npz@0/1"], "isn't a safetensors file"),

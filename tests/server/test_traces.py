@@ -516,7 +516,7 @@ def test_the_defaults_are_those_of_the_command_line() -> None:
 def test_a_completion_is_traced_under_the_name_of_the_whole_text(client: TestClient) -> None:
     body = {"completion": " Austin, Texas", "slug": "answer", "max_feature_nodes": 20}
     assert "--completion ' Austin, Texas'" in draft(client, **body)["command"]
-    assert draft(client, completion="ing")["problem"]["error"].startswith("the completion 'ing' joins")
+    assert draft(client, completion="ing")["problem"]["error"].startswith("the completion 'ing' merges")
     found = ended(client, started(client, {"prompt": PROMPT, **body}))
     assert found["state"] == "done", found["error"]
     graph = client.get("/api/graphs/answer").json()

@@ -139,7 +139,7 @@ def check_inside(targets: Sequence[Placed], n_layers: int, d_model: int) -> None
     for one in inside:
         if isinstance(one, FeatureAt) and one.layer < top:
             raise UnsuitableTarget(
-                f"target {name_of(one)} would itself be behind a target at layer {top}",
+                f"target {name_of(one)} is an input of the target at layer {top}, so one graph can't explain both",
                 "trace them separately",
             )
     if len({name_of(one) for one in inside}) < len(inside):

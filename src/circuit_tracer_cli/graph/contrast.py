@@ -94,8 +94,8 @@ def why_not(graph: Graph, other: str | int, answer: str | int | None = None, n: 
         raise UnsuitableValue("both targets are the same", "name two targets")
     if graph.places[won].position != graph.places[lost].position:
         raise UnsuitableValue(
-            "the two targets stand at different positions, so their logits don't compete",
-            "name two targets of one position",
+            "the two targets are at different positions, so their logits can't be compared",
+            "name two targets at one position",
         )
     first = graph.layout.logit_offset
     rows = [_row(graph, first + number) for number in (won, lost)]
