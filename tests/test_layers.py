@@ -170,7 +170,7 @@ def test_every_folder_has_its_place() -> None:
 
 
 _DISTRIBUTIONS = {"yaml": "pyyaml", "transformer_lens": "transformer-lens"}
-_OPTIONAL = {"duckdb", "ray", "submitit", "nnsight", "networkx", "pandas", "IPython"}
+_OPTIONAL = {"duckdb", "gguf", "ray", "submitit", "nnsight", "networkx", "pandas", "IPython"}
 
 
 def test_every_third_party_import_is_declared() -> None:

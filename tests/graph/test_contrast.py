@@ -97,7 +97,7 @@ def test_targets_are_found_by_their_text_or_id(raw: Graph) -> None:
         with pytest.raises(UnsuitableValue, match="not a target of the graph"):
             target_number(raw, wrong)
     direction = raw.replace(logit_targets=[LogitTarget("A - B", raw.cfg.d_vocab), *raw.logit_targets[1:]])
-    with pytest.raises(UnsuitableValue, match="A - B.* isn.t a token"):
+    with pytest.raises(UnsuitableValue, match=r"A - B.* isn.t a token"):
         target_number(direction, "A - B")
 
 

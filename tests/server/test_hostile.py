@@ -145,7 +145,9 @@ def test_a_client_that_takes_no_reply_is_cut_off(server: Server, data_dir: Path)
 
 @pytest.mark.usefixtures("quick")
 def test_deadlines_spare_a_connection_that_works(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deadlines, "HEADER_SECONDS", 1.2)  # more than a busy machine may pause between two requests
+    monkeypatch.setattr(
+        deadlines, "HEADER_SECONDS", 1.2
+    )  # more than a busy machine may pause between two requests
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
     for _ in range(4):
         connection.request("GET", "/api/live")

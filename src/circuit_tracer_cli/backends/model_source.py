@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from circuit_tracer_cli.backends.gguf_file import gguf_folder, is_gguf
 from circuit_tracer_cli.backends.model_config import read_config
 from circuit_tracer_cli.errors import BadModel, CircuitTracerError
 from circuit_tracer_cli.hub import commit_of
@@ -35,12 +36,13 @@ class ModelSource:
 
 
 def find_model(name: str) -> ModelSource:
-    """Resolve a name: `demo`, a folder, or `USER/NAME[@REVISION]` on the hub.
+    """Resolve a name: `demo`, a folder, `USER/NAME[@REVISION]` on the hub, or a GGUF file here or on the hub.
 
-    An existing folder takes precedence over a model on the hub. Never uses the network.
+    An existing folder takes precedence over a model on the hub. A GGUF file is converted the first time, and fetched if it is
+    on the hub; nothing else uses the network.
 
     Raises:
-        BadModel: The name is a path without a folder, or invalid.
+        BadModel: The name is a path without a folder, or invalid; or a GGUF file that would be read wrongly.
     """
     if name == "demo":
         from circuit_tracer_cli.demo import model_dir
@@ -48,6 +50,9 @@ def find_model(name: str) -> ModelSource:
         return ModelSource(str(model_dir()), folder=model_dir())
     folder = Path(name).expanduser()
     if folder.is_dir():
+        return ModelSource(str(folder), folder=folder)
+    if is_gguf(name):
+        folder = gguf_folder(name)
         return ModelSource(str(folder), folder=folder)
     repo, at, revision = name.partition("@")
     if folder.is_absolute() or name.startswith((".", "~")) or repo.count("/") > 1:

@@ -40,7 +40,7 @@ ModelOpt = Annotated[
         "-m",
         metavar="MODEL",
         show_default="the graph's",
-        help="A model's folder or its name on the hub.",
+        help="A model's folder, its name on the hub, or a GGUF file.",
         rich_help_panel=ask.PROMPT,
     ),
 ]

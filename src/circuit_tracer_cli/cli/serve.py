@@ -55,7 +55,7 @@ ServedModelOpt = Annotated[
         "-m",
         metavar="MODEL",
         show_default="the set's",
-        help="A model's folder or its name on the hub.",
+        help="A model's folder, its name on the hub, or a GGUF file.",
         rich_help_panel=TESTS,
     ),
 ]
