@@ -156,6 +156,8 @@ def test_it_is_the_nearest_in_a_part_that_was_zoomed_and_moved(large: Viewer) ->
     left, top, width, height = plot_box(large)
     at_x, at_y = int(left + 0.6 * width), int(top + 0.5 * height)  # wheel events come at whole pixels
     before = ink(large)
+    labels = "() => document.querySelector('.row-label').style.top"
+    start = large.page.evaluate(labels)
     large.page.mouse.move(at_x, at_y)
     for _ in range(4):
         large.page.mouse.wheel(0, -150)
@@ -165,17 +167,20 @@ def test_it_is_the_nearest_in_a_part_that_was_zoomed_and_moved(large: Viewer) ->
     assert found["wrong"] == []
     assert found["hit"] > 20
     assert ink(large) != before
-    labels = "() => document.querySelector('.row-label').style.top"
     place = large.page.evaluate(labels)
     large.page.mouse.move(at_x, at_y)
     large.page.mouse.down()
     large.page.mouse.move(at_x - 40, at_y + 45, steps=6)
-    assert large.page.locator(".plot .tooltip").first.is_hidden()
+    large.page.locator(".plot .tooltip").first.wait_for(state="hidden")
     large.page.mouse.up()
+    moved = "(place) => document.querySelector('.row-label').style.top !== place"
+    large.page.wait_for_function(moved, arg=place)
     large.page.wait_for_timeout(400)
-    assert large.page.evaluate(labels) != place
     assert large.page.evaluate(_HOVER_ALL, 120)["wrong"] != []  # what was true has moved away
     large.page.mouse.dblclick(left + 4, top + 4)
+    large.page.wait_for_function(
+        "(start) => document.querySelector('.row-label').style.top === start", arg=start
+    )
     large.page.wait_for_timeout(400)
     large.page.evaluate(_PLACE_NODES, [])
     assert large.page.evaluate(_HOVER_ALL, 60)["wrong"] == []
