@@ -22,11 +22,8 @@ os.environ.update(
     TRANSFORMERS_VERBOSITY="error",
     COLUMNS="80",
 )
-# A worker inherits what the process that started it has set here: threads of several workers would wait for each other.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ["OMP_NUM_THREADS"] = "1"
-else:
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Sums on several threads have other last bits, and threads of several test processes would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 for _name in ("CIRCUIT_TRACER_DEBUG", "FORCE_COLOR", "PY_COLORS"):
     os.environ.pop(_name, None)
 
