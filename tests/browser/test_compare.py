@@ -52,8 +52,10 @@ def test_two_graphs_become_one_with_what_differs(pair: Viewer) -> None:
     expect(pair.page.get_by_role("heading", name="Why “Austin” differs: B − A = +0.000")).to_be_visible()
     moved = pair.page.locator(".compare-move .node-name")
     expect(moved).to_have_count(2)
+    pair.page.emulate_media(reduced_motion="reduce")
     for theme in ("dark", "light"):
         pair.page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        pair.page.wait_for_timeout(500)  # colours change over some frames
         assert findings(pair) == []
     pair.page.get_by_role("button", name="Only B 1").click()
     expect(pair.page.locator(".compare-sides [aria-pressed=true]")).to_have_text("Only B 1")
